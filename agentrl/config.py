@@ -1,0 +1,316 @@
+"""Configuration of a run: frozen dataclasses, checked before any device is touched.
+
+Fields are grouped from what nearly every run sets to what few need. `RunConfig.validate`
+checks what can be known without devices or data; each message names the field.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from agentrl import errors
+from agentrl.models.config import ModelConfig
+from envs import base as envs_base
+from envs import registry
+
+EndingPolicy = Literal["keep", "mask", "penalize"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    """How trajectories are collected in one iteration."""
+
+    tasks_per_iteration: int = 8  # distinct tasks (P)
+    group_size: int = 8  # episodes of each task (G)
+    max_tokens: int = 1024  # whole episode: observations and actions
+    max_action_tokens: int = 64  # one action, stop token included (N)
+    temperature: float = 1.0
+    num_slots: int = 64  # live episodes; rows of the KV cache
+    num_cohorts: int = 1  # slots that turn together; 2 hides slow environments
+    append_buckets: tuple[int, ...] = (64, 256)  # widths of appended observations (C)
+    cache_buckets: tuple[int, ...] = (1024,)  # allocated cache columns (S)
+
+    @property
+    def num_episodes(self) -> int:
+        return self.tasks_per_iteration * self.group_size
+
+    def validate(self, where: str) -> None:
+        """Raises `ConfigError` on the first field that cannot work."""
+        for field in ("tasks_per_iteration", "group_size", "max_tokens", "num_slots",
+                      "max_action_tokens", "num_cohorts"):
+            _require_positive(f"{where}.{field}", getattr(self, field))
+        if not self.temperature > 0:
+            raise errors.ConfigError(
+                f"{where}.temperature = {self.temperature}; it must be positive. Training "
+                "samples from the policy itself; greedy decoding is for evaluation only."
+            )
+        if self.num_slots % self.num_cohorts:
+            raise errors.ConfigError(
+                f"{where}.num_slots = {self.num_slots} must be a multiple of "
+                f"{where}.num_cohorts = {self.num_cohorts}."
+            )
+        for field in ("append_buckets", "cache_buckets"):
+            buckets = getattr(self, field)
+            if not buckets or list(buckets) != sorted(set(buckets)):
+                raise errors.ConfigError(
+                    f"{where}.{field} = {buckets}; give increasing, distinct sizes."
+                )
+        if self.cache_buckets[-1] < self.max_tokens:
+            raise errors.ConfigError(
+                f"{where}.cache_buckets ends at {self.cache_buckets[-1]} columns, fewer "
+                f"than {where}.max_tokens = {self.max_tokens}; add a larger bucket."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AlgorithmConfig:
+    """The policy-gradient objective; `agentrl.algorithms` says what each name means."""
+
+    name: str = "grpo"
+    clip_low: float = 0.2
+    clip_high: float = 0.28  # larger than clip_low: DAPO's clip-higher
+    divide_by_std: bool = False  # True is GRPO as published
+    aggregation: Literal["token", "sequence", "constant"] = "token"
+    kl_coefficient: float = 0.0  # 0 keeps no reference model in memory
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    keep_zero_variance: bool = False  # True counts groups without signal in the mean
+    updates_per_iteration: int = 1  # minibatches an iteration is split into
+    dual_clip: float | None = None  # cap of the ratio for negative advantages
+    importance_cap: float | None = None  # truncated importance sampling
+    on_max_turns: EndingPolicy = "keep"
+    on_max_tokens: EndingPolicy = "keep"
+    on_env_timeout: EndingPolicy = "mask"
+    penalty: float = 0.0  # subtracted from the return where the policy is "penalize"
+    max_first_gap: float = 1e-2  # nats; mean |sampler - learner| at the first update
+
+    def validate(self, where: str) -> None:
+        """Raises `ConfigError` on the first field that cannot work."""
+        if not 0 < self.clip_low < 1 or not 0 < self.clip_high:
+            raise errors.ConfigError(
+                f"{where}: clip_low = {self.clip_low} must lie in (0, 1) and clip_high = "
+                f"{self.clip_high} above 0."
+            )
+        _require_positive(f"{where}.updates_per_iteration", self.updates_per_iteration)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW, its schedule and clipping."""
+
+    learning_rate: float = 1e-6
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = 0
+    final_fraction: float = 0.1  # of learning_rate, where the schedule decays
+    b1: float = 0.9
+    b2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    moment_dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def validate(self, where: str) -> None:
+        """Raises `ConfigError` on the first field that cannot work."""
+        if not self.learning_rate > 0:
+            raise errors.ConfigError(
+                f"{where}.learning_rate = {self.learning_rate}; it must be positive."
+            )
+        _require_positive(f"{where}.max_grad_norm", self.max_grad_norm)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearnerConfig:
+    """Shapes and memory of one update."""
+
+    row_tokens: int = 1024  # columns of a packed row (T)
+    rows_per_microbatch: int = 8  # R, a multiple of the data-parallel devices
+    max_microbatches: int = 8  # M; unused ones cost nothing
+    logprob_chunk: int = 2048  # tokens whose logits exist at one time
+    remat: Literal["none", "full"] = "none"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MixtureConfig:
+    """Which environments a stage draws from, and how often."""
+
+    environments: tuple[tuple[str, float], ...]  # (name, unnormalised weight)
+    kind: Literal["fixed", "tempered", "adaptive"] = "fixed"
+    temperature: float = 1.0  # tempered: weight ** (1 / temperature)
+    tier: Literal["all", "easy", "hard"] = "all"
+    tier_file: str | None = None  # calibrated tiers; None takes the structural ones
+    split: str = "train"
+
+    def validate(self, where: str) -> None:
+        """Raises `ConfigError` on the first field that cannot work."""
+        if not self.environments:
+            raise errors.ConfigError(f"{where}.environments is empty; name at least one.")
+        for env, weight in self.environments:
+            if not weight > 0:
+                raise errors.ConfigError(
+                    f"{where}: weight of environment '{env}' is {weight}; weights must be "
+                    "positive. Drop the environment instead."
+                )
+        names = [env for env, _ in self.environments]
+        if len(set(names)) != len(names):
+            raise errors.ConfigError(f"{where}.environments names one twice: {names}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WarmStartConfig:
+    """Supervised stage on oracle demonstrations."""
+
+    demonstrations: int = 256  # tasks of each environment, from the training panel
+    rows_per_step: int = 16  # packed rows in one update
+    thoughts: bool = True  # keep the oracle's thoughts in its answers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One link of the chain; it starts from where the one before ended."""
+
+    name: str
+    kind: Literal["rl", "warm_start"] = "rl"
+    mixture: MixtureConfig
+    num_iterations: int
+    rollout: RolloutConfig = RolloutConfig()
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    warm_start: WarmStartConfig = WarmStartConfig()
+    carry_optimizer: bool = False  # keep moments and step count of the stage before
+    max_turns: tuple[tuple[int, int], ...] = ()  # (from this iteration, turn limit)
+    evaluate_after: bool = True
+
+    def validate(self, where: str) -> None:
+        """Raises `ConfigError` on the first field that cannot work."""
+        _require_positive(f"{where}.num_iterations", self.num_iterations)
+        self.mixture.validate(f"{where}.mixture")
+        self.rollout.validate(f"{where}.rollout")
+        self.algorithm.validate(f"{where}.algorithm")
+        self.optimizer.validate(f"{where}.optimizer")
+        starts = [first for first, _ in self.max_turns]
+        if starts != sorted(set(starts)) or (starts and starts[0] != 0):
+            raise errors.ConfigError(
+                f"{where}.max_turns starts at iterations {starts}; give increasing ones, "
+                "the first of them 0."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Fixed task panels, played after stages and by `launch.evaluate`."""
+
+    environments: tuple[str, ...] = ()  # empty takes all of the run's environments
+    split: str = "test"
+    tier: Literal["all", "easy", "hard"] = "all"
+    tasks: int = 0  # first tasks of each panel; 0 takes the whole panel
+    samples: int = 8  # k of avg@k
+    temperature: float = 1.0
+    bootstrap_resamples: int = 2000
+    before_training: bool = False  # also evaluate the untrained policy
+
+    def validate(self, where: str) -> None:
+        """Raises `ConfigError` on the first field that cannot work."""
+        _require_positive(f"{where}.samples", self.samples)
+        if self.tasks < 0:
+            raise errors.ConfigError(f"{where}.tasks = {self.tasks}; 0 takes all tasks.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Where the vocabulary comes from."""
+
+    kind: Literal["train_sentencepiece", "sentencepiece", "huggingface", "bytes"] = (
+        "train_sentencepiece"
+    )
+    path: str = ""  # model file or Hugging Face folder
+    vocab_size: int = 1024  # for train_sentencepiece
+    frame: Literal["bare", "plain", "agentgym"] = "bare"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Device axes of the learner; -1 takes all devices that are left."""
+
+    data: int = -1
+    fsdp: int = 1
+    model: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A whole run: one model through a chain of stages."""
+
+    name: str
+    stages: tuple[StageConfig, ...]
+    environments: Mapping[str, envs_base.EnvConfig]
+    model: ModelConfig
+    seed: int = 0
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    learner: LearnerConfig = LearnerConfig()
+    mesh: MeshConfig = MeshConfig()
+    num_env_workers: int = 2
+    env_timeout_s: float = 60.0
+    max_env_error_fraction: float = 0.1  # of an iteration's episodes; more stops the run
+    save_every: int = 10  # iterations between checkpoints, besides each stage's end
+    keep_checkpoints: int = 2
+
+    def validate(self, *, num_devices: int) -> None:
+        """Raises `ConfigError` on the first field that cannot work."""
+        if not self.stages:
+            raise errors.ConfigError("stages is empty; give at least one stage.")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise errors.ConfigError(f"two stages share a name: {names}.")
+        for name, env in self.environments.items():
+            try:
+                registry.get_spec(name).make(env)
+            except envs_base.EnvConfigError as error:
+                raise errors.ConfigError(f"environments[{name!r}]: {error}") from error
+        for stage in self.stages:
+            stage.validate(f"stage '{stage.name}'")
+            self._check_names(
+                f"stage '{stage.name}'.mixture", [n for n, _ in stage.mixture.environments]
+            )
+        self.evaluation.validate("evaluation")
+        self._check_names("evaluation", self.evaluation.environments)
+        self._check_learner(num_devices)
+
+    def _check_names(self, where: str, names: object) -> None:
+        for name in names:  # type: ignore[attr-defined]
+            if name not in self.environments:
+                raise errors.ConfigError(
+                    f"{where} names environment '{name}', which `environments` does not "
+                    f"configure; it has {sorted(self.environments)}."
+                )
+
+    def _check_learner(self, num_devices: int) -> None:
+        model_shards = self.mesh.fsdp * self.mesh.model
+        if num_devices % model_shards:
+            raise errors.ConfigError(
+                f"mesh.fsdp x mesh.model = {model_shards} does not divide the "
+                f"{num_devices} devices."
+            )
+        shards = num_devices // self.mesh.model
+        if self.learner.rows_per_microbatch % shards:
+            raise errors.ConfigError(
+                f"learner.rows_per_microbatch = {self.learner.rows_per_microbatch} must be "
+                f"a multiple of the {shards} data-parallel devices (data x fsdp)."
+            )
+        for stage in self.stages:
+            if stage.rollout.max_tokens > self.learner.row_tokens:
+                raise errors.ConfigError(
+                    f"stage '{stage.name}': rollout.max_tokens = "
+                    f"{stage.rollout.max_tokens} exceeds learner.row_tokens = "
+                    f"{self.learner.row_tokens}; an episode must fit into one row."
+                )
+            if stage.rollout.num_slots // stage.rollout.num_cohorts % shards:
+                raise errors.ConfigError(
+                    f"stage '{stage.name}': rollout.num_slots / num_cohorts = "
+                    f"{stage.rollout.num_slots // stage.rollout.num_cohorts} must be a "
+                    f"multiple of the {shards} data-parallel devices."
+                )
+
+
+def _require_positive(field: str, value: float) -> None:
+    if not value > 0:
+        raise errors.ConfigError(f"{field} = {value}; it must be positive.")

@@ -1,0 +1,1 @@
+"""Transformers in Flax NNX. Nothing outside this folder sees a module."""

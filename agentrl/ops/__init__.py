@@ -1,0 +1,1 @@
+"""Pure array functions. Nothing here imports another part of the library."""

@@ -1,0 +1,1 @@
+"""From observation text to tokens and back."""

@@ -1,0 +1,271 @@
+"""The contract between text environments and whoever plays them.
+
+An environment is a pure function of (item id, config): two instances with one config,
+reset with one id and given the same actions, return the same text, byte for byte, in any
+process, under any `PYTHONHASHSEED`, directory order or thread count. A GRPO group is
+therefore G instances reset with one id; no environment state is ever copied.
+
+`Environment` does what all environments share: id checks, call order, the turn limit,
+cleaning hostile text and the list of available actions. A new environment fills in
+`_start` and `_apply` and declares an `EnvSpec`; `docs/howto_env.md` shows a whole one.
+"""
+
+import abc
+import dataclasses
+import difflib
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Literal, Protocol
+
+Profile = Literal["strict", "agentgym"]
+ListActions = Literal["native", "always", "first", "never"]
+Tier = Literal["easy", "hard"]
+OracleKind = Literal["privileged", "observational"]
+
+PROFILES: tuple[Profile, ...] = ("strict", "agentgym")
+LIST_ACTIONS: tuple[ListActions, ...] = ("native", "always", "first", "never")
+MAX_ACTION_CHARS = 20_000  # longer text is cut before parsing; no real answer comes near
+
+
+class EnvConfigError(ValueError):
+    """An environment was configured with a field or value that cannot work."""
+
+
+class UnknownItemError(ValueError):
+    """An item id does not name a task of this environment."""
+
+
+class CallOrderError(RuntimeError):
+    """`step` was called before `reset`, or after the episode had ended."""
+
+
+class MissingDataError(RuntimeError):
+    """Files or programs the environment needs are absent; the message says which."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvConfig:
+    """How an environment behaves; picklable, hashable in its printed form.
+
+    `strict` closes the known holes of the upstream environments; `agentgym` keeps
+    upstream's wording, retry rules and turn limits. `list_actions` says when the available
+    actions are part of the observation, where the environment can enumerate them.
+    """
+
+    profile: Profile = "strict"
+    list_actions: ListActions = "native"
+    max_turns: int | None = None  # None takes the environment's limit for the profile
+    options: Mapping[str, str | int | float | bool] = dataclasses.field(
+        default_factory=dict
+    )
+
+    def validate(self, env: str, known_options: Sequence[str] = ()) -> None:
+        """Raises `EnvConfigError` on the first field that cannot work."""
+        for field, value, choices in (
+            ("profile", self.profile, PROFILES),
+            ("list_actions", self.list_actions, LIST_ACTIONS),
+        ):
+            if value not in choices:
+                raise EnvConfigError(
+                    f"environment '{env}': {field} = {value!r}; choose one of {choices}."
+                )
+        if self.max_turns is not None and self.max_turns < 1:
+            raise EnvConfigError(
+                f"environment '{env}': max_turns = {self.max_turns}; it must be at least 1."
+            )
+        for key in self.options:
+            if key not in known_options:
+                close = difflib.get_close_matches(key, known_options, n=3)
+                hint = f" Did you mean {close}?" if close else ""
+                raise EnvConfigError(
+                    f"environment '{env}' has no option {key!r};{hint} "
+                    f"it knows {sorted(known_options)}."
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class StepInfo:
+    """What happened, for metrics and failure analysis; the policy never sees it."""
+
+    success: bool = False  # the task is solved
+    score: float = 0.0  # upstream's own definition of the episode's result so far
+    valid_action: bool = True  # the action was understood and allowed
+    parse_error: bool = False  # the text did not follow the answer format
+    parsed_action: str = ""  # the action as the environment understood it
+    progress: float = 0.0  # share of known sub-goals reached, in [0, 1]; never a reward
+
+
+@dataclasses.dataclass(frozen=True)
+class StepResult:
+    """What one action led to."""
+
+    observation: str  # shown to the agent before its next action
+    reward: float = 0.0  # for this action alone, not cumulative
+    terminated: bool = False  # the task itself ended: solved or failed
+    truncated: bool = False  # a limit ended it; the state was not terminal
+    info: StepInfo = StepInfo()
+
+    @property
+    def done(self) -> bool:
+        return self.terminated or self.truncated
+
+
+class Oracle(Protocol):
+    """A scripted policy over text; create one per episode."""
+
+    def act(self, observation: str) -> str:
+        """Returns the full answer (`Thought: ... Action: ...`) to `observation`."""
+        ...
+
+
+class Environment(abc.ABC):
+    """A multi-turn text task, played by one agent, inside one process."""
+
+    name: ClassVar[str]
+    turn_limits: ClassVar[Mapping[Profile, int]]
+    native_list: ClassVar[Literal["always", "first", "never"]] = "never"
+    option_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: EnvConfig | None = None):
+        self.config = config if config is not None else EnvConfig()
+        self.config.validate(self.name, self.option_names)
+        self.max_turns = self.config.max_turns or self.turn_limits[self.config.profile]
+        self._turn: int | None = None  # None until reset, and after the episode's end
+
+    # What an environment fills in.
+
+    @property
+    @abc.abstractmethod
+    def instruction(self) -> str:
+        """The rules of the environment, shown once before the first observation."""
+
+    @abc.abstractmethod
+    def _start(self, index: int) -> str:
+        """Starts task `index` and returns the first observation, without actions."""
+
+    @abc.abstractmethod
+    def _apply(self, text: str) -> StepResult:
+        """Applies the agent's text. Malformed text is scored, never raised on."""
+
+    def available_actions(self) -> Sequence[str] | None:
+        """Actions that would be accepted now, in a fixed order; None if not enumerable."""
+        return None
+
+    def _format_actions(self, actions: Sequence[str]) -> str:
+        """The suffix that lists `actions` in an observation."""
+        return "\nAVAILABLE ACTIONS: " + ",".join(actions)
+
+    # What all environments share.
+
+    def reset(self, item_id: str) -> str:
+        """Starts the task `item_id` and returns the first observation.
+
+        Raises:
+          UnknownItemError: if the id is malformed or names no task.
+        """
+        index = parse_item_id(self.name, item_id)
+        self._turn = None
+        observation = self._start(index)
+        self._turn = 0
+        return observation + self._action_list(first=True)
+
+    def step(self, text: str) -> StepResult:
+        """Applies the agent's whole answer and returns what it led to.
+
+        Raises:
+          CallOrderError: before `reset`, or after the episode has ended.
+        """
+        if self._turn is None:
+            raise CallOrderError(
+                f"environment '{self.name}': step() before reset() or after the end of "
+                "the episode; call reset(item_id) first."
+            )
+        result = self._apply(clean_text(text))
+        self._turn += 1
+        if not result.terminated and self._turn >= self.max_turns:
+            result = dataclasses.replace(result, truncated=True)
+        if result.done:
+            self._turn = None
+            return result
+        listed = self._action_list(first=False)
+        return dataclasses.replace(result, observation=result.observation + listed)
+
+    def close(self) -> None:
+        """Releases what the instance holds outside the process; most hold nothing."""
+
+    def _action_list(self, *, first: bool) -> str:
+        wanted = self.config.list_actions
+        if wanted == "native":
+            wanted = self.native_list
+        if wanted == "never" or (wanted == "first" and not first):
+            return ""
+        actions = self.available_actions()
+        return self._format_actions(actions) if actions is not None else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskPanel:
+    """A fixed, versioned list of tasks; the digest is printed with every result on it."""
+
+    env: str
+    split: str
+    version: str
+    item_ids: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 over version, split and ids."""
+        content = "\n".join((self.version, self.split, *self.item_ids))
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvSpec:
+    """All that the rest of the system knows about an environment; see `envs.registry`."""
+
+    name: str
+    make: Callable[[EnvConfig], Environment]
+    splits: tuple[str, ...]  # always "train" and "test" first
+    panel: Callable[[str, EnvConfig], TaskPanel]  # (split, config) -> tasks
+    tier: Callable[[str, EnvConfig], Tier]  # (item id, config) -> structural difficulty
+    subset: Callable[[str, EnvConfig], str]  # (item id, config) -> level, depth or type
+    oracles: Mapping[OracleKind, Callable[[Environment], Oracle]]
+
+
+def parse_item_id(env: str, item_id: str) -> int:
+    """Returns k of `<env>_<k>`.
+
+    Raises:
+      UnknownItemError: for any other text, naming the expected form.
+    """
+    prefix, _, digits = item_id.rpartition("_") if isinstance(item_id, str) else ("",) * 3
+    if prefix != env or not (digits.isascii() and digits.isdigit()) or len(digits) > 9:
+        raise UnknownItemError(
+            f"item id {str(item_id)[:80]!r} is not a task of environment '{env}'; "
+            f"ids look like '{env}_0'."
+        )
+    return int(digits)
+
+
+def clean_text(text: str) -> str:
+    """Cuts over-long text and replaces what cannot be encoded or printed.
+
+    Lone surrogates and control characters other than newline and tab become U+FFFD, so
+    that an environment can echo an action without breaking transcripts or JSON lines.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"an action must be str, not {type(text).__name__}.")
+    text = text[:MAX_ACTION_CHARS]
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        c if c in "\n\t" or (c >= " " and not 0xD800 <= ord(c) <= 0xDFFF and c != "\x7f")
+        else "\ufffd"
+        for c in text
+    )
+
+
+def stable_hash(*parts: object) -> int:
+    """A 64-bit hash of the printed parts that is the same in every process."""
+    content = "\x1f".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")

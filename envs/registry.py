@@ -1,0 +1,62 @@
+"""The environments by name. Adding one is one file and one line here."""
+
+import difflib
+import functools
+import importlib
+import os
+
+from envs import base
+
+_MODULES = {
+    "textcraft": "envs.textcraft",
+    "babyai": "envs.babyai",
+    "alfworld": "envs.alfworld",
+    "searchqa": "envs.searchqa",
+    "webshop": "envs.webshop",
+    "sciworld": "envs.sciworld",
+}
+
+
+def names() -> tuple[str, ...]:
+    """All registered environments, in a fixed order."""
+    return tuple(_MODULES)
+
+
+@functools.cache
+def get_spec(name: str) -> base.EnvSpec:
+    """Loads an environment's module and returns its `SPEC`.
+
+    Raises:
+      EnvConfigError: if no environment has that name; lists the closest ones.
+    """
+    if name not in _MODULES:
+        close = difflib.get_close_matches(name, _MODULES, n=3)
+        hint = f" Did you mean {close}?" if close else ""
+        raise base.EnvConfigError(
+            f"unknown environment {name!r}.{hint} Registered: {list(_MODULES)}."
+        )
+    return importlib.import_module(_MODULES[name]).SPEC
+
+
+def make(name: str, config: base.EnvConfig | None = None) -> base.Environment:
+    """Builds one instance of the environment `name`."""
+    return get_spec(name).make(config if config is not None else base.EnvConfig())
+
+
+def register(name: str, module: str) -> None:
+    """Adds an environment that lives outside this package, in this and later processes.
+
+    Workers read the same list from the variable `AGENTRL_ENVS` (`name=module,...`).
+    """
+    _MODULES[name] = module
+    outside = dict(_read_outside()) | {name: module}
+    os.environ["AGENTRL_ENVS"] = ",".join(f"{n}={m}" for n, m in outside.items())
+    get_spec.cache_clear()
+
+
+def _read_outside() -> list[tuple[str, str]]:
+    pairs = (p.partition("=") for p in os.environ.get("AGENTRL_ENVS", "").split(","))
+    return [(name, module) for name, _, module in pairs if name and module]
+
+
+_MODULES.update(_read_outside())
