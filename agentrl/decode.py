@@ -1,0 +1,133 @@
+"""Token sampling on device: one `while_loop` per turn, no host round trip per token."""
+
+import dataclasses
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from agentrl.models import kv_cache
+
+_CHUNK = 64  # vocabulary entries per chunk of the two-level sampler
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DecodeState:
+    """Loop carry of `decode`. N is the token budget of this turn."""
+
+    step: jax.Array  # int32[], tokens written so far, the same for all rows
+    tokens: jax.Array  # int32[B, N], 0 after the stop token
+    logprobs: jax.Array  # float32[B, N], nats, 0 after the stop token
+    counts: jax.Array  # int32[B], tokens of each row, stop token included
+    done: jax.Array  # bool[B]
+    cache: kv_cache.KVCache  # holds every token but each row's last one
+
+
+# (int32[B] tokens, bool[B] live, cache) -> (float32[B, V] logits, cache)
+NextLogitsFn = Callable[
+    [jax.Array, jax.Array, kv_cache.KVCache], tuple[jax.Array, kv_cache.KVCache]
+]
+
+
+def decode(
+    next_logits: NextLogitsFn,
+    first_logits: jax.Array,
+    cache: kv_cache.KVCache,
+    uniforms: jax.Array,
+    budgets: jax.Array,
+    *,
+    stop_token: int,
+) -> DecodeState:
+    """Samples one action per row, until all rows have stopped or used their budget.
+
+    Args:
+      next_logits: appends one token to the live rows and predicts the next.
+      first_logits: float32[B, V], at the sampling temperature, for the first token.
+      cache: holds the context of every row.
+      uniforms: float32[B, N] in [0, 1), one per row and token: the only randomness.
+      budgets: int32[B], most tokens each row may write; 0 skips the row.
+      stop_token: ends a row; it is part of the action.
+    """
+    chex.assert_rank([first_logits, uniforms, budgets], [2, 2, 1])
+    num_rows, num_tokens = uniforms.shape
+
+    def record(state: DecodeState, logits: jax.Array) -> DecodeState:
+        uniform = jax.lax.dynamic_index_in_dim(uniforms, state.step, 1, keepdims=False)
+        token, logprob = sample(logits, uniform)
+        write = ~state.done
+        counts = state.counts + write
+        return dataclasses.replace(
+            state,
+            step=state.step + 1,
+            tokens=state.tokens.at[:, state.step].set(jnp.where(write, token, 0)),
+            logprobs=state.logprobs.at[:, state.step].set(jnp.where(write, logprob, 0)),
+            counts=counts,
+            done=state.done | (token == stop_token) | (counts >= budgets),
+        )
+
+    def keep_going(state: DecodeState) -> jax.Array:
+        return (state.step < num_tokens) & ~jnp.all(state.done)
+
+    def advance(state: DecodeState) -> DecodeState:
+        last = jax.lax.dynamic_index_in_dim(
+            state.tokens, state.step - 1, 1, keepdims=False
+        )
+        logits, cache = next_logits(last, ~state.done, state.cache)
+        return record(dataclasses.replace(state, cache=cache), logits)
+
+    state = DecodeState(
+        step=jnp.int32(0),
+        tokens=jnp.zeros((num_rows, num_tokens), jnp.int32),
+        logprobs=jnp.zeros((num_rows, num_tokens), jnp.float32),
+        counts=jnp.zeros(num_rows, jnp.int32),
+        done=budgets <= 0,
+        cache=cache,
+    )
+    return jax.lax.while_loop(keep_going, advance, record(state, first_logits))
+
+
+def sample(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Draws one token per row by inverting the cumulative distribution in two levels.
+
+    One uniform number picks a chunk of the vocabulary, then an entry inside it: no noise
+    is drawn per vocabulary entry, and the exact log-probability falls out.
+
+    Args:
+      logits: float32[B, V], -inf where a token must not be drawn.
+      uniform: float32[B] in [0, 1).
+
+    Returns:
+      tokens int32[B] and their log-probabilities float32[B], nats.
+    """
+    chex.assert_rank([logits, uniform], [2, 1])
+    padding = -logits.shape[1] % _CHUNK
+    padded = jnp.pad(logits, ((0, 0), (0, padding)), constant_values=-jnp.inf)
+    chunks = padded.reshape(padded.shape[0], -1, _CHUNK)
+    highest = jnp.max(chunks, axis=(1, 2), keepdims=True)
+    weights = jnp.exp(chunks - highest)
+
+    chunk_ends = jnp.cumsum(jnp.sum(weights, axis=2), axis=1)
+    total = chunk_ends[:, -1:]
+    target = uniform[:, None] * total
+    chunk = _first_above(chunk_ends, target)
+    before = jnp.where(
+        chunk > 0, jnp.take_along_axis(chunk_ends, jnp.maximum(chunk - 1, 0), 1), 0
+    )
+    inside = jnp.take_along_axis(weights, chunk[:, :, None], axis=1)[:, 0]
+    entry = _first_above(jnp.cumsum(inside, axis=1), target - before)
+    # Rounding may step past the last entry with weight: fall back to the chunk's best.
+    weight = jnp.take_along_axis(inside, entry, axis=1)
+    entry = jnp.where(weight > 0, entry, jnp.argmax(inside, axis=1, keepdims=True))
+
+    token = (chunk * _CHUNK + entry)[:, 0].astype(jnp.int32)
+    chosen = jnp.take_along_axis(padded, token[:, None], axis=1)
+    logprob = chosen - highest[:, :, 0] - jnp.log(total)
+    return token, logprob[:, 0]
+
+
+def _first_above(cumulative: jax.Array, target: jax.Array) -> jax.Array:
+    """Index int32[B, 1] of the first entry of float32[B, K] above float32[B, 1]."""
+    index = jnp.sum(cumulative <= target, axis=1, keepdims=True)
+    return jnp.minimum(index, cumulative.shape[1] - 1)

@@ -1,0 +1,255 @@
+"""A decoder-only transformer of the Qwen2 / Llama kind, and its pure functions.
+
+One block serves the learner, which sees packed rows, and the sampler, which appends to a
+cache: they differ only in the attention function they pass in, so their log-probabilities
+agree by construction.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from agentrl import types
+from agentrl.models import attention, kv_cache
+from agentrl.models import config as model_config
+
+# (layer, queries, keys, values) -> attended, all float[rows, columns, heads, D]
+AttendFn = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def _dense(
+    rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int, dtype: str
+) -> nnx.Param:
+    """A kernel drawn with std 1 / sqrt(fan_in).
+
+    Small models never learn to copy from the context with the usual constant 0.02.
+    """
+    return nnx.Param(jax.random.normal(rngs.params(), shape, dtype) * fan_in**-0.5)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square normalisation over the last axis, in float32."""
+
+    def __init__(self, size: int, config: model_config.ModelConfig):
+        self.scale = nnx.Param(jnp.ones(size, config.param_dtype))
+        self.epsilon = config.norm_epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x32 = x.astype(jnp.float32)
+        variance = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+        normed = x32 * jax.lax.rsqrt(variance + self.epsilon)
+        return normed.astype(x.dtype) * _like(self.scale[...], x)
+
+
+class Attention(nnx.Module):
+    """Projections around an attention function given by the caller."""
+
+    def __init__(self, config: model_config.ModelConfig, rngs: nnx.Rngs):
+        size, dim, dtype = config.hidden_size, config.head_dim, config.param_dtype
+        heads, kv_heads = config.num_heads, config.num_kv_heads
+        self.query = _dense(rngs, (size, heads, dim), size, dtype)
+        self.key = _dense(rngs, (size, kv_heads, dim), size, dtype)
+        self.value = _dense(rngs, (size, kv_heads, dim), size, dtype)
+        self.out = _dense(rngs, (heads, dim, size), heads * dim, dtype)
+        if config.qkv_bias:
+            self.query_bias = nnx.Param(jnp.zeros((heads, dim), dtype))
+            self.key_bias = nnx.Param(jnp.zeros((kv_heads, dim), dtype))
+            self.value_bias = nnx.Param(jnp.zeros((kv_heads, dim), dtype))
+        if config.qk_norm:
+            self.query_norm = RMSNorm(dim, config)
+            self.key_norm = RMSNorm(dim, config)
+        self.config = config
+
+    def __call__(
+        self, x: jax.Array, positions: jax.Array, attend: Callable[..., jax.Array]
+    ) -> jax.Array:
+        queries = jnp.einsum("btm,mhd->bthd", x, _like(self.query[...], x))
+        keys = jnp.einsum("btm,mhd->bthd", x, _like(self.key[...], x))
+        values = jnp.einsum("btm,mhd->bthd", x, _like(self.value[...], x))
+        if self.config.qkv_bias:
+            queries = queries + _like(self.query_bias[...], x)[None, None]
+            keys = keys + _like(self.key_bias[...], x)[None, None]
+            values = values + _like(self.value_bias[...], x)[None, None]
+        if self.config.qk_norm:
+            queries, keys = self.query_norm(queries), self.key_norm(keys)
+        queries = rotate(queries, positions, self.config.rope_theta)
+        keys = rotate(keys, positions, self.config.rope_theta)
+        attended = attend(queries, keys, values)
+        return jnp.einsum("bthd,hdm->btm", attended, _like(self.out[...], x))
+
+
+class MLP(nnx.Module):
+    """Gated feed-forward layer with SiLU."""
+
+    def __init__(self, config: model_config.ModelConfig, rngs: nnx.Rngs):
+        size, wide, dtype = config.hidden_size, config.mlp_size, config.param_dtype
+        self.gate = _dense(rngs, (size, wide), size, dtype)
+        self.up = _dense(rngs, (size, wide), size, dtype)
+        self.down = _dense(rngs, (wide, size), wide, dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gate = jax.nn.silu(x @ _like(self.gate[...], x))
+        return (gate * (x @ _like(self.up[...], x))) @ _like(self.down[...], x)
+
+
+class Block(nnx.Module):
+    """Pre-norm attention and MLP with residual connections."""
+
+    def __init__(self, config: model_config.ModelConfig, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(config.hidden_size, config)
+        self.attention = Attention(config, rngs)
+        self.mlp_norm = RMSNorm(config.hidden_size, config)
+        self.mlp = MLP(config, rngs)
+
+    def __call__(
+        self, x: jax.Array, positions: jax.Array, attend: Callable[..., jax.Array]
+    ) -> jax.Array:
+        x = x + self.attention(self.attention_norm(x), positions, attend)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Transformer(nnx.Module):
+    """Embedding, blocks, final norm and, unless tied, an output head."""
+
+    def __init__(self, config: model_config.ModelConfig, rngs: nnx.Rngs):
+        shape = (config.vocab_size, config.hidden_size)
+        self.embedding = _dense(rngs, shape, config.hidden_size, config.param_dtype)
+        self.blocks = nnx.List([Block(config, rngs) for _ in range(config.num_layers)])
+        self.norm = RMSNorm(config.hidden_size, config)
+        if not config.tied_embeddings:
+            self.head = _dense(rngs, shape[::-1], config.hidden_size, config.param_dtype)
+        self.config = config
+
+    def hidden(
+        self, tokens: jax.Array, positions: jax.Array, attend: AttendFn, remat: bool
+    ) -> jax.Array:
+        """Final hidden states float[rows, columns, M] of int32[rows, columns] tokens."""
+        x = self.embedding[...][tokens].astype(self.config.compute_dtype)
+        for layer, block in enumerate(self.blocks):
+            apply = functools.partial(block, attend=functools.partial(attend, layer))
+            x = jax.checkpoint(apply)(x, positions) if remat else apply(x, positions)
+        return self.norm(x)
+
+    def unembedding(self) -> jax.Array:
+        """Output matrix float[M, V]."""
+        if self.config.tied_embeddings:
+            return self.embedding[...].T
+        return self.head[...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The transformer as pure functions of a plain parameter tree."""
+
+    config: model_config.ModelConfig
+
+    def init(self, key: jax.Array) -> types.PyTree:
+        """Random parameters, nested dicts of arrays."""
+        model = Transformer(self.config, nnx.Rngs(params=key))
+        return nnx.to_pure_dict(nnx.split(model)[1])
+
+    def hidden(
+        self,
+        params: types.PyTree,
+        tokens: jax.Array,
+        positions: jax.Array,
+        segment_ids: jax.Array,
+        *,
+        remat: bool = False,
+    ) -> jax.Array:
+        """Hidden states of packed rows; every array int32[R, T], result float[R, T, M]."""
+
+        def attend(
+            layer: int, queries: jax.Array, keys: jax.Array, values: jax.Array
+        ) -> jax.Array:
+            del layer
+            return attention.attend_segments(queries, keys, values, segment_ids)
+
+        return self._bind(params).hidden(tokens, positions, attend, remat)
+
+    def append(
+        self,
+        params: types.PyTree,
+        tokens: jax.Array,
+        counts: jax.Array,
+        cache: kv_cache.KVCache,
+    ) -> tuple[jax.Array, kv_cache.KVCache]:
+        """Appends up to C tokens to every row of the cache.
+
+        Args:
+          params: parameters.
+          tokens: int32[B, C], right-padded.
+          counts: int32[B], valid tokens of each row; 0 leaves the row as it is.
+          cache: with room for `lengths + counts` columns.
+
+        Returns:
+          Hidden state float[B, M] of each row's last valid token (of column 0 where the
+          count is 0), and the cache.
+        """
+        columns = jnp.arange(tokens.shape[1])
+        positions = cache.lengths[:, None] + columns[None]
+        unwritten = cache.num_columns  # out of range, hence dropped
+        targets = jnp.where(columns[None] < counts[:, None], positions, unwritten)
+        keys, values = list(cache.keys), list(cache.values)
+
+        def attend(
+            layer: int, queries: jax.Array, new_keys: jax.Array, new_values: jax.Array
+        ) -> jax.Array:
+            keys[layer], values[layer] = kv_cache.write(
+                keys[layer], values[layer], new_keys, new_values, targets
+            )
+            return attention.attend_cache(
+                queries, keys[layer], values[layer], positions
+            )
+
+        hidden = self._bind(params).hidden(tokens, positions, attend, remat=False)
+        last = jnp.maximum(counts - 1, 0)[:, None, None]
+        last_hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
+        lengths = cache.lengths + counts
+        return last_hidden, kv_cache.KVCache(tuple(keys), tuple(values), lengths)
+
+    def unembedding(self, params: types.PyTree) -> jax.Array:
+        """Output matrix float[M, V]."""
+        return self._bind(params).unembedding()
+
+    @functools.cached_property
+    def _structure(self) -> tuple[nnx.GraphDef, nnx.State]:
+        abstract = nnx.eval_shape(lambda: Transformer(self.config, nnx.Rngs(params=0)))
+        return nnx.split(abstract)
+
+    def _bind(self, params: types.PyTree) -> Transformer:
+        graph, abstract = self._structure
+        state = jax.tree.map(lambda leaf: leaf, abstract)  # a copy: replaced in place
+        nnx.replace_by_pure_dict(state, params)
+        return nnx.merge(graph, state)
+
+
+def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+    """Rotary position embedding in the half-split convention of Llama and Qwen.
+
+    RoFormer: https://arxiv.org/abs/2104.09864, section 3.2.2.
+
+    Args:
+      x: float[rows, columns, heads, D].
+      positions: int32[rows, columns].
+      theta: base of the geometric sequence of wavelengths.
+    """
+    half = x.shape[-1] // 2
+    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    # float32: in bf16 the angles of far positions are off by whole turns.
+    angles = positions[..., None].astype(jnp.float32) * frequencies[None, None]
+    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate(
+        [first * cos - second * sin, second * cos + first * sin], axis=-1
+    )
+    return rotated.astype(x.dtype)
+
+
+def _like(param: jax.Array, x: jax.Array) -> jax.Array:
+    """Casts a parameter to the compute dtype and lines its axes up with `x`."""
+    return param.astype(x.dtype)
