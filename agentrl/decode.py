@@ -110,7 +110,8 @@ def sample(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]
 
     chunk_ends = jnp.cumsum(jnp.sum(weights, axis=2), axis=1)
     total = chunk_ends[:, -1:]
-    target = uniform[:, None] * total
+    # Strictly below the total, so that the last chunk with weight is always found.
+    target = jnp.minimum(uniform[:, None] * total, jnp.nextafter(total, 0))
     chunk = _first_above(chunk_ends, target)
     before = jnp.where(
         chunk > 0, jnp.take_along_axis(chunk_ends, jnp.maximum(chunk - 1, 0), 1), 0

@@ -1,0 +1,164 @@
+"""Meshes and placements: the only module that names mesh axes.
+
+The learner runs on one global mesh. Rollouts run on each host's own devices, because slots
+refill and loops end at different times on different hosts: `rollout_params` brings the
+parameters into a layout that every host can read without the others.
+"""
+
+import re
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from agentrl import config, errors, types
+
+AXES = ("data", "fsdp", "model")
+BATCH_AXES = ("data", "fsdp")  # rows are spread over both
+Rules = Sequence[tuple[str, PartitionSpec]]
+
+_P = PartitionSpec
+# The first pattern found in a parameter's path wins. Optimizer moments carry the path of
+# their parameter inside their own and so follow it.
+TRANSFORMER_RULES: Rules = (
+    (r"(query|key|value)_bias$", _P("model")),
+    (r"attention/(query|key|value)$", _P("fsdp", "model")),
+    (r"attention/out$", _P("model", None, "fsdp")),
+    (r"mlp/(gate|up)$", _P("fsdp", "model")),
+    (r"mlp/down$", _P("model", "fsdp")),
+    (r"embedding$", _P("model", "fsdp")),
+    (r"head$", _P("fsdp", "model")),
+    (r".*", _P()),
+)
+
+
+def initialize_distributed() -> None:
+    """Joins the other hosts of a pod, if the environment says there are any."""
+    if jax.distributed.is_initialized():
+        return
+    try:
+        jax.distributed.initialize()
+    except ValueError:  # no coordinator is configured: one host
+        return
+
+
+def make_mesh(mesh: config.MeshConfig) -> Mesh:
+    """The global (data, fsdp, model) mesh, axes free for the compiler to use.
+
+    Left to its default, `jax.make_mesh` gives explicit axes (JAX 0.10), with which a
+    lookup in a sharded table needs an `out_sharding`. Placements are stated at `jit`
+    borders only.
+    """
+    return _make_mesh(mesh, jax.devices())
+
+
+def make_rollout_mesh(mesh: config.MeshConfig) -> Mesh:
+    """A mesh of this host's devices only: rows over data, wide models over model."""
+    local = config.MeshConfig(data=-1, fsdp=1, model=mesh.model)
+    return _make_mesh(local, jax.local_devices())
+
+
+def _make_mesh(mesh: config.MeshConfig, devices: Sequence[jax.Device]) -> Mesh:
+    data = mesh.data
+    if data == -1:
+        data = len(devices) // (mesh.fsdp * mesh.model)
+    shape = (data, mesh.fsdp, mesh.model)
+    if np.prod(shape) != len(devices):
+        raise errors.ConfigError(
+            f"mesh data x fsdp x model = {shape} covers {np.prod(shape)} devices, but "
+            f"{len(devices)} are present; set mesh.data = -1 to take all that are left."
+        )
+    axis_types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(shape, AXES, axis_types=axis_types, devices=devices)
+
+
+def shardings_for(tree: types.PyTree, mesh: Mesh, rules: Rules) -> types.PyTree:
+    """Chooses a sharding for every leaf, and refuses to guess.
+
+    Args:
+      tree: arrays, or `jax.ShapeDtypeStruct`s from `jax.eval_shape`.
+      mesh: the device mesh that the specs' axis names refer to.
+      rules: (regular expression, spec) pairs, most specific first.
+
+    Returns:
+      A tree like `tree` with a `NamedSharding` at each leaf. Axes that a dimension cannot
+      be divided over are left out.
+
+    Raises:
+      ValueError: if any leaf matches no rule; all of them are listed.
+    """
+    paths, treedef = jax.tree.flatten_with_path(tree)
+    names = [
+        jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths
+    ]
+    specs = [next((s for pat, s in rules if re.search(pat, n)), None) for n in names]
+    if unmatched := [n for n, spec in zip(names, specs, strict=True) if spec is None]:
+        raise ValueError(
+            f"{len(unmatched)} parameters match no sharding rule: {unmatched}. "
+            "Add a rule, or end the rules with ('.*', PartitionSpec()) to replicate."
+        )
+    leaves = [
+        NamedSharding(mesh, _fit(spec, leaf.shape, mesh))
+        for spec, (_, leaf) in zip(specs, paths, strict=True)
+        if spec is not None
+    ]
+    return jax.tree.unflatten(treedef, leaves)
+
+
+def _fit(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """Drops the axes of `spec` that do not divide their dimension (of scalars: all)."""
+    fitted = [
+        axis if axis is not None and size % mesh.shape[axis] == 0 else None
+        for axis, size in zip(spec, shape, strict=False)
+    ]
+    return PartitionSpec(*fitted)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Placement of `TrainBatch` fields [M, R, T]: rows spread over the batch axes."""
+    return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Placement of a value that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def to_global(batch: types.PyTree, mesh: Mesh) -> types.PyTree:
+    """Makes global arrays of host-local NumPy arrays [M, R of this host, T]."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, x), batch
+    )
+
+
+def make_rollout_params(mesh: Mesh, local_mesh: Mesh, abstract: types.PyTree):
+    """Returns the function that hands parameters from the learner to the rollouts.
+
+    One jitted call gathers them over the batch axes; what is sharded over `model` stays
+    so. Then each host keeps the shards on its own devices.
+    """
+
+    def keep_model(sharding: NamedSharding) -> PartitionSpec:
+        return PartitionSpec(*(a if a == "model" else None for a in sharding.spec))
+
+    shardings = shardings_for(abstract, mesh, TRANSFORMER_RULES)
+    specs = jax.tree.map(keep_model, shardings)
+    gathered = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+    # A copy even on one device: the learner donates its own buffers to the next update.
+    gather = jax.jit(
+        lambda params: jax.tree.map(lambda x: x.copy(), params), out_shardings=gathered
+    )
+
+    def localize(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
+        by_device = {shard.device: shard.data for shard in leaf.addressable_shards}
+        buffers = [by_device[device] for device in local_mesh.devices.flat]
+        return jax.make_array_from_single_device_arrays(
+            leaf.shape, NamedSharding(local_mesh, spec), buffers
+        )
+
+    def rollout_params(params: types.PyTree) -> types.PyTree:
+        return jax.tree.map(localize, gather(params), specs)
+
+    return rollout_params
