@@ -1,0 +1,29 @@
+# Each target sets up what it needs; a machine needs Python 3.11 or 3.12 with pip and venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN := .venv/bin
+WORKDIR ?= runs/demo
+
+.PHONY: demo test lint bench clean
+
+.venv/.installed: setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+	touch $@
+
+demo: .venv/.installed  ## train a small agent in stages, evaluate it, write a report
+	$(BIN)/python -m launch.train --config=experiments/demo/demo.py --workdir=$(WORKDIR)
+
+test: lint  ## everything a change must pass
+	$(BIN)/python -m pytest -n 2 --dist=loadfile -m "not slow"
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: .venv/.installed  ## speed of environments, rollouts and learner on this machine
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv runs build *.egg-info
