@@ -64,13 +64,16 @@ class RolloutConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlgorithmConfig:
-    """The policy-gradient objective; `agentrl.algorithms` says what each name means."""
+    """The policy-gradient objective; `agentrl.algorithms` says what each name means.
 
-    name: str = "grpo"
-    clip_low: float = 0.2
-    clip_high: float = 0.28  # larger than clip_low: DAPO's clip-higher
-    divide_by_std: bool = False  # True is GRPO as published
-    aggregation: Literal["token", "sequence", "constant"] = "token"
+    None takes what the authors of the named algorithm published.
+    """
+
+    name: str = "dapo"
+    clip_low: float | None = None
+    clip_high: float | None = None  # larger than clip_low: DAPO's clip-higher
+    divide_by_std: bool | None = None  # advantages in units of the group's spread
+    aggregation: Literal["token", "sequence", "constant"] | None = None
     kl_coefficient: float = 0.0  # 0 keeps no reference model in memory
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     keep_zero_variance: bool = False  # True counts groups without signal in the mean
@@ -85,10 +88,22 @@ class AlgorithmConfig:
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work."""
-        if not 0 < self.clip_low < 1 or not 0 < self.clip_high:
+        if self.clip_low is not None and not 0 < self.clip_low <= 1:
             raise errors.ConfigError(
-                f"{where}: clip_low = {self.clip_low} must lie in (0, 1) and clip_high = "
-                f"{self.clip_high} above 0."
+                f"{where}.clip_low = {self.clip_low} must lie in (0, 1]; 1 sets no lower "
+                "bound."
+            )
+        for field in ("clip_high", "importance_cap"):
+            if getattr(self, field) is not None:
+                _require_positive(f"{where}.{field}", getattr(self, field))
+        if self.dual_clip is not None and not self.dual_clip > 1:
+            raise errors.ConfigError(
+                f"{where}.dual_clip = {self.dual_clip} must be above 1, or None."
+            )
+        if self.kl_coefficient < 0:
+            raise errors.ConfigError(
+                f"{where}.kl_coefficient = {self.kl_coefficient} rewards distance from the "
+                "reference; give 0 or more."
             )
         _require_positive(f"{where}.updates_per_iteration", self.updates_per_iteration)
 
@@ -159,7 +174,7 @@ class WarmStartConfig:
     """Supervised stage on oracle demonstrations."""
 
     demonstrations: int = 256  # tasks of each environment, from the training panel
-    rows_per_step: int = 16  # packed rows in one update
+    episodes_per_step: int = 32  # demonstrations in one update
     thoughts: bool = True  # keep the oracle's thoughts in its answers
 
 

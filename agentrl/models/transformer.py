@@ -42,7 +42,7 @@ class RMSNorm(nnx.Module):
         x32 = x.astype(jnp.float32)
         variance = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
         normed = x32 * jax.lax.rsqrt(variance + self.epsilon)
-        return normed.astype(x.dtype) * _like(self.scale[...], x)
+        return normed.astype(x.dtype) * _align(self.scale[...], x)
 
 
 class Attention(nnx.Module):
@@ -71,9 +71,9 @@ class Attention(nnx.Module):
         keys = jnp.einsum("btm,mhd->bthd", x, _like(self.key[...], x))
         values = jnp.einsum("btm,mhd->bthd", x, _like(self.value[...], x))
         if self.config.qkv_bias:
-            queries = queries + _like(self.query_bias[...], x)[None, None]
-            keys = keys + _like(self.key_bias[...], x)[None, None]
-            values = values + _like(self.value_bias[...], x)[None, None]
+            queries = queries + _align(self.query_bias[...], queries)
+            keys = keys + _align(self.key_bias[...], keys)
+            values = values + _align(self.value_bias[...], values)
         if self.config.qk_norm:
             queries, keys = self.query_norm(queries), self.key_norm(keys)
         queries = rotate(queries, positions, self.config.rope_theta)
@@ -251,5 +251,10 @@ def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
 
 
 def _like(param: jax.Array, x: jax.Array) -> jax.Array:
-    """Casts a parameter to the compute dtype and lines its axes up with `x`."""
+    """Casts a parameter to the compute dtype."""
     return param.astype(x.dtype)
+
+
+def _align(param: jax.Array, x: jax.Array) -> jax.Array:
+    """Casts a vector to the compute dtype and gives it leading axes up to those of `x`."""
+    return jnp.expand_dims(param.astype(x.dtype), range(x.ndim - param.ndim))

@@ -1,0 +1,151 @@
+"""What a run is made of, assembled in one place for training and for evaluation."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import jax
+from jax.sharding import Mesh
+
+from agentrl import config, errors, policy, rollout, sharding, types, warmstart
+from agentrl.models import transformer
+from agentrl.text import chat as chats
+from agentrl.text import tokenizer as tokenizers
+from envs import base, pool, tasks
+
+_VOCABULARY_TASKS = 200  # of each environment, whose oracle transcripts train a vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The parts that stay the same through all stages."""
+
+    config: config.RunConfig
+    mesh: Mesh
+    rollout_mesh: Mesh
+    model: transformer.Model
+    chat: chats.Chat
+    pool: pool.EnvPool
+    key: jax.Array  # the run's PRNG key
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """All environments, in the order that environment ids count them."""
+        return tuple(self.config.environments)
+
+    @functools.cached_property
+    def abstract_params(self) -> types.PyTree:
+        """Shapes of the parameters with their placements on the learner's mesh."""
+        shapes = jax.eval_shape(self.model.init, self.key)
+        placements = sharding.shardings_for(
+            shapes, self.mesh, sharding.TRANSFORMER_RULES
+        )
+        return jax.tree.map(
+            lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
+            shapes,
+            placements,
+        )
+
+    @functools.cached_property
+    def rollout_params(self):
+        """Function from learner parameters to their layout in rollouts."""
+        return sharding.make_rollout_params(
+            self.mesh, self.rollout_mesh, self.abstract_params
+        )
+
+    def init_params(self) -> types.PyTree:
+        """Random parameters, made where they are placed."""
+        placements = jax.tree.map(lambda s: s.sharding, self.abstract_params)
+        init = jax.jit(self.model.init, out_shardings=placements)
+        return init(stream_key(self.key, "parameters"))
+
+    def panel(
+        self, env: str, split: str, *, tier: str, tier_file: str | None = None
+    ) -> base.TaskPanel:
+        """The tasks of one environment's split and tier."""
+        return tasks.select_tasks(
+            env, split, self.config.environments[env], tier=tier, tier_file=tier_file
+        )
+
+    def make_collector(self, settings: config.RolloutConfig) -> rollout.Collector:
+        """Compiles a policy for `settings` and seats it in the pool."""
+        acting = policy.Policy(
+            self.model,
+            self.rollout_mesh,
+            settings,
+            stop_token=self.chat.tokenizer.stop_id,
+            num_valid_tokens=self.chat.tokenizer.vocab_size,
+        )
+        acting.compile(self.rollout_params(self.init_params()), self.key)
+        return rollout.Collector(acting, self.pool, self.chat)
+
+
+@contextlib.contextmanager
+def assemble(settings: config.RunConfig, workdir: pathlib.Path) -> Iterator[Run]:
+    """Builds a run around the files in `workdir`, and closes its workers at the end.
+
+    Raises:
+      ConfigError: if tokenizer and model do not fit together.
+    """
+    tokenizer = load_tokenizer(settings, workdir)
+    if tokenizer.vocab_size > settings.model.vocab_size:
+        raise errors.ConfigError(
+            f"the tokenizer has {tokenizer.vocab_size} ids but model.vocab_size = "
+            f"{settings.model.vocab_size}; every id needs a row in the embedding."
+        )
+    with pool.EnvPool(
+        settings.environments,
+        num_workers=settings.num_env_workers,
+        call_timeout_s=settings.env_timeout_s,
+    ) as environments:
+        yield Run(
+            config=settings,
+            mesh=sharding.make_mesh(settings.mesh),
+            rollout_mesh=sharding.make_rollout_mesh(settings.mesh),
+            model=transformer.Model(settings.model),
+            chat=chats.Chat(tokenizer, settings.tokenizer.frame),
+            pool=environments,
+            key=jax.random.key(settings.seed),
+        )
+
+
+def load_tokenizer(
+    settings: config.RunConfig, workdir: pathlib.Path
+) -> tokenizers.Tokenizer:
+    """Loads the run's tokenizer; one that is to be trained is trained once and kept."""
+    wanted = settings.tokenizer
+    if wanted.kind != "train_sentencepiece":
+        return tokenizers.load(wanted.kind, pathlib.Path(wanted.path))
+    path = workdir / tokenizers.SentencePieceTokenizer.FILE
+    if not path.exists():
+        texts = []
+        for env, env_config in settings.environments.items():
+            panel = tasks.select_tasks(env, "train", env_config)
+            transcripts = warmstart.collect_transcripts(
+                env, env_config, panel.item_ids[:_VOCABULARY_TASKS], thoughts=True
+            )
+            texts += warmstart.corpus(transcripts)
+        trained = tokenizers.SentencePieceTokenizer.train(texts, wanted.vocab_size)
+        trained.save(workdir)
+    return tokenizers.SentencePieceTokenizer.load(path)
+
+
+def stream_key(key: jax.Array, *names: str | int) -> jax.Array:
+    """A key of its own for each use; the same names give the same key in every process."""
+    for name in names:
+        number = name if isinstance(name, int) else base.stable_hash(name) & 0x7FFFFFFF
+        key = jax.random.fold_in(key, number)
+    return key
+
+
+def make_tasks(
+    item_ids: Sequence[str], num_samples: int, *, first_group: int = 0
+) -> list[types.Task]:
+    """`num_samples` episodes of each item, in groups."""
+    return [
+        types.Task(item_id.rpartition("_")[0], item_id, first_group + group, sample)
+        for group, item_id in enumerate(item_ids)
+        for sample in range(num_samples)
+    ]

@@ -1,0 +1,183 @@
+"""The chain of stages: what of the state survives a border, and what a stage needs."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from agentrl import (
+    config,
+    learner,
+    mixture,
+    optimizer,
+    rollout,
+    sharding,
+    types,
+    warmstart,
+)
+from agentrl import run as runs
+from envs import base
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One link of the chain with its compiled functions."""
+
+    settings: config.StageConfig
+    index: int
+    key: jax.Array  # PRNG key of the stage
+    panels: dict[str, base.TaskPanel]  # of every environment of the run, maybe empty
+    optimizer: optax.GradientTransformation
+    train_step: Callable[..., tuple[types.TrainState, types.Metrics]]
+    draw_tasks: Callable[..., tuple[jax.Array, jax.Array, types.MixtureState]]
+    collector: rollout.Collector | None  # None in a supervised stage
+    demonstrations: Sequence[types.Trajectory]
+
+    def max_turns(self, iteration: int) -> int | None:
+        """The stage's turn limit in this iteration; None leaves it to the environments."""
+        reached = [turns for first, turns in self.settings.max_turns if first <= iteration]
+        return reached[-1] if reached else None
+
+    def initial_state(
+        self, run: runs.Run, params: types.PyTree, step: jax.Array
+    ) -> types.TrainState:
+        """A state that starts this stage from `params`, with a fresh optimizer."""
+        names = run.environments
+        replicated = sharding.replicated(run.mesh)
+        return types.TrainState(
+            step=jax.device_put(step, replicated),
+            params=params,
+            opt_state=jax.jit(
+                self.optimizer.init,
+                out_shardings=_opt_shardings(run, self.optimizer),
+            )(params),
+            mixture=jax.device_put(
+                mixture.init(self.settings.mixture, names), replicated
+            ),
+            key=jax.device_put(run.key, replicated),
+        )
+
+    def abstract_state(self, run: runs.Run) -> types.TrainState:
+        """Shapes and placements of this stage's state, to restore a checkpoint onto."""
+        replicated = sharding.replicated(run.mesh)
+
+        def build(params: types.PyTree) -> types.TrainState:
+            return types.TrainState(
+                step=jnp.int32(0),
+                params=params,
+                opt_state=self.optimizer.init(params),
+                mixture=mixture.init(self.settings.mixture, run.environments),
+                key=run.key,
+            )
+
+        shapes = jax.eval_shape(build, run.abstract_params)
+        whole = jax.tree.map(lambda _: replicated, shapes)
+        placements = dataclasses.replace(
+            whole,
+            params=jax.tree.map(lambda s: s.sharding, run.abstract_params),
+            opt_state=_opt_shardings(run, self.optimizer),
+        )
+        return jax.tree.map(
+            lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
+            shapes,
+            placements,
+        )
+
+    def enter(self, run: runs.Run, state: types.TrainState) -> types.TrainState:
+        """Hands the state of the stage before over to this one.
+
+        Parameters, step count and key always go on; the mixture always starts anew; the
+        optimizer's moments and schedule go on only with `carry_optimizer`.
+        """
+        fresh = self.initial_state(run, state.params, state.step)
+        if not self.settings.carry_optimizer:
+            return fresh
+        return dataclasses.replace(fresh, opt_state=state.opt_state)
+
+
+def build(run: runs.Run, index: int) -> Stage:
+    """Compiles what stage `index` of the run needs."""
+    settings = run.config.stages[index]
+    rule = settings.mixture
+    wanted = dict(rule.environments)
+    panels = {
+        name: run.panel(name, rule.split, tier=rule.tier, tier_file=rule.tier_file)
+        for name in run.environments
+        if name in wanted
+    }
+    supervised = settings.kind == "warm_start"
+    optimize = optimizer.make_optimizer(
+        settings.optimizer,
+        total_steps=settings.num_iterations * settings.algorithm.updates_per_iteration,
+    )
+    return Stage(
+        settings=settings,
+        index=index,
+        key=runs.stream_key(run.key, "stage", index),
+        panels=panels,
+        optimizer=optimize,
+        train_step=_make_train_step(run, settings, optimize, supervised=supervised),
+        draw_tasks=_make_draw(run, settings, panels),
+        collector=None if supervised else run.make_collector(settings.rollout),
+        demonstrations=warmstart.collect_demonstrations(
+            panels,
+            dict(run.config.environments),
+            settings.warm_start,
+            run.chat,
+            max_tokens=settings.rollout.max_tokens,
+        )
+        if supervised
+        else (),
+    )
+
+
+def _make_train_step(
+    run: runs.Run,
+    settings: config.StageConfig,
+    optimize: optax.GradientTransformation,
+    *,
+    supervised: bool,
+) -> Callable[..., tuple[types.TrainState, types.Metrics]]:
+    train_step = learner.make_train_step(
+        run.model.hidden,
+        run.model.unembedding,
+        optimize,
+        algorithm=settings.algorithm,
+        learner=run.config.learner,
+        temperature=1.0 if supervised else settings.rollout.temperature,
+        num_valid_tokens=run.chat.tokenizer.vocab_size,
+        supervised=supervised,
+    )
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def _make_draw(
+    run: runs.Run, settings: config.StageConfig, panels: dict[str, base.TaskPanel]
+) -> Callable[..., tuple[jax.Array, jax.Array, types.MixtureState]]:
+    sizes = [
+        len(panels[name].item_ids) if name in panels else 1 for name in run.environments
+    ]
+
+    def draw(
+        state: types.MixtureState, key: jax.Array, iteration: jax.Array
+    ) -> tuple[jax.Array, jax.Array, types.MixtureState]:
+        return mixture.draw_tasks(
+            state,
+            key,
+            iteration,
+            stage=settings.mixture,
+            panel_sizes=sizes,
+            num_groups=settings.rollout.tasks_per_iteration,
+        )
+
+    return jax.jit(draw)
+
+
+def _opt_shardings(
+    run: runs.Run, optimize: optax.GradientTransformation
+) -> types.PyTree:
+    """Moments are placed like their parameters, everything else is replicated."""
+    shapes = jax.eval_shape(optimize.init, run.abstract_params)
+    return sharding.shardings_for(shapes, run.mesh, sharding.TRANSFORMER_RULES)
