@@ -94,7 +94,7 @@ class Stage:
 
 
 def _read(link: connection.Connection, inbox: queue.SimpleQueue) -> None:
-    """Moves messages to `inbox`; ends the process group once the parent is gone."""
+    """Moves messages to `inbox`, and ends the worker some time after the parent."""
     while True:
         try:
             inbox.put(link.recv())
@@ -102,6 +102,12 @@ def _read(link: connection.Connection, inbox: queue.SimpleQueue) -> None:
             break
     inbox.put(None)
     time.sleep(GRACE_S)  # the main thread may hang in an environment
+    _end_group()
+
+
+def _end_group() -> None:
+    """Ends this process and all that its environments started."""
+    sys.stdout.flush()
     os.killpg(0, signal.SIGKILL)
 
 
@@ -131,6 +137,7 @@ def main() -> None:
     os.set_inheritable(handle, False)  # programs an environment starts must not hold it
     os.dup2(2, 1)  # what an environment prints must not mix with the parent's output
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
-    # A parent that is gone needs no answer.
+    # A parent that has gone needs no answer.
     with connection.Connection(handle) as link, contextlib.suppress(BrokenPipeError):
         serve(link)
+    _end_group()
