@@ -1,4 +1,4 @@
-"""An environment that does what its actions say, faults included; for tests of the pool.
+"""An environment that does what its actions say, faults included: to test the pool.
 
 `scripted_<k>` starts at k. Actions are commands with at most one argument; unknown ones
 are refused. Tasks from 900 on cannot be started.
@@ -42,7 +42,7 @@ class Scripted(base.Environment):
     def _apply(self, text):
         command, _, argument = text.partition(" ")
         if command == "unpicklable":
-            return base.StepResult("", info=base.StepInfo(score=lambda: 1.0)  # pyright: ignore)
+            return base.StepResult("", info=base.StepInfo(score=lambda: 1.0))
         action = getattr(self, f"do_{command}", None)
         if action is None:
             info = base.StepInfo(valid_action=False)
