@@ -1,0 +1,179 @@
+"""Which tasks to play: a split, a difficulty, a list of ids, or a sample of them.
+
+Difficulty is either *structural*, known from the task itself, or *calibrated*: measured
+as the pass rate of some policy and stored by `python -m launch.calibrate` as JSON lines
+`{"item_id": ..., "n": ..., "pass_rate": ..., "tier": "easy" or "hard"}`. A panel's
+version says which tasks it holds and how they were chosen, as in
+`textcraft-1, hard by qwen.jsonl, 50 of 87`.
+"""
+
+import collections
+import dataclasses
+import difflib
+import json
+import pathlib
+from typing import Literal
+
+from envs import base, registry
+
+TierChoice = Literal["all", "easy", "hard"]
+
+_TIERS = ("easy", "hard")
+
+
+class TaskSelectionError(ValueError):
+    """The tasks asked for do not exist, or a file of tasks cannot be read."""
+
+
+def select_tasks(
+    env: str,
+    split: str,
+    config: base.EnvConfig,
+    *,
+    tier: TierChoice = "all",
+    tier_file: str | pathlib.Path | None = None,
+    item_file: str | pathlib.Path | None = None,
+    limit: int | None = None,
+) -> base.TaskPanel:
+    """Chooses tasks of one environment.
+
+    Args:
+      env: name of the environment.
+      split: one of the environment's splits; it names the panel even if `item_file`
+        says which tasks it holds.
+      config: the environment's configuration.
+      tier: keeps the tasks of this difficulty only.
+      tier_file: JSON lines with calibrated tiers; None takes the structural ones. A
+        task that the file does not list is neither easy nor hard.
+      item_file: AgentGym's form, a JSON list of `{"item_id": ...}`, in place of the
+        split's own tasks.
+      limit: keeps at most this many, the same ones in each process and for each
+        larger limit.
+
+    Returns:
+      The tasks in the order of the split or file, at least one.
+
+    Raises:
+      TaskSelectionError: for an unknown split or tier, an unreadable file, or if no
+        task is left.
+    """
+    spec = registry.get_spec(env)
+    _check_choice("split", split, spec.splits, env)
+    _check_choice("tier", tier, ("all", *_TIERS), env)
+    if item_file is None:
+        panel = spec.panel(split, config)
+    else:
+        name = pathlib.Path(item_file).name
+        panel = base.TaskPanel(env, split, f"ids of {name}", read_items(env, item_file))
+    if tier != "all":
+        panel = _keep_tier(panel, spec, config, tier, tier_file)
+    if limit is not None:
+        panel = _sample(panel, limit)
+    if not panel.item_ids:
+        raise TaskSelectionError(
+            f"environment '{env}', split '{split}': no task is left ({panel.version}); "
+            "loosen tier, tier_file, item_file or limit."
+        )
+    return panel
+
+
+def read_items(env: str, path: str | pathlib.Path) -> tuple[str, ...]:
+    """Reads AgentGym's list of tasks, `[{"item_id": "<env>_<int>"}, ...]`.
+
+    Raises:
+      TaskSelectionError: if the file is missing, not of this form, or repeats a task.
+      UnknownItemError: if a task belongs to another environment.
+    """
+    try:
+        items = json.loads(_read_text(path))
+        ids = tuple(item["item_id"] for item in items)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise TaskSelectionError(
+            f"{path}: expected a JSON list of {{'item_id': '{env}_0'}}, as AgentGym "
+            f"writes it; {type(error).__name__}: {error}."
+        ) from error
+    for item_id in ids:
+        base.parse_item_id(env, item_id)
+    if twice := [i for i, count in collections.Counter(ids).items() if count > 1]:
+        raise TaskSelectionError(f"{path}: tasks listed more than once: {twice[:5]}.")
+    return ids
+
+
+def read_tiers(path: str | pathlib.Path) -> dict[str, base.Tier]:
+    """Reads calibrated tiers by item id.
+
+    Raises:
+      TaskSelectionError: if the file is missing or a line is not of the form given in
+        the module docstring; the message names the line.
+    """
+    tiers = {}
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            item_id, tier = entry["item_id"], entry["tier"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise TaskSelectionError(
+                f"{path}:{number}: expected a JSON object with 'item_id' and 'tier', "
+                f"as launch.calibrate writes it; {type(error).__name__}: {error}."
+            ) from error
+        if tier not in _TIERS:
+            raise TaskSelectionError(
+                f"{path}:{number}: {item_id!r} has tier {tier!r}, not one of {_TIERS}."
+            )
+        if item_id in tiers:
+            raise TaskSelectionError(f"{path}:{number}: second line for {item_id!r}.")
+        tiers[item_id] = tier
+    return tiers
+
+
+def _keep_tier(
+    panel: base.TaskPanel,
+    spec: base.EnvSpec,
+    config: base.EnvConfig,
+    tier: str,
+    tier_file: str | pathlib.Path | None,
+) -> base.TaskPanel:
+    if tier_file is None:
+        source = "structure"
+        ids = [i for i in panel.item_ids if spec.tier(i, config) == tier]
+    else:
+        source = pathlib.Path(tier_file).name
+        tiers = read_tiers(tier_file)
+        ids = [i for i in panel.item_ids if tiers.get(i) == tier]
+    version = f"{panel.version}, {tier} by {source}"
+    return dataclasses.replace(panel, version=version, item_ids=tuple(ids))
+
+
+def _sample(panel: base.TaskPanel, limit: int) -> base.TaskPanel:
+    """Keeps the tasks with the lowest hash: a panel may be sorted by difficulty."""
+    if limit < 1:
+        raise TaskSelectionError(f"limit = {limit}; it must be at least 1.")
+    total = len(panel.item_ids)
+    if total <= limit:
+        return panel
+    kept = set(
+        sorted(panel.item_ids, key=lambda i: base.stable_hash("sample", i))[:limit]
+    )
+    return dataclasses.replace(
+        panel,
+        version=f"{panel.version}, {limit} of {total}",
+        item_ids=tuple(i for i in panel.item_ids if i in kept),
+    )
+
+
+def _check_choice(field: str, value: str, known: tuple[str, ...], env: str) -> None:
+    if value not in known:
+        close = difflib.get_close_matches(value, known, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise TaskSelectionError(
+            f"environment '{env}' has no {field} {value!r}.{hint} It has {list(known)}."
+        )
+
+
+def _read_text(path: str | pathlib.Path) -> str:
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskSelectionError(
+            f"cannot read the task file {path}: {error}."
+        ) from error

@@ -1,0 +1,157 @@
+"""Choosing tasks: splits, tiers, files of ids, limits, and what goes wrong."""
+
+import itertools
+import json
+
+import pytest
+
+from envs import base, registry, tasks
+
+CONFIG = base.EnvConfig()
+IDS = {
+    "train": tuple(f"toy_{k}" for k in range(10, 30)),
+    "test": ("toy_3", "toy_1", "toy_2", "toy_0"),
+}
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch):
+    """An environment of which only the panels matter: odd tasks are hard."""
+    spec = base.EnvSpec(
+        name="toy",
+        make=lambda config: pytest.fail("no instance is needed to choose tasks"),
+        splits=("train", "test"),
+        panel=lambda split, _: base.TaskPanel("toy", split, "toy-1", IDS[split]),
+        tier=lambda item_id, _: "hard" if int(item_id[4:]) % 2 else "easy",
+        subset=lambda *_: "all",
+        oracles={},
+    )
+    monkeypatch.setattr(registry, "get_spec", {"toy": spec}.__getitem__)
+
+
+def select(split="test", **options):
+    return tasks.select_tasks("toy", split, CONFIG, **options)
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def tier_line(item_id, tier):
+    return json.dumps({"item_id": item_id, "n": 8, "pass_rate": 0.5, "tier": tier})
+
+
+def test_a_split_is_the_panel_of_the_environment():
+    assert select() == base.TaskPanel("toy", "test", "toy-1", IDS["test"])
+
+
+def test_structural_tiers_keep_the_order():
+    easy, hard = select(tier="easy"), select(tier="hard")
+    assert easy == base.TaskPanel(
+        "toy", "test", "toy-1, easy by structure", ("toy_2", "toy_0")
+    )
+    assert hard.item_ids == ("toy_3", "toy_1")
+    assert len({easy.digest, hard.digest, select().digest}) == 3
+
+
+def test_calibrated_tiers_leave_out_what_was_not_measured(tmp_path):
+    lines = [tier_line("toy_0", "hard"), tier_line("toy_3", "easy")]
+    path = write(tmp_path / "base_model.jsonl", "\n".join(lines) + "\n")
+
+    hard = select(tier="hard", tier_file=path)
+
+    assert hard.item_ids == ("toy_0",)
+    assert hard.version == "toy-1, hard by base_model.jsonl"
+    assert select(tier="easy", tier_file=path).item_ids == ("toy_3",)
+
+
+def test_agentgym_files_are_taken_in_their_order(tmp_path):
+    path = write(
+        tmp_path / "toy_test.json", '[{"item_id": "toy_9"}, {"item_id": "toy_4"}]'
+    )
+
+    panel = select(item_file=path)
+
+    assert panel.item_ids == ("toy_9", "toy_4")
+    assert panel.version == "ids of toy_test.json"
+    assert select(item_file=path, tier="easy").item_ids == ("toy_4",)
+
+
+def test_limits_are_nested_and_not_the_first_tasks():
+    panels = [select("train", limit=n) for n in range(1, 21)]
+    chosen = [set(panel.item_ids) for panel in panels]
+
+    assert [len(ids) for ids in chosen] == list(range(1, 21))
+    assert all(a < b for a, b in itertools.pairwise(chosen))
+    assert panels[4].item_ids != IDS["train"][:5]
+    assert panels[4].version == "toy-1, 5 of 20"
+    assert sorted(panels[4].item_ids) == list(panels[4].item_ids)  # the split's order
+    assert select("train", limit=20) == select("train", limit=99) == select("train")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"split": "tets"}, r"no split 'tets'.*'test'\?.*\['train', 'test'\]"),
+        ({"tier": "medium"}, r"no tier 'medium'.*\['all', 'easy', 'hard'\]"),
+        ({"limit": 0}, "limit = 0"),
+        ({"item_file": "/nowhere/items.json"}, "cannot read .*/nowhere/items.json"),
+        (
+            {"tier": "easy", "tier_file": "/nowhere.jsonl"},
+            r"cannot read .*/nowhere\.jsonl",
+        ),
+    ],
+)
+def test_what_cannot_be_chosen_is_told(options, message):
+    with pytest.raises(tasks.TaskSelectionError, match=message):
+        select(**options)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", r"expected a JSON list of \{'item_id': 'toy_0'\}"),
+        ("[1]", "expected a JSON list"),
+        ('{"item_id": "toy_0"}', "expected a JSON list"),
+        ('[{"id": "toy_0"}]', "KeyError: 'item_id'"),
+        (
+            '[{"item_id": "toy_0"}, {"item_id": "toy_0"}]',
+            r"more than once: \['toy_0'\]",
+        ),
+        ("[]", r"no task is left \(ids of items.json\)"),
+    ],
+)
+def test_bad_files_of_ids_are_told(tmp_path, text, message):
+    with pytest.raises(tasks.TaskSelectionError, match=message):
+        select(item_file=write(tmp_path / "items.json", text))
+
+
+def test_ids_of_another_environment_are_told(tmp_path):
+    path = write(tmp_path / "items.json", '[{"item_id": "babyai_0"}]')
+    with pytest.raises(
+        base.UnknownItemError, match=r"'babyai_0' is not a task of .*'toy'"
+    ):
+        select(item_file=path)
+
+
+@pytest.mark.parametrize(
+    "lines, message",
+    [
+        (["{}"], r"tiers.jsonl:1: .*KeyError: 'item_id'"),
+        ([tier_line("toy_0", "easy"), "easy"], r"tiers.jsonl:2: .*JSONDecodeError"),
+        (
+            [tier_line("toy_0", "medium")],
+            r"tiers.jsonl:1: 'toy_0' has tier 'medium'",
+        ),
+        ([tier_line("toy_0", "easy")] * 2, r"tiers.jsonl:2: second line for 'toy_0'"),
+        (
+            [tier_line("toy_0", "hard")],
+            r"no task is left \(toy-1, easy by tiers.jsonl\)",
+        ),
+    ],
+)
+def test_bad_tier_files_are_told(tmp_path, lines, message):
+    path = write(tmp_path / "tiers.jsonl", "\n".join(lines))
+    with pytest.raises(tasks.TaskSelectionError, match=message):
+        select(tier="easy", tier_file=path)
