@@ -1,0 +1,47 @@
+r"""Trains the stages of one experiment file; resumes by itself.
+
+The same command starts a run and continues one that was interrupted:
+
+  python -m launch.train --config=experiments/demo/demo.py --workdir=runs/demo
+
+Single fields are overridden by their path, stages by name or `*`:
+
+  --set=seed=1 --set=stages.textcraft.rollout.group_size=16
+  --set='stages.*.optimizer.learning_rate=1e-4'
+
+The working directory receives checkpoints, `metrics.jsonl`, tensorboard event files, every
+episode as a JSON line, `run.json`, `evaluations/*.json` and, at the end, `report.html`.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import app, flags
+
+_CONFIG = flags.DEFINE_string(
+    "config", None, "Experiment file, such as experiments/demo/demo.py."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Directory of the run; it is resumed if it holds one."
+)
+_SET = flags.DEFINE_multi_string(
+    "set", [], "Override of one field: --set=seed=1. Repeatable."
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Loads the experiment, checks it, and trains."""
+    if len(argv) > 1:
+        raise app.UsageError(
+            f"unexpected arguments {argv[1:]}; did you mean --set=...?"
+        )
+    # JAX is imported late: it reads flags and environment variables on import.
+    from agentrl import experiment, session
+
+    settings = experiment.load(_CONFIG.value, overrides=_SET.value)
+    session.train(settings, pathlib.Path(_WORKDIR.value))
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)
