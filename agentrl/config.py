@@ -36,8 +36,14 @@ class RolloutConfig:
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work."""
-        for field in ("tasks_per_iteration", "group_size", "max_tokens", "num_slots",
-                      "max_action_tokens", "num_cohorts"):
+        for field in (
+            "tasks_per_iteration",
+            "group_size",
+            "max_tokens",
+            "num_slots",
+            "max_action_tokens",
+            "num_cohorts",
+        ):
             _require_positive(f"{where}.{field}", getattr(self, field))
         if not self.temperature > 0:
             raise errors.ConfigError(
@@ -157,7 +163,9 @@ class MixtureConfig:
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work."""
         if not self.environments:
-            raise errors.ConfigError(f"{where}.environments is empty; name at least one.")
+            raise errors.ConfigError(
+                f"{where}.environments is empty; name at least one."
+            )
         for env, weight in self.environments:
             if not weight > 0:
                 raise errors.ConfigError(
@@ -226,7 +234,9 @@ class EvaluationConfig:
         """Raises `ConfigError` on the first field that cannot work."""
         _require_positive(f"{where}.samples", self.samples)
         if self.tasks < 0:
-            raise errors.ConfigError(f"{where}.tasks = {self.tasks}; 0 takes all tasks.")
+            raise errors.ConfigError(
+                f"{where}.tasks = {self.tasks}; 0 takes all tasks."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -265,7 +275,9 @@ class RunConfig:
     mesh: MeshConfig = MeshConfig()
     num_env_workers: int = 2
     env_timeout_s: float = 60.0
-    max_env_error_fraction: float = 0.1  # of an iteration's episodes; more stops the run
+    max_env_error_fraction: float = (
+        0.1  # of an iteration's episodes; more stops the run
+    )
     save_every: int = 10  # iterations between checkpoints, besides each stage's end
     keep_checkpoints: int = 2
 
@@ -284,7 +296,8 @@ class RunConfig:
         for stage in self.stages:
             stage.validate(f"stage '{stage.name}'")
             self._check_names(
-                f"stage '{stage.name}'.mixture", [n for n, _ in stage.mixture.environments]
+                f"stage '{stage.name}'.mixture",
+                [n for n, _ in stage.mixture.environments],
             )
         self.evaluation.validate("evaluation")
         self._check_names("evaluation", self.evaluation.environments)

@@ -1,0 +1,234 @@
+"""The learner step: one pure function from (state, batch) to (state, metrics).
+
+The loss is a weighted sum over all action tokens of the batch. The weights are fixed
+before the batch is walked through in microbatches, so the gradient does not depend on
+the cut, and microbatches that are all padding are never computed.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from agentrl import algorithms, config, types
+from agentrl.ops import kl, logprobs, losses
+
+# (params, tokens, positions, segment_ids, each int32[R, T]) -> float[R, T, D]
+HiddenFn = Callable[[types.PyTree, jax.Array, jax.Array, jax.Array], jax.Array]
+UnembeddingFn = Callable[[types.PyTree], jax.Array]  # params -> float[D, V]
+TrainStepFn = Callable[..., tuple[types.TrainState, types.Metrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scores:
+    """What the model says about one microbatch; float32[R, T] each, nats."""
+
+    logprobs: jax.Array
+    entropy: jax.Array
+    reference: jax.Array | None  # log-probabilities of the reference model
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Totals:
+    """What microbatches add up to."""
+
+    grads: types.PyTree
+    loss: jax.Array  # float32[]
+    sums: types.Metrics  # over action tokens
+    maxima: types.Metrics  # over action tokens
+
+
+# (scores, microbatch) -> loss per token, quantities to average, quantities to maximise
+_ObjectiveFn = Callable[
+    [_Scores, types.TrainBatch], tuple[jax.Array, types.Metrics, types.Metrics]
+]
+
+
+def make_train_step(
+    hidden_fn: HiddenFn,
+    unembedding_fn: UnembeddingFn,
+    optimizer: optax.GradientTransformation,
+    *,
+    algorithm: config.AlgorithmConfig,
+    learner: config.LearnerConfig,
+    temperature: float,
+    num_valid_tokens: int | None = None,
+    supervised: bool = False,
+) -> TrainStepFn:
+    """Binds the static parts; the result is pure, and the caller jits and shards it.
+
+    Args:
+      hidden_fn: final hidden states of packed rows.
+      unembedding_fn: the output matrix.
+      optimizer: any optax transformation, clipping and schedule included.
+      algorithm: the objective.
+      learner: only `logprob_chunk` matters here; shapes come from the batch.
+      temperature: the one the tokens were sampled at.
+      num_valid_tokens: ids from here on are padding of the vocabulary.
+      supervised: maximise the likelihood of the action tokens instead, each weighted by
+        its advantage and averaged over tokens; `algorithm` is not used.
+
+    Returns:
+      train_step(state, batch, reference_params=None) -> (state, metrics), every metric
+      float32[]. `reference_params` is needed exactly if `kl_coefficient` is not 0. A
+      batch without action tokens is an update with a gradient of 0.
+
+    Raises:
+      ConfigError: if the algorithm is unknown or does not have a field that is set.
+    """
+    objective = _likelihood if supervised else _make_policy_objective(algorithm)
+    aggregation: losses.Aggregation = "token"
+    if not supervised:
+        aggregation = algorithms.get(algorithm).aggregation_of(algorithm)
+    needs_reference = algorithm.kl_coefficient > 0 and not supervised
+
+    def score(
+        params: types.PyTree, rows: types.TrainBatch
+    ) -> tuple[jax.Array, jax.Array]:
+        hidden = hidden_fn(params, rows.tokens, rows.positions, rows.segment_ids)
+        return logprobs.chunked_token_logprobs(
+            hidden,
+            unembedding_fn(params),
+            rows.tokens,
+            chunk=learner.logprob_chunk,
+            temperature=temperature,
+            num_valid=num_valid_tokens,
+        )
+
+    def loss_fn(
+        params: types.PyTree,
+        reference_params: types.PyTree | None,
+        rows: types.TrainBatch,
+        weights: jax.Array,
+    ) -> tuple[jax.Array, tuple[types.Metrics, types.Metrics]]:
+        reference = score(reference_params, rows)[0] if needs_reference else None
+        scores = _Scores(*score(params, rows), reference)
+        per_token, means, maxima = objective(scores, rows)
+        sums = {k: jnp.sum(v, where=rows.action_mask) for k, v in means.items()}
+        maxima = {
+            k: jnp.max(v, where=rows.action_mask, initial=0) for k, v in maxima.items()
+        }
+        return jnp.sum(weights * per_token), (sums, maxima)
+
+    def train_step(
+        state: types.TrainState,
+        batch: types.TrainBatch,
+        reference_params: types.PyTree | None = None,
+    ) -> tuple[types.TrainState, types.Metrics]:
+        if needs_reference != (reference_params is not None):
+            raise ValueError(
+                f"reference_params {'missing' if needs_reference else 'given'}, but "
+                f"algorithm.kl_coefficient = {algorithm.kl_coefficient}, supervised = "
+                f"{supervised}; pass them exactly if the policy loss has a KL term."
+            )
+        totals = _accumulate(
+            loss_fn, state.params, reference_params, batch.check(), aggregation
+        )
+        updates, opt_state = optimizer.update(
+            totals.grads, state.opt_state, state.params
+        )
+        new_state = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+        )
+        return new_state, _to_metrics(totals, batch.action_mask, opt_state)
+
+    return train_step
+
+
+def _accumulate(
+    loss_fn: Callable[..., tuple[jax.Array, tuple[types.Metrics, types.Metrics]]],
+    params: types.PyTree,
+    reference_params: types.PyTree | None,
+    batch: types.TrainBatch,
+    aggregation: losses.Aggregation,
+) -> _Totals:
+    """Sums loss, gradient and metrics over the microbatches in use, in float32."""
+    weights = losses.aggregation_weights(
+        batch.action_mask, batch.segment_ids, aggregation
+    )
+
+    def compute(index: jax.Array) -> _Totals:
+        rows, row_weights = jax.tree.map(
+            lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False),
+            (batch, weights),
+        )
+        (loss, (sums, maxima)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            params, reference_params, rows, row_weights
+        )
+        return _Totals(optax.tree.cast(grads, jnp.float32), loss, sums, maxima)
+
+    def add(index: jax.Array, totals: _Totals) -> _Totals:
+        new = compute(index)
+        summed = jax.tree.map(
+            jnp.add,
+            (totals.grads, totals.loss, totals.sums),
+            (new.grads, new.loss, new.sums),
+        )
+        return _Totals(
+            *summed, maxima=jax.tree.map(jnp.maximum, totals.maxima, new.maxima)
+        )
+
+    empty = optax.tree.zeros_like(jax.eval_shape(compute, jnp.int32(0)))
+    in_use = jnp.any(batch.segment_ids != 0, axis=(1, 2))
+    num_in_use = jnp.max(jnp.where(in_use, jnp.arange(1, in_use.size + 1), 0))
+    return jax.lax.fori_loop(0, num_in_use, add, empty)
+
+
+def _make_policy_objective(settings: config.AlgorithmConfig) -> _ObjectiveFn:
+    """The named algorithm's loss per token, plus KL if there is a reference."""
+    algorithm = algorithms.get(settings)
+    clip_low, clip_high = algorithm.clip_range(settings)
+
+    def objective(
+        scores: _Scores, rows: types.TrainBatch
+    ) -> tuple[jax.Array, types.Metrics, types.Metrics]:
+        mask = rows.action_mask
+        gap = jnp.where(mask, scores.logprobs - rows.behavior_logprobs, 0)
+        log_ratio = algorithm.log_ratio(gap, mask, rows.segment_ids)
+        advantages = jnp.where(mask, rows.advantages, 0)
+        loss = algorithm.token_loss(log_ratio, advantages, settings)
+        ratio = losses.importance_ratio(log_ratio)
+        means = {
+            # Not 0 at the first update means that sampler and learner disagree.
+            "policy/behavior_kl": kl.k3(gap),
+            "policy/behavior_gap": jnp.abs(gap),
+            "policy/clip_fraction": (ratio < 1 - clip_low) | (ratio > 1 + clip_high),
+            "policy/entropy": scores.entropy,
+        }
+        if scores.reference is not None:
+            away = jnp.where(mask, scores.reference - scores.logprobs, 0)
+            divergence = kl.ESTIMATORS[settings.kl_estimator](away)
+            loss += settings.kl_coefficient * divergence
+            means["policy/reference_kl"] = divergence
+        return loss, means, {"policy/ratio_max": ratio}
+
+    return objective
+
+
+def _likelihood(
+    scores: _Scores, rows: types.TrainBatch
+) -> tuple[jax.Array, types.Metrics, types.Metrics]:
+    """Negative log-likelihood per token, weighted by the advantage."""
+    weights = jnp.where(rows.action_mask, rows.advantages, 0)
+    return -weights * scores.logprobs, {"policy/entropy": scores.entropy}, {}
+
+
+def _to_metrics(
+    totals: _Totals, action_mask: jax.Array, opt_state: optax.OptState
+) -> types.Metrics:
+    num_tokens = jnp.sum(action_mask, dtype=jnp.float32)
+    metrics = {k: v / jnp.maximum(num_tokens, 1) for k, v in totals.sums.items()}
+    metrics |= totals.maxima
+    metrics["policy/loss"] = totals.loss
+    metrics["learner/action_tokens"] = num_tokens
+    metrics["optimizer/grad_norm"] = optax.tree.norm(totals.grads)
+    rate = optax.tree.get(opt_state, "learning_rate")  # None: kept by no part of it
+    if rate is not None:
+        metrics["optimizer/learning_rate"] = rate
+    return metrics
