@@ -127,9 +127,9 @@ def reinforce(
             trajectories,
             advantages,
             env_index={name: i for i, name in enumerate(run.environments)},
-            learner=run.config.learner,
+            learner_config=run.config.learner,
             num_batches=settings.algorithm.updates_per_iteration,
-            keep_zero_advantage=settings.algorithm.keep_zero_variance,
+            keep_zero_variance=settings.algorithm.keep_zero_variance,
             seed=iteration,
         )
     with timers("update"):
@@ -163,7 +163,7 @@ def supervise(
             chosen,
             [1.0] * len(chosen),
             env_index={name: i for i, name in enumerate(run.environments)},
-            learner=run.config.learner,
+            learner_config=run.config.learner,
             num_batches=1,
             seed=iteration,
         )
@@ -200,7 +200,7 @@ def score(
         t.episode_return - algorithm.penalty * (p == "penalize")
         for t, p in zip(trajectories, policies, strict=True)
     ]
-    advantages = algorithms.get(algorithm.name).advantage(
+    advantages = algorithms.get(algorithm).advantage(
         np.asarray(returns, np.float32).reshape(shape),
         np.asarray([p != "mask" for p in policies]).reshape(shape),
         algorithm,

@@ -98,7 +98,7 @@ class Policy:
         )
         self._turn = jax.jit(mapped, donate_argnums=1)
         self._grow = jax.jit(
-            kv_cache.grow, static_argnums=1, donate_argnums=0, out_shardings=self._rows
+            kv_cache.grow, static_argnums=1, out_shardings=self._rows
         )
         self._empty = jax.jit(
             lambda columns: kv_cache.empty(model.config, self.rows_per_cohort, columns),
