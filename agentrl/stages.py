@@ -43,47 +43,45 @@ class Stage:
     def initial_state(
         self, run: runs.Run, params: types.PyTree, step: jax.Array
     ) -> types.TrainState:
-        """A state that starts this stage from `params`, with a fresh optimizer."""
-        names = run.environments
-        replicated = sharding.replicated(run.mesh)
-        return types.TrainState(
-            step=jax.device_put(step, replicated),
-            params=params,
-            opt_state=jax.jit(
-                self.optimizer.init,
-                out_shardings=_opt_shardings(run, self.optimizer),
-            )(params),
-            mixture=jax.device_put(
-                mixture.init(self.settings.mixture, names), replicated
-            ),
-            key=jax.device_put(run.key, replicated),
-        )
+        """A state that starts this stage from `params`, with a fresh optimizer.
+
+        Every array is a new one: the learner donates the state it is given.
+        """
+        placements = jax.tree.map(lambda s: s.sharding, self.abstract_state(run))
+        build = jax.jit(self._make_state(run), out_shardings=placements)
+        return build(params, step, run.key)
 
     def abstract_state(self, run: runs.Run) -> types.TrainState:
-        """Shapes and placements of this stage's state, to restore a checkpoint onto."""
-        replicated = sharding.replicated(run.mesh)
+        """Shapes and placements of this stage's state, to restore a checkpoint onto.
 
-        def build(params: types.PyTree) -> types.TrainState:
-            return types.TrainState(
-                step=jnp.int32(0),
-                params=params,
-                opt_state=self.optimizer.init(params),
-                mixture=mixture.init(self.settings.mixture, run.environments),
-                key=run.key,
-            )
-
-        shapes = jax.eval_shape(build, run.abstract_params)
-        whole = jax.tree.map(lambda _: replicated, shapes)
-        placements = dataclasses.replace(
-            whole,
-            params=jax.tree.map(lambda s: s.sharding, run.abstract_params),
-            opt_state=_opt_shardings(run, self.optimizer),
+        Moments are placed like their parameters, everything else is replicated.
+        """
+        step = jax.ShapeDtypeStruct((), jnp.int32)
+        shapes = jax.eval_shape(
+            self._make_state(run), run.abstract_params, step, run.key
+        )
+        placements = sharding.shardings_for(
+            shapes, run.mesh, sharding.TRANSFORMER_RULES
         )
         return jax.tree.map(
             lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
             shapes,
             placements,
         )
+
+    def _make_state(self, run: runs.Run) -> Callable[..., types.TrainState]:
+        def make_state(
+            params: types.PyTree, step: jax.Array, key: jax.Array
+        ) -> types.TrainState:
+            return types.TrainState(
+                step=step,
+                params=params,
+                opt_state=self.optimizer.init(params),
+                mixture=mixture.init(self.settings.mixture, run.environments),
+                key=key,
+            )
+
+        return make_state
 
     def enter(self, run: runs.Run, state: types.TrainState) -> types.TrainState:
         """Hands the state of the stage before over to this one.
@@ -173,11 +171,3 @@ def _make_draw(
         )
 
     return jax.jit(draw)
-
-
-def _opt_shardings(
-    run: runs.Run, optimize: optax.GradientTransformation
-) -> types.PyTree:
-    """Moments are placed like their parameters, everything else is replicated."""
-    shapes = jax.eval_shape(optimize.init, run.abstract_params)
-    return sharding.shardings_for(shapes, run.mesh, sharding.TRANSFORMER_RULES)
