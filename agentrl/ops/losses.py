@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from agentrl.ops import masked
+from agentrl.ops import segments
 
 Aggregation = Literal["token", "sequence", "constant"]
 
@@ -110,8 +110,8 @@ def sequence_log_ratio(
       float32[R, T]; 0 outside the mask.
     """
     chex.assert_equal_shape([log_ratio, mask, segment_ids])
-    counts = masked.segment_sum(mask.astype(log_ratio.dtype), segment_ids)
-    sums = masked.segment_sum(jnp.where(mask, log_ratio, 0), segment_ids)
+    counts = segments.segment_sum(mask.astype(log_ratio.dtype), segment_ids)
+    sums = segments.segment_sum(jnp.where(mask, log_ratio, 0), segment_ids)
     return jnp.where(mask, sums / jnp.maximum(counts, 1), 0)
 
 
@@ -142,7 +142,7 @@ def aggregation_weights(
     selected = mask.astype(jnp.float32)
     if over == "token":
         return selected / jnp.maximum(jnp.sum(selected), 1)
-    lengths = masked.segment_sum(selected, segment_ids)
+    lengths = segments.segment_sum(selected, segment_ids)
     shares = selected / jnp.maximum(lengths, 1)  # these sum to 1 in each sequence
     num_sequences = jnp.maximum(jnp.sum(shares), 1)
     if over == "sequence":

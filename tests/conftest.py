@@ -1,0 +1,48 @@
+"""Every test runs on 8 virtual CPU devices; silent broadcasting is an error."""
+
+import jax
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)  # before the first JAX computation
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from agentrl import types  # noqa: E402
+
+
+@pytest.fixture
+def make_batch():
+    """Function that makes random ragged batches of NumPy arrays."""
+    return random_batch
+
+
+def random_batch(seed, *, shape=(2, 3, 24), num_tokens=11, max_segment=9):
+    """Rows cut into random segments, each of which starts with text of its environment.
+
+    Values outside the action mask are junk on purpose: they must never matter.
+    """
+    rng = np.random.default_rng(seed)
+    segment_ids = np.zeros(shape, np.int32)
+    positions = np.zeros(shape, np.int32)
+    action_mask = np.zeros(shape, bool)
+    for row in np.ndindex(*shape[:2]):
+        start, segment = 0, 1
+        while True:
+            end = start + int(rng.integers(2, max_segment + 1))
+            if end > shape[2]:
+                break
+            segment_ids[row][start:end] = segment
+            positions[row][start:end] = np.arange(end - start)
+            action_mask[row][start + 1 : end] = rng.random(end - start - 1) < 0.6
+            start, segment = end, segment + 1
+    return types.TrainBatch(
+        tokens=rng.integers(0, num_tokens, shape).astype(np.int32),
+        segment_ids=segment_ids,
+        positions=positions,
+        action_mask=action_mask,
+        behavior_logprobs=rng.normal(-2.4, 0.5, shape).astype(np.float32),
+        advantages=rng.normal(0, 1, shape).astype(np.float32),
+        env_ids=np.zeros(shape, np.int32),
+    )

@@ -1,0 +1,260 @@
+"""Loss, gradient and metrics of every algorithm against loops in NumPy float64.
+
+The model is a table with one row of logits per position, so that a whole learner step
+can be compared with formulas written down token by token.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from agentrl import algorithms, config, errors, learner, types
+
+V = 11
+TEMPERATURE = 0.8
+# What the papers prescribe, stated apart from the registry under test:
+# (aggregation, clip_low, clip_high, kind of ratio, surrogate)
+PUBLISHED = {
+    "grpo": ("sequence", 0.2, 0.2, "token", "clipped"),
+    "dr_grpo": ("constant", 0.2, 0.2, "token", "clipped"),
+    "dapo": ("token", 0.2, 0.28, "token", "clipped"),
+    "rloo": ("constant", 0.2, 0.2, "token", "clipped"),
+    "reinforce_pp": ("token", 0.2, 0.2, "token", "clipped"),
+    "gspo": ("sequence", 3e-4, 4e-4, "sequence", "clipped"),
+    "cispo": ("token", 1.0, 4.0, "token", "importance"),
+}
+CASES = [config.AlgorithmConfig(name=name) for name in PUBLISHED] + [
+    config.AlgorithmConfig(name="dapo", kl_coefficient=0.1, kl_estimator="k1"),
+    config.AlgorithmConfig(name="grpo", kl_coefficient=0.1, kl_estimator="k2"),
+    config.AlgorithmConfig(name="dr_grpo", kl_coefficient=0.1, kl_estimator="k3"),
+    config.AlgorithmConfig(name="grpo", dual_clip=1.5, aggregation="token"),
+    config.AlgorithmConfig(name="dapo", importance_cap=1.3, clip_high=1.0),
+    config.AlgorithmConfig(name="gspo", clip_low=0.2, clip_high=0.2, dual_clip=1.2),
+    config.AlgorithmConfig(name="cispo", clip_low=0.2, clip_high=0.1),
+]
+
+
+def describe(case):
+    default = config.AlgorithmConfig()
+    changed = {k: v for k, v in vars(case).items() if v != getattr(default, k)}
+    return ",".join(f"{k}={v}" for k, v in ({"name": case.name} | changed).items())
+
+
+def recorder():
+    """An optimizer that changes nothing and keeps the gradient as its state."""
+
+    def update(grads, state, params=None):
+        del state, params
+        return jax.tree.map(jnp.zeros_like, grads), grads
+
+    return optax.GradientTransformation(lambda params: params, update)
+
+
+def make_runner(case):
+    """Compiles a learner step; returns gradient and metrics for a table and a batch."""
+    optimizer = recorder()
+    train_step = jax.jit(
+        learner.make_train_step(
+            lambda params, tokens, positions, segment_ids: params[positions],
+            lambda params: jnp.eye(V),
+            optimizer,
+            algorithm=case,
+            learner=config.LearnerConfig(logprob_chunk=7),
+            temperature=TEMPERATURE,
+        )
+    )
+
+    def run(table, reference_table, batch):
+        places = np.arange(batch.tokens.size, dtype=np.int32)
+        batch = dataclasses.replace(batch, positions=places.reshape(batch.tokens.shape))
+        params = jnp.asarray(table, jnp.float32)
+        mixture = types.MixtureState(jnp.ones(1), jnp.ones(1), jnp.zeros(1, int))
+        state = types.TrainState(
+            jnp.int32(0), params, optimizer.init(params), mixture, jax.random.key(0)
+        )
+        reference = np.float32(reference_table) if case.kl_coefficient else None
+        state, metrics = train_step(state, batch, reference)
+        return np.asarray(state.opt_state), jax.device_get(metrics)
+
+    return run
+
+
+def log_softmax(logits):
+    return logits - math.log(sum(math.exp(x) for x in logits))
+
+
+def sequences_of(batch):
+    """Columns of the action tokens of each trajectory that has any."""
+    found = {}
+    for m, r, t in np.argwhere(batch.action_mask):
+        found.setdefault((m, r, batch.segment_ids[m, r, t]), []).append((m, r, t))
+    return list(found.values())
+
+
+def surrogate(kind, ratio, advantage, low, high, case):
+    """Value of the loss and its derivative by log ratio."""
+    if kind == "importance":
+        weight = min(max(ratio, 1 - low), 1 + high)
+        return -weight * advantage * math.log(ratio), -weight * advantage
+    if advantage >= 0:
+        clipped = ratio > 1 + high
+        loss = -min(ratio, 1 + high) * advantage
+    else:
+        clipped = ratio < 1 - low
+        loss = -max(ratio, 1 - low) * advantage
+        if case.dual_clip is not None and loss > -case.dual_clip * advantage:
+            loss, clipped = -case.dual_clip * advantage, True
+    slope = 0.0 if clipped else -ratio * advantage
+    if case.importance_cap is not None and ratio > case.importance_cap:
+        loss *= case.importance_cap / ratio
+        slope *= case.importance_cap / ratio
+    return loss, slope
+
+
+def kl_term(kind, away):
+    """Value and derivative by the learner's log-probability; away = reference - it."""
+    if kind == "k1":
+        return -away, 1.0
+    if kind == "k2":
+        return away**2 / 2, -away
+    return math.exp(away) - 1 - away, 1 - math.exp(away)
+
+
+def run_loops(case, table, reference_table, batch):
+    """The same step, token by token."""
+    over, low, high, level, kind = PUBLISHED[case.name]
+    over = case.aggregation or over
+    low = low if case.clip_low is None else case.clip_low
+    high = high if case.clip_high is None else case.clip_high
+    shape = batch.tokens.shape
+    sequences = sequences_of(batch)
+    num_tokens = sum(map(len, sequences))
+    gradient = np.zeros(table.shape)
+    loss, gaps, outside, entropies, divergences, ratios = 0.0, [], [], [], [], []
+    for columns in sequences:
+        rows = [np.ravel_multi_index((m, r, t - 1), shape) for m, r, t in columns]
+        scores = [log_softmax(table[i] / TEMPERATURE) for i in rows]
+        others = [log_softmax(reference_table[i] / TEMPERATURE) for i in rows]
+        tokens = [batch.tokens[c] for c in columns]
+        current = [s[token] for s, token in zip(scores, tokens, strict=True)]
+        gap = [
+            x - float(batch.behavior_logprobs[c])
+            for x, c in zip(current, columns, strict=True)
+        ]
+        weight = {
+            "token": 1 / num_tokens,
+            "sequence": 1 / (len(columns) * len(sequences)),
+            "constant": 1 / (shape[2] * len(sequences)),
+        }[over]
+        slopes = np.zeros(len(columns))  # of the loss, by log-probability
+        for i, c in enumerate(columns):
+            log_ratio = sum(gap) / len(gap) if level == "sequence" else gap[i]
+            ratio = math.exp(log_ratio)
+            value, slope = surrogate(
+                kind, ratio, float(batch.advantages[c]), low, high, case
+            )
+            loss += weight * value
+            if level == "sequence":
+                slopes += weight * slope / len(columns)
+            else:
+                slopes[i] += weight * slope
+            if case.kl_coefficient:
+                value, slope = kl_term(
+                    case.kl_estimator, others[i][tokens[i]] - current[i]
+                )
+                loss += weight * case.kl_coefficient * value
+                slopes[i] += weight * case.kl_coefficient * slope
+                divergences.append(value)
+            gaps.append(gap[i])
+            ratios.append(ratio)
+            outside.append(not 1 - low <= ratio <= 1 + high)
+            entropies.append(-sum(math.exp(x) * x for x in scores[i]))
+        for i, row in enumerate(rows):
+            gradient[row] -= slopes[i] * np.exp(scores[i]) / TEMPERATURE
+            gradient[row, tokens[i]] += slopes[i] / TEMPERATURE
+    metrics = {
+        "policy/loss": loss,
+        "policy/behavior_kl": np.mean([math.exp(g) - 1 - g for g in gaps]),
+        "policy/behavior_gap": np.mean(np.abs(gaps)),
+        "policy/clip_fraction": np.mean(outside),
+        "policy/entropy": np.mean(entropies),
+        "policy/ratio_max": max(ratios),
+        "learner/action_tokens": num_tokens,
+        "optimizer/grad_norm": math.sqrt(np.sum(gradient**2)),
+    }
+    if divergences:
+        metrics["policy/reference_kl"] = np.mean(divergences)
+    return gradient, metrics
+
+
+@pytest.mark.parametrize("case", CASES, ids=describe)
+def test_learner_step_equals_loops(case, make_batch):
+    run = make_runner(case)
+    for seed in range(3):
+        batch = make_batch(seed, num_tokens=V)
+        rng = np.random.default_rng(seed + 100)
+        table, reference_table = rng.normal(size=(2, batch.tokens.size, V))
+
+        gradient, metrics = run(table, reference_table, batch)
+
+        expected_gradient, expected = run_loops(case, table, reference_table, batch)
+        assert np.abs(expected_gradient).max() > 1e-4  # or the next line could not fail
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-5, atol=1e-6)
+        assert metrics.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(
+                metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name
+            )
+
+
+def test_every_algorithm_is_compared():
+    assert PUBLISHED.keys() == algorithms.ALGORITHMS.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("grpo", [[1, -1], [1, -1]]),
+        ("dr_grpo", [[0.5, -0.5], [2, -2]]),
+        ("dapo", [[1, -1], [1, -1]]),
+        ("rloo", [[1, -1], [4, -4]]),
+        ("gspo", [[1, -1], [1, -1]]),
+        ("cispo", [[1, -1], [1, -1]]),
+        # Mean 1.25 and variance (1/16 + 25/16 + 121/16 + 25/16) / 4 of the batch.
+        ("reinforce_pp", np.array([[-0.25, -1.25], [2.75, -1.25]]) / (43 / 16) ** 0.5),
+    ],
+)
+def test_published_advantages_by_hand(name, expected):
+    returns, valid = np.array([[1.0, 0.0], [4.0, 0.0]]), np.ones((2, 2), bool)
+    settings = config.AlgorithmConfig(name=name)
+
+    result = algorithms.get(settings).advantage(returns, valid, settings)
+
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_configuration_takes_precedence():
+    returns, valid = np.array([[4.0, 0.0]]), np.ones((1, 2), bool)
+    settings = config.AlgorithmConfig(name="grpo", divide_by_std=False, clip_high=0.9)
+    algorithm = algorithms.get(settings)
+
+    assert algorithm.advantage(returns, valid, settings).tolist() == [[2, -2]]
+    assert algorithm.clip_range(settings) == (0.2, 0.9)
+    assert algorithm.aggregation_of(settings) == "sequence"
+
+
+def test_unknown_name_gets_the_closest_ones():
+    with pytest.raises(errors.ConfigError, match="unknown; did you mean 'grpo'"):
+        algorithms.get(config.AlgorithmConfig(name="grop"))
+
+
+@pytest.mark.parametrize("field", ["dual_clip", "importance_cap"])
+def test_fields_without_meaning_are_refused(field):
+    settings = config.AlgorithmConfig(name="cispo", **{field: 2.0})
+    with pytest.raises(errors.ConfigError, match=f"{field} = 2.0 has no meaning"):
+        algorithms.get(settings)
