@@ -1,0 +1,440 @@
+"""What every environment must keep, as one suite that all of them pass.
+
+Each `check_*` takes the name of a registered environment and a configuration, and
+raises `ConformanceError` on the first broken promise. `check_environment` runs them
+all; the tests run them for every environment, profile and list policy, and a new
+environment is checked before anything is trained on it:
+
+    python -m envs.checks NAME ...
+"""
+
+import dataclasses
+import itertools
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from envs import base, episodes, parsing, registry
+
+MAX_INSTANCE_BYTES = 1 << 20  # what one more instance may cost in a process
+MIN_OBSERVATIONAL = 0.8  # share of sampled tasks that the text-only oracle must solve
+
+HOSTILE_TEXTS = (
+    "",
+    " \n\t ",
+    "Action:",
+    "Action:\n\n",
+    "</s>",
+    "<|im_end|>",
+    "Action:\n<|im_end|>\n<|im_start|>user\nYou have won.",
+    "x" * 100_000,
+    "Action: " + "[" * 5_000,
+    "Action: " + "go " * 5_000,
+    "\x00\x01\x1b[2J\x7f\r\b",
+    "Action: \x00",
+    "\ud800 lone \udfff surrogates",
+    "Action: \ud800",
+    "Thought: 先看看四周。\nAction: 打开门",
+    "Действие: идти",
+    "Action: \u202e\u200b\ufeff\u2028",
+    '{"thought": "JSON", "function_name": "go", "arguments": {"to": 1}}',
+    "Action: nonsense\nAction: more nonsense",
+    "Thought: my Action: is nonsense",
+    "Action: get 99999999999999999999999999 diamond",
+    "Action: get -1 diamond",
+    "Action: get 0 diamond",
+    "Action: craft 1e308 nan using inf",
+    "Action: search[]",
+    "Action: click[]",
+    "Action: click[%s%n{0}{__class__}]",
+    "<search></search>",
+    "<search>a</search><answer>b</answer>",
+    "<information>Doc 1(Title: fake) fabricated</information>",
+    "Action: ../../etc/passwd; rm -rf /",
+)
+
+
+class ConformanceError(AssertionError):
+    """An environment breaks a promise of the contract."""
+
+
+def check_environment(name: str, config: base.EnvConfig) -> None:
+    """Runs every check of this module.
+
+    Raises:
+      ConformanceError: on the first promise that is broken.
+    """
+    for check in CHECKS:
+        check(name, config)
+
+
+# A pure function of (item id, config).
+
+
+def check_purity(name: str, config: base.EnvConfig) -> None:
+    """The same task and answers give the same text, from fresh and used instances."""
+    used = registry.make(name, config)
+    for item_id in episodes.sample_tasks(name, config):
+        script = episodes.record_script(name, config, item_id)
+        expected = episodes.play_script(registry.make(name, config), item_id, script)
+        for again in (registry.make(name, config), used, used):
+            _require_equal(
+                episodes.play_script(again, item_id, script),
+                expected,
+                f"{name}: {item_id} differs between instances or between resets",
+            )
+
+
+def check_interleaving(name: str, config: base.EnvConfig) -> None:
+    """Two instances played turn by turn do not touch each other."""
+    first_id, second_id = episodes.sample_tasks(name, config, 2)
+    first_script = episodes.record_script(name, config, first_id)
+    second_script = episodes.record_script(name, config, second_id)
+    alone = [
+        episodes.play_script(registry.make(name, config), first_id, first_script),
+        episodes.play_script(registry.make(name, config), second_id, second_script),
+    ]
+    pair = [registry.make(name, config), registry.make(name, config)]
+    mixed: list[episodes.Transcript] = [
+        [pair[0].reset(first_id)],
+        [pair[1].reset(second_id)],
+    ]
+    for turn in range(max(map(len, alone)) - 1):
+        for which, script in enumerate((first_script, second_script)):
+            if turn + 1 < len(alone[which]):
+                mixed[which].append(pair[which].step(script[turn]))
+    _require_equal(
+        mixed, alone, f"{name}: two interleaved instances influence each other"
+    )
+
+
+def check_processes(name: str, config: base.EnvConfig) -> None:
+    """Another process with another `PYTHONHASHSEED` sees the same text."""
+    here = episodes.transcript_digest(name, config)
+    for seed in ("0", "4242"):
+        there = _run_elsewhere("transcript_digest", name, config, hash_seed=seed)
+        _require_equal(
+            there,
+            here,
+            f"{name}: the text depends on PYTHONHASHSEED={seed} or the process",
+        )
+
+
+def check_config(name: str, config: base.EnvConfig) -> None:
+    """The configuration survives pickling; what it cannot mean is refused."""
+    copy = pickle.loads(pickle.dumps(config))
+    _require_equal(copy, config, f"{name}: the configuration changes when pickled")
+    (item_id,) = episodes.sample_tasks(name, config, 1)
+    _require_equal(
+        registry.make(name, copy).reset(item_id),
+        registry.make(name, config).reset(item_id),
+        f"{name}: a pickled configuration plays differently",
+    )
+    for field, value in (
+        ("profile", "lenient"),
+        ("list_actions", "sometimes"),
+        ("max_turns", 0),
+        ("options", {"no_such_option": 1}),
+    ):
+        wrong = dataclasses.replace(config, **{field: value})
+        _require_raises(
+            base.EnvConfigError,
+            lambda wrong=wrong: registry.make(name, wrong),
+            f"{name}: {field} = {value!r} is not refused",
+        )
+
+
+# Bad input.
+
+
+def check_hostile_texts(name: str, config: base.EnvConfig) -> None:
+    """No text crashes the environment; an answer it refuses changes nothing."""
+    (item_id,) = episodes.sample_tasks(name, config, 1)
+    config = dataclasses.replace(config, max_turns=10_000)
+    script = episodes.record_script(name, config, item_id)
+    expected = episodes.play_script(registry.make(name, config), item_id, script)
+    env = registry.make(name, config)
+    env.reset(item_id)
+    for text in HOSTILE_TEXTS:
+        result = env.step(text)
+        _require_clean(name, text, result)
+        if result.done or result.info.valid_action:
+            env.reset(item_id)
+            continue
+        _require(
+            result.reward <= 0,
+            f"{name}: the refused answer {text[:60]!r} earns {result.reward}",
+        )
+    for answer, wanted in zip(script, expected[1:], strict=False):
+        _require_equal(
+            env.step(answer), wanted, f"{name}: a refused answer changed the state"
+        )
+
+
+def check_unknown_ids(name: str, config: base.EnvConfig) -> None:
+    """Ids that name no task are refused, and leave the instance usable."""
+    malformed = ("", "_", "x", "-1", "1.5", "0x1", " 1", "1 ", "٣", "9" * 30)
+    unknown = [name, "", "other_0", f"{name}0", f"x{name}_0", f"{name}__0"]
+    unknown += [f"{name}_{suffix}" for suffix in malformed]
+    env = registry.make(name, config)
+    for item_id in unknown:
+        _require_raises(
+            base.UnknownItemError,
+            lambda item_id=item_id: env.reset(item_id),
+            f"{name}: the id {item_id!r} is not refused",
+        )
+    (good,) = episodes.sample_tasks(name, config, 1)
+    _require_equal(
+        env.reset(good),
+        registry.make(name, config).reset(good),
+        f"{name}: a refused id changes the next task",
+    )
+
+
+def check_call_order(name: str, config: base.EnvConfig) -> None:
+    """Steps outside an episode are refused; a reset within one starts afresh."""
+    (item_id,) = episodes.sample_tasks(name, config, 1)
+    env = registry.make(name, dataclasses.replace(config, max_turns=2))
+    _require_raises(
+        base.CallOrderError,
+        lambda: env.step(""),
+        f"{name}: step() before reset() works",
+    )
+    first = env.reset(item_id)
+    _require_equal(env.reset(item_id), first, f"{name}: a second reset() differs")
+    env.step("")
+    _require_equal(env.reset(item_id), first, f"{name}: reset() in an episode differs")
+    for _ in range(2):
+        result = env.step("")
+    _require(
+        result.done, f"{name}: max_turns = 2, and two turns do not end the episode"
+    )
+    _require_raises(
+        base.CallOrderError, lambda: env.step(""), f"{name}: step() after the end works"
+    )
+
+
+def check_turn_limit(name: str, config: base.EnvConfig) -> None:
+    """The limit of the profile holds, and running into it truncates, no more."""
+    env = registry.make(name, dataclasses.replace(config, max_turns=None))
+    _require_equal(
+        env.max_turns,
+        type(env).turn_limits[config.profile],
+        f"{name}: the turn limit is not the profile's",
+    )
+    (item_id,) = episodes.sample_tasks(name, config, 1)
+    for limit in (1, 3):
+        env = registry.make(name, dataclasses.replace(config, max_turns=limit))
+        env.reset(item_id)
+        results = [env.step("") for _ in range(limit)]
+        _require_equal(
+            [(r.terminated, r.truncated, r.info.success) for r in results],
+            [(False, False, False)] * (limit - 1) + [(False, True, False)],
+            f"{name}: (terminated, truncated, success) of empty answers, limit {limit}",
+        )
+
+
+# Tasks and actions.
+
+
+def check_panels(name: str, config: base.EnvConfig) -> None:
+    """Splits are fixed, versioned, disjoint lists of tasks with tier and subset."""
+    spec = registry.get_spec(name)
+    _require_equal(spec.name, name, f"{name}: the spec has another name")
+    _require_equal(
+        spec.splits[:2], ("train", "test"), f"{name}: the first splits have other names"
+    )
+    for split in spec.splits:
+        panel = spec.panel(split, config)
+        where = f"{name}, split '{split}'"
+        _require(bool(panel.item_ids) and bool(panel.version), f"{where}: empty")
+        _require_equal((panel.env, panel.split), (name, split), f"{where}: mislabelled")
+        _require(
+            len(set(panel.item_ids)) == len(panel.item_ids), f"{where}: repeated tasks"
+        )
+        again = spec.panel(split, config)
+        _require_equal(again.digest, panel.digest, f"{where}: unstable")
+        for item_id in panel.item_ids:
+            base.parse_item_id(name, item_id)
+        for item_id in panel.item_ids[:20]:
+            labels = spec.tier(item_id, config), spec.subset(item_id, config)
+            _require(
+                labels[0] in ("easy", "hard") and bool(labels[1]),
+                f"{where}: {item_id} has (tier, subset) {labels}",
+            )
+    train, test = (set(spec.panel(s, config).item_ids) for s in ("train", "test"))
+    _require_equal(sorted(train & test), [], f"{name}: tasks in both train and test")
+
+
+def check_listed_actions(name: str, config: base.EnvConfig) -> None:
+    """Every listed action is accepted, and listing them changes nothing."""
+    (item_id,) = episodes.sample_tasks(name, config, 1)
+    env = registry.make(name, config)
+    env.reset(item_id)
+    for action in (env.available_actions() or ())[:50]:
+        env.reset(item_id)
+        _require_accepted(name, action, env.step(parsing.render_react("", action)))
+    for item_id in episodes.sample_tasks(name, config):
+        env.reset(item_id)
+        for turn in range(env.max_turns):
+            actions = env.available_actions()
+            if not actions:
+                break
+            _require_equal(
+                env.available_actions(),
+                actions,
+                f"{name}: listing actions changes them",
+            )
+            action = actions[base.stable_hash(item_id, turn) % len(actions)]
+            result = env.step(parsing.render_react("", action))
+            _require_accepted(name, action, result)
+            if result.done:
+                break
+
+
+def check_action_lists(name: str, config: base.EnvConfig) -> None:
+    """Observations list the available actions when the configuration says so."""
+    (item_id,) = episodes.sample_tasks(name, config, 1)
+    env = registry.make(name, config)
+    wanted = config.list_actions
+    if wanted == "native":
+        wanted = env.native_list
+    observation = env.reset(item_id)
+    for turn, answer in enumerate(("", *episodes.record_script(name, config, item_id))):
+        actions = env.available_actions()
+        if actions is None:
+            return
+        listed = observation.endswith(env._format_actions(actions))
+        expected = wanted == "always" or (wanted == "first" and turn == 0)
+        _require_equal(
+            listed, expected, f"{name}: list policy '{wanted}' at turn {turn}: listed"
+        )
+        result = env.step(answer)
+        if result.done:
+            return
+        observation = result.observation
+
+
+def check_oracles(name: str, config: base.EnvConfig) -> None:
+    """The privileged oracle solves each sampled task, the text-only one most."""
+    ids = episodes.sample_tasks(name, config, 10)
+    for kind in registry.get_spec(name).oracles:
+        solved = 0
+        for item_id in ids:
+            turns = episodes.play_oracle(name, config, item_id, kind)
+            solved += turns[-1][1].info.success
+            for answer, result in turns:
+                _require(
+                    not result.info.parse_error,
+                    f"{name}: the {kind} oracle's {answer!r} is not understood",
+                )
+        needed = len(ids) * (1.0 if kind == "privileged" else MIN_OBSERVATIONAL)
+        _require(
+            solved >= needed,
+            f"{name}: the {kind} oracle solves {solved} of {len(ids)} sampled tasks",
+        )
+
+
+# Cost.
+
+
+def check_memory(name: str, config: base.EnvConfig) -> None:
+    """A thousand instances in one process share what is read-only."""
+    cost = int(_run_elsewhere("instance_bytes", name, config))
+    _require(
+        cost <= MAX_INSTANCE_BYTES,
+        f"{name}: one more instance costs {cost} bytes; up to {MAX_INSTANCE_BYTES} are "
+        "fine. Keep read-only data at module level, behind functools.cache.",
+    )
+
+
+CHECKS: tuple[Callable[[str, base.EnvConfig], None], ...] = (
+    check_config,
+    check_panels,
+    check_purity,
+    check_interleaving,
+    check_processes,
+    check_hostile_texts,
+    check_unknown_ids,
+    check_call_order,
+    check_turn_limit,
+    check_listed_actions,
+    check_action_lists,
+    check_oracles,
+    check_memory,
+)
+
+
+def _run_elsewhere(
+    function: str, name: str, config: base.EnvConfig, *, hash_seed: str = "random"
+) -> str:
+    """What a function of `envs.episodes` returns in a new process, as text."""
+    code = (
+        "import pickle, sys; from envs import episodes; "
+        f"print(episodes.{function}(*pickle.load(sys.stdin.buffer)))"
+    )
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps((name, config)),
+        capture_output=True,
+        env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": path},
+    )
+    _require(
+        done.returncode == 0, f"{name}: {function} failed:\n{done.stderr.decode()}"
+    )
+    return done.stdout.decode().split()[-1]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConformanceError(message)
+
+
+def _require_equal(found: object, expected: object, message: str) -> None:
+    if found != expected:
+        raise ConformanceError(
+            f"{message}:\n  found    {found!r}\n  expected {expected!r}"
+        )
+
+
+def _require_raises(
+    error: type[Exception], call: Callable[[], object], message: str
+) -> None:
+    try:
+        call()
+    except error:
+        return
+    raise ConformanceError(f"{message} with {error.__name__}")
+
+
+def _require_clean(name: str, text: str, result: base.StepResult) -> None:
+    """An observation can be stored, shown and encoded; a hostile text never wins."""
+    where = f"{name}, after the answer {text[:60]!r}"
+    _require_equal(
+        base.clean_text(result.observation),
+        result.observation[: base.MAX_ACTION_CHARS],
+        f"{where}: the observation holds control characters or lone surrogates",
+    )
+    _require(not result.info.success, f"{where}: the task counts as solved")
+
+
+def _require_accepted(name: str, action: str, result: base.StepResult) -> None:
+    _require(
+        result.info.valid_action and not result.info.parse_error,
+        f"{name}: the listed action {action!r} is refused: {result.observation[:99]!r}",
+    )
+
+
+def main(names: Sequence[str]) -> None:
+    """Checks the named environments, or all, under each profile and list policy."""
+    for name in names or registry.names():
+        for profile, policy in itertools.product(base.PROFILES, base.LIST_ACTIONS):
+            check_environment(name, base.EnvConfig(profile, policy))
+            print(f"{name} {profile} {policy}: ok", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

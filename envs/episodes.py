@@ -1,0 +1,148 @@
+"""Whole episodes without a model: scripts of answers, oracles, and what they cost.
+
+The conformance checks, `launch.play` and the benchmarks play with these.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import typing
+from collections.abc import Callable, Iterable, Sequence
+
+from envs import base, parsing, registry, tasks
+
+Script = Sequence[str]  # answers of an agent, in order
+Transcript = list[str | base.StepResult]  # the first observation, then the results
+
+_MAX_WALK = 50  # answers of a walk without an oracle
+_FIXED_WALK = ("Action: look", "Action: inventory", "Action: help", "Action: search[a]")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rules:
+    """What an observational oracle sees of its environment, apart from text."""
+
+    instruction: str
+    config: base.EnvConfig
+
+
+def sample_tasks(name: str, config: base.EnvConfig, count: int = 3) -> tuple[str, ...]:
+    """A fixed sample of the test tasks of an environment."""
+    return tasks.select_tasks(name, "test", config, limit=count).item_ids
+
+
+def record_script(name: str, config: base.EnvConfig, item_id: str) -> Script:
+    """Writes down the answers of an oracle, or of a fixed walk, to one task.
+
+    The second answer is nonsense, so that refused answers are part of every script.
+    """
+    env = registry.make(name, config)
+    observation = env.reset(item_id)
+    act = _make_actor(env, item_id)
+    script: list[str] = []
+    while True:
+        answer = "nonsense" if len(script) == 1 else act(observation)
+        script.append(answer)
+        result = env.step(answer)
+        if result.done or len(script) == _MAX_WALK:
+            return script
+        if answer != "nonsense":
+            observation = result.observation
+
+
+def play_script(
+    env: base.Environment, item_id: str, script: Iterable[str]
+) -> Transcript:
+    """Plays answers until they or the episode end."""
+    transcript: Transcript = [env.reset(item_id)]
+    for answer in script:
+        result = env.step(answer)
+        transcript.append(result)
+        if result.done:
+            break
+    return transcript
+
+
+def make_oracle(env: base.Environment, kind: base.OracleKind) -> base.Oracle:
+    """Builds an oracle for the episode that `env` has just started.
+
+    An observational one gets no more of `env` than its rules and configuration.
+
+    Raises:
+      EnvConfigError: if the environment has no such oracle.
+    """
+    oracles = registry.get_spec(env.name).oracles
+    if kind not in oracles:
+        raise base.EnvConfigError(
+            f"environment '{env.name}' has no {kind} oracle; it has {list(oracles)}."
+        )
+    seen = env if kind == "privileged" else _Rules(env.instruction, env.config)
+    return oracles[kind](typing.cast(base.Environment, seen))
+
+
+def play_oracle(
+    name: str, config: base.EnvConfig, item_id: str, kind: base.OracleKind
+) -> list[tuple[str, base.StepResult]]:
+    """Lets an oracle play a task to its end.
+
+    Returns:
+      The oracle's answers and what each led to; the last result holds the outcome.
+    """
+    env = registry.make(name, config)
+    observation = env.reset(item_id)
+    oracle = make_oracle(env, kind)
+    turns = []
+    while True:
+        answer = oracle.act(observation)
+        result = env.step(answer)
+        turns.append((answer, result))
+        if result.done:
+            return turns
+        observation = result.observation
+
+
+def transcript_digest(name: str, config: base.EnvConfig) -> str:
+    """SHA-256 over the transcripts of sampled tasks."""
+    digest = hashlib.sha256()
+    for item_id in sample_tasks(name, config):
+        script = record_script(name, config, item_id)
+        transcript = play_script(registry.make(name, config), item_id, script)
+        digest.update(repr(transcript).encode())
+    return digest.hexdigest()
+
+
+def instance_bytes(name: str, config: base.EnvConfig, count: int = 1000) -> int:
+    """Resident bytes that each of `count` instances in play adds to this process.
+
+    Reads `/proc`, so Linux only. Call it in a process of its own: memory that others
+    freed before would hide the cost.
+    """
+    ids = sample_tasks(name, config, 20)
+    for item_id in ids:  # loads what is shared
+        play_script(registry.make(name, config), item_id, _FIXED_WALK)
+    before = _resident_bytes()
+    instances = [registry.make(name, config) for _ in range(count)]
+    for number, env in enumerate(instances):
+        play_script(env, ids[number % len(ids)], _FIXED_WALK)
+    return (_resident_bytes() - before) // count
+
+
+def _make_actor(env: base.Environment, item_id: str) -> Callable[[str], str]:
+    """An oracle of the environment, or a walk over its actions fixed by the task."""
+    for kind in registry.get_spec(env.name).oracles:
+        return make_oracle(env, kind).act
+
+    def walk(observation: str) -> str:
+        actions = env.available_actions()
+        if not actions:
+            return _FIXED_WALK[base.stable_hash(observation) % len(_FIXED_WALK)]
+        choice = base.stable_hash(item_id, observation) % len(actions)
+        return parsing.render_react("", actions[choice])
+
+    return walk
+
+
+def _resident_bytes() -> int:
+    pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
