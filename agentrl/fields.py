@@ -1,0 +1,220 @@
+"""Frozen dataclasses by their annotations: values checked, single fields replaced.
+
+Serves both directions in which a configuration enters from outside: stored JSON
+(`convert`) and `--set` overrides (`override`).
+"""
+
+import ast
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from agentrl import errors
+
+T = TypeVar("T")
+
+
+def override(node: T, text: str) -> T:
+    """Returns a copy of the dataclass `node` with one field replaced.
+
+    Args:
+      node: a frozen dataclass.
+      text: `path.to.field=value`. The value is a Python literal; strings need no quotes.
+
+    Raises:
+      ConfigError: if the path names nothing, or the value is of another type.
+    """
+    path, found, value = text.partition("=")
+    if not found or not path.strip():
+        raise errors.ConfigError(
+            f"--set={text}: expected field.path=value, such as --set=seed=1."
+        )
+    change = _Change(tuple(path.strip().split(".")), value.strip())
+    return change.apply(node, type(node), 0)
+
+
+def convert(value: Any, annotation: Any, where: str) -> Any:
+    """Checks `value` against a type annotation, building dataclasses and tuples.
+
+    Args:
+      value: a value as JSON or a Python literal gives it.
+      annotation: a class, `Literal`, union, `tuple[...]` or `Mapping[...]`.
+      where: path of the value, for messages.
+
+    Raises:
+      ConfigError: naming the path, if the value does not fit.
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise _mismatch(where, value, f"one of {list(arguments)}")
+    if origin in (types.UnionType, typing.Union):
+        return _convert_union(value, arguments, where)
+    if origin is tuple:
+        return _convert_tuple(value, arguments, where)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise _mismatch(where, value, "a mapping")
+        return {k: convert(v, arguments[1], f"{where}.{k}") for k, v in value.items()}
+    if dataclasses.is_dataclass(annotation):
+        return _convert_dataclass(value, annotation, where)
+    if annotation is float and type(value) is int:
+        return float(value)
+    if type(value) is not annotation:
+        wanted = "None" if annotation is types.NoneType else annotation.__name__
+        raise _mismatch(where, value, wanted)
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class _Change:
+    """One override on its way down the tree."""
+
+    path: tuple[str, ...]
+    text: str
+
+    def apply(self, node: Any, annotation: Any, depth: int) -> Any:
+        """The node at `depth` of the path, with what lies below it replaced."""
+        if depth == len(self.path):
+            return self._parse(annotation)
+        key, where = self.path[depth], ".".join(self.path[:depth]) or "the run"
+        if dataclasses.is_dataclass(node) and not isinstance(node, type):
+            hints = typing.get_type_hints(type(node))
+            names = [field.name for field in dataclasses.fields(node)]
+            if key not in names:
+                raise self._unknown("field", key, where, names)
+            child = self.apply(getattr(node, key), hints[key], depth + 1)
+            return dataclasses.replace(node, **{key: child})
+        if isinstance(node, tuple):
+            chosen = self._choose(node, key, where)
+            kinds = _member_types(annotation, len(node))
+            return tuple(
+                self.apply(child, kind, depth + 1) if index in chosen else child
+                for index, (child, kind) in enumerate(zip(node, kinds, strict=True))
+            )
+        if isinstance(node, Mapping):
+            kind = typing.get_args(annotation)[1]
+            last = depth + 1 == len(self.path)
+            if key not in node and not last:
+                raise self._unknown("entry", key, where, node)
+            return {**node, key: self.apply(node.get(key), kind, depth + 1)}
+        raise errors.ConfigError(
+            f"--set={'.'.join(self.path)}={self.text}: {where} is {node!r} and has no "
+            f"field {key!r}; end the path at {where}."
+        )
+
+    def _choose(self, node: tuple, key: str, where: str) -> set[int]:
+        names = [getattr(child, "name", None) for child in node]
+        if key == "*":
+            return set(range(len(node)))
+        if key in names:
+            return {names.index(key)}
+        if key.isdecimal() and int(key) < len(node):
+            return {int(key)}
+        known = [name for name in names if name is not None]
+        raise self._unknown("member", key, where, known or map(str, range(len(node))))
+
+    def _parse(self, annotation: Any) -> Any:
+        where = ".".join(self.path)
+        try:
+            literal = ast.literal_eval(self.text)
+        except (ValueError, SyntaxError):
+            return convert(self.text, annotation, f"--set={where}")
+        try:
+            return convert(literal, annotation, f"--set={where}")
+        except errors.ConfigError:
+            # Text that looks like another literal: a run named 7.
+            if _admits_text(annotation):
+                return convert(self.text, annotation, f"--set={where}")
+            raise
+
+    def _unknown(
+        self, kind: str, key: str, where: str, known: Iterable[str]
+    ) -> errors.ConfigError:
+        return errors.ConfigError(
+            f"--set={'.'.join(self.path)}={self.text}: {where} has no {kind} {key!r}."
+            f"{_suggest(key, list(known))}"
+        )
+
+
+def _admits_text(annotation: Any) -> bool:
+    if annotation is str or typing.get_origin(annotation) is Literal:
+        return True
+    return any(argument is str for argument in typing.get_args(annotation))
+
+
+def _member_types(annotation: Any, length: int) -> tuple[Any, ...]:
+    arguments = typing.get_args(annotation)
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return (arguments[0],) * length
+    return arguments
+
+
+def _convert_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
+    # The exact type first: True must not become 1.0, nor 3 become 3.0.
+    if type(value) in choices:
+        return value
+    for choice in choices:
+        try:
+            return convert(value, choice, where)
+        except errors.ConfigError:
+            continue
+    wanted = " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
+    raise _mismatch(where, value, wanted.replace("NoneType", "None"))
+
+
+def _convert_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple:
+    if not isinstance(value, list | tuple):
+        raise _mismatch(where, value, "a tuple")
+    if arguments == ((),):
+        arguments = ()
+    kinds = arguments
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        kinds = (arguments[0],) * len(value)
+    if len(kinds) != len(value):
+        raise _mismatch(where, value, f"a tuple of {len(kinds)}")
+    return tuple(
+        convert(member, kind, f"{where}.{index}")
+        for index, (member, kind) in enumerate(zip(value, kinds, strict=True))
+    )
+
+
+def _convert_dataclass(value: Any, annotation: Any, where: str) -> Any:
+    if isinstance(value, annotation):
+        return value
+    if not isinstance(value, Mapping):
+        raise _mismatch(where, value, annotation.__name__)
+    hints = typing.get_type_hints(annotation)
+    known = [field.name for field in dataclasses.fields(annotation)]
+    if unknown := [key for key in value if key not in known]:
+        raise errors.ConfigError(
+            f"{where}: {annotation.__name__} has no field {unknown[0]!r}."
+            f"{_suggest(unknown[0], known)}"
+        )
+    given = {k: convert(v, hints[k], f"{where}.{k}") for k, v in value.items()}
+    missing = [
+        field.name
+        for field in dataclasses.fields(annotation)
+        if field.name not in given
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise errors.ConfigError(
+            f"{where}: {annotation.__name__} needs {', '.join(missing)}."
+        )
+    return annotation(**given)
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    return f"{hint} It has: {', '.join(known)}."
+
+
+def _mismatch(where: str, value: Any, wanted: str) -> errors.ConfigError:
+    return errors.ConfigError(f"{where}: {value!r} is not {wanted}; give {wanted}.")
