@@ -99,7 +99,7 @@ def test_the_suite_runs_from_the_command_line():
 
 # Each check can tell: the example, with one line changed, breaks one promise.
 
-LIMITS = 'turn_limits = {"strict": 8, "agentgym": 12}'
+LIMITS = 'turn_limits: ClassVar = {"strict": 8, "agentgym": 12}'
 SECRET = "self.secret = _secret(index)"
 FIRST = '"What is your first guess?"'
 MUTANTS = [

@@ -1,0 +1,1 @@
+"""Environments that other systems run, played through this package's contract."""
