@@ -1,0 +1,119 @@
+"""The forty levels, which of them the tasks come from, and how tasks are labelled."""
+
+import functools
+
+from envs import base
+
+NAME = "babyai"
+SPLITS = ("train", "test")
+VERSION = "babyai-1"
+SEEDS_PER_LEVEL = 50
+TEST_SEEDS_PER_LEVEL = 5
+
+# Task k plays level k % 40 (counted from 0 here, from 1 in papers) with seed k // 40.
+# Level 4 is called GoToObjS6-v0 upstream. The minigrid releases it ran on register that
+# name with rooms of size 4; later ones withdrew it, so the table names what was played.
+LEVELS = (
+    "GoToRedBallGrey",
+    "GoToRedBall",
+    "GoToRedBallNoDists",
+    "GoToObjS4",
+    "GoToLocalS8N7",
+    "GoToObjMazeS7",
+    "GoToImpUnlock",
+    "GoToSeqS5R2",
+    "GoToRedBlueBall",
+    "GoToDoor",
+    "GoToObjDoor",
+    "Open",
+    "OpenRedDoor",
+    "OpenDoorLoc",
+    "OpenRedBlueDoorsDebug",
+    "OpenDoorsOrderN4Debug",
+    "Pickup",
+    "UnblockPickup",
+    "PickupLoc",
+    "PickupDistDebug",
+    "PickupAbove",
+    "PutNextLocalS6N4",
+    "PutNextS7N4Carrying",
+    "Unlock",
+    "UnlockLocalDist",
+    "KeyInBox",
+    "UnlockPickupDist",
+    "BlockedUnlockPickup",
+    "UnlockToUnlock",
+    "ActionObjDoor",
+    "FindObjS7",
+    "KeyCorridorS6R3",
+    "OneRoomS20",
+    "MoveTwoAcrossS8N9",
+    "SynthS5R2",
+    "SynthLoc",
+    "SynthSeq",
+    "MiniBossLevel",
+    "BossLevel",
+    "BossLevelNoUnlock",
+)
+
+_GO_TO = LEVELS[:11]
+_PICKUP = ("Pickup", "UnblockPickup", "PickupLoc")
+PANEL_LEVELS = (
+    *_GO_TO,
+    *_PICKUP,
+    "ActionObjDoor",
+    "FindObjS7",
+    "OneRoomS20",
+    "SynthLoc",
+)
+_EASY = frozenset(
+    (*LEVELS[:5], *LEVELS[8:11], "PickupLoc", "ActionObjDoor")
+)  # what the mission asks for is in the room where the agent starts
+_FAMILIES = ("GoTo", "Open", "PutNext", "Unlock")  # name prefixes that label a subset
+
+
+def level_of(index: int) -> str:
+    """The name of the level that task `index` plays."""
+    return LEVELS[index % len(LEVELS)]
+
+
+def seed_of(index: int) -> int:
+    """The seed of the world of task `index`."""
+    return index // len(LEVELS)
+
+
+def tier(item_id: str, config: base.EnvConfig) -> base.Tier:
+    """Easy where one room is enough, hard where the agent must search or unblock."""
+    del config
+    return "easy" if level_of(base.parse_item_id(NAME, item_id)) in _EASY else "hard"
+
+
+def subset(item_id: str, config: base.EnvConfig) -> str:
+    """The family of the level: GoTo, Pickup, ActionObjDoor, FindObjS7 and so on."""
+    del config
+    level = level_of(base.parse_item_id(NAME, item_id))
+    if "Pickup" in level and not level.startswith(("Unlock", "Blocked")):
+        return "Pickup"
+    return next((f for f in _FAMILIES if level.startswith(f)), level)
+
+
+def panel(split: str, config: base.EnvConfig) -> base.TaskPanel:
+    """The tasks of `split`; on each level those with the least hash are the test."""
+    del config  # both profiles play the same worlds
+    if split not in SPLITS:
+        raise base.EnvConfigError(
+            f"environment '{NAME}' has no split {split!r}; choose one of {SPLITS}."
+        )
+    return base.TaskPanel(NAME, split, VERSION, _panel_ids(split))
+
+
+@functools.cache
+def _panel_ids(split: str) -> tuple[str, ...]:
+    chosen: list[int] = []
+    for level in PANEL_LEVELS:
+        first = LEVELS.index(level)
+        indices = [first + len(LEVELS) * seed for seed in range(SEEDS_PER_LEVEL)]
+        indices.sort(key=lambda index: base.stable_hash(f"{NAME}_{index}"))
+        test, train = indices[:TEST_SEEDS_PER_LEVEL], indices[TEST_SEEDS_PER_LEVEL:]
+        chosen += test if split == "test" else train
+    return tuple(f"{NAME}_{index}" for index in sorted(chosen))

@@ -1,0 +1,185 @@
+"""What the agent sees, and which cells it can walk to.
+
+All geometry is in the agent's frame: a board of 8 x 8 cells, numbered row by row. Row 6
+is the agent's own, row 0 lies six cells ahead; column 3 is straight ahead, column 0
+three cells to the left. The agent sees rows 0 to 6 and columns 0 to 6. Row 7 (behind)
+and column 7 exist because macro actions may also pass there, depending on the heading.
+
+A *view* is 56 bytes, one cell code for each cell of rows 0 to 6. A set of cells is an
+integer with one bit per cell.
+"""
+
+import functools
+
+UNSEEN, EMPTY, WALL = 0, 1, 2  # codes of cells; objects follow
+COLORS = ("red", "green", "blue", "purple", "yellow", "grey")
+KINDS = ("key", "ball", "box", "open door", "closed door", "locked door")
+NAMES = ("", "", "wall", *(f"{color} {kind}" for kind in KINDS for color in COLORS))
+CODES = {name: code for code, name in enumerate(NAMES) if code >= WALL}
+
+LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE = range(6)  # minigrid's own numbers
+
+SIDE = 8
+AGENT = 6 * SIDE + 3
+AHEAD = AGENT - SIDE
+_CELLS = range(SIDE * SIDE)
+_SIGHT = 7  # cells seen ahead and across, the agent's own included
+
+
+def _is_seen(cell: int) -> bool:
+    return cell // SIDE < _SIGHT and cell % SIDE < _SIGHT and cell != AGENT
+
+
+def _distance(cell: int) -> int:
+    return abs(cell // SIDE - 6) + abs(cell % SIDE - 3)
+
+
+# The order in which objects are told and numbered: near ones first, then far rows.
+SCAN = tuple(sorted(filter(_is_seen, _CELLS), key=lambda cell: (_distance(cell), cell)))
+STRAIGHT = tuple(range(AHEAD, -1, -SIDE))  # cells straight ahead, nearest first
+
+NEIGHBOURS = tuple(
+    (
+        cell - SIDE if cell >= SIDE else -1,
+        cell + 1 if cell % SIDE < SIDE - 1 else -1,
+        cell + SIDE if cell < SIDE * (SIDE - 1) else -1,
+        cell - 1 if cell % SIDE else -1,
+    )
+    for cell in _CELLS
+)  # ahead, right, behind, left; -1 beyond the board
+NEIGHBOUR_SETS = tuple(sum(1 << n for n in ns if n >= 0) for ns in NEIGHBOURS)
+
+_BOARD = (1 << SIDE * SIDE) - 1
+_COLUMN_0 = sum(1 << cell for cell in _CELLS if cell % SIDE == 0)
+_COLUMN_7 = _COLUMN_0 << 7
+_ROW_7 = 0xFF << 7 * SIDE
+# Where paths may lead, by heading (right, down, left, up). Upstream counts cells from
+# the corner of the view and takes one too many along decreasing coordinates.
+WINDOWS = (
+    _BOARD & ~_COLUMN_7,
+    _BOARD,
+    _BOARD & ~_ROW_7,
+    _BOARD & ~_ROW_7 & ~_COLUMN_7,
+)
+
+_BLOCKS_SIGHT = bytes(
+    name in ("wall",) or name.endswith(("closed door", "locked door")) for name in NAMES
+).ljust(256, b"\0")
+BLOCKS_PATH = bytes(bool(name) and not name.endswith("door") for name in NAMES)
+
+
+@functools.cache
+def _row_set(flags: bytes) -> int:
+    """The columns whose flag is set."""
+    return sum(1 << column for column, flag in enumerate(flags) if flag)
+
+
+@functools.cache
+def _spread(lit: int, opaque: int) -> tuple[int, int]:
+    """Spreads sight along a row, from the columns lit by the row before.
+
+    Returns:
+      The columns seen in this row and those lit in the next one, as minigrid's
+      `Grid.process_vis` finds them.
+    """
+    ahead = 0
+    for columns, step in ((range(_SIGHT - 1), 1), (range(_SIGHT - 1, 0, -1), -1)):
+        for column in columns:
+            if lit >> column & 1 and not opaque >> column & 1:
+                lit |= 1 << column + step
+                ahead |= 1 << column | 1 << column + step
+    return lit, ahead
+
+
+@functools.cache
+def _keep_mask(columns: int) -> int:
+    return sum(0xFF << 8 * column for column in range(_SIGHT) if columns >> column & 1)
+
+
+def make_view(rows: list[bytes], carried: int) -> bytes:
+    """Hides what cannot be seen.
+
+    Args:
+      rows: the 7 rows of 7 cell codes, farthest first, as if nothing blocked sight.
+      carried: code of the object in the agent's hands, or `EMPTY`.
+    """
+    seen = [bytes(_SIGHT)] * _SIGHT
+    lit = 1 << 3
+    for number in range(_SIGHT - 1, -1, -1):
+        row = rows[number]
+        visible, lit = _spread(lit, _row_set(row.translate(_BLOCKS_SIGHT)))
+        kept = int.from_bytes(row, "little") & _keep_mask(visible)
+        seen[number] = kept.to_bytes(_SIGHT, "little")
+        if not lit:
+            break
+    own = seen[-1]
+    seen[-1] = own[:3] + bytes((carried,)) + own[4:]
+    return b"\0".join(seen) + b"\0"
+
+
+def flood(free: int) -> int:
+    """The cells that can be reached from the agent's through `free` ones."""
+    reached, grown = 0, 1 << AGENT
+    while grown != reached:
+        reached = grown
+        sideways = (reached & ~_COLUMN_7) << 1 | (reached & ~_COLUMN_0) >> 1
+        grown = reached | ((reached << SIDE | reached >> SIDE | sideways) & free)
+    return reached
+
+
+def find_path(free: int, target: int, *, enter: bool) -> list[int]:
+    """Finds the shortest way to face `target`, or to stand on it with `enter`.
+
+    Among equally short ways it takes upstream's: upstream searches breadth-first
+    (forward, left, right), queues a state once for every way into it, and remembers
+    the last. So the first queued state at the target ends the search, but the way is
+    traced through the last queued parents; both orders are kept here.
+
+    Returns:
+      Low-level actions; empty when the agent already stands so.
+
+    Raises:
+      ValueError: if there is no way.
+    """
+    start: tuple[int, int] = (AGENT, 0)
+    parents: dict[tuple[int, int], tuple[tuple[int, int], int]] = {}
+    seen = {start}
+    first, last = [start], [start]
+    while first:
+        for state in first:
+            cell, heading = state
+            if (cell if enter else NEIGHBOURS[cell][heading]) == target:
+                return _trace(parents, state)
+        level: dict[tuple[int, int], None] = {}
+        for state in last:
+            for action, after in _successors(state, free):
+                if after not in seen:
+                    level.pop(after, None)  # moves to the end
+                    level[after] = None
+                    parents[after] = (state, action)
+        order = dict.fromkeys(
+            after for state in first for _, after in _successors(state, free)
+        )
+        first, last = [state for state in order if state in level], list(level)
+        seen.update(level)
+    raise ValueError(f"no way to cell {target}; check `flood` first.")
+
+
+def _successors(state: tuple[int, int], free: int) -> list[tuple[int, tuple[int, int]]]:
+    cell, heading = state
+    turns = [(LEFT, (cell, (heading - 1) % 4)), (RIGHT, (cell, (heading + 1) % 4))]
+    ahead = NEIGHBOURS[cell][heading]
+    if ahead >= 0 and free >> ahead & 1:
+        return [(FORWARD, (ahead, heading)), *turns]
+    return turns
+
+
+def _trace(
+    parents: dict[tuple[int, int], tuple[tuple[int, int], int]],
+    state: tuple[int, int],
+) -> list[int]:
+    actions = []
+    while state in parents:
+        state, action = parents[state]
+        actions.append(action)
+    return actions[::-1]
