@@ -6,15 +6,16 @@ is None, takes precedence, so that every entry can be varied without a new one.
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import jax
 import numpy as np
 
 from agentrl import config as config_lib
-from agentrl import errors
-from agentrl.ops import advantages, losses
+from agentrl import errors, types
+from agentrl.ops import advantages as advantage_lib
+from agentrl.ops import losses
 
 _T = TypeVar("_T")
 
@@ -26,6 +27,7 @@ class Algorithm:
     estimator: Callable[..., np.ndarray]  # one of `ops.advantages`
     surrogate: Callable[..., jax.Array]  # one of `ops.losses`
     ratio: Literal["token", "sequence"] = "token"  # what the importance ratio is of
+    credits_steps: bool = False  # turns from one state are compared as well (GiGPO)
     divide_by_std: bool
     aggregation: losses.Aggregation
     clip_low: float
@@ -46,6 +48,49 @@ class Algorithm:
         """
         divide = _override(config.divide_by_std, self.divide_by_std)
         return self.estimator(returns, valid, divide_by_std=divide)
+
+    def turn_advantages(
+        self,
+        trajectories: Sequence[types.Trajectory],
+        advantages: Sequence[float],
+        valid: Sequence[bool],
+        config: config_lib.AlgorithmConfig,
+    ) -> list[np.ndarray]:
+        """Advantage of each turn: its episode's, plus the credit for the step if any.
+
+        The state that a turn starts from is the observation that it answers. All
+        arguments but the last have one entry per trajectory.
+
+        Returns:
+          float64[K] for the K turns of each trajectory, 0 where not valid.
+        """
+        turns = [
+            np.full(len(t.turns), a)
+            for t, a in zip(trajectories, advantages, strict=True)
+        ]
+        counted = [i for i, counts in enumerate(valid) if counts]
+        if not self.credits_steps or not counted:
+            return turns
+        returns = [
+            advantage_lib.discounted_returns(
+                np.array([turn.reward for turn in trajectories[i].turns]),
+                config.discount,
+            )
+            for i in counted
+        ]
+        steps = advantage_lib.anchor_state_advantages(
+            np.concatenate(returns),
+            [
+                (trajectories[i].task.group, turn.observation)
+                for i in counted
+                for turn in trajectories[i].turns
+            ],
+            divide_by_std=_override(config.divide_by_std, self.divide_by_std),
+        )
+        ends = np.cumsum([len(part) for part in returns])
+        for i, part in zip(counted, np.split(steps, ends[:-1]), strict=True):
+            turns[i] += config.step_weight * part
+        return turns
 
     def log_ratio(
         self, log_ratio: jax.Array, mask: jax.Array, segment_ids: jax.Array
@@ -88,7 +133,7 @@ _SURROGATE_OPTIONS = ("dual_clip", "importance_cap")  # of `losses.clipped_surro
 
 # https://arxiv.org/abs/2402.03300
 _GRPO = Algorithm(
-    estimator=advantages.group_relative_advantages,
+    estimator=advantage_lib.group_relative_advantages,
     surrogate=losses.clipped_surrogate,
     divide_by_std=True,
     aggregation="sequence",
@@ -107,13 +152,13 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     # clipping matters only from the second update on the same episodes.
     "rloo": dataclasses.replace(
         _GRPO,
-        estimator=advantages.leave_one_out_advantages,
+        estimator=advantage_lib.leave_one_out_advantages,
         divide_by_std=False,
         aggregation="constant",
     ),
     # https://arxiv.org/abs/2501.03262
     "reinforce_pp": dataclasses.replace(
-        _GRPO, estimator=advantages.batch_normalized_advantages, aggregation="token"
+        _GRPO, estimator=advantage_lib.batch_normalized_advantages, aggregation="token"
     ),
     # https://arxiv.org/abs/2507.18071; bounds of its section 5.1
     "gspo": dataclasses.replace(_GRPO, ratio="sequence", clip_low=3e-4, clip_high=4e-4),
@@ -126,6 +171,8 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         clip_low=1.0,
         clip_high=4.0,
     ),
+    # https://arxiv.org/abs/2505.10978
+    "gigpo": dataclasses.replace(_GRPO, aggregation="token", credits_steps=True),
 }
 
 

@@ -86,6 +86,8 @@ class AlgorithmConfig:
     updates_per_iteration: int = 1  # minibatches an iteration is split into
     dual_clip: float | None = None  # cap of the ratio for negative advantages
     importance_cap: float | None = None  # truncated importance sampling
+    discount: float = 0.95  # of rewards of later turns, in gigpo's credit for steps
+    step_weight: float = 1.0  # of gigpo's credit for steps, beside that for episodes
     on_max_turns: EndingPolicy = "keep"
     on_max_tokens: EndingPolicy = "keep"
     on_env_timeout: EndingPolicy = "mask"
@@ -105,6 +107,10 @@ class AlgorithmConfig:
         if self.dual_clip is not None and not self.dual_clip > 1:
             raise errors.ConfigError(
                 f"{where}.dual_clip = {self.dual_clip} must be above 1, or None."
+            )
+        if not 0 <= self.discount <= 1:
+            raise errors.ConfigError(
+                f"{where}.discount = {self.discount} must lie in [0, 1]."
             )
         if self.kl_coefficient < 0:
             raise errors.ConfigError(

@@ -23,6 +23,14 @@ class PackingReport:
     num_left_out: int  # trajectories without a learning signal
     padding_fraction: float  # of the token positions that the learner computes
 
+    def summarize(self) -> types.Metrics:
+        """The report under metric names."""
+        return {
+            "learner/rows": self.num_rows,
+            "learner/left_out": self.num_left_out,
+            "perf/padding_fraction": self.padding_fraction,
+        }
+
 
 @dataclasses.dataclass(frozen=True)
 class _Item:

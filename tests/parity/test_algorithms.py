@@ -27,6 +27,7 @@ PUBLISHED = {
     "reinforce_pp": ("token", 0.2, 0.2, "token", "clipped"),
     "gspo": ("sequence", 3e-4, 4e-4, "sequence", "clipped"),
     "cispo": ("token", 1.0, 4.0, "token", "importance"),
+    "gigpo": ("token", 0.2, 0.2, "token", "clipped"),
 }
 CASES = [config.AlgorithmConfig(name=name) for name in PUBLISHED] + [
     config.AlgorithmConfig(name="dapo", kl_coefficient=0.1, kl_estimator="k1"),
@@ -225,6 +226,7 @@ def test_every_algorithm_is_compared():
         ("rloo", [[1, -1], [4, -4]]),
         ("gspo", [[1, -1], [1, -1]]),
         ("cispo", [[1, -1], [1, -1]]),
+        ("gigpo", [[1, -1], [1, -1]]),
         # Mean 1.25 and variance (1/16 + 25/16 + 121/16 + 25/16) / 4 of the batch.
         ("reinforce_pp", np.array([[-0.25, -1.25], [2.75, -1.25]]) / (43 / 16) ** 0.5),
     ],
@@ -236,6 +238,59 @@ def test_published_advantages_by_hand(name, expected):
     result = algorithms.get(settings).advantage(returns, valid, settings)
 
     np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def make_episode(group, *exchanges):
+    """A trajectory from (observation, reward) pairs."""
+    tokens = np.zeros(1, np.int32)
+    turns = tuple(
+        types.Turn(tokens, tokens, np.zeros(1, np.float32), seen, "", reward, True)
+        for seen, reward in exchanges
+    )
+    task = types.Task("farm", f"farm-{group}", group, sample=0)
+    return types.Trajectory(task, turns, types.Ending.SOLVED, 0, True, 1.0)
+
+
+EPISODES = [
+    make_episode(0, ("hall", 0.0), ("kitchen", 1.0)),
+    make_episode(0, ("hall", 0.0), ("cellar", 0.0), ("kitchen", 0.0)),
+    make_episode(0, ("hall", 0.0), ("kitchen", 8.0)),  # not valid
+    make_episode(1, ("hall", 7.0)),
+]
+VALID = [True, True, False, True]
+
+
+def test_steps_from_one_state_are_compared_by_hand():
+    settings = config.AlgorithmConfig(
+        name="gigpo", discount=0.5, step_weight=0.1, divide_by_std=False
+    )
+
+    turns = algorithms.get(settings).turn_advantages(
+        EPISODES, [0.5, -0.5, 0.0, 0.0], VALID, settings
+    )
+
+    # Group 0's hall: returns 0.5 and 0; its kitchen: 1 and 0. Nothing else is shared.
+    expected = [[0.525, 0.55], [-0.525, -0.5, -0.55], [0, 0], [0]]
+    for result, by_hand in zip(turns, expected, strict=True):
+        np.testing.assert_allclose(result, by_hand, atol=1e-12)
+
+
+def test_other_algorithms_credit_whole_episodes():
+    settings = config.AlgorithmConfig(name="grpo")
+
+    turns = algorithms.get(settings).turn_advantages(
+        EPISODES, [0.5, -0.5, 0.0, 0.0], VALID, settings
+    )
+
+    assert [t.tolist() for t in turns] == [[0.5] * 2, [-0.5] * 3, [0] * 2, [0]]
+
+
+def test_no_valid_episode_gives_no_credit():
+    settings = config.AlgorithmConfig(name="gigpo")
+    turns = algorithms.get(settings).turn_advantages(
+        EPISODES[:1], [0.0], [False], settings
+    )
+    assert turns[0].tolist() == [0, 0]
 
 
 def test_configuration_takes_precedence():
