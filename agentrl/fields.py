@@ -22,7 +22,7 @@ def override(node: T, text: str) -> T:
 
     Args:
       node: a frozen dataclass.
-      text: `path.to.field=value`. The value is a Python literal; strings need no quotes.
+      text: `path.to.field=value`. The value is a Python literal; text needs no quotes.
 
     Raises:
       ConfigError: if the path names nothing, or the value is of another type.
