@@ -301,9 +301,6 @@ def verify(folder: pathlib.Path, items: Sequence[str]) -> None:
             )
 
 
-_MOVE_AWAY = "Move the folder away and repeat the command to go on from the checkpoint before it."
-
-
 def _checksum(path: pathlib.Path) -> int:
     value = 0
     with path.open("rb") as file:
