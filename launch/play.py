@@ -2,15 +2,15 @@ r"""Plays one task in the terminal: by hand, by an oracle, or from a stored epis
 
   python -m launch.play --env=textcraft
   python -m launch.play --env=textcraft --task=textcraft_12 --oracle=observational
-  python -m launch.play --replay=runs/demo/episodes.jsonl:17
+  python -m launch.play --replay=runs/demo/episodes/textcraft.jsonl:17
 
 By hand, type an action, or a whole answer (`Thought: ... Action: ...`) on one line; `?`
 lists the available actions where the environment knows them; `quit` or Ctrl-D ends.
 
-A stored episode is a JSON line with `item_id` and `turns`, each with an `action` and
-the `observation` before it; a `config` with `profile`, `list_actions`, `max_turns` and
-`options` is used where it is stored, unless flags say otherwise. Where the environment
-now says something else than it did then, both are shown.
+A stored episode is a JSON line with `item_id`, `turns`, each with an `action` and the
+`observation` before it, and perhaps a `final_observation`. A `config` with `profile`,
+`list_actions`, `max_turns` and `options` is used where it is stored, unless flags say
+otherwise. Where the environment now says something else than then, both are shown.
 
 The exit status is 0 unless an oracle fails or a replay differs.
 """
@@ -72,6 +72,7 @@ class Recording:
 
     item_id: str
     turns: Sequence[Mapping[str, str]]  # "action", and "observation" before it
+    final_observation: str  # after the last action; empty if not stored
     config: Mapping[str, Any]  # fields of EnvConfig that were stored
 
 
@@ -88,12 +89,15 @@ class Replayer:
         turn = next(self._turns, None)
         if turn is None:
             return None
-        stored = turn.get("observation", observation)
-        if stored != observation:
+        self.compare(turn.get("observation", ""), observation)
+        return turn["action"]
+
+    def compare(self, stored: str, observation: str) -> None:
+        """Shows what was stored, if anything, and is not the same now."""
+        if stored and stored != observation:
             self.differs = True
             self._out.print("This differs from what was stored:", style="bold red")
             self._out.print(stored, style="red", markup=False)
-        return turn["action"]
 
 
 def read_recording(place: str) -> Recording:
@@ -110,7 +114,12 @@ def read_recording(place: str) -> Recording:
         lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
         stored = json.loads(lines[number - 1] if number else "")
         turns = [{"action": turn["action"], **turn} for turn in stored["turns"]]
-        return Recording(stored["item_id"], turns, stored.get("config", {}))
+        return Recording(
+            item_id=stored["item_id"],
+            turns=turns,
+            final_observation=stored.get("final_observation", ""),
+            config=stored.get("config", {}),
+        )
     except OSError as error:
         raise ReplayError(f"--replay: cannot read {path}: {error}.") from error
     except IndexError as error:
@@ -188,7 +197,7 @@ def play(
     out: rich_console.Console,
     *,
     echo: bool,
-) -> bool:
+) -> tuple[str, bool]:
     """Plays one episode and prints it.
 
     Args:
@@ -199,7 +208,7 @@ def play(
       echo: whether to print the answers, too.
 
     Returns:
-      Whether the task was solved.
+      The last observation, and whether the task was solved.
     """
     observation = env.reset(item_id)
     show_start(env, item_id, observation, out)
@@ -219,9 +228,9 @@ def play(
         show_notes(result, out)
         if result.done:
             show_end(result, turn, total, out)
-            return result.info.success
+            return observation, result.info.success
     out.print(rule.Rule(f"stopped after turn {turn}"))
-    return False
+    return observation, False
 
 
 def show_start(
@@ -273,11 +282,12 @@ def run() -> int:
     try:
         if recording is not None:
             replayer = Replayer(recording, out)
-            play(env, item_id, lambda: replayer.act, out, echo=True)
+            last, _ = play(env, item_id, lambda: replayer.act, out, echo=True)
+            replayer.compare(recording.final_observation, last)
             return int(replayer.differs)
         if _ORACLE.value is not None:
             kind = typing.cast(base.OracleKind, _ORACLE.value)
-            solved = play(
+            _, solved = play(
                 env,
                 item_id,
                 lambda: episodes.make_oracle(env, kind).act,

@@ -50,6 +50,7 @@ def recording(play):
         },
     ]
     episode = {"item_id": "guess_number_5", "turns": turns, "ending": "max_tokens"}
+    episode["final_observation"] = "Say 'guess N', with N from 1 to 32."
 
     def write(**changes):
         path = play.folder / "episodes.jsonl"
@@ -117,11 +118,18 @@ def test_a_replay_shows_what_was_stored(play, recording):
     assert "stopped after turn 2" in done.stdout
 
 
-def test_a_replay_that_differs_is_an_error(play, recording):
-    turns = [{"observation": "Something else.", "action": "Action: guess 1"}]
-    done = play(f"--replay={recording(turns=turns)}")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"turns": [{"observation": "Other text.", "action": "Action: guess 1"}]},
+        {"final_observation": "Other text."},
+    ],
+    ids=["first", "last"],
+)
+def test_a_replay_that_differs_is_an_error(play, recording, changes):
+    done = play(f"--replay={recording(**changes)}")
     assert done.returncode == 1
-    assert "differs from what was stored:\nSomething else." in done.stdout
+    assert "differs from what was stored:\nOther text." in done.stdout
 
 
 def test_a_stored_configuration_is_used_unless_flags_differ(play, recording):
