@@ -48,7 +48,8 @@ class StoredEpisode:
 
     def results(self) -> list[str]:
         """What the environment answered to each action."""
-        return [*(t.observation for t in self.turns[1:]), self.final_observation]
+        later = [*(turn.observation for turn in self.turns), self.final_observation]
+        return later[1:]
 
 
 def from_trajectory(
