@@ -116,7 +116,9 @@ def differences(first: Any, second: Any, path: str = "") -> list[str]:
     elif isinstance(first, list) and isinstance(second, list):
         if len(first) != len(second):
             return [path]
-        pairs = [(str(i), *both) for i, both in enumerate(zip(first, second))]  # noqa: B905
+        pairs = [
+            (str(i), *both) for i, both in enumerate(zip(first, second, strict=True))
+        ]
     else:
         same = type(first) is type(second) and first == second
         return [] if same else [path]

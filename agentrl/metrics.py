@@ -1,7 +1,7 @@
 """What a run says about itself while it goes: numbers, events, episodes and a line.
 
-Metric names are `where/what`; the glossary is in `docs/glossary.md`. Files of an
-interrupted run are cut back to where it resumes, so they end up as if it had not been.
+Metric names are `where/what`. Files of an interrupted run are cut back to where it
+resumes, so they end up as if nothing had happened.
 """
 
 import collections
@@ -31,6 +31,7 @@ class Writer:
 
     def __init__(self, workdir: pathlib.Path, settings: config.RunConfig):
         self._workdir = workdir
+        self._stages = [stage.name for stage in settings.stages]
         self._progress_bar = ProgressBar(settings)
         self._events: tensorboardX.SummaryWriter | None = None
 
@@ -67,7 +68,7 @@ class Writer:
             self._resume(progress, step)
         stage = progress.stage_name
         episodes.append(
-            self._workdir / episodes.FOLDER / f"{stage}.jsonl",
+            self._episodes_path(stage),
             (
                 failures.tag(
                     episodes.from_trajectory(t, stage=stage, iteration=iteration)
@@ -92,13 +93,19 @@ class Writer:
                 < (progress.stage, iteration)
             ),
         )
+        current, *later = self._stages[progress.stage :]
         jsonl.cut(
-            self._workdir / episodes.FOLDER / f"{progress.stage_name}.jsonl",
+            self._episodes_path(current),
             lambda record: record["iteration"] < iteration,
         )
+        for stage in later:  # the end of this stage may not have been saved in time
+            self._episodes_path(stage).unlink(missing_ok=True)
         self._events = tensorboardX.SummaryWriter(
             str(self._workdir / _TENSORBOARD), purge_step=step
         )
+
+    def _episodes_path(self, stage: str) -> pathlib.Path:
+        return self._workdir / episodes.FOLDER / f"{stage}.jsonl"
 
     def _write_events(self, numbers: Mapping[str, float | None], step: int) -> None:
         assert self._events is not None
