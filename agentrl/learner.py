@@ -21,6 +21,10 @@ UnembeddingFn = Callable[[types.PyTree], jax.Array]  # params -> float[D, V]
 TrainStepFn = Callable[..., tuple[types.TrainState, types.Metrics]]
 
 
+# (params, rows) -> log-probabilities and entropies of the tokens, float32[R, T] each
+_ScoreFn = Callable[[types.PyTree, types.TrainBatch], tuple[jax.Array, jax.Array]]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Scores:
     """What the model says about one microbatch; float32[R, T] each, nats."""
@@ -28,6 +32,18 @@ class _Scores:
     logprobs: jax.Array
     entropy: jax.Array
     reference: jax.Array | None  # log-probabilities of the reference model
+
+
+@dataclasses.dataclass(frozen=True)
+class _Objective:
+    """What is minimised."""
+
+    # (scores, rows) -> loss per token, quantities to average, quantities to maximise
+    per_token: Callable[
+        [_Scores, types.TrainBatch], tuple[jax.Array, types.Metrics, types.Metrics]
+    ]
+    aggregation: losses.Aggregation
+    needs_reference: bool
 
 
 @jax.tree_util.register_dataclass
@@ -39,12 +55,6 @@ class _Totals:
     loss: jax.Array  # float32[]
     sums: types.Metrics  # over action tokens
     maxima: types.Metrics  # over action tokens
-
-
-# (scores, microbatch) -> loss per token, quantities to average, quantities to maximise
-_ObjectiveFn = Callable[
-    [_Scores, types.TrainBatch], tuple[jax.Array, types.Metrics, types.Metrics]
-]
 
 
 def make_train_step(
@@ -64,68 +74,33 @@ def make_train_step(
       hidden_fn: final hidden states of packed rows.
       unembedding_fn: the output matrix.
       optimizer: any optax transformation, clipping and schedule included.
-      algorithm: the objective.
+      algorithm: the objective; not used if `supervised`.
       learner: only `logprob_chunk` matters here; shapes come from the batch.
       temperature: the one the tokens were sampled at.
       num_valid_tokens: ids from here on are padding of the vocabulary.
-      supervised: maximise the likelihood of the action tokens instead, each weighted by
-        its advantage and averaged over tokens; `algorithm` is not used.
+      supervised: maximise the likelihood of the action tokens, weighted by advantages.
 
     Returns:
       train_step(state, batch, reference_params=None) -> (state, metrics), every metric
-      float32[]. `reference_params` is needed exactly if `kl_coefficient` is not 0. A
-      batch without action tokens is an update with a gradient of 0.
+      float32[]. `reference_params` is needed exactly if the policy loss has a KL term.
+      A batch without action tokens is an update with a gradient of 0.
 
     Raises:
       ConfigError: if the algorithm is unknown or does not have a field that is set.
     """
-    objective = _likelihood if supervised else _make_policy_objective(algorithm)
-    aggregation: losses.Aggregation = "token"
-    if not supervised:
-        aggregation = algorithms.get(algorithm).aggregation_of(algorithm)
-    needs_reference = algorithm.kl_coefficient > 0 and not supervised
-
-    def score(
-        params: types.PyTree, rows: types.TrainBatch
-    ) -> tuple[jax.Array, jax.Array]:
-        hidden = hidden_fn(params, rows.tokens, rows.positions, rows.segment_ids)
-        return logprobs.chunked_token_logprobs(
-            hidden,
-            unembedding_fn(params),
-            rows.tokens,
-            chunk=learner.logprob_chunk,
-            temperature=temperature,
-            num_valid=num_valid_tokens,
-        )
-
-    def loss_fn(
-        params: types.PyTree,
-        reference_params: types.PyTree | None,
-        rows: types.TrainBatch,
-        weights: jax.Array,
-    ) -> tuple[jax.Array, tuple[types.Metrics, types.Metrics]]:
-        reference = score(reference_params, rows)[0] if needs_reference else None
-        scores = _Scores(*score(params, rows), reference)
-        per_token, means, maxima = objective(scores, rows)
-        sums = {k: jnp.sum(v, where=rows.action_mask) for k, v in means.items()}
-        maxima = {
-            k: jnp.max(v, where=rows.action_mask, initial=0) for k, v in maxima.items()
-        }
-        return jnp.sum(weights * per_token), (sums, maxima)
+    objective = _likelihood() if supervised else _policy_objective(algorithm)
+    score = _make_score(
+        hidden_fn, unembedding_fn, learner.logprob_chunk, temperature, num_valid_tokens
+    )
 
     def train_step(
         state: types.TrainState,
         batch: types.TrainBatch,
         reference_params: types.PyTree | None = None,
     ) -> tuple[types.TrainState, types.Metrics]:
-        if needs_reference != (reference_params is not None):
-            raise ValueError(
-                f"reference_params {'missing' if needs_reference else 'given'}, but "
-                f"algorithm.kl_coefficient = {algorithm.kl_coefficient}, supervised = "
-                f"{supervised}; pass them exactly if the policy loss has a KL term."
-            )
+        _check_reference(objective, reference_params)
         totals = _accumulate(
-            loss_fn, state.params, reference_params, batch.check(), aggregation
+            objective, score, state.params, reference_params, batch.check()
         )
         updates, opt_state = optimizer.update(
             totals.grads, state.opt_state, state.params
@@ -141,17 +116,63 @@ def make_train_step(
     return train_step
 
 
+def _make_score(
+    hidden_fn: HiddenFn,
+    unembedding_fn: UnembeddingFn,
+    chunk: int,
+    temperature: float,
+    num_valid: int | None,
+) -> _ScoreFn:
+    def score(
+        params: types.PyTree, rows: types.TrainBatch
+    ) -> tuple[jax.Array, jax.Array]:
+        return logprobs.chunked_token_logprobs(
+            hidden_fn(params, rows.tokens, rows.positions, rows.segment_ids),
+            unembedding_fn(params),
+            rows.tokens,
+            chunk=chunk,
+            temperature=temperature,
+            num_valid=num_valid,
+        )
+
+    return score
+
+
+def _check_reference(
+    objective: _Objective, reference_params: types.PyTree | None
+) -> None:
+    given = reference_params is not None
+    if objective.needs_reference != given:
+        raise ValueError(
+            f"reference_params {'given' if given else 'missing'}; pass them exactly if "
+            "algorithm.kl_coefficient is above 0 and the stage is not supervised."
+        )
+
+
 def _accumulate(
-    loss_fn: Callable[..., tuple[jax.Array, tuple[types.Metrics, types.Metrics]]],
+    objective: _Objective,
+    score: _ScoreFn,
     params: types.PyTree,
     reference_params: types.PyTree | None,
     batch: types.TrainBatch,
-    aggregation: losses.Aggregation,
 ) -> _Totals:
     """Sums loss, gradient and metrics over the microbatches in use, in float32."""
     weights = losses.aggregation_weights(
-        batch.action_mask, batch.segment_ids, aggregation
+        batch.action_mask, batch.segment_ids, objective.aggregation
     )
+
+    def loss_fn(
+        params: types.PyTree, rows: types.TrainBatch, weights: jax.Array
+    ) -> tuple[jax.Array, tuple[types.Metrics, types.Metrics]]:
+        reference = None
+        if reference_params is not None:
+            reference, _ = score(reference_params, rows)
+        scores = _Scores(*score(params, rows), reference)
+        per_token, means, maxima = objective.per_token(scores, rows)
+        mask = rows.action_mask
+        sums = {k: jnp.sum(v, where=mask) for k, v in means.items()}
+        maxima = {k: jnp.max(v, where=mask, initial=0) for k, v in maxima.items()}
+        return jnp.sum(weights * per_token), (sums, maxima)
 
     def compute(index: jax.Array) -> _Totals:
         rows, row_weights = jax.tree.map(
@@ -159,19 +180,17 @@ def _accumulate(
             (batch, weights),
         )
         (loss, (sums, maxima)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            params, reference_params, rows, row_weights
+            params, rows, row_weights
         )
         return _Totals(optax.tree.cast(grads, jnp.float32), loss, sums, maxima)
 
     def add(index: jax.Array, totals: _Totals) -> _Totals:
         new = compute(index)
-        summed = jax.tree.map(
-            jnp.add,
-            (totals.grads, totals.loss, totals.sums),
-            (new.grads, new.loss, new.sums),
-        )
         return _Totals(
-            *summed, maxima=jax.tree.map(jnp.maximum, totals.maxima, new.maxima)
+            grads=optax.tree.add(totals.grads, new.grads),
+            loss=totals.loss + new.loss,
+            sums=optax.tree.add(totals.sums, new.sums),
+            maxima=jax.tree.map(jnp.maximum, totals.maxima, new.maxima),
         )
 
     empty = optax.tree.zeros_like(jax.eval_shape(compute, jnp.int32(0)))
@@ -180,12 +199,12 @@ def _accumulate(
     return jax.lax.fori_loop(0, num_in_use, add, empty)
 
 
-def _make_policy_objective(settings: config.AlgorithmConfig) -> _ObjectiveFn:
+def _policy_objective(settings: config.AlgorithmConfig) -> _Objective:
     """The named algorithm's loss per token, plus KL if there is a reference."""
     algorithm = algorithms.get(settings)
     clip_low, clip_high = algorithm.clip_range(settings)
 
-    def objective(
+    def per_token(
         scores: _Scores, rows: types.TrainBatch
     ) -> tuple[jax.Array, types.Metrics, types.Metrics]:
         mask = rows.action_mask
@@ -208,15 +227,23 @@ def _make_policy_objective(settings: config.AlgorithmConfig) -> _ObjectiveFn:
             means["policy/reference_kl"] = divergence
         return loss, means, {"policy/ratio_max": ratio}
 
-    return objective
+    return _Objective(
+        per_token,
+        aggregation=algorithm.aggregation_of(settings),
+        needs_reference=settings.kl_coefficient > 0,
+    )
 
 
-def _likelihood(
-    scores: _Scores, rows: types.TrainBatch
-) -> tuple[jax.Array, types.Metrics, types.Metrics]:
-    """Negative log-likelihood per token, weighted by the advantage."""
-    weights = jnp.where(rows.action_mask, rows.advantages, 0)
-    return -weights * scores.logprobs, {"policy/entropy": scores.entropy}, {}
+def _likelihood() -> _Objective:
+    """Negative log-likelihood of the actions, weighted by advantages."""
+
+    def per_token(
+        scores: _Scores, rows: types.TrainBatch
+    ) -> tuple[jax.Array, types.Metrics, types.Metrics]:
+        weights = jnp.where(rows.action_mask, rows.advantages, 0)
+        return -weights * scores.logprobs, {"policy/entropy": scores.entropy}, {}
+
+    return _Objective(per_token, aggregation="token", needs_reference=False)
 
 
 def _to_metrics(

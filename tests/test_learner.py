@@ -263,9 +263,9 @@ def test_supervised_loss_is_the_likelihood_of_the_actions(make_batch):
 
 def test_reference_is_needed_exactly_for_a_kl_term(make_batch):
     state, batch = make_state(), make_batch(0)
-    with pytest.raises(ValueError, match="reference_params missing, but"):
+    with pytest.raises(ValueError, match="reference_params missing"):
         make_step(kl_coefficient=0.1)(state, batch)
-    with pytest.raises(ValueError, match="reference_params given, but"):
+    with pytest.raises(ValueError, match="reference_params given"):
         make_step()(state, batch, state.params)
 
 

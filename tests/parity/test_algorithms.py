@@ -126,71 +126,83 @@ def kl_term(kind, away):
     return math.exp(away) - 1 - away, 1 - math.exp(away)
 
 
-def run_loops(case, table, reference_table, batch):
-    """The same step, token by token."""
+def resolve(case):
+    """Published settings, unless the configuration has its own."""
     over, low, high, level, kind = PUBLISHED[case.name]
-    over = case.aggregation or over
     low = low if case.clip_low is None else case.clip_low
     high = high if case.clip_high is None else case.clip_high
+    return case.aggregation or over, low, high, level, kind
+
+
+def score_sequence(case, current, reference, behavior, advantages):
+    """Loss and metrics of each token, and the sum's slope by each log-probability."""
+    _, low, high, level, kind = resolve(case)
+    gaps = current - behavior
+    slopes, rows = np.zeros(len(gaps)), []
+    for i, gap in enumerate(gaps):
+        ratio = math.exp(sum(gaps) / len(gaps) if level == "sequence" else gap)
+        loss, slope = surrogate(kind, ratio, advantages[i], low, high, case)
+        if level == "sequence":
+            slopes += slope / len(gaps)
+        else:
+            slopes[i] += slope
+        divergence, kl_slope = kl_term(case.kl_estimator, reference[i] - current[i])
+        slopes[i] += case.kl_coefficient * kl_slope
+        rows.append(
+            {
+                "loss": loss + case.kl_coefficient * divergence,
+                "policy/behavior_kl": math.exp(gap) - 1 - gap,
+                "policy/behavior_gap": abs(gap),
+                "policy/clip_fraction": not 1 - low <= ratio <= 1 + high,
+                "policy/reference_kl": divergence,
+                "ratio": ratio,
+            }
+        )
+    return rows, slopes
+
+
+def run_loops(case, table, reference_table, batch):
+    """The same step, token by token."""
     shape = batch.tokens.shape
     sequences = sequences_of(batch)
     num_tokens = sum(map(len, sequences))
-    gradient = np.zeros(table.shape)
-    loss, gaps, outside, entropies, divergences, ratios = 0.0, [], [], [], [], []
+    gradient, loss, seen = np.zeros(table.shape), 0.0, []
     for columns in sequences:
-        rows = [np.ravel_multi_index((m, r, t - 1), shape) for m, r, t in columns]
-        scores = [log_softmax(table[i] / TEMPERATURE) for i in rows]
-        others = [log_softmax(reference_table[i] / TEMPERATURE) for i in rows]
-        tokens = [batch.tokens[c] for c in columns]
-        current = [s[token] for s, token in zip(scores, tokens, strict=True)]
-        gap = [
-            x - float(batch.behavior_logprobs[c])
-            for x, c in zip(current, columns, strict=True)
-        ]
+        where = tuple(np.transpose(columns))
+        tokens = batch.tokens[where]
+        predictors = np.ravel_multi_index(where, shape) - 1
+        scores = [log_softmax(table[i] / TEMPERATURE) for i in predictors]
+        others = [log_softmax(reference_table[i] / TEMPERATURE) for i in predictors]
+        rows, slopes = score_sequence(
+            case,
+            np.array([s[token] for s, token in zip(scores, tokens, strict=True)]),
+            np.array([s[token] for s, token in zip(others, tokens, strict=True)]),
+            batch.behavior_logprobs[where].astype(float),
+            batch.advantages[where].astype(float),
+        )
         weight = {
             "token": 1 / num_tokens,
             "sequence": 1 / (len(columns) * len(sequences)),
             "constant": 1 / (shape[2] * len(sequences)),
-        }[over]
-        slopes = np.zeros(len(columns))  # of the loss, by log-probability
-        for i, c in enumerate(columns):
-            log_ratio = sum(gap) / len(gap) if level == "sequence" else gap[i]
-            ratio = math.exp(log_ratio)
-            value, slope = surrogate(
-                kind, ratio, float(batch.advantages[c]), low, high, case
-            )
-            loss += weight * value
-            if level == "sequence":
-                slopes += weight * slope / len(columns)
-            else:
-                slopes[i] += weight * slope
-            if case.kl_coefficient:
-                value, slope = kl_term(
-                    case.kl_estimator, others[i][tokens[i]] - current[i]
-                )
-                loss += weight * case.kl_coefficient * value
-                slopes[i] += weight * case.kl_coefficient * slope
-                divergences.append(value)
-            gaps.append(gap[i])
-            ratios.append(ratio)
-            outside.append(not 1 - low <= ratio <= 1 + high)
-            entropies.append(-sum(math.exp(x) * x for x in scores[i]))
-        for i, row in enumerate(rows):
-            gradient[row] -= slopes[i] * np.exp(scores[i]) / TEMPERATURE
-            gradient[row, tokens[i]] += slopes[i] / TEMPERATURE
-    metrics = {
+        }[resolve(case)[0]]
+        for row, score in zip(rows, scores, strict=True):
+            loss += weight * row.pop("loss")
+            row["policy/entropy"] = -sum(math.exp(x) * x for x in score)
+        seen += rows
+        for i, predictor in enumerate(predictors):
+            slope = weight * slopes[i] / TEMPERATURE
+            gradient[predictor] -= slope * np.exp(scores[i])
+            gradient[predictor, tokens[i]] += slope
+    metrics = {name: np.mean([row[name] for row in seen]) for name in seen[0]}
+    if not case.kl_coefficient:
+        del metrics["policy/reference_kl"]
+    del metrics["ratio"]
+    return gradient, metrics | {
         "policy/loss": loss,
-        "policy/behavior_kl": np.mean([math.exp(g) - 1 - g for g in gaps]),
-        "policy/behavior_gap": np.mean(np.abs(gaps)),
-        "policy/clip_fraction": np.mean(outside),
-        "policy/entropy": np.mean(entropies),
-        "policy/ratio_max": max(ratios),
+        "policy/ratio_max": max(row["ratio"] for row in seen),
         "learner/action_tokens": num_tokens,
         "optimizer/grad_norm": math.sqrt(np.sum(gradient**2)),
     }
-    if divergences:
-        metrics["policy/reference_kl"] = np.mean(divergences)
-    return gradient, metrics
 
 
 @pytest.mark.parametrize("case", CASES, ids=describe)
