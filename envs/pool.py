@@ -320,19 +320,19 @@ class EnvPool:
     def _take(self, source: _Worker) -> None:
         """Takes in one message, which may be the news that the worker is dead."""
         try:
-            answer = source.link.recv()
+            message = source.link.recv_bytes()
         except (EOFError, OSError):
             self._replace(source)
             return
         source.since = time.monotonic()
         source.overdue = False  # a late answer counts; another call was cut short then
         if source.ready:
-            self._deliver(source.pending.popleft(), answer)
-        elif answer is None:
+            self._deliver(source.pending.popleft(), worker.Answer.decode(message))
+        elif error := pickle.loads(message):
+            raise PoolError(f"a worker cannot make its environments:\n{error}")
+        else:
             source.ready = True
             self._failed_starts = 0
-        else:
-            raise PoolError(f"a worker cannot make its environments:\n{answer}")
 
     def _deliver(self, slot: int, answer: worker.Answer) -> None:
         if answer.result is None:
