@@ -24,7 +24,7 @@ step limit; success counts only if it holds after the last low-level step of a m
 action. Not kept in either profile: upstream ends no episode whose reward is 0.5 or
 less and pays that reward again for every later action.
 
-Source: the levels are minigrid's (Apache-2.0), the text layer follows AgentGym's
+Source: the levels are minigrid's (MIT), the text layer follows AgentGym's
 `agentenv-babyai` (MIT) in format and behaviour. No data files.
 """
 
@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from envs import base, parsing
-from envs.babyai import levels, oracles, scene, world
+from envs.babyai import levels, oracles, scene, view, world
 
 _ACTIONS = """\
 - turn right
@@ -150,7 +150,7 @@ class BabyAI(base.Environment):
 
     def _look(self) -> None:
         self._seen = self.world.look()
-        self._scene = scene.read_scene(self._seen, self.world.heading)
+        self._scene = scene.read_scene(self._seen, view.WINDOWS[self.world.heading])
 
     def _progress(self) -> float:
         """The share of the mission's parts that are done."""

@@ -1,70 +1,94 @@
 """Scripted policies that solve BabyAI tasks."""
 
-import dataclasses
-import re
+from collections.abc import Callable, Collection
 
 from envs import base, parsing
+from envs.babyai import goals, planner, textmap, view, world
 
-_THING = re.compile(
-    r"There is a (\w+) ((?:open |closed |locked )?)(\w+) (\d+) "
-    r"(?:right in front of you (\d+) steps away"
-    r"|(\d+) steps in front of you and (\d+) steps to your (left|right))"
+_FETCHABLE = frozenset(
+    code for name, code in view.CODES.items() if name.endswith(("key", "ball", "box"))
 )
-_PART = re.compile(
-    r"(go to|pick up|open|put) (?:the|a) ((?:\w+ )??)(object|ball|box|key|door)"
-    r"((?: in front of you| behind you| on your left| on your right)?)"
-)
+_MAX_STATES = 1500  # of a search for a way to the goal
+_MAX_LOOKS = 100  # of a search for something to see
 
 
-@dataclasses.dataclass(frozen=True)
-class Thing:
-    """An object as an observation names and places it."""
+def find_route(
+    goal: goals.Goal,
+    state: planner.State,
+    locate: Callable[[goals.Description], set[int]],
+    windows: tuple[int, ...] = view.WINDOWS,
+) -> planner.Route | None:
+    """The shortest route found to what a goal asks for.
 
-    label: str  # its name and number, as actions use it
-    color: str
-    kind: str
-    ahead: int
-    right: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Goal:
-    """One part of a mission."""
-
-    verb: str
-    color: str  # empty for any
-    kind: str
-    place: str
-
-    @property
-    def phrase(self) -> str:
-        """What to look for, in words."""
-        return " ".join(filter(None, (self.color, self.kind)))
-
-    def fits(self, thing: Thing) -> bool:
-        """Whether `thing` is of the color and kind asked for."""
-        return self.color in ("", thing.color) and self.kind in ("object", thing.kind)
+    Only keys of locked doors are picked up on the way, unless that does not suffice.
+    """
+    targets = locate(goal.what)
+    beside = locate(goal.beside) if goal.beside else set()
+    if goal.beside and state.carried not in goal.what.codes:
+        goal = goals.Goal("pick up", goal.what)
+    if not (targets if goal.beside is None else beside):
+        return None
+    for fetch in (_list_keys(state.cells), _FETCHABLE):
+        routes = planner.search(state, fetch, max_states=_MAX_STATES, windows=windows)
+        for route in routes:
+            if goals.fulfils(goal, route.end, targets, beside):
+                return route
+    return None
 
 
-def read_things(observation: str) -> list[Thing]:
-    """The objects that an observation tells of, nearest first."""
-    things = []
-    for match in _THING.finditer(observation):
-        color, state, kind, number, straight, ahead, side, hand = match.groups()
-        right = int(side or 0) * (-1 if hand == "left" else 1)
-        label = f"{color} {state}{kind} {number}"
-        things.append(Thing(label, color, kind, int(straight or ahead), right))
-    return things
+def _list_keys(cells: bytes) -> Collection[int]:
+    """Codes of the keys that open the locked doors of a grid."""
+    return {
+        view.CODES[f"{color} key"]
+        for color in view.COLORS
+        if view.CODES[f"{color} locked door"] in cells
+    }
 
 
-def read_goals(mission: str) -> list[Goal]:
-    """The parts of a mission, in the order in which they have to be done."""
-    first, _, second = mission.partition(" after you ")
-    return [
-        Goal(verb, color.strip(), kind, place.strip())
-        for text in (second, first)
-        for verb, color, kind, place in _PART.findall(text)
-    ]
+class Privileged:
+    """Sees the whole grid, and searches it for the shortest sequence of actions."""
+
+    def __init__(self, env: base.Environment):
+        self._env = env
+        self._goals: list[goals.Goal] = []
+        self._route: list[planner.Move] = []
+        self._done = 0
+
+    def act(self, observation: str) -> str:
+        """Answers with the next action of the plan."""
+        del observation
+        played: world.World = self._env.world  # type: ignore[attr-defined]
+        state = planner.State(
+            bytes(played.cells),
+            played.stride,
+            played.at,
+            played.heading,
+            played.carried,
+        )
+        if not self._goals:
+            self._goals = goals.read_goals(played.mission)
+            self._start = state
+            self._rooms = goals.Rooms(
+                played.stride, played.env.room_size - 1, world.MARGIN, world.MARGIN
+            )
+        goal = self._goals[self._done % len(self._goals)]
+        if not self._route or state != self._expected:
+            route = find_route(
+                goal,
+                state,
+                lambda what: goals.find_targets(what, state, self._start, self._rooms),
+            )
+            self._route = list(route.moves) if route else []
+        if not self._route:
+            return parsing.render_react(
+                "There is no way that I can find.", "turn right"
+            )
+        move = self._route.pop(0)
+        self._expected = move.after
+        if not self._route and not (goal.beside and move.last == view.PICKUP):
+            self._done += 1
+        thought = f"I am on my way to {goal.verb} the {goal.what.phrase}."
+        return parsing.render_react(thought, move.action)
 
 
 class Observational:
@@ -72,51 +96,84 @@ class Observational:
 
     def __init__(self, env: base.Environment):
         del env  # the text is enough
-        self._goals: list[Goal] = []
-        self._turns = 0  # turns on the spot since the last walk
+        self._goals: list[goals.Goal] = []
         self._done = 0
+        self._log: list[tuple[str, textmap.Reading]] = []
+        self._beliefs: list[textmap.Belief] = []
+        self._drawn = 0  # how much of the log is on the map
 
     def act(self, observation: str) -> str:
         """Answers with a short thought and one action."""
-        if observation.startswith("Your goal: "):
-            self._goals = read_goals(observation.partition("\n")[0])
-        things = read_things(observation)
-        actions = set(re.findall(r'"([^"]+)"', observation.rpartition("[")[2]))
+        if not self._goals:
+            self._goals = goals.read_goals(observation.partition("\n")[0])
+        self._reading = textmap.read(observation)
+        if self._log and self._reading.sighted:
+            self._log[-1] = (self._log[-1][0], self._reading)
+        elif not self._log:
+            self._log.append(("", self._reading))
+        thought, action = self._choose()
+        self._log.append((action, self._reading))
+        return parsing.render_react(thought, action)
+
+    def _choose(self) -> tuple[str, str]:
         goal = self._goals[self._done % len(self._goals)]
-        for thing in things:
-            if goal.fits(thing):
-                return self._pursue(goal, thing)
-        return self._search(goal, things, actions)
+        return self._pursue_seen(goal) or self._pursue(goal)
 
-    def _pursue(self, goal: Goal, thing: Thing) -> str:
-        self._turns = 0
-        where = f"I see the {thing.label}."
-        if goal.verb == "open":
-            if (thing.ahead, thing.right) == (1, 0):
+    def _pursue_seen(self, goal: goals.Goal) -> tuple[str, str] | None:
+        """Acts on the nearest thing that fits, if a macro action does it all."""
+        verb = {"go to": "go to", "pick up": "pickup"}.get(goal.verb)
+        if verb is None or goal.what.place or self._reading.carried != view.EMPTY:
+            return None
+        for thing in self._reading.things:
+            action = f"{verb} {thing.label}"
+            if thing.code in goal.what.codes and self._is_offered(action):
                 self._done += 1
-                return parsing.render_react(f"I face the {thing.label}.", "toggle")
-            return parsing.render_react(where, f"go to {thing.label}")
-        self._done += 1
-        verb = "pickup" if goal.verb == "pick up" else "go to"
-        return parsing.render_react(where, f"{verb} {thing.label}")
+                return f"I see the {thing.label}.", action
+        return None
 
-    def _search(self, goal: Goal, things: list[Thing], actions: set[str]) -> str:
-        unseen = f"I do not see the {goal.phrase}."
-        if self._turns < 3:
-            self._turns += 1
-            return parsing.render_react(unseen, "turn right")
-        for state, verb in (
-            ("closed", "toggle and go through"),
-            ("open", "go through"),
-        ):
-            for thing in things:
-                action = f"{verb} {thing.label}"
-                if state in thing.label and action in actions:
-                    self._turns = 0
-                    return parsing.render_react(unseen, action)
-        forward = "move forward" in actions and self._turns % 2
-        self._turns += 1
-        return parsing.render_react(unseen, "move forward" if forward else "turn right")
+    def _is_offered(self, action: str) -> bool:
+        return not self._reading.actions or action in self._reading.actions
 
+    def _pursue(self, goal: goals.Goal) -> tuple[str, str]:
+        self._draw_map()
+        if not self._beliefs:
+            return "I am lost.", "turn right"
+        belief = self._beliefs[0]
 
-Privileged = Observational
+        def locate(what: goals.Description) -> set[int]:
+            return goals.find_targets(what, belief.state, self._start, belief.rooms)
+
+        route = find_route(goal, belief.state, locate, textmap.WINDOWS)
+        if route is None:
+            return self._explore(goal, belief)
+        move = route.moves[0]
+        if len(route.moves) == 1 and not (goal.beside and move.last == view.PICKUP):
+            self._done += 1
+        return f"I know where the {goal.what.phrase} is.", move.action
+
+    def _explore(self, goal: goals.Goal, belief: textmap.Belief) -> tuple[str, str]:
+        within = self._start.at if goal.what.place else None
+        best, action = 0.0, "turn right"
+        routes = planner.search(
+            belief.state,
+            _list_keys(belief.state.cells),
+            max_states=_MAX_LOOKS,
+            windows=textmap.WINDOWS,
+        )
+        for route in routes:
+            value = belief.gain(route.end.after, within) / len(route.moves)
+            if value > best and self._is_offered(route.moves[0].action):
+                best, action = value, route.moves[0].action
+        return f"I do not see the {goal.what.phrase} yet.", action
+
+    def _draw_map(self) -> None:
+        """Brings the map up to date."""
+        if not self._drawn:
+            self._beliefs = textmap.imagine()
+            self._start = self._beliefs[0].state
+            observed = (textmap.observe(b, self._log[0][1]) for b in self._beliefs)
+            self._beliefs = [b for b in observed if b]
+            self._drawn = 1
+        for action, reading in self._log[self._drawn :]:
+            self._beliefs = textmap.follow(self._beliefs, action, reading)
+        self._drawn = len(self._log)

@@ -33,8 +33,13 @@ class Scene:
         return [*path, *macro.suffix]
 
 
-def read_scene(seen: bytes, heading: int) -> Scene:
-    """Puts a view into words and lists the macro actions, in upstream's order."""
+def read_scene(seen: bytes, window: int) -> Scene:
+    """Puts a view into words and lists the macro actions, in upstream's order.
+
+    Args:
+      seen: the view.
+      window: cells that walks may cross; one of `view.WINDOWS`.
+    """
     blocked = 0
     anything = False
     objects: list[tuple[str, int]] = []
@@ -46,9 +51,9 @@ def read_scene(seen: bytes, heading: int) -> Scene:
                 blocked |= 1 << cell
             if code != view.WALL:
                 objects.append((view.NAMES[code], cell))
-    free = view.WINDOWS[heading] & ~blocked
+    free = window & ~blocked
     menu = _Menu(objects, view.flood(free), view.NAMES[seen[view.AGENT]])
-    facing, distance = _find_barrier(seen)
+    facing, distance = find_barrier(seen)
     menu.add_moves(barrier=distance == 1)
     menu.add_pickups()
     menu.add_drop(blocked=bool(blocked >> view.AHEAD & 1))
@@ -87,7 +92,7 @@ def _describe(objects: list[tuple[str, int]], anything: bool) -> str:
     return "".join(parts)
 
 
-def _find_barrier(seen: bytes) -> tuple[str, int]:
+def find_barrier(seen: bytes) -> tuple[str, int]:
     """What the agent faces, a wall or a box, and how far it is; ("", 0) if nothing."""
     for distance, cell in enumerate(view.STRAIGHT, start=1):
         name = view.NAMES[seen[cell]]

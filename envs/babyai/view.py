@@ -117,6 +117,24 @@ def make_view(rows: list[bytes], carried: int) -> bytes:
     return b"\0".join(seen) + b"\0"
 
 
+def step_sizes(stride: int, heading: int) -> tuple[int, int]:
+    """Index steps ahead and to the right, in a flat grid with rows of `stride`."""
+    return ((1, stride), (stride, -1), (-1, -stride), (-stride, 1))[heading]
+
+
+def take_view(
+    cells: bytes | bytearray, stride: int, at: int, heading: int, carried: int
+) -> bytes:
+    """The view of an agent at index `at` of a flat grid of cell codes."""
+    ahead, right = step_sizes(stride, heading)
+    far = at + 6 * ahead - 3 * right
+    rows = [
+        bytes(cells[corner : corner + _SIGHT * right : right])
+        for corner in range(far, far - _SIGHT * ahead, -ahead)
+    ]
+    return make_view(rows, carried)
+
+
 def flood(free: int) -> int:
     """The cells that can be reached from the agent's through `free` ones."""
     reached, grown = 0, 1 << AGENT

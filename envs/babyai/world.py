@@ -8,32 +8,36 @@ from typing import Any
 
 from envs.babyai import view
 
-_MARGIN = 7  # cells of wall around the grid, so that every view lies inside
+MARGIN = 7  # cells of wall around the grid, so that every view lies inside
 
 
 class World:
     """One BabyAI level in play.
 
-    minigrid generates the world and applies the rules; the grid is mirrored as one byte
-    a cell, from which the view is cut.
+    minigrid generates the world and applies the rules; `cells` mirrors its grid as one
+    code a cell, in rows of `stride`, from which the view is cut.
     """
 
     def __init__(self, level: str, seed: int):
         self.env = copy.copy(_load_prototype(level))
         self.env.reset(seed=seed)
         width, height, cells = self.env.width, self.env.height, self.env.grid.grid
-        self._stride = width + 2 * _MARGIN
-        self._cells = bytearray([view.WALL] * (self._stride * (height + 2 * _MARGIN)))
+        self.stride = width + 2 * MARGIN
+        self.cells = bytearray([view.WALL] * (self.stride * (height + 2 * MARGIN)))
         for row in range(height):
-            start = self._index(0, row)
-            self._cells[start : start + width] = bytes(
-                map(_encode, cells[row * width : (row + 1) * width])
-            )
+            start = self.index(0, row)
+            codes = map(_encode, cells[row * width : (row + 1) * width])
+            self.cells[start : start + width] = bytes(codes)
 
     @property
     def mission(self) -> str:
         """What is to be done, in BabyAI's language."""
         return self.env.mission
+
+    @property
+    def at(self) -> int:
+        """Index of the agent's cell."""
+        return self.index(*self.env.agent_pos)
 
     @property
     def heading(self) -> int:
@@ -45,32 +49,23 @@ class World:
         """Code of the object in the agent's hands, or `view.EMPTY`."""
         return _encode(self.env.carrying)
 
+    def index(self, x: int, y: int) -> int:
+        """Index into `cells` of a cell in minigrid's coordinates."""
+        return (int(y) + MARGIN) * self.stride + int(x) + MARGIN
+
     def look(self) -> bytes:
         """The agent's view; see `envs.babyai.view`."""
-        x, y = self.env.agent_pos
-        ahead, right = self._axes()
-        far = self._index(int(x), int(y)) + 6 * ahead - 3 * right
-        rows = [
-            bytes(self._cells[corner : corner + 7 * right : right])
-            for corner in range(far, far - 7 * ahead, -ahead)
-        ]
-        return view.make_view(rows, self.carried)
+        return view.take_view(
+            self.cells, self.stride, self.at, self.heading, self.carried
+        )
 
     def act(self, action: int) -> tuple[float, bool, bool]:
         """Takes one low-level action; returns (reward, terminated, truncated)."""
         _, reward, terminated, truncated, _ = self.env.step(action)
         if action > view.FORWARD:
-            x, y = map(int, self.env.front_pos)
-            self._cells[self._index(x, y)] = _encode(self.env.grid.get(x, y))
+            x, y = self.env.front_pos
+            self.cells[self.index(x, y)] = _encode(self.env.grid.get(x, y))
         return float(reward), terminated, truncated
-
-    def _index(self, x: int, y: int) -> int:
-        return (y + _MARGIN) * self._stride + x + _MARGIN
-
-    def _axes(self) -> tuple[int, int]:
-        """Steps between cells ahead and to the right, in the mirrored grid."""
-        stride = self._stride
-        return ((1, stride), (stride, -1), (-1, -stride), (-stride, 1))[self.heading]
 
 
 def _encode(cell: Any) -> int:
