@@ -111,21 +111,20 @@ def read_run(workdir: pathlib.Path) -> config.RunConfig:
 def differences(first: Any, second: Any, path: str = "") -> list[str]:
     """Dotted paths of the fields in which two stored configurations differ."""
     if isinstance(first, Mapping) and isinstance(second, Mapping):
-        pairs = [(k, first.get(k, _ABSENT), second.get(k, _ABSENT)) for k in first]
-        pairs += [(k, _ABSENT, v) for k, v in second.items() if k not in first]
+        keys = [*first, *(key for key in second if key not in first)]
+        pairs = [(k, first.get(k, _ABSENT), second.get(k, _ABSENT)) for k in keys]
     elif isinstance(first, list) and isinstance(second, list):
         if len(first) != len(second):
             return [path]
-        pairs = [
-            (str(i), *both) for i, both in enumerate(zip(first, second, strict=True))
-        ]
+        members = enumerate(zip(first, second, strict=True))
+        pairs = [(str(index), *both) for index, both in members]
     else:
         same = type(first) is type(second) and first == second
         return [] if same else [path]
     return [
         name
-        for key, a, b in pairs
-        for name in differences(a, b, f"{path}.{key}" if path else key)
+        for key, one, other in pairs
+        for name in differences(one, other, f"{path}.{key}" if path else key)
     ]
 
 

@@ -1,24 +1,9 @@
 """Why episodes failed, read off their transcripts by rules: no model judges anything.
 
-  confirmation_bias    ended the task by its own act without having checked what the
-                       text lets one check: bought above the price limit or without a
-                       requested option, answered without a search, focused on the
-                       wrong thing
-  fabrication          named something that no observation had shown
-  state_inconsistency  acted on something the state contradicts: not there any more, not
-                       held, not reachable from here
-  format_error         an answer without exactly one action in the environment's format
-  repeat_loop          the same action with the same result, three times or more
-  invalid_action       an action the environment refused, for none of the reasons above
-  premature_stop       ended the task by its own act, unsolved, for none of the above
-  timeout              a limit on turns or tokens ended the episode
-  other                none of these
-
-An episode can carry several tags. The first is the main one: what the act that ended
-the episode is tagged with, else what most turns are tagged with, else the earlier one
-above.
-Confirmation bias, fabrication and state inconsistency follow the failure modes that
-Xi et al. describe, https://arxiv.org/abs/2603.12011.
+`MEANINGS` says what each tag stands for. An episode can carry several; the first is the
+main one: the tag of the act that ended the episode, else the tag of most turns, else the
+one that `MEANINGS` lists earlier. Confirmation bias, fabrication and state inconsistency
+follow the failure modes that Xi et al. describe, https://arxiv.org/abs/2603.12011.
 """
 
 import collections
@@ -29,17 +14,22 @@ from collections.abc import Callable, Sequence
 
 from agentrl import episodes, types
 
-TAGS = (
-    "confirmation_bias",
-    "fabrication",
-    "state_inconsistency",
-    "format_error",
-    "repeat_loop",
-    "invalid_action",
-    "premature_stop",
-    "timeout",
-    "other",
-)
+MEANINGS = {
+    "confirmation_bias": "ended the task by its own act without checking what the text "
+    "lets one check: bought above the price limit or without a requested option, "
+    "answered without a search, focused on the wrong thing",
+    "fabrication": "named something that no observation had shown",
+    "state_inconsistency": "acted on something the state contradicts: not there any "
+    "more, not held, not reachable from here",
+    "format_error": "gave an answer without exactly one action in the environment's "
+    "format",
+    "repeat_loop": "did the same with the same result three times or more",
+    "invalid_action": "did what the environment refused, for none of the reasons above",
+    "premature_stop": "ended the task by its own act, unsolved, for none of the above",
+    "timeout": "reached the limit on turns or tokens",
+    "other": "none of these",
+}
+TAGS = tuple(MEANINGS)
 _LOOP = 3  # equal exchanges that make a loop
 _NOT_THE_POLICY = (types.Ending.ENV_ERROR, types.Ending.ENV_TIMEOUT)
 

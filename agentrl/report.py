@@ -1,0 +1,418 @@
+"""One page about a run: results, transfer, curves, time, failures and transcripts.
+
+`report.html` needs nothing but itself: charts are inline SVG, there are no scripts and
+no external files.
+"""
+
+import collections
+import dataclasses
+import io
+import itertools
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jinja2
+import markupsafe
+import numpy as np
+import rich.box
+import rich.console
+import rich.table
+
+from agentrl import (
+    config,
+    episodes,
+    errors,
+    experiment,
+    failures,
+    jsonl,
+    metrics,
+    plots,
+    results,
+    transfer,
+    types,
+)
+
+FILE = "report.html"
+_TEMPLATE = pathlib.Path(__file__).with_name("report_template.html")
+_LATE = 0.75  # failures and transcripts come from the iterations after this fraction
+
+Records = Sequence[Mapping[str, Any]]  # lines of metrics.jsonl
+
+# Title, metric of the run or of each environment, unit, kind of axis.
+_CHARTS = (
+    ("Success", "env/*/success", "share of the iteration's episodes", "percent"),
+    ("Return", "env/*/return", "mean undiscounted sum of rewards", "linear"),
+    ("Tokens written", "env/*/action_tokens", "mean per episode", "linear"),
+    ("Turns", "env/*/turns", "mean per episode", "linear"),
+    ("Entropy", "policy/entropy", "nats per token", "linear"),
+    (
+        "Sampler against learner",
+        "policy/first_gap",
+        "mean |difference of log-probabilities| at the first update, nats",
+        "logarithmic",
+    ),
+    ("Gradient norm", "optimizer/grad_norm", "before clipping", "logarithmic"),
+    (
+        "Groups without signal",
+        "rollout/zero_variance_groups",
+        "share with equal returns",
+        "percent",
+    ),
+    (
+        "Decoding",
+        "perf/decode_tokens_per_second",
+        "tokens per second of rollout",
+        "linear",
+    ),
+)
+
+
+def write(workdir: pathlib.Path) -> pathlib.Path:
+    """Writes `report.html` into the working directory of a run; returns its path.
+
+    Raises:
+      ConfigError: if the directory holds no run, or the run no finished iteration.
+    """
+    settings = experiment.read_run(workdir)
+    records = read_metrics(workdir)
+    matrix = transfer.to_matrix(results.load_all(workdir))
+    survey = survey_episodes(workdir, settings)
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True)
+    page = environment.from_string(_TEMPLATE.read_text()).render(
+        run=json.loads((workdir / experiment.RUN_FILE).read_text()),
+        overview=_overview(settings, records, matrix),
+        result_rows=_result_rows(matrix),
+        gain_rows=_gain_rows(matrix, settings),
+        effect_rows=_effect_rows(matrix, settings),
+        forgetting=[
+            _Cell.of_difference(matrix.forgetting(panel), bad_if_positive=True)
+            for panel in matrix.panels
+        ],
+        panels=matrix.panels,
+        panel_notes=_panel_notes(matrix),
+        charts=_draw_charts(records, settings),
+        times=_time_bars(records),
+        failures=survey.bars(),
+        failure_texts=failures.MEANINGS,
+        transcripts=survey.examples,
+    )
+    path = workdir / FILE
+    # A lone surrogate in an answer must not cost the whole page.
+    path.write_text(page, encoding="utf-8", errors="replace")
+    return path
+
+
+def read_metrics(workdir: pathlib.Path) -> Records:
+    """The lines of `metrics.jsonl`.
+
+    Raises:
+      ConfigError: if the run has not finished an iteration.
+    """
+    path = workdir / metrics.FILE
+    records = list(jsonl.read(path)) if path.is_file() else []
+    if not records:
+        raise errors.ConfigError(
+            f"{workdir} holds no {metrics.FILE} with a finished iteration, so there is "
+            "nothing to report; start or continue the run with launch.train first."
+        )
+    return records
+
+
+def format_table(found: Sequence[results.EvaluationResult]) -> str:
+    """Success after each stage on each panel, for a terminal."""
+    if not found:
+        return "No evaluation has been stored."
+    matrix = transfer.to_matrix(found)
+    table = rich.table.Table(
+        title=f"avg@{found[-1].samples} in %, with 95 % bootstrap intervals over tasks",
+        box=rich.box.SIMPLE_HEAD,
+    )
+    table.add_column("after stage")
+    for panel in matrix.panels:
+        table.add_column(panel, justify="right")
+    for stage in matrix.stages:
+        cells = []
+        for panel in matrix.panels:
+            result = matrix.cells.get((stage, panel))
+            cells.append(_format_estimate(result) if result is not None else "")
+        table.add_row(stage, *cells)
+    output = io.StringIO()
+    rich.console.Console(file=output, width=160, no_color=True).print(table)
+    return output.getvalue().rstrip()
+
+
+def _format_estimate(result: results.EvaluationResult) -> str:
+    value = results.avg_at_k(result)
+    return f"{100 * value.mean:5.1f}  [{100 * value.low:5.1f}, {100 * value.high:5.1f}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cell:
+    """A number of a table, its interval, and how strongly it is tinted."""
+
+    text: str = ""
+    note: str = ""
+    tint: float = 0.0  # -1 .. 1: red to green
+    emphasis: bool = False
+    mark: str = ""
+
+    @classmethod
+    def of_result(cls, result: results.EvaluationResult | None) -> "_Cell":
+        if result is None:
+            return cls()
+        value, k = results.avg_at_k(result), result.samples
+        best = results.mean_pass_at_k(result, k)
+        note = f"{100 * value.low:.1f} to {100 * value.high:.1f}"
+        return cls(f"{100 * value.mean:.1f}", note, mark=f"pass@{k} {100 * best:.1f}")
+
+    @classmethod
+    def of_difference(
+        cls,
+        value: results.Estimate | None,
+        *,
+        bad_if_positive: bool = False,
+        mark: str = "",
+    ) -> "_Cell":
+        if value is None:
+            return cls()
+        direction = -1 if bad_if_positive else 1
+        return cls(
+            text=_signed(value.mean),
+            note=f"{_signed(value.low)} to {_signed(value.high)}",
+            tint=direction * float(np.clip(value.mean / 0.4, -1, 1)),
+            emphasis=value.excludes_zero,
+            mark=mark,
+        )
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _overview(
+    settings: config.RunConfig, records: Records, matrix: transfer.ResultMatrix
+) -> list[tuple[str, str]]:
+    hours = sum(r.get("time/total") or 0 for r in records) / 3600
+    planned = sum(stage.num_iterations for stage in settings.stages)
+    tiles = [
+        ("Stages", " \N{RIGHTWARDS ARROW} ".join(s.name for s in settings.stages)),
+        ("Iterations", f"{len(records)} of {planned}"),
+        ("Training time", f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"),
+    ]
+    if matrix.stages:
+        last = matrix.stages[-1]
+        for panel in matrix.panels:
+            if (last, panel) in matrix.cells:
+                result = matrix.cells[last, panel]
+                text = f"{100 * result.task_means.mean():.1f} %"
+                tiles.append((f"{panel}, avg@{result.samples}", text))
+    return tiles
+
+
+def _result_rows(matrix: transfer.ResultMatrix) -> list[tuple[str, list[_Cell]]]:
+    return [
+        (stage, [_Cell.of_result(matrix.cells.get((stage, p))) for p in matrix.panels])
+        for stage in matrix.stages
+    ]
+
+
+def _panel_notes(matrix: transfer.ResultMatrix) -> list[str]:
+    latest = {panel: result for (_, panel), result in matrix.cells.items()}
+    return [
+        f"{panel}: {len(result.item_ids)} tasks \N{MULTIPLICATION SIGN} "
+        f"{result.samples} samples, split {result.split}, tier {result.tier}, "
+        f"{result.panel_version}, digest {result.panel_digest}"
+        for panel, result in latest.items()
+    ]
+
+
+def _gain_rows(
+    matrix: transfer.ResultMatrix, settings: config.RunConfig
+) -> list[tuple[str, list[_Cell]]]:
+    """Gains of every reinforcement stage over the policy before the first of them."""
+    kinds = {stage.name: stage.kind for stage in settings.stages}
+    baselines = list(
+        itertools.takewhile(lambda stage: kinds.get(stage) != "rl", matrix.stages)
+    )
+    if not baselines:
+        return []
+    return [
+        (
+            stage,
+            [
+                _Cell.of_difference(matrix.change(baselines[-1], stage, panel))
+                for panel in matrix.panels
+            ],
+        )
+        for stage in matrix.stages
+        if kinds.get(stage) == "rl"
+    ]
+
+
+def _effect_rows(
+    matrix: transfer.ResultMatrix, settings: config.RunConfig
+) -> list[tuple[str, list[_Cell]]]:
+    """Change that each stage made, then its means over trained and other panels."""
+    trained_on = {
+        stage.name: {name for name, _ in stage.mixture.environments}
+        for stage in settings.stages
+    }
+    rows = []
+    for before, stage in zip(matrix.stages, matrix.stages[1:], strict=False):
+        trained = [env in trained_on.get(stage, ()) for env in matrix.environments]
+        changes = [matrix.change(before, stage, panel) for panel in matrix.panels]
+        cells = [
+            _Cell.of_difference(change, mark="trained" if inside else "")
+            for change, inside in zip(changes, trained, strict=True)
+        ]
+        for wanted in (True, False):
+            chosen = [
+                change.mean
+                for change, inside in zip(changes, trained, strict=True)
+                if change is not None and inside is wanted
+            ]
+            text = _signed(float(np.mean(chosen))) if chosen else ""
+            cells.append(_Cell(text))
+        rows.append((stage, cells))
+    return rows
+
+
+def _draw_charts(records: Records, settings: config.RunConfig) -> list[dict[str, Any]]:
+    borders = []
+    for index, record in enumerate(records):
+        if not borders or borders[-1][1] != record["stage"]:
+            borders.append((index, record["stage"]))
+    charts = []
+    for title, name, unit, axis in _CHARTS:
+        names = {"": name}
+        if "*" in name:
+            names = {env: name.replace("*", env) for env in settings.environments}
+        series = {
+            label: (np.arange(len(records), dtype=np.float64), values)
+            for label, key in names.items()
+            if np.isfinite(values := _column(records, key)).any()
+        }
+        if series:
+            svg = plots.draw_lines(
+                series,
+                borders=borders,
+                percent=axis == "percent",
+                logarithmic=axis == "logarithmic",
+            )
+            charts.append({"title": title, "unit": unit, "svg": markupsafe.Markup(svg)})
+    return charts
+
+
+def _column(records: Records, name: str) -> np.ndarray:
+    return np.array([_number(record.get(name)) for record in records], np.float64)
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """A row of a stacked bar chart."""
+
+    label: str
+    note: str
+    parts: tuple[tuple[str, float, str, str], ...]  # name, share, text, colour
+
+
+def _time_bars(records: Records) -> list[Bar]:
+    by_stage: dict[str, list[Mapping[str, Any]]] = collections.defaultdict(list)
+    for record in records:
+        by_stage[record["stage"]].append(record)
+    bars = []
+    names = sorted({key for r in records for key in r if key.startswith("time/")})
+    names = [name for name in names if name != "time/total"]
+    for stage, group in by_stage.items():
+        seconds = {
+            name.removeprefix("time/"): float(np.nansum(_column(group, name)))
+            for name in names
+        }
+        total = float(np.nansum(_column(group, "time/total"))) or sum(seconds.values())
+        seconds["rest"] = max(0.0, total - sum(seconds.values()))
+        per_iteration = total / len(group)
+        bars.append(
+            Bar(stage, f"{per_iteration:.2f} s per iteration", _to_parts(seconds, " s"))
+        )
+    return bars
+
+
+def _to_parts(
+    amounts: Mapping[str, float], unit: str = ""
+) -> tuple[tuple[str, float, str, str], ...]:
+    """Shares of a bar; a name has the same colour in all bars with the same names."""
+    total = sum(amounts.values())
+    colors = itertools.cycle(plots.COLORS)
+    return tuple(
+        (name, amount / total, f"{amount:.4g}{unit}", color)
+        for (name, amount), color in zip(amounts.items(), colors, strict=False)
+        if amount > 0.001 * total
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A stored episode worth reading, and where it is stored."""
+
+    episode: episodes.StoredEpisode
+    place: str  # FILE:LINE, as `launch.play --replay` takes it
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens the policy wrote."""
+        return sum(turn.action_tokens for turn in self.episode.turns)
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What the late episodes of each stage show."""
+
+    examples: list[Example]
+    counts: Mapping[tuple[str, str], collections.Counter[str]]  # by main failure tag
+    totals: Mapping[tuple[str, str], int]  # episodes by (stage, environment)
+
+    def bars(self) -> list[Bar]:
+        """Main failure tags of each stage and environment."""
+        bars = []
+        for (stage, env), total in self.totals.items():
+            counted = self.counts[stage, env]
+            failed = sum(counted.values())
+            amounts = {tag: float(counted[tag]) for tag in failures.TAGS}
+            note = f"{failed} of {total} episodes failed"
+            bars.append(Bar(f"{stage} \N{MIDDLE DOT} {env}", note, _to_parts(amounts)))
+        return bars
+
+
+def survey_episodes(workdir: pathlib.Path, settings: config.RunConfig) -> Survey:
+    """Reads all stored episodes, one at a time.
+
+    Returns:
+      Failure tags of the last quarter of each stage, and for each stage and environment
+      the last success and the last failure.
+    """
+    counts: dict[tuple[str, str], collections.Counter[str]] = collections.defaultdict(
+        collections.Counter
+    )
+    totals: collections.Counter[tuple[str, str]] = collections.Counter()
+    latest: dict[tuple[str, str, bool], Example] = {}
+    for stage in settings.stages:
+        path = workdir / episodes.FOLDER / f"{stage.name}.jsonl"
+        stored: Iterable[episodes.StoredEpisode] = ()
+        if path.is_file():
+            stored = episodes.read(path)
+        for line, episode in enumerate(stored, start=1):
+            if episode.ending is types.Ending.ENV_ERROR:
+                continue
+            latest[stage.name, episode.env, episode.success] = Example(
+                episode, f"{path}:{line}"
+            )
+            if episode.iteration >= _LATE * stage.num_iterations:
+                totals[stage.name, episode.env] += 1
+                counts[stage.name, episode.env].update(episode.failures[:1])
+    return Survey(list(latest.values()), counts, totals)

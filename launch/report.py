@@ -1,0 +1,36 @@
+r"""Writes `report.html` for a run and prints its table; the run may still be going on.
+
+  python -m launch.report --workdir=runs/demo
+
+The page shows success on held-out tasks after every stage with 95 % intervals, gains
+over the warm start, transfer and forgetting, training curves, time, failure tags and
+real transcripts. It is one file without scripts or external parts: open it in a browser,
+or send it to somebody.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import app, flags
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Working directory of a run, such as runs/demo.", required=True
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes the report of one run."""
+    if len(argv) > 1:
+        raise app.UsageError(
+            f"unexpected arguments {argv[1:]}; did you mean --workdir=...?"
+        )
+    from agentrl import report, results
+
+    workdir = pathlib.Path(_WORKDIR.value)
+    path = report.write(workdir)
+    print(report.format_table(results.load_all(workdir)))
+    print(f"Report: {path}")
+
+
+if __name__ == "__main__":
+    app.run(main)
