@@ -138,7 +138,7 @@ class Observational:
         self._draw_map()
         if not self._beliefs:
             return "I am lost.", "turn right"
-        belief = self._beliefs[0]
+        belief = textmap.choose(self._beliefs)
 
         def locate(what: goals.Description) -> set[int]:
             return goals.find_targets(what, belief.state, self._start, belief.rooms)

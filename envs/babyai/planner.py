@@ -71,22 +71,40 @@ class Route:
 def list_moves(state: State, windows: tuple[int, ...] = view.WINDOWS) -> list[Move]:
     """All macro actions of a state, in the order of the list of actions."""
     described = scene.read_scene(state.look(), windows[state.heading])
-    facing, entering = _find_landings(state, described.free)
+    parents: view.Parents = {}
+    facing: dict[int, view.Pose] = {}
+    entering: dict[int, view.Pose] = {}
+    for pose in view.find_walks(described.free, parents):
+        entering.setdefault(pose[0], pose)
+        facing.setdefault(view.NEIGHBOURS[pose[0]][pose[1]], pose)
     moves = []
     for action, macro in described.actions.items():
         if action == scene.CHECK:
             continue
-        landed, touched = state, state.front
+        touched, path = state.front, []
         if macro.target >= 0:
             touched = state.index(macro.target)
-            cell, turns = (entering if macro.enter else facing)[macro.target]
-            landed = dataclasses.replace(
-                state, at=state.index(cell), heading=(state.heading + turns) % 4
-            )
-        for low_level in macro.suffix:
-            landed = _apply(landed, low_level)
-        moves.append(Move(action, macro, touched, landed))
+            landing = (entering if macro.enter else facing)[macro.target]
+            path = view.trace(parents, landing)
+        moves.append(Move(action, macro, touched, _follow(state, path, macro.suffix)))
     return moves
+
+
+def _follow(state: State, path: list[int], suffix: tuple[int, ...]) -> State:
+    """Where low-level actions lead; a step that fails ends them."""
+    at, heading = state.at, state.heading
+    for action in path:
+        if action == view.FORWARD:
+            ahead = at + view.step_sizes(state.stride, heading)[0]
+            if state.cells[ahead] not in _PASSABLE:
+                return dataclasses.replace(state, at=at, heading=heading)
+            at = ahead
+        else:
+            heading = (heading + (1 if action == view.RIGHT else -1)) % 4
+    state = dataclasses.replace(state, at=at, heading=heading)
+    for action in suffix:
+        state = _apply(state, action)
+    return state
 
 
 def search(
@@ -130,34 +148,6 @@ _AJAR = bytes(_OPENED.get(code, code) for code in range(256))
 def open_door(code: int) -> int:
     """The code of a door, once open; other codes stay."""
     return _AJAR[code]
-
-
-def _find_landings(
-    state: State, free: int
-) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]]:
-    """Where walks end, by target: facing it, and standing on it.
-
-    Walks are breadth-first as in `view.find_path`. One that leads through a shut door
-    is left out unless nothing else is known; the door would stop it.
-    """
-    start = (view.AGENT, 0)
-    order = [start]
-    known = {start}
-    facing: dict[int, tuple[int, int]] = {}
-    entering: dict[int, tuple[int, int]] = {}
-    for cell, turns in order:
-        ahead = view.NEIGHBOURS[cell][turns]
-        facing.setdefault(ahead, (cell, turns))
-        entering.setdefault(cell, (cell, turns))
-        for after in (
-            (ahead, turns),
-            (cell, (turns - 1) % 4),
-            (cell, (turns + 1) % 4),
-        ):
-            if after not in known and after[0] >= 0 and free >> after[0] & 1:
-                known.add(after)
-                order.append(after)
-    return facing, entering
 
 
 def _apply(state: State, action: int) -> State:

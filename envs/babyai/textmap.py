@@ -185,3 +185,11 @@ def _other_ends(before: planner.State, move: planner.Move) -> Iterator[planner.S
         ahead, _ = view.step_sizes(before.stride, heading)
         for at in (move.touched - ahead, move.touched):
             yield dataclasses.replace(move.after, at=at, heading=heading)
+
+
+def choose(beliefs: list[Belief]) -> Belief:
+    """The most central of the maps with rooms of the likeliest size."""
+    alike = [b for b in beliefs if b.rooms.pitch == beliefs[0].rooms.pitch]
+    x = sum(belief.rooms.x for belief in alike) / len(alike)
+    y = sum(belief.rooms.y for belief in alike) / len(alike)
+    return min(alike, key=lambda b: abs(b.rooms.x - x) + abs(b.rooms.y - y))

@@ -10,6 +10,10 @@ integer with one bit per cell.
 """
 
 import functools
+from collections.abc import Iterator
+
+Pose = tuple[int, int]  # a cell, and quarter turns to the right from looking ahead
+Parents = dict[Pose, tuple[Pose, int]]
 
 UNSEEN, EMPTY, WALL = 0, 1, 2  # codes of cells; objects follow
 COLORS = ("red", "green", "blue", "purple", "yellow", "grey")
@@ -145,13 +149,39 @@ def flood(free: int) -> int:
     return reached
 
 
+def find_walks(free: int, parents: Parents) -> Iterator[Pose]:
+    """Yields all poses that can be reached through `free` cells, near ones first.
+
+    Among equally short ways to a pose `parents` keeps upstream's: upstream searches
+    breadth-first (forward, left, right), queues a pose once for every way into it, and
+    remembers the last. So the first queued pose at a target ends a search, but the way
+    is traced through the last queued parents; both orders are kept here.
+
+    Args:
+      free: cells that may be crossed.
+      parents: is filled with the pose before, and the action taken there.
+    """
+    start: Pose = (AGENT, 0)
+    known = {start}
+    first, last = [start], [start]
+    while first:
+        yield from first
+        level: dict[Pose, None] = {}
+        for pose in last:
+            for action, after in _successors(pose, free):
+                if after not in known:
+                    level.pop(after, None)  # moves to the end
+                    level[after] = None
+                    parents[after] = (pose, action)
+        order = dict.fromkeys(
+            after for pose in first for _, after in _successors(pose, free)
+        )
+        first, last = [pose for pose in order if pose in level], list(level)
+        known.update(level)
+
+
 def find_path(free: int, target: int, *, enter: bool) -> list[int]:
     """Finds the shortest way to face `target`, or to stand on it with `enter`.
-
-    Among equally short ways it takes upstream's: upstream searches breadth-first
-    (forward, left, right), queues a state once for every way into it, and remembers
-    the last. So the first queued state at the target ends the search, but the way is
-    traced through the last queued parents; both orders are kept here.
 
     Returns:
       Low-level actions; empty when the agent already stands so.
@@ -159,45 +189,27 @@ def find_path(free: int, target: int, *, enter: bool) -> list[int]:
     Raises:
       ValueError: if there is no way.
     """
-    start: tuple[int, int] = (AGENT, 0)
-    parents: dict[tuple[int, int], tuple[tuple[int, int], int]] = {}
-    seen = {start}
-    first, last = [start], [start]
-    while first:
-        for state in first:
-            cell, heading = state
-            if (cell if enter else NEIGHBOURS[cell][heading]) == target:
-                return _trace(parents, state)
-        level: dict[tuple[int, int], None] = {}
-        for state in last:
-            for action, after in _successors(state, free):
-                if after not in seen:
-                    level.pop(after, None)  # moves to the end
-                    level[after] = None
-                    parents[after] = (state, action)
-        order = dict.fromkeys(
-            after for state in first for _, after in _successors(state, free)
-        )
-        first, last = [state for state in order if state in level], list(level)
-        seen.update(level)
+    parents: Parents = {}
+    for pose in find_walks(free, parents):
+        cell, turns = pose
+        if (cell if enter else NEIGHBOURS[cell][turns]) == target:
+            return trace(parents, pose)
     raise ValueError(f"no way to cell {target}; check `flood` first.")
 
 
-def _successors(state: tuple[int, int], free: int) -> list[tuple[int, tuple[int, int]]]:
-    cell, heading = state
-    turns = [(LEFT, (cell, (heading - 1) % 4)), (RIGHT, (cell, (heading + 1) % 4))]
-    ahead = NEIGHBOURS[cell][heading]
+def _successors(pose: Pose, free: int) -> list[tuple[int, Pose]]:
+    cell, turns = pose
+    rotated = [(LEFT, (cell, (turns - 1) % 4)), (RIGHT, (cell, (turns + 1) % 4))]
+    ahead = NEIGHBOURS[cell][turns]
     if ahead >= 0 and free >> ahead & 1:
-        return [(FORWARD, (ahead, heading)), *turns]
-    return turns
+        return [(FORWARD, (ahead, turns)), *rotated]
+    return rotated
 
 
-def _trace(
-    parents: dict[tuple[int, int], tuple[tuple[int, int], int]],
-    state: tuple[int, int],
-) -> list[int]:
+def trace(parents: Parents, pose: Pose) -> list[int]:
+    """The actions that lead to a pose found by `find_walks`."""
     actions = []
-    while state in parents:
-        state, action = parents[state]
+    while pose in parents:
+        pose, action = parents[pose]
         actions.append(action)
     return actions[::-1]
