@@ -94,13 +94,13 @@ def read(path: pathlib.Path) -> Iterator[StoredEpisode]:
     """Yields the episodes of a file, one at a time: files can be large.
 
     Raises:
-      ValueError: if a line is not a stored episode, naming the file.
+      DamagedFileError: if a line is not a stored episode.
     """
     for record in jsonl.read(path):
         try:
             yield _from_record(record)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
+            raise jsonl.DamagedFileError(
                 f"{path} holds a line that is not a stored episode "
                 f"({type(error).__name__}: {error})."
             ) from error

@@ -1,9 +1,9 @@
 """Why episodes failed, read off their transcripts by rules: no model judges anything.
 
-`MEANINGS` says what each tag stands for. An episode can carry several; the first is the
-main one: the tag of the act that ended the episode, else the tag of most turns, else the
-one that `MEANINGS` lists earlier. Confirmation bias, fabrication and state inconsistency
-follow the failure modes that Xi et al. describe, https://arxiv.org/abs/2603.12011.
+`MEANINGS` says what each tag stands for. An episode can carry several; the first is
+the main one: the tag of the act that ended the episode, else the tag of most turns,
+else the one that `MEANINGS` lists earlier. Confirmation bias, fabrication and state
+inconsistency follow Xi et al. 2026, https://arxiv.org/abs/2603.12011.
 """
 
 import collections

@@ -9,6 +9,10 @@ from typing import Any
 Record = Mapping[str, Any]
 
 
+class DamagedFileError(ValueError):
+    """A file of a run does not hold what was written to it; the message names it."""
+
+
 def append(path: pathlib.Path, records: Iterable[Record]) -> None:
     """Writes records as one line each, and hands them to the operating system.
 
@@ -33,7 +37,7 @@ def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     """Yields the records of a file; an unfinished last line is left out.
 
     Raises:
-      ValueError: if a line is not a JSON object, naming file and line.
+      DamagedFileError: if a line is not a JSON object, naming file and line.
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -46,6 +50,9 @@ def cut(path: pathlib.Path, keep: Callable[[Record], bool]) -> None:
 
     Later records go too, and so does an unfinished last line, which a killed process
     may have left. A file that does not exist is left so.
+
+    Raises:
+      DamagedFileError: if a line before that is not a JSON object.
     """
     if not path.exists():
         return
@@ -62,10 +69,12 @@ def _parse(line: bytes, path: pathlib.Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise ValueError(
+        raise DamagedFileError(
             f"{path}:{number} is not JSON ({error}); restore the file, or remove it to "
             "do without it."
         ) from error
     if not isinstance(record, dict):
-        raise ValueError(f"{path}:{number} is not a JSON object but {record!r:.40}.")
+        raise DamagedFileError(
+            f"{path}:{number} is not a JSON object; restore the file, or remove it."
+        )
     return record

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from agentrl import errors
+from agentrl import errors, jsonl
 
 FOLDER = "evaluations"
 _LEVEL = 0.95
@@ -77,12 +77,12 @@ def load(path: pathlib.Path) -> EvaluationResult:
     """Reads what `EvaluationResult.save` wrote.
 
     Raises:
-      ValueError: if the file holds something else, naming it.
+      DamagedFileError: if the file holds something else.
     """
     try:
         return _from_record(json.loads(path.read_text()))
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise jsonl.DamagedFileError(
             f"{path} is not the result of an evaluation ({type(error).__name__}: "
             f"{error}); remove it, or evaluate again."
         ) from error

@@ -4,11 +4,12 @@ r"""Writes `report.html` for a run and prints its table; the run may still be go
 
 The page shows success on held-out tasks after every stage with 95 % intervals, gains
 over the warm start, transfer and forgetting, training curves, time, failure tags and
-real transcripts. It is one file without scripts or external parts: open it in a browser,
-or send it to somebody.
+real transcripts. It is one file without scripts or external parts: open it in a
+browser, or send it to somebody.
 """
 
 import pathlib
+import sys
 from collections.abc import Sequence
 
 from absl import app, flags
@@ -24,10 +25,13 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(
             f"unexpected arguments {argv[1:]}; did you mean --workdir=...?"
         )
-    from agentrl import report, results
+    from agentrl import errors, jsonl, report, results
 
     workdir = pathlib.Path(_WORKDIR.value)
-    path = report.write(workdir)
+    try:
+        path = report.write(workdir)
+    except (errors.ConfigError, jsonl.DamagedFileError, OSError) as error:
+        sys.exit(f"launch.report: {error}")
     print(report.format_table(results.load_all(workdir)))
     print(f"Report: {path}")
 
