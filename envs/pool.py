@@ -190,19 +190,18 @@ class EnvPool:
         Args:
           tasks: item id, such as `textcraft_12`, by slot.
         """
-        calls = []
-        for slot, item_id in tasks.items():
+        names = {slot: item_id.rpartition("_")[0] for slot, item_id in tasks.items()}
+        for slot, env in names.items():
             self._check_free(slot)
-            env = item_id.rpartition("_")[0]
             if env not in self._configs:
                 raise base.UnknownItemError(
-                    f"item id {item_id!r}: this pool plays {sorted(self._configs)}; "
+                    f"item id {tasks[slot]!r}: the pool plays {sorted(self._configs)}; "
                     "pass the environment's configuration to EnvPool."
                 )
-            self._episodes[slot] = _Episode(env, item_id)
-            calls.append(worker.Call(slot, env, item_id))
-        self.counters.resets += len(calls)
-        self._send(calls)
+        for slot, env in names.items():
+            self._episodes[slot] = _Episode(env, tasks[slot])
+        self.counters.resets += len(names)
+        self._send([worker.Call(s, env, tasks[s]) for s, env in names.items()])
 
     def send_step(self, actions: Mapping[int, str]) -> None:
         """Sends the agent's answer in each slot to the environment there.
@@ -210,14 +209,15 @@ class EnvPool:
         Args:
           actions: the whole answer by slot. Each slot must hold a live episode.
         """
-        calls = []
-        for slot, text in actions.items():
+        for slot in actions:
             self._check_free(slot)
             if slot not in self._episodes:
                 raise PoolError(
                     f"slot {slot} holds no live episode (never reset, or ended by its "
                     "last reply); call send_reset first."
                 )
+        calls = []
+        for slot, text in actions.items():
             episode = self._episodes[slot]
             episode.turn += 1
             episode.text = text[: base.MAX_ACTION_CHARS]

@@ -64,7 +64,7 @@ class Answer:
         return cls(instruction, result, error)
 
 
-class Stage:
+class Instances:
     """The environments of one worker: one instance per slot and environment."""
 
     def __init__(self, configs: Mapping[str, base.EnvConfig]):
@@ -138,15 +138,15 @@ def serve(link: connection.Connection) -> None:
     inbox = queue.SimpleQueue()
     threading.Thread(target=_read, args=(link, inbox), daemon=True).start()
     try:
-        stage = Stage(inbox.get())
+        instances = Instances(inbox.get())
     except Exception:  # the worker border: bad configuration, missing data
         link.send(traceback.format_exc())
         return
     link.send(None)
     while (calls := inbox.get()) is not None:
         for call in calls:
-            link.send_bytes(stage.answer(call))
-    stage.close()
+            link.send_bytes(instances.answer(call))
+    instances.close()
 
 
 def main() -> None:
