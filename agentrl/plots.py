@@ -1,8 +1,9 @@
 """Line charts as inline SVG that takes its colours and font from the page around it."""
 
 import io
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -17,13 +18,15 @@ COLORS = (
     "#e5534b",
     "#14a3a3",
     "#c69026",
-    "#8b949e",
+    "#d2609f",
+    "#7d8590",
+    "#8b949e55",
 )
 _INK, _LINE = "#010203", "#040506"  # stand-ins for colours of the page
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "agentrl",
-    "font.size": 9,
+    "font.size": 10,
     "text.color": _INK,
     "axes.labelcolor": _INK,
     "axes.edgecolor": _LINE,
@@ -39,24 +42,21 @@ _STYLE: Any = {
     "grid.color": _LINE,
     "grid.linewidth": 0.8,
     "axes.axisbelow": True,
-    "legend.frameon": False,
 }
-
-Series = Mapping[str, tuple[np.ndarray, np.ndarray]]  # label -> x, y; both float64[N]
 
 
 def draw_lines(
-    series: Series,
+    series: Sequence[np.ndarray],
     *,
-    borders: Sequence[tuple[float, str]] = (),
+    borders: Sequence[tuple[int, str]] = (),
     percent: bool = False,
     logarithmic: bool = False,
 ) -> str:
     """Draws curves, each as measured (thin) and as a running mean (bold).
 
     Args:
-      series: one curve per label; NaN leaves a gap.
-      borders: where a stage begins on the x axis, and its name.
+      series: curves float64[N], in the order of `COLORS`; NaN leaves a gap.
+      borders: index at which a stage begins, and its name.
       percent: y is a fraction, shown as 0 to 100 %.
       logarithmic: a logarithmic y axis, for what spans decades.
 
@@ -66,11 +66,10 @@ def draw_lines(
     with matplotlib.rc_context(_STYLE):
         figure = matplotlib.figure.Figure(figsize=(4.6, 2.35), layout="constrained")
         axes = figure.add_subplot()
-        for color, (label, (x, y)) in zip(
-            _colors(len(series)), series.items(), strict=True
-        ):
-            axes.plot(x, y, color=color, alpha=0.3, linewidth=1)
-            axes.plot(x, running_mean(y), color=color, linewidth=1.8, label=label)
+        starts = [start for start, _ in borders]
+        for color, y in zip(itertools.cycle(COLORS), series, strict=False):
+            axes.plot(y, color=color, alpha=0.3, linewidth=1)
+            axes.plot(running_mean(y, starts), color=color, linewidth=1.8)
         if logarithmic:
             axes.set_yscale("log")
         if percent:
@@ -84,27 +83,26 @@ def draw_lines(
                 xycoords=("data", "axes fraction"),
                 xytext=(3, 2),
                 textcoords="offset points",
-                fontsize=7.5,
+                fontsize=9,
             )
         axes.margins(x=0.01)
-        if len(series) > 1:
-            axes.legend(fontsize=8, loc="best")
         return _to_svg(figure)
 
 
-def running_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over a centred window of a fifteenth of the curve, NaN left out."""
+def running_mean(values: np.ndarray, starts: Sequence[int] = ()) -> np.ndarray:
+    """Mean over a centred window of a fifteenth of the curve, NaN left out.
+
+    No window reaches across one of `starts`: what a stage changes must stay visible.
+    """
     half = max(1, len(values) // 30)
     out = np.full(len(values), np.nan)
-    for index in range(len(values)):
-        window = values[max(0, index - half) : index + half + 1]
-        if np.isfinite(values[index]):
-            out[index] = np.nanmean(window)
+    edges = [0, *starts, len(values)]
+    for start, end in itertools.pairwise(edges):
+        for index in range(start, end):
+            window = values[max(start, index - half) : min(end, index + half + 1)]
+            if np.isfinite(values[index]):
+                out[index] = np.nanmean(window)
     return out
-
-
-def _colors(count: int) -> Sequence[str]:
-    return [COLORS[index % len(COLORS)] for index in range(count)]
 
 
 def _to_svg(figure: matplotlib.figure.Figure) -> str:

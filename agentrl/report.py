@@ -53,6 +53,7 @@ _CHARTS = (
         "mean |difference of log-probabilities| at the first update, nats",
         "logarithmic",
     ),
+    ("Loss", "policy/loss", "as the optimizer sees it", "linear"),
     ("Gradient norm", "optimizer/grad_norm", "before clipping", "logarithmic"),
     (
         "Groups without signal",
@@ -77,7 +78,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     """
     settings = experiment.read_run(workdir)
     records = read_metrics(workdir)
-    matrix = transfer.to_matrix(results.load_all(workdir))
+    matrix = transfer.to_matrix(results.load_all(workdir, settings.environments))
     survey = survey_episodes(workdir, settings)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
     page = environment.from_string(_TEMPLATE.read_text()).render(
@@ -157,6 +158,7 @@ class _Cell:
     tint: float = 0.0  # -1 .. 1: red to green
     emphasis: bool = False
     mark: str = ""
+    interval: results.Estimate | None = None  # drawn below the number
 
     @classmethod
     def of_result(cls, result: results.EvaluationResult | None) -> "_Cell":
@@ -165,7 +167,11 @@ class _Cell:
         value, k = results.avg_at_k(result), result.samples
         best = results.mean_pass_at_k(result, k)
         note = f"{100 * value.low:.1f} to {100 * value.high:.1f}"
-        return cls(f"{100 * value.mean:.1f}", note, mark=f"pass@{k} {100 * best:.1f}")
+        return cls(
+            text=f"{100 * value.mean:.1f}",
+            note=f"{note} \N{MIDDLE DOT} pass@{k} {100 * best:.1f}",
+            interval=value,
+        )
 
     @classmethod
     def of_difference(
@@ -289,19 +295,18 @@ def _draw_charts(records: Records, settings: config.RunConfig) -> list[dict[str,
         names = {"": name}
         if "*" in name:
             names = {env: name.replace("*", env) for env in settings.environments}
-        series = {
-            label: (np.arange(len(records), dtype=np.float64), values)
-            for label, key in names.items()
-            if np.isfinite(values := _column(records, key)).any()
-        }
-        if series:
+        columns = {label: _column(records, key) for label, key in names.items()}
+        columns = {k: v for k, v in columns.items() if np.isfinite(v).any()}
+        if columns:
             svg = plots.draw_lines(
-                series,
+                list(columns.values()),
                 borders=borders,
                 percent=axis == "percent",
                 logarithmic=axis == "logarithmic",
             )
-            charts.append({"title": title, "unit": unit, "svg": markupsafe.Markup(svg)})
+            legend = zip(columns, itertools.cycle(plots.COLORS), strict=False)
+            chart = {"title": title, "unit": unit, "svg": markupsafe.Markup(svg)}
+            charts.append({**chart, "legend": list(legend)})
     return charts
 
 
@@ -313,13 +318,16 @@ def _number(value: float | None) -> float:
     return np.nan if value is None else value
 
 
+Part = tuple[str, float, str, str]  # name, share of the bar, amount as text, colour
+
+
 @dataclasses.dataclass(frozen=True)
 class Bar:
     """A row of a stacked bar chart."""
 
     label: str
     note: str
-    parts: tuple[tuple[str, float, str, str], ...]  # name, share, text, colour
+    parts: tuple[Part, ...]
 
 
 def _time_bars(records: Records) -> list[Bar]:
@@ -337,20 +345,17 @@ def _time_bars(records: Records) -> list[Bar]:
         total = float(np.nansum(_column(group, "time/total"))) or sum(seconds.values())
         seconds["rest"] = max(0.0, total - sum(seconds.values()))
         per_iteration = total / len(group)
-        bars.append(
-            Bar(stage, f"{per_iteration:.2f} s per iteration", _to_parts(seconds, " s"))
-        )
+        note = f"{per_iteration:.2f} s per iteration"
+        bars.append(Bar(stage, note, _to_parts(seconds, ".1f")))
     return bars
 
 
-def _to_parts(
-    amounts: Mapping[str, float], unit: str = ""
-) -> tuple[tuple[str, float, str, str], ...]:
-    """Shares of a bar; a name has the same colour in all bars with the same names."""
+def _to_parts(amounts: Mapping[str, float], form: str) -> tuple[Part, ...]:
+    """Parts of a bar; a name has one colour in all bars over the same names."""
     total = sum(amounts.values())
     colors = itertools.cycle(plots.COLORS)
     return tuple(
-        (name, amount / total, f"{amount:.4g}{unit}", color)
+        (name, amount / total, format(amount, form), color)
         for (name, amount), color in zip(amounts.items(), colors, strict=False)
         if amount > 0.001 * total
     )
@@ -383,9 +388,11 @@ class Survey:
         for (stage, env), total in self.totals.items():
             counted = self.counts[stage, env]
             failed = sum(counted.values())
-            amounts = {tag: float(counted[tag]) for tag in failures.TAGS}
+            amounts = {tag: counted[tag] for tag in failures.TAGS}
+            amounts["not failed"] = total - failed
             note = f"{failed} of {total} episodes failed"
-            bars.append(Bar(f"{stage} \N{MIDDLE DOT} {env}", note, _to_parts(amounts)))
+            parts = _to_parts(amounts, "d")
+            bars.append(Bar(f"{stage} \N{MIDDLE DOT} {env}", note, parts))
         return bars
 
 

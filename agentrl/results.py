@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,10 +88,16 @@ def load(path: pathlib.Path) -> EvaluationResult:
         ) from error
 
 
-def load_all(workdir: pathlib.Path) -> list[EvaluationResult]:
-    """All results in a working directory, in the order in which the policy learned."""
+def load_all(
+    workdir: pathlib.Path, environments: Iterable[str] = ()
+) -> list[EvaluationResult]:
+    """All results in a working directory, in the order in which the policy learned.
+
+    Results of one step follow the order of `environments`, then their file names.
+    """
     found = [load(path) for path in sorted((workdir / FOLDER).glob("*.json"))]
-    return sorted(found, key=lambda result: result.step)
+    place = {env: index for index, env in enumerate(environments)}
+    return sorted(found, key=lambda r: (r.step, place.get(r.env, len(place))))
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
