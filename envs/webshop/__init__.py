@@ -42,7 +42,6 @@ from collections.abc import Sequence
 from envs import base
 from envs.webshop import catalogue, environment, oracles, pages, reward, search
 
-TURN_LIMIT = 10
 TRAIN_SIZE = 3930
 TEST_SIZE = 200
 
@@ -125,9 +124,9 @@ def _solvable(shop: catalogue.Catalogue) -> tuple[int, ...]:
 def _is_solvable(shop: catalogue.Catalogue, goal: catalogue.Goal) -> bool:
     """Whether the plan fits the turn limit and earns 1 under both profiles."""
     steps = oracles.plan(shop, goal)
-    if steps is None or len(steps) > TURN_LIMIT:
+    chosen = oracles.find_options(goal)
+    if steps is None or chosen is None or len(steps) > environment.TURN_LIMIT:
         return False
-    chosen = oracles.find_options(goal) or {}
     return all(
         reward.score_purchase(goal.product, chosen, goal, strict=strict).total == 1
         for strict in (True, False)

@@ -142,20 +142,24 @@ def _load_folder(folder: pathlib.Path, count: int, goal_kind: str) -> Catalogue:
     digest = hashlib.sha256()
     items = _read_json(_find(folder, "items_shuffle", count), digest)
     annotations = _read_json(_find(folder, "items_ins_v2", count), digest)
-    products: dict[str, Product] = {}
-    for item in items[:count]:
-        asin = item["asin"]
-        if asin == "nan" or len(asin) > 10 or asin in products:
-            continue
-        products[asin] = _to_product(item, annotations.get(asin, {}))
+    human = {}
     if goal_kind == "human":
-        instructions = _read_json(folder / "items_human_ins.json", digest)
-        goals = list(_human_goals(products.values(), instructions))
-    else:
-        goals = list(_synthetic_goals(products.values(), annotations))
+        human = _read_json(folder / "items_human_ins.json", digest)
+    try:
+        products = _to_products(items[:count], annotations)
+        if goal_kind == "human":
+            goals = list(_human_goals(products, human))
+        else:
+            goals = list(_synthetic_goals(products, annotations))
+    except (AttributeError, KeyError, TypeError, decimal.InvalidOperation) as error:
+        raise base.MissingDataError(
+            f"environment 'webshop': the files in {folder} are not in WebShop's "
+            f"format: {type(error).__name__}: {error}; envs/webshop/catalogue.py says "
+            "which fields are read."
+        ) from error
     random.Random(_GOAL_SEED).shuffle(goals)
     name = f"{folder.name} {digest.hexdigest()[:8]}"
-    return Catalogue(name, tuple(products.values()), tuple(goals))
+    return Catalogue(name, tuple(products), tuple(goals))
 
 
 def _find(folder: pathlib.Path, stem: str, count: int) -> pathlib.Path:
@@ -180,6 +184,18 @@ def _read_json(path: pathlib.Path, digest: Any) -> Any:
             f"environment 'webshop': cannot read {path}: {error}; fetch WebShop's file "
             "of that name again, or delete the folder if it is the synthetic catalogue."
         ) from error
+
+
+def _to_products(
+    items: Iterable[Mapping[str, Any]], annotations: Mapping[str, Any]
+) -> list[Product]:
+    """The first product of each ASIN; those of odd length are left out, as upstream."""
+    products: dict[str, Product] = {}
+    for item in items:
+        asin = item["asin"]
+        if asin != "nan" and len(asin) <= 10 and asin not in products:
+            products[asin] = _to_product(item, annotations.get(asin, {}))
+    return list(products.values())
 
 
 def _to_product(item: Mapping[str, Any], annotation: Mapping[str, Any]) -> Product:

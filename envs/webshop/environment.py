@@ -9,6 +9,8 @@ from typing import ClassVar
 from envs import base, parsing
 from envs.webshop import catalogue, pages, reward, search
 
+TURN_LIMIT = 10  # in both profiles
+
 _ACTION = re.compile(r"(.+)\[(.+)\]")
 
 _BAD_FORMAT = "Invalid action: write search[keywords] or click[value]."
@@ -37,7 +39,9 @@ class WebShop(base.Environment):
     """Finding and buying the right product."""
 
     name = "webshop"
-    turn_limits: ClassVar[Mapping[base.Profile, int]] = {"strict": 10, "agentgym": 10}
+    turn_limits: ClassVar[Mapping[base.Profile, int]] = dict.fromkeys(
+        base.PROFILES, TURN_LIMIT
+    )
     option_names = ("data_dir", "products", "goals", "nouns")
 
     goal: catalogue.Goal

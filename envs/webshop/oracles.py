@@ -37,14 +37,11 @@ class PrivilegedOracle:
 def plan(shop: catalogue.Catalogue, goal: catalogue.Goal) -> list[Step] | None:
     """The shortest known way to buy what the goal was made from, None without one."""
     product = goal.product
-    queries = [_NOT_SEARCHABLE.sub(" ", t) for t in (product.title, goal.instruction)]
-    ranks = [_find_rank(shop, product, query) for query in queries]
-    rank = min(ranks)
-    query = queries[ranks.index(rank)]
-    num_next = rank // pages.PAGE_SIZE
+    rank, query = _find_query(shop, goal)
     options = find_options(goal)
     if rank == search.MAX_RESULTS or options is None:
         return None
+    num_next = rank // pages.PAGE_SIZE
     return [
         (f"The product is {product.title}, so I search for it.", f"search[{query}]"),
         *[("It is on a later page.", f"click[{pages.NEXT}]")] * num_next,
@@ -54,11 +51,18 @@ def plan(shop: catalogue.Catalogue, goal: catalogue.Goal) -> list[Step] | None:
     ]
 
 
-def _find_rank(
-    shop: catalogue.Catalogue, product: catalogue.Product, query: str
-) -> int:
-    results = search.get_index(shop).search(query.lower())
-    return results.index(product) if product in results else search.MAX_RESULTS
+def _find_query(shop: catalogue.Catalogue, goal: catalogue.Goal) -> tuple[int, str]:
+    """Keywords that find the target, and its rank: its title or the instruction."""
+    found = []
+    for text in (goal.product.title, goal.instruction):
+        query = _NOT_SEARCHABLE.sub(" ", text)
+        results = search.get_index(shop).search(query.lower())
+        listed = goal.product in results
+        rank = results.index(goal.product) if listed else search.MAX_RESULTS
+        if rank < pages.PAGE_SIZE:
+            return rank, query
+        found.append((rank, query))
+    return min(found)
 
 
 def find_options(goal: catalogue.Goal) -> dict[str, str] | None:
@@ -68,11 +72,8 @@ def find_options(goal: catalogue.Goal) -> dict[str, str] | None:
     for name, wanted in goal.options:
         value = wanted.strip().lower()
         offered = clicks.get(value)
-        if (
-            offered is None
-            or name not in ("", offered)
-            or re.search(r"[\[\]\n]", value)
-        ):
+        writable = not re.search(r"[\[\]\n]", value)
+        if offered is None or name not in ("", offered) or not writable:
             return None
         chosen[offered] = value
     return chosen
@@ -117,8 +118,8 @@ def _read_request(instruction: str) -> _Request:
 class ObservationalOracle:
     """Reads pages: searches, opens the likeliest product, checks, chooses and buys.
 
-    It understands instructions in upstream's synthetic form. Where the title leaves open
-    whether a product fits, it reads the features, as long as turns are left to do so.
+    It understands instructions in upstream's synthetic form. Where a title leaves open
+    whether the product fits, it reads the features, as long as turns are left for that.
     """
 
     def __init__(self, env: base.Environment):

@@ -19,15 +19,13 @@ import random
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from envs import base
 
 VERSION = "synthetic-v1"
 
-Defect = Literal["attribute", "option", "price"]
-
-_DEFECTS: tuple[Defect, ...] = ("attribute", "option", "price")
+_DEFECTS = ("attribute", "option", "price")
 _ASIN_LETTERS = "0123456789ABCDEFGHJKLMNPQRSTUVWXYZ"
 _ASIN_STRIDE = 1_103_515_245_341  # prime to 34**8: no two numbers meet
 
@@ -66,6 +64,7 @@ def ensure_written(count: int) -> pathlib.Path:
         for name, content in generate(count).items():
             text = json.dumps(content, ensure_ascii=False, indent=1)
             (scratch / name).write_text(text + "\n", encoding="utf-8")
+        scratch.chmod(0o755)  # the cache may be shared; mkdtemp keeps others out
         scratch.rename(folder)
     except OSError:
         if not folder.is_dir():  # else another worker was first, with the same files
@@ -122,15 +121,15 @@ def _make_family(rng: random.Random, words: Mapping[str, Any]) -> list[_Draft]:
     pool = sorted(set(pool))
     options = _draw_options(rng, words, leaf)
     most = 1 if len(options) == 1 and rng.random() < 0.8 else 4
-    attributes = rng.sample(pool, rng.randint(1, most) + rng.randint(1, 2))
-    split = min(most, len(attributes) - 1)
+    num_wanted = rng.randint(1, most)
+    attributes = rng.sample(pool, num_wanted + rng.randint(1, 2))
     low, high = leaf["price"]
     target = _Draft(
         department=department,
         leaf=leaf,
         noun=rng.choice(leaf["nouns"]),
-        wanted=attributes[:split],
-        others=attributes[split:],
+        wanted=attributes[:num_wanted],
+        others=attributes[num_wanted:],
         options=options,
         price=round(rng.uniform(low, high), 2),
         is_target=True,
@@ -170,7 +169,7 @@ def _sample_in_order(rng: random.Random, values: Sequence[str], size: int) -> li
 def _make_rival(
     rng: random.Random,
     target: _Draft,
-    defect: Defect,
+    defect: str,
     unused: Sequence[str],
 ) -> _Draft:
     """Copies `target` with one thing changed that its instruction asks for."""
@@ -197,17 +196,18 @@ def _to_item(
 ) -> dict[str, Any]:
     """Writes a draft as an entry of `items_shuffle`."""
     brand = rng.choice(words["brands"]["first"]) + rng.choice(words["brands"]["last"])
-    names = {"brand": brand, "noun": draft.noun, "leaf": draft.leaf["name"].lower()}
     sentences = words["sentences"]
     attributes = _shuffle(rng, draft.wanted) + _shuffle(rng, draft.others)
     num_in_title = rng.randint(2, 3)
     bullets = [
-        rng.choice(sentences["bullet"]).format(attr=attribute.capitalize(), **names)
+        rng.choice(sentences["bullet"]).format(attr=attribute.capitalize())
         for attribute in attributes[num_in_title:]
     ]
     bullets += rng.sample(sentences["filler"], 2)
     title = [f"{brand} {draft.noun}", *attributes[:num_in_title]]
-    description = rng.choice(sentences["description"]).format(**names)
+    description = rng.choice(sentences["description"]).format(
+        brand=brand, noun=draft.noun, leaf=draft.leaf["name"].lower()
+    )
     path = (draft.department["root"], draft.leaf["parent"], draft.leaf["name"])
     return {
         "name": ", ".join(part.title() for part in title),
