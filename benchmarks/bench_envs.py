@@ -6,7 +6,7 @@ r"""Speed and memory of the environments, and what the pool adds.
 
 Steps are played from scripts that an oracle wrote beforehand, resets included, over 50
 test tasks, in one process; rates are per second of CPU time, so that other work on the
-machine does not count. Memory is what Python allocates for each of 1,000 instances in
+machine does not count. Memory is what Python allocates for each of 200 instances in
 play. The pool is measured by wall clock, on an environment that does nothing.
 """
 
@@ -37,16 +37,16 @@ def measure_steps(name: str, seconds: float) -> tuple[float, float]:
     """
     config = base.EnvConfig()
     ids = episodes.sample_tasks(name, config, 50)
-    scripts = [(i, episodes.record_script(name, config, i)) for i in ids]
+    written = [(i, episodes.record_script(name, config, i)) for i in ids]
     env = registry.make(name, config)
     steps = rounds = 0
     start = time.process_time()
     while time.process_time() - start < seconds:
-        for item_id, script in scripts:
+        for item_id, script in written:
             steps += len(episodes.play_script(env, item_id, script)) - 1
         rounds += 1
     elapsed = time.process_time() - start
-    return steps / elapsed, steps / (rounds * len(scripts))
+    return steps / elapsed, steps / (rounds * len(written))
 
 
 def environments_table(names: Sequence[str]) -> table.Table:

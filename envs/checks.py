@@ -319,7 +319,7 @@ def check_action_lists(name: str, config: base.EnvConfig) -> None:
 
 def check_oracles(name: str, config: base.EnvConfig) -> None:
     """The privileged oracle solves each sampled task, the text-only one most."""
-    ids = episodes.sample_tasks(name, config, 10)
+    ids = episodes.sample_tasks(name, config, 5)
     for kind in registry.get_spec(name).oracles:
         solved = 0
         for item_id in ids:
@@ -341,7 +341,7 @@ def check_oracles(name: str, config: base.EnvConfig) -> None:
 
 
 def check_memory(name: str, config: base.EnvConfig) -> None:
-    """A thousand instances in one process share what is read-only."""
+    """Many instances in one process share what is read-only."""
     cost = measure_instance_bytes(name, config)
     _require(
         cost <= MAX_INSTANCE_BYTES,

@@ -112,7 +112,7 @@ def transcript_digest(name: str, config: base.EnvConfig) -> str:
     return digest.hexdigest()
 
 
-def instance_bytes(name: str, config: base.EnvConfig, count: int = 1000) -> int:
+def instance_bytes(name: str, config: base.EnvConfig, count: int = 200) -> int:
     """Bytes that each of `count` instances in play adds, as Python counts them.
 
     What libraries allocate on their own is not seen. Counting slows down: call it in a

@@ -357,7 +357,7 @@ class EnvPool:
 
     def _lose(self, slot: int, cause: str) -> None:
         self.counters.lost += 1
-        self._fail(slot, f"lost with its worker, while another call ran: {cause}")
+        self._fail(slot, f"lost with its worker: {cause}")
 
     def _replace(self, dead: _Worker) -> None:
         """Starts a worker anew and accounts for all episodes that lived in it."""
