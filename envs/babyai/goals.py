@@ -119,12 +119,14 @@ def fulfils(
 ) -> bool:
     """Whether a move does a goal whose objects are at `targets` and `beside`."""
     if goal.verb == "go to":
-        return move.after.front in targets
+        return move.after.front in targets and not (
+            move.ends_with(view.PICKUP) or move.ends_with(view.DROP)
+        )
     if goal.verb == "pick up":
-        return move.last == view.PICKUP and move.touched in targets
+        return move.ends_with(view.PICKUP) and move.touched in targets
     if goal.verb == "open":
-        return move.macro.suffix == (view.TOGGLE,) and move.touched in targets
+        return move.ends_with(view.TOGGLE) and move.touched in targets
     stride, index = move.after.stride, move.touched
     around = (index - 1, index + 1, index - stride, index + stride)
-    dropped = move.last == view.DROP and move.after.carried == view.EMPTY
+    dropped = move.ends_with(view.DROP) and move.after.carried == view.EMPTY
     return dropped and any(near in beside for near in around)

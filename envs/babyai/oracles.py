@@ -5,9 +5,6 @@ from collections.abc import Callable, Collection
 from envs import base, parsing
 from envs.babyai import goals, planner, textmap, view, world
 
-_FETCHABLE = frozenset(
-    code for name, code in view.CODES.items() if name.endswith(("key", "ball", "box"))
-)
 _MAX_STATES = 1500  # of a search for a way to the goal
 _MAX_LOOKS = 100  # of a search for something to see
 
@@ -20,29 +17,34 @@ def find_route(
 ) -> planner.Route | None:
     """The shortest route found to what a goal asks for.
 
-    Only keys of locked doors are picked up on the way, unless that does not suffice.
+    If there is none with the doors and objects as they are, one by way of the key to a
+    locked door is tried, then one that takes away what lies in front of doors.
     """
     targets = locate(goal.what)
     beside = locate(goal.beside) if goal.beside else set()
+    if not (beside if goal.beside else targets):
+        return None
     if goal.beside and state.carried not in goal.what.codes:
         goal = goals.Goal("pick up", goal.what)
-    if not (targets if goal.beside is None else beside):
-        return None
-    for fetch in (_list_keys(state.cells), _FETCHABLE):
-        routes = planner.search(state, fetch, max_states=_MAX_STATES, windows=windows)
+
+    def search(
+        start: planner.State, fetch: Collection[int] = ()
+    ) -> planner.Route | None:
+        routes = planner.search(start, fetch, max_states=_MAX_STATES, windows=windows)
         for route in routes:
             if goals.fulfils(goal, route.end, targets, beside):
                 return route
-    return None
+        return None
 
-
-def _list_keys(cells: bytes) -> Collection[int]:
-    """Codes of the keys that open the locked doors of a grid."""
-    return {
-        view.CODES[f"{color} key"]
-        for color in view.COLORS
-        if view.CODES[f"{color} locked door"] in cells
-    }
+    if route := search(state):
+        return route
+    keys = planner.list_keys(state)
+    for to_key in planner.search(state, (), max_states=_MAX_STATES, windows=windows):
+        if to_key.end.ends_with(view.PICKUP) and to_key.end.touched in keys:
+            if route := search(to_key.end.after):
+                return planner.Route(to_key.moves + route.moves)
+            break
+    return search(state, planner.list_blockers(state))
 
 
 class Privileged:
@@ -85,7 +87,7 @@ class Privileged:
             )
         move = self._route.pop(0)
         self._expected = move.after
-        if not self._route and not (goal.beside and move.last == view.PICKUP):
+        if not self._route and not (goal.beside and move.ends_with(view.PICKUP)):
             self._done += 1
         thought = f"I am on my way to {goal.verb} the {goal.what.phrase}."
         return parsing.render_react(thought, move.action)
@@ -147,20 +149,23 @@ class Observational:
         if route is None:
             return self._explore(goal, belief)
         move = route.moves[0]
-        if len(route.moves) == 1 and not (goal.beside and move.last == view.PICKUP):
+        if len(route.moves) == 1 and not (goal.beside and move.ends_with(view.PICKUP)):
             self._done += 1
         return f"I know where the {goal.what.phrase} is.", move.action
 
     def _explore(self, goal: goals.Goal, belief: textmap.Belief) -> tuple[str, str]:
         within = self._start.at if goal.what.place else None
         best, action = 0.0, "turn right"
+        keys = planner.list_keys(belief.state)
         routes = planner.search(
             belief.state,
-            _list_keys(belief.state.cells),
+            keys,
             max_states=_MAX_LOOKS,
             windows=textmap.WINDOWS,
         )
         for route in routes:
+            if route.end.ends_with(view.PICKUP) and route.end.touched not in keys:
+                continue  # a walk does as well
             value = belief.gain(route.end.after, within) / len(route.moves)
             if value > best and self._is_offered(route.moves[0].action):
                 best, action = value, route.moves[0].action

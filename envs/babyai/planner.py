@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Collection, Iterator
 
 from envs.babyai import scene, view
@@ -11,18 +12,23 @@ _OPENED = {
     for color in view.COLORS
     for state in ("closed", "locked")
 }
-_PASSABLE = frozenset((view.EMPTY, *_OPENED.values()))
+_OPEN_DOORS = frozenset(_OPENED.values())
+_PASSABLE = _OPEN_DOORS | {view.EMPTY}
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """A grid of cell codes in rows of `stride`, and the agent in it."""
+    """A grid of cell codes in rows of `stride`, and the agent in it.
+
+    `taken` holds the cells from which a search has picked something up.
+    """
 
     cells: bytes
     stride: int
     at: int
     heading: int
     carried: int = view.EMPTY
+    taken: frozenset[int] = dataclasses.field(default=frozenset(), compare=False)
 
     @property
     def front(self) -> int:
@@ -49,11 +55,11 @@ class Move:
     macro: scene.Macro
     touched: int  # index of the macro's target; of the cell in front, if it has none
     after: State
+    complete: bool  # nothing stops it on the way
 
-    @property
-    def last(self) -> int:
-        """The low-level action that ends it; -1 if it is a walk."""
-        return self.macro.suffix[-1] if self.macro.suffix else -1
+    def ends_with(self, *actions: int) -> bool:
+        """Whether it comes to its last low-level actions, and these are `actions`."""
+        return self.complete and self.macro.suffix[-len(actions) :] == actions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +77,7 @@ class Route:
 def list_moves(state: State, windows: tuple[int, ...] = view.WINDOWS) -> list[Move]:
     """All macro actions of a state, in the order of the list of actions."""
     described = scene.read_scene(state.look(), windows[state.heading])
-    parents: view.Parents = {}
-    facing: dict[int, view.Pose] = {}
-    entering: dict[int, view.Pose] = {}
-    for pose in view.find_walks(described.free, parents):
-        entering.setdefault(pose[0], pose)
-        facing.setdefault(view.NEIGHBOURS[pose[0]][pose[1]], pose)
+    facing, entering, parents = _map_walks(described.free)
     moves = []
     for action, macro in described.actions.items():
         if action == scene.CHECK:
@@ -86,25 +87,39 @@ def list_moves(state: State, windows: tuple[int, ...] = view.WINDOWS) -> list[Mo
             touched = state.index(macro.target)
             landing = (entering if macro.enter else facing)[macro.target]
             path = view.trace(parents, landing)
-        moves.append(Move(action, macro, touched, _follow(state, path, macro.suffix)))
+        landed, complete = _walk(state, path)
+        if complete:
+            for low_level in macro.suffix:
+                landed = _apply(landed, low_level)
+        moves.append(Move(action, macro, touched, landed, complete))
     return moves
 
 
-def _follow(state: State, path: list[int], suffix: tuple[int, ...]) -> State:
-    """Where low-level actions lead; a step that fails ends them."""
-    at, heading = state.at, state.heading
+@functools.lru_cache(maxsize=2048)
+def _map_walks(free: int) -> tuple[bytes, bytes, bytes]:
+    """Where walks end, by target: facing it, and standing on it; and their parents."""
+    parents = bytearray(4 * 64)
+    poses = list(view.find_walks(free, parents))
+    facing, entering = bytearray(65), bytearray(65)
+    for pose in reversed(poses):  # the first to get there stays
+        facing[view.POSE_AHEAD[pose] >> 2] = pose
+        entering[pose >> 2] = pose
+    return bytes(facing), bytes(entering), bytes(parents)
+
+
+def _walk(state: State, path: list[int]) -> tuple[State, bool]:
+    """Where a walk leads, and whether it gets there; what it cannot pass stops it."""
+    at, heading, complete = state.at, state.heading, True
     for action in path:
         if action == view.FORWARD:
             ahead = at + view.step_sizes(state.stride, heading)[0]
             if state.cells[ahead] not in _PASSABLE:
-                return dataclasses.replace(state, at=at, heading=heading)
+                complete = False
+                break
             at = ahead
         else:
             heading = (heading + (1 if action == view.RIGHT else -1)) % 4
-    state = dataclasses.replace(state, at=at, heading=heading)
-    for action in suffix:
-        state = _apply(state, action)
-    return state
+    return dataclasses.replace(state, at=at, heading=heading), complete
 
 
 def search(
@@ -118,13 +133,13 @@ def search(
 
     Args:
       start: where to search from.
-      fetch: codes of the objects that may be picked up on the way.
+      fetch: cells of the objects that may be picked up on the way.
       max_states: how many states to expand at most.
       windows: cells that walks may cross, by heading.
     """
-    start_key = (start.at, start.heading, start.carried, start.cells.translate(_AJAR))
-    known = {start_key}
-    queue = collections.deque([(start, ())])
+    known = {_make_key(start)}
+    queue: collections.deque[tuple[State, tuple[Move, ...]]] = collections.deque()
+    queue.append((start, ()))
     for _ in range(max_states):
         if not queue:
             return
@@ -132,14 +147,20 @@ def search(
         for move in list_moves(state, windows):
             route = Route((*before, move))
             yield route
-            if move.last == view.PICKUP and state.cells[move.touched] not in fetch:
+            if move.ends_with(view.PICKUP) and move.touched not in fetch:
                 continue
-            after = move.after
-            # A door that was opened makes no new state: whoever needs it opens it.
-            key = (after.at, after.heading, after.carried, after.cells.translate(_AJAR))
+            key = _make_key(move.after)
             if key not in known:
                 known.add(key)
-                queue.append((after, route.moves))
+                queue.append((move.after, route.moves))
+
+
+def _make_key(state: State) -> tuple[object, ...]:
+    """States with one key need not be told apart.
+
+    Whoever needs a door open opens it, and where a thing was dropped matters little.
+    """
+    return state.at, state.heading, state.carried, state.taken
 
 
 _AJAR = bytes(_OPENED.get(code, code) for code in range(256))
@@ -162,7 +183,8 @@ def _apply(state: State, action: int) -> State:
     if action == view.TOGGLE:
         return _put(state, open_door(code), state.carried)
     if action == view.PICKUP:
-        return _put(state, view.EMPTY, code)
+        taken = dataclasses.replace(state, taken=state.taken | {front})
+        return _put(taken, view.EMPTY, code)
     if code == view.EMPTY:
         return _put(state, state.carried, view.EMPTY)
     return state
@@ -172,3 +194,24 @@ def _put(state: State, code: int, carried: int) -> State:
     cells = bytearray(state.cells)
     cells[state.front] = code
     return dataclasses.replace(state, cells=bytes(cells), carried=carried)
+
+
+def list_keys(state: State) -> set[int]:
+    """Cells of the keys that open the locked doors of a grid."""
+    codes = {
+        view.CODES[f"{color} key"]
+        for color in view.COLORS
+        if view.CODES[f"{color} locked door"] in state.cells
+    }
+    return {index for index, code in enumerate(state.cells) if code in codes}
+
+
+def list_blockers(state: State) -> set[int]:
+    """Cells of the objects that lie right before a door."""
+    cells = state.cells
+    doors = [i for i, code in enumerate(cells) if _AJAR[code] in _OPEN_DOORS]
+    around = (1, -1, state.stride, -state.stride)
+    near = {door + step for door in doors for step in around}
+    return {index for index in near if view.BLOCKS_PATH[cells[index]]} - {
+        index for index in near if cells[index] == view.WALL
+    }

@@ -12,9 +12,6 @@ integer with one bit per cell.
 import functools
 from collections.abc import Iterator
 
-Pose = tuple[int, int]  # a cell, and quarter turns to the right from looking ahead
-Parents = dict[Pose, tuple[Pose, int]]
-
 UNSEEN, EMPTY, WALL = 0, 1, 2  # codes of cells; objects follow
 COLORS = ("red", "green", "blue", "purple", "yellow", "grey")
 KINDS = ("key", "ball", "box", "open door", "closed door", "locked door")
@@ -42,16 +39,34 @@ def _distance(cell: int) -> int:
 SCAN = tuple(sorted(filter(_is_seen, _CELLS), key=lambda cell: (_distance(cell), cell)))
 STRAIGHT = tuple(range(AHEAD, -1, -SIDE))  # cells straight ahead, nearest first
 
-NEIGHBOURS = tuple(
-    (
-        cell - SIDE if cell >= SIDE else -1,
-        cell + 1 if cell % SIDE < SIDE - 1 else -1,
-        cell + SIDE if cell < SIDE * (SIDE - 1) else -1,
-        cell - 1 if cell % SIDE else -1,
+NEIGHBOUR_SETS = tuple(
+    sum(
+        1 << other
+        for other in _CELLS
+        if abs(other // SIDE - cell // SIDE) + abs(other % SIDE - cell % SIDE) == 1
     )
     for cell in _CELLS
-)  # ahead, right, behind, left; -1 beyond the board
-NEIGHBOUR_SETS = tuple(sum(1 << n for n in ns if n >= 0) for ns in NEIGHBOURS)
+)
+
+# A pose is 4 * cell + the quarter turns to the right from looking ahead.
+_NUM_POSES = 4 * SIDE * SIDE
+START = 4 * AGENT
+
+
+def _look_ahead(pose: int) -> int:
+    """The pose one cell further; that of cell 64 at the edge of the board."""
+    cell, turns = divmod(pose, 4)
+    further = cell + (-SIDE, 1, SIDE, -1)[turns]
+    if further in _CELLS and NEIGHBOUR_SETS[cell] >> further & 1:
+        return 4 * further + turns
+    return _NUM_POSES
+
+
+POSE_AHEAD = tuple(map(_look_ahead, range(_NUM_POSES)))
+_TURNS = tuple(
+    (pose & ~3 | pose - 1 & 3, pose & ~3 | pose + 1 & 3) for pose in range(_NUM_POSES)
+)
+_STEPS = tuple((POSE_AHEAD[p], *_TURNS[p]) for p in range(_NUM_POSES))
 
 _BOARD = (1 << SIDE * SIDE) - 1
 _COLUMN_0 = sum(1 << cell for cell in _CELLS if cell % SIDE == 0)
@@ -149,7 +164,7 @@ def flood(free: int) -> int:
     return reached
 
 
-def find_walks(free: int, parents: Parents) -> Iterator[Pose]:
+def find_walks(free: int, parents: bytearray) -> Iterator[int]:
     """Yields all poses that can be reached through `free` cells, near ones first.
 
     Among equally short ways to a pose `parents` keeps upstream's: upstream searches
@@ -159,25 +174,30 @@ def find_walks(free: int, parents: Parents) -> Iterator[Pose]:
 
     Args:
       free: cells that may be crossed.
-      parents: is filled with the pose before, and the action taken there.
+      parents: uint8[256], filled with the pose before each pose.
     """
-    start: Pose = (AGENT, 0)
-    known = {start}
-    first, last = [start], [start]
+    crossed = [free >> cell & 1 for cell in (*_CELLS, SIDE * SIDE)]
+    known = bytearray(_NUM_POSES)
+    known[START] = 1
+    first = last = [START]
     while first:
         yield from first
-        level: dict[Pose, None] = {}
+        level: dict[int, int] = {}
         for pose in last:
-            for action, after in _successors(pose, free):
-                if after not in known:
+            ahead = POSE_AHEAD[pose]
+            for after in _STEPS[pose] if crossed[ahead >> 2] else _TURNS[pose]:
+                if not known[after]:
                     level.pop(after, None)  # moves to the end
-                    level[after] = None
-                    parents[after] = (pose, action)
-        order = dict.fromkeys(
-            after for pose in first for _, after in _successors(pose, free)
-        )
-        first, last = [pose for pose in order if pose in level], list(level)
-        known.update(level)
+                    level[after] = pose
+        order: dict[int, None] = {}
+        for pose in first:
+            for after in _STEPS[pose]:
+                if after in level:
+                    order[after] = None
+        for after, pose in level.items():
+            parents[after] = pose
+            known[after] = 1
+        first, last = list(order), list(level)
 
 
 def find_path(free: int, target: int, *, enter: bool) -> list[int]:
@@ -189,27 +209,21 @@ def find_path(free: int, target: int, *, enter: bool) -> list[int]:
     Raises:
       ValueError: if there is no way.
     """
-    parents: Parents = {}
+    parents = bytearray(_NUM_POSES)
     for pose in find_walks(free, parents):
-        cell, turns = pose
-        if (cell if enter else NEIGHBOURS[cell][turns]) == target:
+        if (pose if enter else POSE_AHEAD[pose]) >> 2 == target:
             return trace(parents, pose)
     raise ValueError(f"no way to cell {target}; check `flood` first.")
 
 
-def _successors(pose: Pose, free: int) -> list[tuple[int, Pose]]:
-    cell, turns = pose
-    rotated = [(LEFT, (cell, (turns - 1) % 4)), (RIGHT, (cell, (turns + 1) % 4))]
-    ahead = NEIGHBOURS[cell][turns]
-    if ahead >= 0 and free >> ahead & 1:
-        return [(FORWARD, (ahead, turns)), *rotated]
-    return rotated
-
-
-def trace(parents: Parents, pose: Pose) -> list[int]:
-    """The actions that lead to a pose found by `find_walks`."""
+def trace(parents: bytes | bytearray, pose: int) -> list[int]:
+    """The low-level actions that lead to a pose found by `find_walks`."""
     actions = []
-    while pose in parents:
-        pose, action = parents[pose]
-        actions.append(action)
+    while pose != START:
+        before = parents[pose]
+        if before >> 2 != pose >> 2:
+            actions.append(FORWARD)
+        else:
+            actions.append(RIGHT if (pose - before) % 4 == 1 else LEFT)
+        pose = before
     return actions[::-1]
