@@ -78,16 +78,15 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         with self._explain_writing():
-            self._manager.wait_until_finished()
-        self._manager.close()
+            self._manager.close()  # waits for the save under way
 
     def steps(self) -> list[int]:
-        """Optimizer steps that have a checkpoint, ascending."""
-        return sorted(self._manager.all_steps())
+        """Optimizer steps that have a complete checkpoint, ascending."""
+        return list_steps(self.folder)
 
     def latest_step(self) -> int | None:
         """Optimizer step of the newest checkpoint; None before the first."""
-        return self._manager.latest_step()
+        return max(self.steps(), default=None)
 
     def stage_ends(self) -> dict[str, int]:
         """Step of the checkpoint that ended each finished stage, by stage name."""
@@ -107,6 +106,13 @@ class Checkpoints:
           CheckpointError: if this or the save before cannot be written.
         """
         step = int(state.step)
+        items = {"params": state.params, "state": _without_params(state)}
+        entry = {
+            "progress": dataclasses.asdict(progress),
+            "end_of_stage": end_of_stage,
+            "arrays": {name: _describe_arrays(tree) for name, tree in items.items()},
+        }
+        arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         with self._explain_writing():
             self._manager.wait_until_finished()
             self._saving = step
@@ -114,16 +120,7 @@ class Checkpoints:
                 self._retention.stage_ends.add(step)
             self._manager.save(
                 step,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(state.params),
-                    state=ocp.args.StandardSave(_without_params(state)),
-                    progress=ocp.args.JsonSave(
-                        {
-                            "progress": dataclasses.asdict(progress),
-                            "end_of_stage": end_of_stage,
-                        }
-                    ),
-                ),
+                args=ocp.args.Composite(**arrays, progress=ocp.args.JsonSave(entry)),
             )
 
     def restore_progress(self, step: int) -> Progress:
@@ -152,40 +149,36 @@ class Checkpoints:
     def _restore(
         self, step: int, wanted: Mapping[str, types.PyTree]
     ) -> Mapping[str, Any]:
-        folder = self._check_files(step, list(wanted))
+        self._check_files(step, list(wanted))
+        self._check_arrays(step, wanted)
         args = {name: ocp.args.StandardRestore(like) for name, like in wanted.items()}
-        try:
-            return self._manager.restore(step, args=ocp.args.Composite(**args))
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise errors.CheckpointError(
-                f"checkpoint {folder} does not fit this run: {error}\n"
-                "Its files are whole, so it was saved with another model or optimizer; "
-                "use the configuration that saved it, or another --workdir."
-            ) from error
+        return self._manager.restore(step, args=ocp.args.Composite(**args))
 
     def _read_progress(self, step: int) -> Mapping[str, Any]:
-        folder = self._check_files(step, ["progress"])
-        try:
-            args = ocp.args.Composite(progress=ocp.args.JsonRestore())
-            entry = self._manager.restore(step, args=args)["progress"]
-            Progress(**entry["progress"])
-            entry["end_of_stage"]
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise errors.CheckpointError(
-                f"{folder} is not a checkpoint of this library, or is damaged: its "
-                f"progress cannot be read ({type(error).__name__}: {error}). "
-                f"{_MOVE_AWAY}"
-            ) from error
-        return entry
+        self._check_files(step, ["progress"])
+        args = ocp.args.Composite(progress=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args)["progress"]
 
-    def _check_files(self, step: int, items: Sequence[str]) -> pathlib.Path:
+    def _check_arrays(self, step: int, wanted: Mapping[str, types.PyTree]) -> None:
+        stored = self._read_progress(step)["arrays"]
+        for item, tree in wanted.items():
+            here, there = _describe_arrays(tree), stored[item]
+            for name in [*here, *there]:
+                if here.get(name) != there.get(name):
+                    raise errors.CheckpointError(
+                        f"checkpoint {self.folder / str(step)} does not fit this run: "
+                        f"{item} {name} is {there.get(name, 'absent')} there and "
+                        f"{here.get(name, 'absent')} here. Use the configuration that "
+                        "saved it, or another --workdir."
+                    )
+
+    def _check_files(self, step: int, items: Sequence[str]) -> None:
         folder = self.folder / str(step)
         if not folder.is_dir():
             raise errors.CheckpointError(
                 f"there is no checkpoint {folder}; {self.folder} holds {self.steps()}."
             )
         verify(folder, items)
-        return folder
 
     def _write_checksums(self) -> None:
         if jax.process_index() != 0:
@@ -200,7 +193,8 @@ class Checkpoints:
             for path in sorted(unfinished.rglob("*"))
             if path.is_file()
         }
-        (unfinished / _CHECKSUMS).write_text(json.dumps(sums, indent=1))
+        entry = {"files": sums, "crc32": _checksum_of(sums)}
+        (unfinished / _CHECKSUMS).write_text(json.dumps(entry, indent=1))
 
     @contextlib.contextmanager
     def _explain_writing(self) -> Iterator[None]:
@@ -267,14 +261,21 @@ def find_checkpoint(path: str | pathlib.Path) -> tuple[pathlib.Path, int]:
             "give a working directory, or one of its checkpoints/STEP folders."
         )
     if step is None:
-        names = [p.name for p in (path / FOLDER).glob("*") if p.name.isdecimal()]
-        if not names:
+        step = max(list_steps(path / FOLDER), default=None)
+        if step is None:
             raise errors.CheckpointError(
                 f"{path} holds no checkpoint yet; the first is saved after save_every "
                 "iterations or at the end of a stage."
             )
-        step = max(map(int, names))
     return path, step
+
+
+def list_steps(folder: pathlib.Path) -> list[int]:
+    """Steps of the complete checkpoints in `folder`, ascending.
+
+    Orbax's own list counts a save that is still under way, or has failed.
+    """
+    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdecimal())
 
 
 def verify(folder: pathlib.Path, items: Sequence[str]) -> None:
@@ -284,8 +285,11 @@ def verify(folder: pathlib.Path, items: Sequence[str]) -> None:
       CheckpointError: naming the file that is missing or has changed.
     """
     try:
-        sums = json.loads((folder / _CHECKSUMS).read_text())
-    except (OSError, ValueError) as error:
+        entry = json.loads((folder / _CHECKSUMS).read_text())
+        sums = entry["files"]
+        if _checksum_of(sums) != entry["crc32"]:
+            raise ValueError("it has changed since it was saved")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise errors.CheckpointError(
             f"{folder} has no readable {_CHECKSUMS} ({error}), so it was not saved by "
             f"this library or is damaged. {_MOVE_AWAY}"
@@ -307,6 +311,18 @@ def _checksum(path: pathlib.Path) -> int:
         while block := file.read(_BLOCK):
             value = zlib.crc32(block, value)
     return value
+
+
+def _checksum_of(sums: Mapping[str, int]) -> int:
+    return zlib.crc32(json.dumps(sums).encode())
+
+
+def _describe_arrays(tree: types.PyTree) -> dict[str, str]:
+    """Type and shape of every leaf, by its path."""
+    return {
+        jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
 
 
 def _without_params(state: types.TrainState) -> types.TrainState:

@@ -142,9 +142,9 @@ class _Change:
 
 
 def _admits_text(annotation: Any) -> bool:
-    if annotation is str or typing.get_origin(annotation) is Literal:
-        return True
-    return any(argument is str for argument in typing.get_args(annotation))
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return str in typing.get_args(annotation)
+    return annotation is str
 
 
 def _member_types(annotation: Any, length: int) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ COLORS = (
     "#c69026",
     "#d2609f",
     "#7d8590",
-    "#8b949e55",
+    "#8b949e55",  # pale: what is left after nine others
 )
 _INK, _LINE = "#010203", "#040506"  # stand-ins for colours of the page
 _STYLE: Any = {

@@ -1,0 +1,172 @@
+"""Checkpoints that were cut off, changed, removed, or never finished."""
+
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import test_checkpoint
+
+from agentrl import checkpoint, errors
+
+TESTS = pathlib.Path(__file__).parents[1]
+
+
+def files_of(folder):
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.stat().st_size
+    )
+
+
+def cut_in_half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [cut_in_half, flip_a_bit, remove])
+def test_every_damaged_file_is_reported_by_name(tmp_path, damage):
+    test_checkpoint.save_all(tmp_path, [1, 2])
+    folder = tmp_path / "checkpoints" / "2"
+    like = test_checkpoint.abstract(test_checkpoint.make_state())
+    for name in files_of(folder):
+        path = folder / name
+        whole = path.read_bytes()
+        damage(path)
+        if name.partition("/")[0] in ("params", "state", "progress", "checksums.json"):
+            with pytest.raises(errors.CheckpointError) as caught:
+                restore_newest(tmp_path, like)
+            assert name in str(caught.value)
+            assert "Move the folder away" in str(caught.value)
+        path.write_bytes(whole)
+
+    assert restore_newest(tmp_path, like)[0] == 2
+
+
+def restore_newest(workdir, like):
+    with checkpoint.Checkpoints(workdir, keep=2) as checkpoints:
+        step = checkpoints.latest_step()
+        return step, checkpoints.restore(step, like), checkpoints.restore_progress(step)
+
+
+def test_with_the_damaged_folder_moved_away_the_run_goes_on(tmp_path):
+    test_checkpoint.save_all(tmp_path, [1, 2])
+    flip_a_bit(tmp_path / "checkpoints" / "2" / "progress" / "metadata")
+    like = test_checkpoint.abstract(test_checkpoint.make_state())
+    with pytest.raises(errors.CheckpointError, match="progress/metadata has changed"):
+        restore_newest(tmp_path, like)
+
+    (tmp_path / "checkpoints" / "2").rename(tmp_path / "damaged")
+
+    assert restore_newest(tmp_path, like)[0] == 1
+
+
+def test_a_foreign_folder_is_reported(tmp_path):
+    (tmp_path / "checkpoints" / "7").mkdir(parents=True)
+    with pytest.raises(
+        errors.CheckpointError, match=r"7 has no readable checksums.json"
+    ):
+        checkpoint.Checkpoints(tmp_path)
+
+
+def test_leftovers_of_a_killed_save_are_cleared(tmp_path):
+    test_checkpoint.save_all(tmp_path, [1])
+    folder = tmp_path / "checkpoints"
+    leftover = folder / "2.orbax-checkpoint-tmp"
+    leftover.mkdir()
+    (leftover / "params").write_text("half")
+
+    with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [1]
+    assert leftover.exists()  # an evaluation must not disturb the run that saves it
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [1]
+    assert not leftover.exists()
+
+
+def run_python(code, *arguments):
+    """Runs code with the tests' modules at hand, on one CPU device."""
+    prelude = f"""
+        import sys
+        sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
+        import jax
+        jax.config.update("jax_platforms", "cpu")
+        import pathlib, test_checkpoint
+        from agentrl import checkpoint
+        workdir = pathlib.Path(sys.argv[1])
+        """
+    script = textwrap.dedent(prelude) + textwrap.dedent(code)
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_kill_in_the_middle_of_a_save_leaves_the_last_whole_one(tmp_path):
+    done = run_python(
+        """
+        import os, signal
+        checkpoints = checkpoint.Checkpoints(workdir, keep=2)
+        checkpoints.save(test_checkpoint.make_state(1), checkpoint.Progress())
+        checkpoints._manager.wait_until_finished()
+
+        def die():  # all arrays are written, the folder has not got its name yet
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        checkpoint._checksum = lambda path: die()
+        checkpoints.save(test_checkpoint.make_state(2), checkpoint.Progress())
+        checkpoints._manager.wait_until_finished()
+        """,
+        tmp_path,
+    )
+
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert names == ["1", "2.orbax-checkpoint-tmp"]
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 1
+
+
+def test_a_disk_that_takes_no_more_is_reported(tmp_path):
+    # A limit on file size fails inside write(2), as a full disk does, without root.
+    done = run_python(
+        """
+        import dataclasses, resource, signal
+        import jax.numpy as jnp
+        from agentrl import errors
+
+        def large(step):
+            params = {"a": jax.random.normal(jax.random.key(step), (300, 300))}
+            state = test_checkpoint.make_state(step)
+            return dataclasses.replace(state, params=params)
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            with checkpoint.Checkpoints(workdir) as checkpoints:
+                checkpoints.save(large(1), checkpoint.Progress())
+                checkpoints._manager.wait_until_finished()
+                resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+                checkpoints.save(large(2), checkpoint.Progress())
+        except errors.CheckpointError as error:
+            print("REPORTED", error)
+        """,
+        tmp_path,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "REPORTED" in done.stdout
+    assert f"{tmp_path}/checkpoints/2 could not be written" in done.stdout
+    assert "MiB are free" in done.stdout
+    assert "Complete checkpoints: [1]" in done.stdout
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 1
