@@ -230,15 +230,15 @@ class EvaluationConfig:
     environments: tuple[str, ...] = ()  # empty takes all of the run's environments
     split: str = "test"
     tier: Literal["all", "easy", "hard"] = "all"
-    tasks: int = 0  # first tasks of each panel; 0 takes the whole panel
+    tier_file: str | None = None  # calibrated tiers; None takes the structural ones
+    tasks: int = 0  # of each panel; 0 takes all
     samples: int = 8  # k of avg@k
-    temperature: float = 1.0
-    bootstrap_resamples: int = 2000
-    before_training: bool = False  # also evaluate the untrained policy
+    rollout: RolloutConfig = RolloutConfig()  # its P and G are not used here
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work."""
         _require_positive(f"{where}.samples", self.samples)
+        self.rollout.validate(f"{where}.rollout")
         if self.tasks < 0:
             raise errors.ConfigError(
                 f"{where}.tasks = {self.tasks}; 0 takes all tasks."

@@ -27,7 +27,8 @@ from agentrl import (
     metrics,
     mixture,
     packing,
-    rollout,
+    report,
+    results,
     sharding,
     stages,
     timing,
@@ -52,9 +53,10 @@ def train(run: runs.Run, recorder: Recorder) -> types.TrainState:
     """Runs all stages, from wherever the working directory says the run stands."""
     stage, state, progress = restore_or_init(run, recorder)
     while True:
-        state, progress = run_stage(run, stage, state, progress, recorder)
+        reference = reference_params(run, stage, recorder)
+        state, progress = run_stage(run, stage, state, progress, reference, recorder)
         if stage.settings.evaluate_after:
-            evaluate.after_stage(run, stage.settings.name, state, recorder.workdir)
+            assess(run, state, progress, recorder)
         if stage.index + 1 == len(run.config.stages):
             return state
         stage = stages.build(run, stage.index + 1)
@@ -69,6 +71,7 @@ def run_stage(
     stage: stages.Stage,
     state: types.TrainState,
     progress: checkpoint.Progress,
+    reference: types.PyTree | None,
     recorder: Recorder,
 ) -> tuple[types.TrainState, checkpoint.Progress]:
     """Runs what is left of one stage, and saves its final state."""
@@ -81,7 +84,7 @@ def run_stage(
                 )
             else:
                 state, values, trajectories = reinforce(
-                    run, stage, state, iteration, recorder
+                    run, stage, state, reference, iteration, recorder
                 )
         values |= recorder.timers.pop()
         values["perf/compilations"] = recorder.compilations.pop()
@@ -100,6 +103,7 @@ def reinforce(
     run: runs.Run,
     stage: stages.Stage,
     state: types.TrainState,
+    reference: types.PyTree | None,
     iteration: int,
     recorder: Recorder,
 ) -> tuple[types.TrainState, types.Metrics, Sequence[types.Trajectory]]:
@@ -122,9 +126,9 @@ def reinforce(
         )
         refuse_env_errors(trajectories, run.config.max_env_error_fraction)
     with timers("pack"):
-        advantages = score(trajectories, settings)
+        kept, advantages = score(trajectories, settings)
         batches, report = packing.to_train_batches(
-            trajectories,
+            kept,
             advantages,
             env_index={name: i for i, name in enumerate(run.environments)},
             learner_config=run.config.learner,
@@ -133,7 +137,7 @@ def reinforce(
             seed=iteration,
         )
     with timers("update"):
-        state, updates = update(run, stage, state, batches)
+        state, updates = update(run, stage, state, batches, reference)
         check_gap(updates[0], settings, iteration)
     state = dataclasses.replace(
         state, mixture=record_success(run, state.mixture, trajectories)
@@ -177,11 +181,13 @@ def update(
     stage: stages.Stage,
     state: types.TrainState,
     batches: Sequence[types.TrainBatch],
+    reference: types.PyTree | None = None,
 ) -> tuple[types.TrainState, list[Mapping[str, float]]]:
     """Applies one learner step per batch; one device-to-host copy for all metrics."""
     collected = []
     for batch in batches:
-        state, values = stage.train_step(state, sharding.to_global(batch, run.mesh))
+        placed = sharding.to_global(batch, run.mesh)
+        state, values = stage.train_step(state, placed, reference)
         collected.append(values)
     return state, [
         {name: float(value) for name, value in values.items()}
@@ -191,21 +197,28 @@ def update(
 
 def score(
     trajectories: Sequence[types.Trajectory], settings: config.StageConfig
-) -> list[float]:
-    """Advantage of each trajectory; 0 where its ending's policy is to mask it."""
+) -> tuple[list[types.Trajectory], list[np.ndarray]]:
+    """Chooses the trajectories that may train, and the advantage of each of their turns.
+
+    Those whose ending is masked neither train nor count in their group's baseline.
+    """
     shape = (-1, settings.rollout.group_size)
-    algorithm = settings.algorithm
-    policies = [ending_policy(t.ending, algorithm) for t in trajectories]
+    chosen = settings.algorithm
+    policies = [ending_policy(t.ending, chosen) for t in trajectories]
     returns = [
-        t.episode_return - algorithm.penalty * (p == "penalize")
+        t.episode_return - chosen.penalty * (p == "penalize")
         for t, p in zip(trajectories, policies, strict=True)
     ]
-    advantages = algorithms.get(algorithm).advantage(
-        np.asarray(returns, np.float32).reshape(shape),
-        np.asarray([p != "mask" for p in policies]).reshape(shape),
-        algorithm,
+    valid = np.asarray([p != "mask" for p in policies])
+    algorithm = algorithms.get(chosen)
+    per_episode = algorithm.advantage(
+        np.asarray(returns, np.float64).reshape(shape), valid.reshape(shape), chosen
     )
-    return np.asarray(advantages).reshape(-1).tolist()
+    per_turn = algorithm.turn_advantages(
+        trajectories, per_episode.reshape(-1), valid, chosen
+    )
+    kept = np.flatnonzero(valid)
+    return [trajectories[i] for i in kept], [per_turn[i] for i in kept]
 
 
 def ending_policy(ending: types.Ending, settings: config.AlgorithmConfig) -> str:
@@ -227,6 +240,19 @@ def record_success(
         env = run.environments.index(trajectory.task.env)
         totals[:, env] += (trajectory.success, 1)
     return mixture.record_success(state, *jax.device_put(totals))
+
+
+def reference_params(
+    run: runs.Run, stage: stages.Stage, recorder: Recorder
+) -> types.PyTree | None:
+    """Parameters at the start of the stage, if its objective has a KL term."""
+    if stage.settings.algorithm.kl_coefficient == 0:
+        return None
+    if stage.index == 0:
+        return run.init_params()
+    before = run.config.stages[stage.index - 1].name
+    step = recorder.checkpoints.stage_ends()[before]
+    return recorder.checkpoints.restore_params(step, run.abstract_params)
 
 
 def name_items(
@@ -253,6 +279,33 @@ def restore_or_init(
     stage = stages.build(run, progress.stage)
     state = recorder.checkpoints.restore(step, stage.abstract_state(run))
     return stage, state, progress
+
+
+def assess(
+    run: runs.Run,
+    state: types.TrainState,
+    progress: checkpoint.Progress,
+    recorder: Recorder,
+) -> None:
+    """Evaluates the policy after a stage, unless an earlier session already has."""
+    settings, step = run.config.evaluation, int(state.step)
+    done = [
+        result.env
+        for result in results.load_all(recorder.workdir)
+        if (result.stage, result.step) == (progress.stage_name, step)
+    ]
+    if set(done) >= set(settings.environments or run.environments):
+        return
+    found = evaluate.evaluate(
+        run,
+        state.params,
+        settings,
+        stage=progress.stage_name,
+        after_iteration=progress.iteration,
+        step=step,
+        workdir=recorder.workdir,
+    )
+    print(report.format_table(found), flush=True)
 
 
 def refuse_env_errors(

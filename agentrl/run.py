@@ -18,7 +18,7 @@ from envs import base, pool, tasks
 _VOCABULARY_TASKS = 200  # of each environment, whose oracle transcripts train a vocabulary
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """The parts that stay the same through all stages."""
 
@@ -29,6 +29,9 @@ class Run:
     chat: chats.Chat
     pool: pool.EnvPool
     key: jax.Array  # the run's PRNG key
+    _collectors: dict[config.RolloutConfig, rollout.Collector] = dataclasses.field(
+        default_factory=dict
+    )
 
     @property
     def environments(self) -> tuple[str, ...]:
@@ -62,15 +65,36 @@ class Run:
         return init(stream_key(self.key, "parameters"))
 
     def panel(
-        self, env: str, split: str, *, tier: str, tier_file: str | None = None
+        self,
+        env: str,
+        split: str,
+        *,
+        tier: tasks.TierChoice,
+        tier_file: str | None = None,
+        limit: int | None = None,
     ) -> base.TaskPanel:
         """The tasks of one environment's split and tier."""
         return tasks.select_tasks(
-            env, split, self.config.environments[env], tier=tier, tier_file=tier_file
+            env,
+            split,
+            self.config.environments[env],
+            tier=tier,
+            tier_file=tier_file,
+            limit=limit,
         )
 
-    def make_collector(self, settings: config.RolloutConfig) -> rollout.Collector:
-        """Compiles a policy for `settings` and seats it in the pool."""
+    def collector(self, settings: config.RolloutConfig) -> rollout.Collector:
+        """A policy compiled for `settings`, seated in the pool.
+
+        Stages and evaluations whose settings differ only in the number of episodes share
+        one, so that nothing is compiled twice.
+        """
+        key = dataclasses.replace(settings, tasks_per_iteration=1, group_size=1)
+        if key not in self._collectors:
+            self._collectors[key] = self._make_collector(key)
+        return self._collectors[key]
+
+    def _make_collector(self, settings: config.RolloutConfig) -> rollout.Collector:
         acting = policy.Policy(
             self.model,
             self.rollout_mesh,

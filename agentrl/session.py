@@ -4,8 +4,10 @@ A session begins a run in an empty working directory or continues the one it fin
 It refuses to touch the directory of another run.
 """
 
+import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping
 
 import jax
 
@@ -18,11 +20,10 @@ from agentrl import (
     loop,
     metrics,
     report,
+    results,
     timing,
 )
 from agentrl import run as runs
-
-RUN_FILE = "run.json"
 
 
 def train(settings: config.RunConfig, workdir: pathlib.Path) -> None:
@@ -36,25 +37,62 @@ def train(settings: config.RunConfig, workdir: pathlib.Path) -> None:
     with (
         runs.assemble(settings, workdir) as run,
         checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints,
+        metrics.Writer(workdir, settings) as writer,
     ):
-        with metrics.Writer(workdir, settings) as writer:
-            loop.train(
-                run,
-                loop.Recorder(
-                    workdir=workdir,
-                    checkpoints=checkpoints,
-                    writer=writer,
-                    timers=timing.Timers(),
-                    compilations=timing.CompilationCounter(),
-                ),
-            )
-    print(report.format_table(evaluate.load_all(workdir)))
+        recorder = loop.Recorder(
+            workdir=workdir,
+            checkpoints=checkpoints,
+            writer=writer,
+            timers=timing.Timers(),
+            compilations=timing.CompilationCounter(),
+        )
+        loop.train(run, recorder)
+    print(report.format_table(results.load_all(workdir, settings.environments)))
     print(f"Report: {report.write(workdir)}")
+
+
+def evaluate_checkpoint(
+    path: pathlib.Path, out: pathlib.Path, changes: Mapping[str, object]
+) -> None:
+    """Evaluates a stored policy and prints the table.
+
+    Args:
+      path: working directory of a run, or one of its checkpoints.
+      out: where results and episodes go; new or empty.
+      changes: fields of the run's `EvaluationConfig` to replace.
+
+    Raises:
+      CheckpointError: if there is no such checkpoint.
+      ConfigError: if a change cannot work, or `out` is not empty.
+    """
+    workdir, step = checkpoint.find_checkpoint(path)
+    settings = experiment.read_run(workdir)
+    wanted = dataclasses.replace(settings.evaluation, **changes)
+    settings = dataclasses.replace(settings, evaluation=wanted)
+    settings.validate(num_devices=jax.device_count())
+    refuse_files(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with (
+        runs.assemble(settings, workdir) as run,
+        checkpoint.Checkpoints(workdir, read_only=True) as checkpoints,
+    ):
+        progress = checkpoints.restore_progress(step)
+        found = evaluate.evaluate(
+            run,
+            checkpoints.restore_params(step, run.abstract_params),
+            wanted,
+            stage=progress.stage_name,
+            after_iteration=progress.iteration,
+            step=step,
+            workdir=out,
+        )
+    print(report.format_table(found))
+    print(f"Results: {out}")
 
 
 def claim(settings: config.RunConfig, workdir: pathlib.Path) -> None:
     """Writes `run.json`, or checks that the one there describes this very run."""
-    path = workdir / RUN_FILE
+    path = workdir / experiment.RUN_FILE
     if path.exists():
         stored = json.loads(path.read_text())["config"]
         if changed := experiment.differences(stored, experiment.to_json(settings)):
@@ -64,10 +102,15 @@ def claim(settings: config.RunConfig, workdir: pathlib.Path) -> None:
                 "command to continue that run."
             )
         return
-    if workdir.exists() and any(workdir.iterdir()):
-        raise errors.ConfigError(
-            f"{workdir} is not empty and holds no {RUN_FILE}; nothing is overwritten. "
-            "Use another --workdir."
-        )
+    refuse_files(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(experiment.describe_run(settings), indent=2) + "\n")
+
+
+def refuse_files(folder: pathlib.Path) -> None:
+    """Raises `ConfigError` if `folder` holds anything: nothing is ever overwritten."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise errors.ConfigError(
+            f"{folder} is not an empty directory, and nothing is overwritten; choose "
+            "another."
+        )

@@ -1,6 +1,7 @@
 """The chain of stages: what of the state survives a border, and what a stage needs."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -48,40 +49,12 @@ class Stage:
         Every array is a new one: the learner donates the state it is given.
         """
         placements = jax.tree.map(lambda s: s.sharding, self.abstract_state(run))
-        build = jax.jit(self._make_state(run), out_shardings=placements)
-        return build(params, step, run.key)
+        make_state = _state_maker(run, self.settings, self.optimizer)
+        return jax.jit(make_state, out_shardings=placements)(params, step, run.key)
 
     def abstract_state(self, run: runs.Run) -> types.TrainState:
-        """Shapes and placements of this stage's state, to restore a checkpoint onto.
-
-        Moments are placed like their parameters, everything else is replicated.
-        """
-        step = jax.ShapeDtypeStruct((), jnp.int32)
-        shapes = jax.eval_shape(
-            self._make_state(run), run.abstract_params, step, run.key
-        )
-        placements = sharding.shardings_for(
-            shapes, run.mesh, sharding.TRANSFORMER_RULES
-        )
-        return jax.tree.map(
-            lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
-            shapes,
-            placements,
-        )
-
-    def _make_state(self, run: runs.Run) -> Callable[..., types.TrainState]:
-        def make_state(
-            params: types.PyTree, step: jax.Array, key: jax.Array
-        ) -> types.TrainState:
-            return types.TrainState(
-                step=step,
-                params=params,
-                opt_state=self.optimizer.init(params),
-                mixture=mixture.init(self.settings.mixture, run.environments),
-                key=key,
-            )
-
-        return make_state
+        """Shapes and placements of this stage's state."""
+        return abstract_state(run, self.settings, self.optimizer)
 
     def enter(self, run: runs.Run, state: types.TrainState) -> types.TrainState:
         """Hands the state of the stage before over to this one.
@@ -118,7 +91,7 @@ def build(run: runs.Run, index: int) -> Stage:
         optimizer=optimize,
         train_step=_make_train_step(run, settings, optimize, supervised=supervised),
         draw_tasks=_make_draw(run, settings, panels),
-        collector=None if supervised else run.make_collector(settings.rollout),
+        collector=None if supervised else run.collector(settings.rollout),
         demonstrations=warmstart.collect_demonstrations(
             panels,
             dict(run.config.environments),
@@ -138,8 +111,9 @@ def _make_train_step(
     *,
     supervised: bool,
 ) -> Callable[..., tuple[types.TrainState, types.Metrics]]:
+    remat = run.config.learner.remat == "full"
     train_step = learner.make_train_step(
-        run.model.hidden,
+        functools.partial(run.model.hidden, remat=remat),
         run.model.unembedding,
         optimize,
         algorithm=settings.algorithm,
@@ -148,7 +122,50 @@ def _make_train_step(
         num_valid_tokens=run.chat.tokenizer.vocab_size,
         supervised=supervised,
     )
-    return jax.jit(train_step, donate_argnums=0)
+    placements = jax.tree.map(
+        lambda s: s.sharding, abstract_state(run, settings, optimize)
+    )
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        out_shardings=(placements, sharding.replicated(run.mesh)),
+    )
+
+
+def abstract_state(
+    run: runs.Run, settings: config.StageConfig, optimize: optax.GradientTransformation
+) -> types.TrainState:
+    """Shapes and placements of a stage's state, to restore a checkpoint onto.
+
+    Moments are placed like their parameters, everything else is replicated.
+    """
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    shapes = jax.eval_shape(
+        _state_maker(run, settings, optimize), run.abstract_params, step, run.key
+    )
+    placements = sharding.shardings_for(shapes, run.mesh, sharding.TRANSFORMER_RULES)
+    return jax.tree.map(
+        lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
+        shapes,
+        placements,
+    )
+
+
+def _state_maker(
+    run: runs.Run, settings: config.StageConfig, optimize: optax.GradientTransformation
+) -> Callable[..., types.TrainState]:
+    def make_state(
+        params: types.PyTree, step: jax.Array, key: jax.Array
+    ) -> types.TrainState:
+        return types.TrainState(
+            step=step,
+            params=params,
+            opt_state=optimize.init(params),
+            mixture=mixture.init(settings.mixture, run.environments),
+            key=key,
+        )
+
+    return make_state
 
 
 def _make_draw(

@@ -14,9 +14,10 @@ episode as a JSON line, `run.json`, `evaluations/*.json` and, at the end, `repor
 """
 
 import pathlib
+import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 _CONFIG = flags.DEFINE_string(
     "config", None, "Experiment file, such as experiments/demo/demo.py."
@@ -36,10 +37,20 @@ def main(argv: Sequence[str]) -> None:
             f"unexpected arguments {argv[1:]}; did you mean --set=...?"
         )
     # JAX is imported late: it reads flags and environment variables on import.
-    from agentrl import experiment, session
+    logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
+    from agentrl import errors, experiment, session, sharding
 
-    settings = experiment.load(_CONFIG.value, overrides=_SET.value)
-    session.train(settings, pathlib.Path(_WORKDIR.value))
+    sharding.initialize_distributed()
+    try:
+        settings = experiment.load(_CONFIG.value, overrides=_SET.value)
+        session.train(settings, pathlib.Path(_WORKDIR.value))
+    except (
+        errors.ConfigError,
+        errors.CheckpointError,
+        errors.EnvWorkerError,
+        errors.TrainingError,
+    ) as error:
+        sys.exit(f"launch.train: {error}")
 
 
 if __name__ == "__main__":

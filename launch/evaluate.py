@@ -1,0 +1,60 @@
+r"""Evaluates a checkpoint on fixed task panels.
+
+  python -m launch.evaluate --checkpoint=runs/demo --out=/tmp/results
+
+plays what the run itself evaluates, and prints the same numbers. Any part may differ:
+
+  --checkpoint=runs/demo/checkpoints/120 --envs=textcraft --split=test --tier=hard
+  --samples=16 --tasks=50
+
+The output directory receives one JSON file per environment with every task's results,
+and every episode as a JSON line.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "A run's working directory, or one of its checkpoints/STEP."
+)
+_OUT = flags.DEFINE_string("out", None, "Directory for the results; must be new or empty.")
+_ENVS = flags.DEFINE_list("envs", None, "Environments; the run's evaluation by default.")
+_SPLIT = flags.DEFINE_string("split", None, "Split, such as test or train.")
+_TIER = flags.DEFINE_enum("tier", None, ["all", "easy", "hard"], "Difficulty of tasks.")
+_TIER_FILE = flags.DEFINE_string("tier_file", None, "Calibrated tiers (JSON lines).")
+_SAMPLES = flags.DEFINE_integer("samples", None, "Episodes per task, the k of avg@k.")
+_TASKS = flags.DEFINE_integer("tasks", None, "Tasks of each panel; 0 takes all.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Restores the parameters, plays the panels, prints the table."""
+    if len(argv) > 1:
+        raise app.UsageError(
+            f"unexpected arguments {argv[1:]}; did you mean --checkpoint=...?"
+        )
+    logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
+    from agentrl import errors, session
+
+    changes = {
+        "environments": tuple(_ENVS.value) if _ENVS.value else None,
+        "split": _SPLIT.value,
+        "tier": _TIER.value,
+        "tier_file": _TIER_FILE.value,
+        "samples": _SAMPLES.value,
+        "tasks": _TASKS.value,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    try:
+        session.evaluate_checkpoint(
+            pathlib.Path(_CHECKPOINT.value), pathlib.Path(_OUT.value), given
+        )
+    except (errors.ConfigError, errors.CheckpointError) as error:
+        sys.exit(f"launch.evaluate: {error}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["checkpoint", "out"])
+    app.run(main)
