@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import io
+import pickle
 from typing import Any
 
 from envs.babyai import view
@@ -20,7 +21,7 @@ class World:
 
     def __init__(self, level: str, seed: int):
         self.env = copy.copy(_load_prototype(level))
-        self.env.reset(seed=seed)
+        vars(self.env).update(_thaw(_generate(level, seed), self.env))
         width, height, cells = self.env.width, self.env.height, self.env.grid.grid
         self.stride = width + 2 * MARGIN
         self.cells = bytearray([view.WALL] * (self.stride * (height + 2 * MARGIN)))
@@ -77,6 +78,40 @@ def _encode(cell: Any) -> int:
         state = "locked" if cell.is_locked else "open" if cell.is_open else "closed"
         return view.CODES[f"{cell.color} {state} door"]
     return view.CODES[f"{cell.color} {cell.type}"]
+
+
+@functools.lru_cache(maxsize=256)  # about 2 MB; the episodes of a group share a world
+def _generate(level: str, seed: int) -> bytes:
+    """Generates a world; returns what the reset has set on the environment."""
+    prototype = _load_prototype(level)
+    env = copy.copy(prototype)
+    env.reset(seed=seed)
+    wall = next(cell for cell in env.grid.grid if cell and cell.type == "wall")
+    env.grid.grid = [
+        wall if cell and cell.type == "wall" else cell for cell in env.grid.grid
+    ]
+    before = vars(prototype)
+    fields = {
+        name: value
+        for name, value in vars(env).items()
+        if name not in _RANDOMNESS and before.get(name, _ABSENT) is not value
+    }
+    frozen = io.BytesIO()
+    pickler = pickle.Pickler(frozen, protocol=5)
+    pickler.persistent_id = lambda value: "env" if value is env else None
+    pickler.dump(fields)
+    return frozen.getvalue()
+
+
+_RANDOMNESS = ("_np_random", "_np_random_seed")  # no step draws anything
+_ABSENT = object()
+
+
+def _thaw(frozen: bytes, env: Any) -> dict[str, Any]:
+    """The fields of a generated world, with references to `env` where they need it."""
+    unpickler = pickle.Unpickler(io.BytesIO(frozen))
+    unpickler.persistent_load = lambda name: env
+    return unpickler.load()
 
 
 @functools.cache
