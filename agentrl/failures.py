@@ -108,15 +108,13 @@ def _classify_refusal(
     if action is None:
         return "format_error"
     names = _named_things(episode.env, action)
-    seen = _seen_text(episode, index)
-    if any(name not in seen for name in names):
+    if not _shows(episode.env, _seen(episode, index), names):
         return "fabrication"
     if re.match(_CONTRADICTIONS.get(episode.env, r"(?!)"), result):
         return "state_inconsistency"
-    if episode.env in _STATE_IS_SHOWN:
-        current = _normalize(episode.turns[index].observation)
-        if any(name not in current for name in names):
-            return "state_inconsistency"
+    current = [episode.turns[index].observation]
+    if episode.env in _STATE_IS_SHOWN and not _shows(episode.env, current, names):
+        return "state_inconsistency"
     return "invalid_action"
 
 
@@ -129,14 +127,21 @@ _CONTRADICTIONS = {
 _STATE_IS_SHOWN = ("babyai", "webshop", "alfworld")
 
 
-def _seen_text(episode: episodes.StoredEpisode, index: int) -> str:
+def _seen(episode: episodes.StoredEpisode, index: int) -> list[str]:
     """Observations up to turn `index`; refusals left out, for they echo the action."""
     turns = episode.turns[: index + 1]
-    shown = [turns[0].observation]
-    shown += [
-        turn.observation for before, turn in itertools.pairwise(turns) if before.valid
-    ]
-    return _normalize("\n".join(shown))
+    pairs = itertools.pairwise(turns)
+    later = [turn.observation for before, turn in pairs if before.valid]
+    return [turns[0].observation, *later]
+
+
+def _shows(env: str, observations: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether all names occur; in a shop's page, each as a whole part of it."""
+    if env == "webshop":
+        parts = {_normalize(p) for text in observations for p in text.split("[SEP]")}
+        return parts.issuperset(names)
+    text = _normalize("\n".join(observations))
+    return all(name in text for name in names)
 
 
 def _named_things(env: str, action: str) -> list[str]:
@@ -164,7 +169,7 @@ def _is_unseen_answer(episode: episodes.StoredEpisode, index: int, action: str) 
     answer = re.fullmatch(r"answer\[(.*)\]", action, re.DOTALL)
     if episode.env != "searchqa" or answer is None:
         return False
-    return _normalize(answer[1]) not in _seen_text(episode, index)
+    return not _shows(episode.env, _seen(episode, index), [_normalize(answer[1])])
 
 
 def _normalize(text: str) -> str:

@@ -16,10 +16,14 @@ class DamagedFileError(ValueError):
 def append(path: pathlib.Path, records: Iterable[Record]) -> None:
     """Writes records as one line each, and hands them to the operating system.
 
+    Without records nothing happens, and no file appears.
+
     Raises:
       OSError: if they cannot be written; a half-written line is cut by `cut`.
     """
     lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+    if not lines:
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:

@@ -111,6 +111,7 @@ def _to_svg(figure: matplotlib.figure.Figure) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", svg)
     svg = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 var(--font)", svg)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     return svg.replace(_INK, "currentColor").replace(_LINE, "var(--line)")

@@ -10,7 +10,7 @@ import io
 import itertools
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -36,7 +36,7 @@ from agentrl import (
 
 FILE = "report.html"
 _TEMPLATE = pathlib.Path(__file__).with_name("report_template.html")
-_LATE = 0.75  # failures and transcripts come from the iterations after this fraction
+_LATE = 0.75  # of a stage; episodes before that say little about what it led to
 
 Records = Sequence[Mapping[str, Any]]  # lines of metrics.jsonl
 
@@ -97,7 +97,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
         times=_time_bars(records),
         failures=survey.bars(),
         failure_texts=failures.MEANINGS,
-        transcripts=survey.examples,
+        transcripts=list(survey.latest.values()),
     )
     path = workdir / FILE
     # A lone surrogate in an answer must not cost the whole page.
@@ -376,50 +376,58 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """What the late episodes of each stage show."""
+    """What the episodes of each (stage, environment) show."""
 
-    examples: list[Example]
-    counts: Mapping[tuple[str, str], collections.Counter[str]]  # by main failure tag
-    totals: Mapping[tuple[str, str], int]  # episodes by (stage, environment)
+    latest: dict[tuple[str, str, bool], Example] = dataclasses.field(
+        default_factory=dict
+    )  # the last success and the last failure
+    counts: dict[tuple[str, str], collections.Counter[str]] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(collections.Counter)
+    )  # by main failure tag; "" for what did not fail
+
+    def add(self, episode: episodes.StoredEpisode, place: str) -> None:
+        """Takes in one episode; those that their environment lost do not count."""
+        if episode.ending is types.Ending.ENV_ERROR:
+            return
+        key = (episode.stage, episode.env)
+        self.latest[*key, episode.success] = Example(episode, place)
+        self.counts[key][episode.failures[0] if episode.failures else ""] += 1
 
     def bars(self) -> list[Bar]:
         """Main failure tags of each stage and environment."""
         bars = []
-        for (stage, env), total in self.totals.items():
-            counted = self.counts[stage, env]
-            failed = sum(counted.values())
+        for (stage, env), counted in self.counts.items():
+            total = counted.total()
             amounts = {tag: counted[tag] for tag in failures.TAGS}
-            amounts["not failed"] = total - failed
-            note = f"{failed} of {total} episodes failed"
+            amounts["not failed"] = counted[""]
+            note = f"{total - counted['']} of {total} episodes failed"
             parts = _to_parts(amounts, "d")
             bars.append(Bar(f"{stage} \N{MIDDLE DOT} {env}", note, parts))
         return bars
 
 
 def survey_episodes(workdir: pathlib.Path, settings: config.RunConfig) -> Survey:
-    """Reads all stored episodes, one at a time.
+    """Reads stored episodes, one at a time.
+
+    Those of a stage's evaluation, or, where it was not evaluated, those of the last
+    quarter of its training.
 
     Returns:
-      Failure tags of the last quarter of each stage, and for each stage and environment
-      the last success and the last failure.
+      Main failure tags, and for each stage and environment the last success and the
+      last failure.
     """
-    counts: dict[tuple[str, str], collections.Counter[str]] = collections.defaultdict(
-        collections.Counter
-    )
-    totals: collections.Counter[tuple[str, str]] = collections.Counter()
-    latest: dict[tuple[str, str, bool], Example] = {}
+    survey = Survey()
     for stage in settings.stages:
-        path = workdir / episodes.FOLDER / f"{stage.name}.jsonl"
-        stored: Iterable[episodes.StoredEpisode] = ()
-        if path.is_file():
-            stored = episodes.read(path)
-        for line, episode in enumerate(stored, start=1):
-            if episode.ending is types.Ending.ENV_ERROR:
-                continue
-            latest[stage.name, episode.env, episode.success] = Example(
-                episode, f"{path}:{line}"
-            )
-            if episode.iteration >= _LATE * stage.num_iterations:
-                totals[stage.name, episode.env] += 1
-                counts[stage.name, episode.env].update(episode.failures[:1])
-    return Survey(list(latest.values()), counts, totals)
+        folder = workdir / episodes.FOLDER
+        paths = sorted(folder.glob(f"evaluation.{stage.name}.*.jsonl"))
+        first = 0
+        if not paths:
+            paths = [
+                path for path in (folder / f"{stage.name}.jsonl",) if path.is_file()
+            ]
+            first = int(_LATE * stage.num_iterations)
+        for path in paths:
+            for line, episode in enumerate(episodes.read(path), start=1):
+                if episode.iteration >= first:
+                    survey.add(episode, f"{path}:{line}")
+    return survey

@@ -62,8 +62,8 @@ def make_trajectory(
         turns.append(
             types.Turn(
                 observation_tokens=np.arange(len(observation), dtype=np.int32),
-                action_tokens=np.frombuffer(text.encode(), np.uint8).astype(np.int32),
-                action_logprobs=np.zeros(len(text.encode()), np.float32),
+                action_tokens=np.array([ord(c) for c in text], np.int32),
+                action_logprobs=np.zeros(len(text), np.float32),
                 observation=observation,
                 action=text,
                 reward=reward * (success and last),

@@ -1,0 +1,237 @@
+import io
+import json
+import math
+
+import fake_run
+import pytest
+import rich.console
+from tensorboardX.proto import event_pb2
+
+from agentrl import checkpoint, episodes, jsonl, metrics, types
+
+SETTINGS = fake_run.make_settings(num_iterations=3)
+
+
+def test_summary_by_hand():
+    make = fake_run.make_trajectory
+    trajectories = [
+        # Group 0: one success of two, so its returns differ.
+        make("textcraft", group=0, sample=0, actions=("get 1 dirt", "x"), reward=2.0),
+        make("textcraft", group=0, sample=1, success=False, actions=("get 1 dirt",)),
+        # Group 1: equal returns, different text.
+        make("babyai", group=1, sample=0, metrics={"steps": 3.0}),
+        make("babyai", group=1, sample=1, actions=("turn left",), valid=False),
+        # Group 2: the same twice.
+        make("babyai", group=2, sample=0),
+        make("babyai", group=2, sample=1),
+        # Lost by its environment: in the endings, in no mean, in no group.
+        make("babyai", group=3, success=False, ending=types.Ending.ENV_ERROR),
+    ]
+
+    values = metrics.summarize_trajectories(trajectories)
+
+    assert values["rollout/return"] == pytest.approx((2 + 0 + 4) / 6)
+    assert values["rollout/success"] == pytest.approx(5 / 6)
+    assert values["rollout/turns"] == pytest.approx(7 / 6)
+    assert values["rollout/valid_action_fraction"] == pytest.approx(6 / 7)
+    assert values["rollout/ending/solved"] == pytest.approx(5 / 7)
+    assert values["rollout/ending/max_turns"] == pytest.approx(1 / 7)
+    assert values["rollout/ending/env_error"] == pytest.approx(1 / 7)
+    assert values["rollout/ending/failed"] == 0
+    assert values["rollout/zero_variance_groups"] == pytest.approx(2 / 3)
+    assert values["rollout/identical_groups"] == pytest.approx(1 / 3)
+    assert values["env/textcraft/success"] == 0.5
+    assert values["env/babyai/return"] == 1.0
+    assert values["env/babyai/steps"] == 3.0
+    lengths = [len(b"Action:\nget 1 dirt")] * 5 + [
+        len(b"Action:\nx"), len(b"Action:\nturn left")
+    ]  # fmt: skip
+    assert values["rollout/action_tokens"] == pytest.approx(sum(lengths) / 6)
+    observed = 7 * len("Goal: craft stick.")
+    assert values["rollout/tokens"] == pytest.approx((sum(lengths) + observed) / 6)
+
+
+def test_summary_of_nothing_is_not_a_number_but_does_not_fail():
+    lost = fake_run.make_trajectory(success=False, ending=types.Ending.ENV_ERROR)
+
+    values = metrics.summarize_trajectories([lost])
+
+    assert math.isnan(values["rollout/return"])
+    assert values["rollout/ending/env_error"] == 1
+
+
+def read_all(workdir):
+    files = [
+        workdir / metrics.FILE,
+        *sorted((workdir / episodes.FOLDER).glob("*.jsonl")),
+    ]
+    return {path.name: path.read_bytes() for path in files}
+
+
+# Nine iterations, three in each stage; the first stage has no episodes.
+@pytest.mark.parametrize(
+    ("killed_after", "resumed_at"),
+    [(0, 0), (2, 0), (3, 3), (4, 2), (5, 4), (5, 5), (7, 3), (8, 1), (8, 6), (9, 8)],
+)
+def test_resumed_run_leaves_the_files_of_an_uninterrupted_one(
+    tmp_path, killed_after, resumed_at
+):
+    fake_run.write_iterations(tmp_path / "whole", SETTINGS)
+    killed = tmp_path / "killed"
+
+    fake_run.write_iterations(killed, SETTINGS, last=killed_after)
+    unfinished = [killed / metrics.FILE]
+    if killed_after >= 3:
+        stage = SETTINGS.stages[min(killed_after, 8) // 3]
+        unfinished.append(killed / "episodes" / f"{stage.name}.jsonl")
+    for path in unfinished:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(b'{"stage": "unfinis')
+    fake_run.write_iterations(killed, SETTINGS, first=resumed_at)
+
+    assert read_all(killed) == read_all(tmp_path / "whole")
+
+
+def test_lines_say_where_they_belong_and_hold_no_nan(tmp_path):
+    with metrics.Writer(tmp_path, SETTINGS) as writer:
+        writer.write(
+            checkpoint.Progress(stage=1, stage_name="textcraft", iteration=3),
+            step=12,
+            values={"a": float("nan"), "b": math.inf, "c": 0.5, "d": 3},
+            trajectories=[fake_run.make_trajectory(success=False)],
+        )
+
+    (line,) = (tmp_path / metrics.FILE).read_text().splitlines()
+    assert json.loads(line) == {
+        "stage_index": 1, "stage": "textcraft", "iteration": 2, "step": 12,
+        "a": None, "b": None, "c": 0.5, "d": 3,
+    }  # fmt: skip
+    (stored,) = episodes.read(tmp_path / "episodes" / "textcraft.jsonl")
+    assert (stored.iteration, stored.failures) == (2, ("timeout",))
+
+
+def test_events_reach_tensorboard(tmp_path):
+    fake_run.write_iterations(tmp_path, SETTINGS, last=4)
+
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    points = [
+        (value.tag, event.step, value.simple_value)
+        for event in read_events(path)
+        for value in event.summary.value
+        if value.tag == "policy/loss"
+    ]
+    expected = [("policy/loss", n, pytest.approx(2.0 / n)) for n in range(1, 5)]
+    assert points == expected
+
+
+def read_events(path):
+    """Reads a file of length-prefixed records, as TensorBoard does."""
+    content = path.read_bytes()
+    while content:
+        length = int.from_bytes(content[:8], "little")
+        yield event_pb2.Event.FromString(content[12 : 12 + length])
+        content = content[16 + length :]
+
+
+def test_stored_episode_reads_back_equal(tmp_path):
+    trajectory = fake_run.make_trajectory(
+        actions=("get 1 dirt", "täst \ud800 \u2028"), observations=("o", "p\n\x00")
+    )
+    stored = episodes.from_trajectory(trajectory, stage="s", iteration=4)
+
+    episodes.append(tmp_path / "e.jsonl", [stored, stored])
+
+    assert list(episodes.read(tmp_path / "e.jsonl")) == [stored, stored]
+    assert stored.results() == ["p\n\x00", "done"]
+    assert [t.action_tokens for t in stored.turns] == [
+        len(t.action_tokens) for t in trajectory.turns
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1}\n{"a": \n', r"x.jsonl:2 is not JSON"),
+        (b"[]\n", r"x.jsonl:1 is not a JSON object"),
+        (b'{"stage": "s"}\n', "not a stored episode"),
+    ],
+)
+def test_damaged_lines_are_reported(tmp_path, content, message):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(jsonl.DamagedFileError, match=message):
+        list(episodes.read(path)) if b"stage" in content else list(jsonl.read(path))
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(OSError, match=r"repeat the command.*file/x.jsonl"):
+        jsonl.append(blocked / "x.jsonl", [{}])
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def print_lines(times, *, total=10):
+    """Lines printed if iteration i + 1 ends at times[i]."""
+    output, clock = io.StringIO(), Clock()
+    bar = metrics.ProgressBar(
+        fake_run.make_settings(total),
+        console=rich.console.Console(file=output, force_terminal=False),
+        clock=clock,
+    )
+    bar.start()
+    for index, now in enumerate(times):
+        clock.now = now
+        bar.update(
+            checkpoint.Progress(stage=1, stage_name="textcraft", iteration=index + 1),
+            {"rollout/return": 0.25, "rollout/success": 0.5, "policy/loss": 1.0},
+        )
+    bar.stop()
+    return output.getvalue().splitlines()
+
+
+def test_plain_lines_are_a_few_seconds_apart_and_end_with_the_stage():
+    lines = print_lines([0, 1, 2, 6, 7, 8, 9, 10, 10.5, 10.6])
+
+    assert lines == [
+        "textcraft 1/10  return 0.250  success 50.0%",
+        # 6 s for 3 more iterations: 12 s for the 6 that are left.
+        "textcraft 4/10  return 0.250  success 50.0%  0:12 left",
+        "textcraft 10/10  return 0.250  success 50.0%",
+    ]
+
+
+def test_time_left_is_counted_from_where_this_session_began():
+    output, clock = io.StringIO(), Clock()
+    console = rich.console.Console(file=output, force_terminal=False)
+    bar = metrics.ProgressBar(fake_run.make_settings(10), console=console, clock=clock)
+    for now, iteration in [(0, 5), (3600, 6)]:
+        clock.now = now
+        progress = checkpoint.Progress(1, "textcraft", iteration)
+        bar.update(progress, {"policy/loss": 1.0})
+
+    assert output.getvalue().splitlines()[1] == (
+        "textcraft 6/10  loss 1.0000  4:00:00 left"
+    )
+
+
+def test_a_terminal_gets_a_bar():
+    output = io.StringIO()
+    console = rich.console.Console(file=output, force_terminal=True, width=120)
+    bar = metrics.ProgressBar(fake_run.make_settings(2), console=console)
+    bar.start()
+    for iteration in (1, 2):
+        progress = checkpoint.Progress(1, "textcraft", iteration)
+        bar.update(progress, {"perf/decode_tokens_per_second": 1234.0})
+    bar.stop()
+
+    assert "2/2" in output.getvalue()
+    assert "tok/s 1,234" in output.getvalue()

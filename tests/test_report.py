@@ -1,0 +1,220 @@
+import dataclasses
+import html.parser
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import fake_run
+import numpy as np
+import pytest
+
+from agentrl import episodes, errors, jsonl, metrics, plots, report, results
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that tags close, and keeps what a test asks about."""
+
+    VOID = ("meta", "br", "use", "path")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.links, self.tags, self.words = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data.split()
+
+    @property
+    def text(self):
+        return " ".join(self.words)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    fake_run.write_run(workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return Page(report.write(run).read_text())
+
+
+def test_page_needs_nothing_but_itself(page):
+    assert all(link.startswith("#") for link in page.links)
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    assert page.tags.count("svg") == 10
+
+
+def test_page_shows_results_gains_and_forgetting(page):
+    # Tasks do not differ in the made-up run, so all intervals are points.
+    assert "75.0 75.0 to 75.0 · pass@4 100.0" in page.text
+    assert "Gains over the warm start" in page.text
+    assert "both +25.0 +25.0 to +25.0 +75.0" in page.text
+    assert "at the end +25.0 +25.0 to +25.0 \N{MINUS SIGN}75.0" in page.text
+    assert "textcraft +50.0 +50.0 to +50.0 trained +0.0 +0.0 to +0.0 +50.0 +0.0" in (
+        page.text
+    )
+    assert (
+        "textcraft: 10 tasks \N{MULTIPLICATION SIGN} 4 samples, split test, tier all"
+        in page.text
+    )
+
+
+def test_page_shows_time_failures_and_how_to_replay(page, run):
+    assert "2.00 s per iteration" in page.text
+    assert "rollout 62 % (10.0)" in page.text
+    assert "rest 12 % (2.0)" in page.text
+    assert "both · babyai" in page.text
+    place = re.search(r"--replay=(\S+both.jsonl):(\d+)", page.text)
+    lines = pathlib.Path(place[1]).read_text().splitlines()
+    assert int(place[2]) <= len(lines)
+
+
+def test_held_out_episodes_go_before_training_ones(tmp_path):
+    fake_run.write_run(tmp_path)
+    trajectory = fake_run.make_trajectory(success=False, actions=("look",), valid=False)
+    stored = episodes.from_trajectory(trajectory, stage="both", iteration=8)
+    stored = dataclasses.replace(stored, failures=("repeat_loop", "timeout"))
+    folder = tmp_path / episodes.FOLDER
+    episodes.append(folder / "evaluation.both.textcraft.jsonl", [stored] * 3)
+
+    page = Page(report.write(tmp_path).read_text())
+
+    assert "both · textcraft 3 of 3 episodes failed repeat_loop 100 % (3)" in page.text
+    assert "both · babyai" not in page.text
+
+
+def test_hostile_text_stays_text(tmp_path):
+    settings = fake_run.make_settings()
+    fake_run.write_run(tmp_path, settings)
+    attack = "</pre><script>alert(1)</script>\ud800"
+    trajectory = fake_run.make_trajectory(
+        actions=(attack,), observations=(attack,), final=attack
+    )
+    path = tmp_path / episodes.FOLDER / "evaluation.both.textcraft.jsonl"
+    episodes.append(
+        path, [episodes.from_trajectory(trajectory, stage="both", iteration=8)]
+    )
+
+    page = Page(report.write(tmp_path).read_text())
+
+    assert "script" not in page.tags
+    assert page.text.count("<script>alert(1)</script>") == 3
+
+
+def test_a_run_in_its_first_stage_has_a_page(tmp_path):
+    fake_run.write_run(tmp_path)
+    for path in (tmp_path / results.FOLDER).iterdir():
+        path.unlink()
+    lines = (tmp_path / metrics.FILE).read_text().splitlines(keepends=True)
+    (tmp_path / metrics.FILE).write_text("".join(lines[:3]))
+    for path in (tmp_path / episodes.FOLDER).iterdir():
+        path.unlink()
+
+    page = Page(report.write(tmp_path).read_text())
+
+    assert "3 of 24" in page.text
+    assert "Success on held-out tasks" not in page.text
+    assert "Transcripts" not in page.text
+
+
+def test_directory_without_iterations_is_refused(tmp_path):
+    with pytest.raises(errors.ConfigError, match=r"holds no run.json"):
+        report.write(tmp_path)
+    fake_run.write_run(tmp_path)
+    (tmp_path / metrics.FILE).unlink()
+    with pytest.raises(errors.ConfigError, match=r"holds no metrics.jsonl"):
+        report.write(tmp_path)
+
+
+def test_damaged_metrics_are_named(tmp_path):
+    fake_run.write_run(tmp_path)
+    with (tmp_path / metrics.FILE).open("a") as file:
+        file.write("oops\n")
+    with pytest.raises(jsonl.DamagedFileError, match=r"metrics.jsonl:25 is not JSON"):
+        report.write(tmp_path)
+
+
+def test_table_for_a_terminal(run):
+    table = report.format_table(results.load_all(run, ["textcraft", "babyai"]))
+
+    rows = [line.split() for line in table.splitlines()]
+    assert ["after", "stage", "textcraft", "babyai"] in rows
+    assert ["both", "50.0", "[", "50.0,", "50.0]", "100.0", "[100.0,", "100.0]"] in rows
+    assert report.format_table([]) == "No evaluation has been stored."
+
+
+def test_chart_takes_colours_and_font_from_the_page():
+    svg = plots.draw_lines([np.array([1.0, np.nan, 3.0])], borders=[(0, "a"), (2, "b")])
+
+    assert svg.startswith("<svg")
+    assert "currentColor" in svg
+    assert "var(--line)" in svg
+    assert "DejaVu" not in svg
+    assert svg == plots.draw_lines(
+        [np.array([1.0, np.nan, 3.0])], borders=[(0, "a"), (2, "b")]
+    )
+
+
+def test_running_mean_keeps_gaps_and_stage_borders():
+    values = np.array([1.0, 2.0, np.nan, 10.0, 20.0])
+
+    np.testing.assert_array_equal(
+        plots.running_mean(values, [0, 3]), [1.5, 1.5, np.nan, 15.0, 15.0]
+    )
+
+
+def run_command(*arguments):
+    command = [sys.executable, "-m", "launch.report", *arguments]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_command_writes_the_page_and_prints_the_table(run):
+    done = run_command(f"--workdir={run}")
+
+    assert done.returncode == 0, done.stderr
+    assert "after stage" in done.stdout
+    assert f"Report: {run}/report.html" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--help"], "python -m launch.report --workdir=runs/demo"),
+        (["--workdri=x"], "Did you mean: workdir"),
+        ([], "--workdir must have a value"),
+        (["--workdir=/nowhere"], "launch.report: /nowhere holds no run.json"),
+    ],
+)
+def test_command_refuses_and_teaches(arguments, message):
+    done = run_command(*arguments)
+
+    assert done.returncode == 1
+    assert message in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
