@@ -24,7 +24,7 @@ setuptools.setup(
     packages=setuptools.find_namespace_packages(
         include=["agentrl*", "envs*", "launch*", "experiments*"]
     ),
-    package_data={"envs": ["data/*"]},
+    package_data={"agentrl": ["*.html"], "envs": ["data/*"]},
     install_requires=[
         *ENVIRONMENTS,
         "jax>=0.10.2,<0.12",
