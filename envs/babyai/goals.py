@@ -60,12 +60,19 @@ class Rooms:
         y, x = divmod(index, self.stride)
         return ((x - self.x) % self.pitch == 0) + ((y - self.y) % self.pitch == 0)
 
+    def room_of(self, index: int) -> tuple[int, int]:
+        """Column and row of the room of a cell, its left and upper wall included."""
+        y, x = divmod(index, self.stride)
+        return (x - self.x) // self.pitch, (y - self.y) // self.pitch
+
+    def corner_of(self, room: tuple[int, int]) -> tuple[int, int]:
+        """Column and row of the upper left corner of a room."""
+        return self.x + room[0] * self.pitch, self.y + room[1] * self.pitch
+
     def share_room(self, inside: int, index: int) -> bool:
         """Whether `index` is in the room of `inside`, or in its walls."""
-        y0, x0 = divmod(inside, self.stride)
+        left, top = self.corner_of(self.room_of(inside))
         y, x = divmod(index, self.stride)
-        left = x0 - (x0 - self.x) % self.pitch
-        top = y0 - (y0 - self.y) % self.pitch
         return left <= x <= left + self.pitch and top <= y <= top + self.pitch
 
 

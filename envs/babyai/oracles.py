@@ -1,24 +1,65 @@
 """Scripted policies that solve BabyAI tasks."""
 
+import abc
 from collections.abc import Callable, Collection
 
 from envs import base, parsing
 from envs.babyai import goals, planner, textmap, view, world
 
 _MAX_STATES = 1500  # of a search for a way to the goal
-_MAX_LOOKS = 100  # of a search for something to see
+_MAX_LOOKS = 100  # of a search for something new to see
+
+Locate = Callable[[goals.Description], set[int]]
+
+
+class _Seeker(abc.ABC):
+    """Does the goals of a mission one after the other.
+
+    When all are done and the episode goes on, they are done again: a mission whose
+    order is not told may want them the other way round.
+    """
+
+    def __init__(self) -> None:
+        self.goals: list[goals.Goal] = []
+        self._number = 0
+
+    @property
+    def goal(self) -> goals.Goal:
+        """What to do now."""
+        return self.goals[self._number % len(self.goals)]
+
+    def finish_goal(self) -> None:
+        """Counts the current goal as done."""
+        self._number += 1
+
+    def skip_faced(self, code: int) -> None:
+        """Passes over what is done by facing an object, as the agent already does."""
+        for _ in range(len(self.goals) - 1):
+            if self._number and self.goal.verb == "go to":
+                if code in self.goal.what.codes and not self.goal.what.place:
+                    self.finish_goal()
+
+    def take(self, route: planner.Route) -> str:
+        """Starts on a route; returns its first action."""
+        move = route.moves[0]
+        fetched = self.goal.beside is not None and not move.ends_with(view.DROP)
+        if len(route.moves) == 1 and not fetched:
+            self.finish_goal()
+        return move.action
 
 
 def find_route(
     goal: goals.Goal,
     state: planner.State,
-    locate: Callable[[goals.Description], set[int]],
+    locate: Locate,
     windows: tuple[int, ...] = view.WINDOWS,
+    *,
+    clear_way: bool,
 ) -> planner.Route | None:
     """The shortest route found to what a goal asks for.
 
     If there is none with the doors and objects as they are, one by way of the key to a
-    locked door is tried, then one that takes away what lies in front of doors.
+    locked door is tried; with `clear_way`, then some that take an object away.
     """
     targets = locate(goal.what)
     beside = locate(goal.beside) if goal.beside else set()
@@ -44,140 +85,161 @@ def find_route(
             if route := search(to_key.end.after):
                 return planner.Route(to_key.moves + route.moves)
             break
-    return search(state, planner.list_blockers(state))
+    if not clear_way:
+        return None
+    blockers = planner.list_blockers(state)
+    cleared = [search(state, {index}) for index in sorted(blockers)]
+    found = [route for route in cleared if route]
+    if found:
+        return min(found, key=lambda route: len(route.moves))
+    return search(state, planner.list_objects(state))
 
 
-class Privileged:
+class Privileged(_Seeker):
     """Sees the whole grid, and searches it for the shortest sequence of actions."""
 
     def __init__(self, env: base.Environment):
-        self._env = env
-        self._goals: list[goals.Goal] = []
-        self._route: list[planner.Move] = []
-        self._done = 0
+        super().__init__()
+        played: world.World = env.world  # type: ignore[attr-defined]
+        self._world = played
+        self.goals = goals.read_goals(played.mission)
+        self._start = self._look()
+        self._rooms = goals.Rooms(
+            played.stride, played.env.room_size - 1, world.MARGIN, world.MARGIN
+        )
+        self._route: tuple[planner.Move, ...] = ()
+        self._expected: planner.State | None = None
+        self._stuck = False
 
     def act(self, observation: str) -> str:
         """Answers with the next action of the plan."""
         del observation
-        played: world.World = self._env.world  # type: ignore[attr-defined]
-        state = planner.State(
+        state = self._look()
+        if not self._route or state != self._expected:
+            self._route = self._plan(state)
+        if not self._route:
+            return parsing.render_react("There is no way that I can see.", "turn right")
+        thought = f"I am on my way to {self.goal.verb} the {self.goal.what.phrase}."
+        self._expected = self._route[0].after
+        action = self.take(planner.Route(self._route))
+        self._route = self._route[1:]
+        return parsing.render_react(thought, action)
+
+    def _look(self) -> planner.State:
+        played = self._world
+        return planner.State(
             bytes(played.cells),
             played.stride,
             played.at,
             played.heading,
             played.carried,
         )
-        if not self._goals:
-            self._goals = goals.read_goals(played.mission)
-            self._start = state
-            self._rooms = goals.Rooms(
-                played.stride, played.env.room_size - 1, world.MARGIN, world.MARGIN
-            )
-        goal = self._goals[self._done % len(self._goals)]
-        if not self._route or state != self._expected:
-            route = find_route(
-                goal,
-                state,
-                lambda what: goals.find_targets(what, state, self._start, self._rooms),
-            )
-            self._route = list(route.moves) if route else []
-        if not self._route:
-            return parsing.render_react(
-                "There is no way that I can find.", "turn right"
-            )
-        move = self._route.pop(0)
-        self._expected = move.after
-        if not self._route and not (goal.beside and move.ends_with(view.PICKUP)):
-            self._done += 1
-        thought = f"I am on my way to {goal.verb} the {goal.what.phrase}."
-        return parsing.render_react(thought, move.action)
+
+    def _plan(self, state: planner.State) -> tuple[planner.Move, ...]:
+        self.skip_faced(state.cells[state.front])
+        if self._stuck:
+            return ()
+        route = find_route(
+            self.goal,
+            state,
+            lambda what: goals.find_targets(what, state, self._start, self._rooms),
+            clear_way=True,
+        )
+        self._stuck = route is None
+        return route.moves if route else ()
 
 
-class Observational:
-    """Looks around, goes to what the mission names, and tries doors for more."""
+class Observational(_Seeker):
+    """Goes to what it sees, else draws a map and looks where most is still unseen."""
 
     def __init__(self, env: base.Environment):
+        super().__init__()
         del env  # the text is enough
-        self._goals: list[goals.Goal] = []
-        self._done = 0
+        self._action = ""
         self._log: list[tuple[str, textmap.Reading]] = []
-        self._beliefs: list[textmap.Belief] = []
         self._drawn = 0  # how much of the log is on the map
+        self._beliefs: list[textmap.Belief] = []
 
     def act(self, observation: str) -> str:
         """Answers with a short thought and one action."""
-        if not self._goals:
-            self._goals = goals.read_goals(observation.partition("\n")[0])
+        if not self.goals:
+            self.goals = goals.read_goals(observation.partition("\n")[0])
         self._reading = textmap.read(observation)
-        if self._log and self._reading.sighted:
-            self._log[-1] = (self._log[-1][0], self._reading)
-        elif not self._log:
-            self._log.append(("", self._reading))
-        thought, action = self._choose()
-        self._log.append((action, self._reading))
-        return parsing.render_react(thought, action)
+        if self._reading.sighted:
+            self._log.append((self._action, self._reading))
+        else:  # a refusal; what was seen last still holds
+            self._reading = self._log[-1][1]
+        for thing in self._reading.things:
+            if thing.cell == view.AHEAD:
+                self.skip_faced(thing.code)
+        thought, self._action = self._pursue_seen() or self._pursue_known()
+        return parsing.render_react(thought, self._action)
 
-    def _choose(self) -> tuple[str, str]:
-        goal = self._goals[self._done % len(self._goals)]
-        return self._pursue_seen(goal) or self._pursue(goal)
-
-    def _pursue_seen(self, goal: goals.Goal) -> tuple[str, str] | None:
-        """Acts on the nearest thing that fits, if a macro action does it all."""
-        verb = {"go to": "go to", "pick up": "pickup"}.get(goal.verb)
-        if verb is None or goal.what.place or self._reading.carried != view.EMPTY:
+    def _pursue_seen(self) -> tuple[str, str] | None:
+        """Acts on the nearest thing that fits, if one action does it all."""
+        verb = {"go to": "go to", "pick up": "pickup"}.get(self.goal.verb)
+        what = self.goal.what
+        hands_full = self._reading.carried != view.EMPTY and verb == "pickup"
+        if verb is None or what.place or hands_full:
             return None
         for thing in self._reading.things:
             action = f"{verb} {thing.label}"
-            if thing.code in goal.what.codes and self._is_offered(action):
-                self._done += 1
+            if thing.code in what.codes and self._is_offered(action):
+                self.finish_goal()
                 return f"I see the {thing.label}.", action
         return None
 
     def _is_offered(self, action: str) -> bool:
         return not self._reading.actions or action in self._reading.actions
 
-    def _pursue(self, goal: goals.Goal) -> tuple[str, str]:
+    def _pursue_known(self) -> tuple[str, str]:
+        """Follows the map to the goal, or to where there is more to see."""
         self._draw_map()
+        phrase = self.goal.what.phrase
         if not self._beliefs:
-            return "I am lost.", "turn right"
+            return f"I do not see the {phrase}, and I am lost.", "turn right"
         belief = textmap.choose(self._beliefs)
+        if route := self._find_route(belief, clear_way=False):
+            return f"I know where the {phrase} is.", self.take(route)
+        if route := self._find_view(belief):
+            return f"I do not see the {phrase} yet.", route.moves[0].action
+        if route := self._find_route(belief, clear_way=True):
+            return f"I clear the way to the {phrase}.", self.take(route)
+        return f"I do not see the {phrase} anywhere.", "turn right"
 
-        def locate(what: goals.Description) -> set[int]:
-            return goals.find_targets(what, belief.state, self._start, belief.rooms)
-
-        route = find_route(goal, belief.state, locate, textmap.WINDOWS)
-        if route is None:
-            return self._explore(goal, belief)
-        move = route.moves[0]
-        if len(route.moves) == 1 and not (goal.beside and move.ends_with(view.PICKUP)):
-            self._done += 1
-        return f"I know where the {goal.what.phrase} is.", move.action
-
-    def _explore(self, goal: goals.Goal, belief: textmap.Belief) -> tuple[str, str]:
-        within = self._start.at if goal.what.place else None
-        best, action = 0.0, "turn right"
-        keys = planner.list_keys(belief.state)
-        routes = planner.search(
+    def _find_route(
+        self, belief: textmap.Belief, *, clear_way: bool
+    ) -> planner.Route | None:
+        return find_route(
+            self.goal,
             belief.state,
-            keys,
-            max_states=_MAX_LOOKS,
-            windows=textmap.WINDOWS,
+            lambda what: goals.find_targets(
+                what, belief.state, textmap.START, belief.rooms
+            ),
+            textmap.WINDOWS,
+            clear_way=clear_way,
         )
-        for route in routes:
+
+    def _find_view(self, belief: textmap.Belief) -> planner.Route | None:
+        """The route with the most to see at its end for each of its moves."""
+        near = textmap.START.at if self.goal.what.place else None
+        worth = belief.weigh(near)
+        best, most = None, 0.0
+        keys = planner.list_keys(belief.state)
+        for route in planner.search(
+            belief.state, keys, max_states=_MAX_LOOKS, windows=textmap.WINDOWS
+        ):
             if route.end.ends_with(view.PICKUP) and route.end.touched not in keys:
                 continue  # a walk does as well
-            value = belief.gain(route.end.after, within) / len(route.moves)
-            if value > best and self._is_offered(route.moves[0].action):
-                best, action = value, route.moves[0].action
-        return f"I do not see the {goal.what.phrase} yet.", action
+            value = textmap.gain(worth, route.end.after) / len(route.moves)
+            if value > most and self._is_offered(route.moves[0].action):
+                best, most = route, value
+        return best
 
     def _draw_map(self) -> None:
         """Brings the map up to date."""
         if not self._drawn:
-            self._beliefs = textmap.imagine()
-            self._start = self._beliefs[0].state
-            observed = (textmap.observe(b, self._log[0][1]) for b in self._beliefs)
-            self._beliefs = [b for b in observed if b]
+            self._beliefs = textmap.imagine(self._log[0][1])
             self._drawn = 1
         for action, reading in self._log[self._drawn :]:
             self._beliefs = textmap.follow(self._beliefs, action, reading)

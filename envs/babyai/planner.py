@@ -206,12 +206,18 @@ def list_keys(state: State) -> set[int]:
     return {index for index, code in enumerate(state.cells) if code in codes}
 
 
+def list_objects(state: State) -> set[int]:
+    """Cells of the objects that can be picked up."""
+    return {index for index, code in enumerate(state.cells) if _is_object(code)}
+
+
 def list_blockers(state: State) -> set[int]:
     """Cells of the objects that lie right before a door."""
-    cells = state.cells
-    doors = [i for i, code in enumerate(cells) if _AJAR[code] in _OPEN_DOORS]
+    doors = [i for i, code in enumerate(state.cells) if _AJAR[code] in _OPEN_DOORS]
     around = (1, -1, state.stride, -state.stride)
     near = {door + step for door in doors for step in around}
-    return {index for index in near if view.BLOCKS_PATH[cells[index]]} - {
-        index for index in near if cells[index] == view.WALL
-    }
+    return {index for index in near if _is_object(state.cells[index])}
+
+
+def _is_object(code: int) -> bool:
+    return code > view.WALL and bool(view.BLOCKS_PATH[code])

@@ -17,11 +17,11 @@ _CARRIED = re.compile(r"You are carrying a (\w+ \w+)")
 _SIGHTED = "The room has walls around you."
 
 _STRIDE = 64
-_CENTER = 32 * _STRIDE + 32
 _PITCHES = (7, 6, 4, 3, 5, 19)  # of walls, in minigrid's rooms; likely ones first
+START = planner.State(b"", _STRIDE, 32 * _STRIDE + 32, heading=3)  # on any map
 # The true heading is unknown, and with it in which of the four windows walks are found.
 WINDOWS = (view.WINDOWS[3],) * 4
-_INSIDE, _LINE = 4, 1  # worth of seeing a cell for the first time
+_ROOMS_ACROSS = {19: 1, 3: 1, 4: 2}  # by pitch; 3 with the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,49 +81,105 @@ class Belief:
 
     rooms: goals.Rooms
     state: planner.State
-    worth: bytes  # of seeing a cell; 0 where it has been seen
+    unseen: bytes  # 1 where a cell has not been seen
 
-    def gain(self, state: planner.State, within: int | None = None) -> int:
-        """The worth of what would be seen from `state`.
+    def weigh(self, near: int | None) -> bytes:
+        """What seeing each cell would be worth.
 
         Args:
-          state: where the agent would stand and look.
-          within: a cell, if only its room counts.
+          near: a cell, if only its room counts.
+
+        Returns:
+          uint8 for each cell. Unseen cells inside a room may hold anything. Unseen
+          cells of a wall may hold the one door to the room behind it, which matters
+          if that is unknown.
         """
-        seen = state.look()
-        indices = [state.index(cell) for cell in view.SCAN if seen[cell]]
-        if within is not None:
-            indices = [i for i in indices if self.rooms.share_room(within, i)]
-        return sum(self.worth[index] for index in indices)
+        inside = {}  # cells of a room that have not been seen
+        only = self._possible_rooms() if near is None else [self.rooms.room_of(near)]
+        for room in only:
+            cells = self._cells_of(room)
+            inside[room] = [index for index in cells if self.unseen[index]]
+        worth = bytearray(len(self.unseen))
+        for (x, y), cells in inside.items():
+            for index in cells:
+                worth[index] = _INSIDE
+            for other in ((x + 1, y), (x, y + 1)):
+                if other not in inside:
+                    continue
+                wall = self._wall_between((x, y), other)
+                doors = any(self.state.cells[index] != view.WALL for index in wall)
+                unknown = max(len(cells), len(inside[other]))
+                if not doors and unknown > len(wall) ** 2 // 2:
+                    for index in wall:
+                        worth[index] = _WALL * self.unseen[index]
+        return bytes(worth)
+
+    def _possible_rooms(self) -> list[tuple[int, int]]:
+        """Rooms that can exist beside those that are known to."""
+        across = _ROOMS_ACROSS.get(self.rooms.pitch, 3)
+        known = {self.rooms.room_of(self.state.at)}
+        for index in range(len(self.unseen)):
+            if not self.unseen[index]:
+                walls = self.rooms.count_walls(index)
+                if walls == 0:
+                    known.add(self.rooms.room_of(index))
+        columns, rows = ([room[axis] for room in known] for axis in (0, 1))
+        return [
+            (x, y)
+            for x in range(max(columns) - across + 1, min(columns) + across)
+            for y in range(max(rows) - across + 1, min(rows) + across)
+        ]
+
+    def _cells_of(self, room: tuple[int, int]) -> list[int]:
+        left, top = self.rooms.corner_of(room)
+        inner = range(1, self.rooms.pitch)
+        return [(top + y) * _STRIDE + left + x for y in inner for x in inner]
+
+    def _wall_between(
+        self, first: tuple[int, int], second: tuple[int, int]
+    ) -> list[int]:
+        left, top = self.rooms.corner_of(second)
+        step = _STRIDE if first[1] == second[1] else 1
+        return [top * _STRIDE + left + n * step for n in range(1, self.rooms.pitch)]
 
 
-def imagine() -> list[Belief]:
-    """All maps that are possible before anything has been seen."""
-    return [
+_INSIDE, _WALL = 4, 4  # worth of seeing a cell for the first time
+
+
+def gain(worth: bytes, state: planner.State) -> int:
+    """The worth of what is seen from `state`."""
+    seen = state.look()
+    return sum(worth[state.index(cell)] for cell in view.SCAN if seen[cell])
+
+
+def imagine(reading: Reading) -> list[Belief]:
+    """All maps that explain a first observation."""
+    beliefs = (
         Belief(
             goals.Rooms(_STRIDE, pitch, 32 + x, 32 + y),
-            planner.State(_draw_walls(pitch, x, y)[0], _STRIDE, _CENTER, 3),
-            _draw_walls(pitch, x, y)[1],
+            dataclasses.replace(START, cells=_draw_walls(pitch, x, y)),
+            b"\1" * _STRIDE**2,
         )
         for pitch in _PITCHES
         for y in range(1, pitch)
         for x in range(1, pitch)
-    ]
+    )
+    return [drawn for belief in beliefs if (drawn := observe(belief, reading))]
 
 
 @functools.cache
-def _draw_walls(pitch: int, x: int, y: int) -> tuple[bytes, bytes]:
-    """The cells and their worth; a wall `x` columns right and `y` rows below."""
-    rooms = goals.Rooms(_STRIDE, pitch, 32 + x, 32 + y)
-    walls = bytes(rooms.count_walls(index) for index in range(_STRIDE * _STRIDE))
-    cells = walls.translate(bytes((view.EMPTY, view.WALL, view.WALL)).ljust(256))
-    return cells, walls.translate(bytes((_INSIDE, _LINE, 0)).ljust(256))
+def _draw_walls(pitch: int, x: int, y: int) -> bytes:
+    """Walls all over the map, one `x` columns right and one `y` rows below."""
+    lines = (bytes((view.EMPTY, view.WALL)), bytes((view.WALL, view.WALL)))
+    across = [(column - 32 - x) % pitch == 0 for column in range(_STRIDE)]
+    rows = [bytes(line[wall] for wall in across) for line in lines]
+    return b"".join(rows[(row - 32 - y) % pitch == 0] for row in range(_STRIDE))
 
 
 def observe(belief: Belief, reading: Reading) -> Belief | None:
     """Draws what is read into a map; None if the map cannot explain it."""
     state, rooms = belief.state, belief.rooms
-    cells, worth = bytearray(state.cells), bytearray(belief.worth)
+    cells, unseen = bytearray(state.cells), bytearray(belief.unseen)
     if rooms.count_walls(state.at):  # the agent can only stand in an open door
         if not view.NAMES[cells[state.at]].endswith("door"):
             return None
@@ -142,7 +198,7 @@ def observe(belief: Belief, reading: Reading) -> Belief | None:
                 return None
             continue
         index = now.index(cell)
-        worth[index] = 0
+        unseen[index] = 0
         if seen[cell] > view.WALL and cell not in told:
             if view.NAMES[seen[cell]].endswith("door"):
                 return None
@@ -150,7 +206,7 @@ def observe(belief: Belief, reading: Reading) -> Belief | None:
     if scene.find_barrier(bytes(seen)) != reading.barrier:
         return None
     now = dataclasses.replace(now, cells=bytes(cells))
-    return Belief(rooms, now, bytes(worth))
+    return Belief(rooms, now, bytes(unseen))
 
 
 def follow(beliefs: list[Belief], action: str, reading: Reading) -> list[Belief]:
