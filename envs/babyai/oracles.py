@@ -1,6 +1,5 @@
 """Scripted policies that solve BabyAI tasks."""
 
-import abc
 from collections.abc import Callable, Collection
 
 from envs import base, parsing
@@ -12,7 +11,7 @@ _MAX_LOOKS = 100  # of a search for something new to see
 Locate = Callable[[goals.Description], set[int]]
 
 
-class _Seeker(abc.ABC):
+class _Seeker:
     """Does the goals of a mission one after the other.
 
     When all are done and the episode goes on, they are done again: a mission whose
@@ -35,9 +34,10 @@ class _Seeker(abc.ABC):
     def skip_faced(self, code: int) -> None:
         """Passes over what is done by facing an object, as the agent already does."""
         for _ in range(len(self.goals) - 1):
-            if self._number and self.goal.verb == "go to":
-                if code in self.goal.what.codes and not self.goal.what.place:
-                    self.finish_goal()
+            what = self.goal.what
+            fits = code in what.codes and not what.place
+            if self._number and self.goal.verb == "go to" and fits:
+                self.finish_goal()
 
     def take(self, route: planner.Route) -> str:
         """Starts on a route; returns its first action."""
@@ -156,6 +156,7 @@ class Observational(_Seeker):
         super().__init__()
         del env  # the text is enough
         self._action = ""
+        self._refused: set[str] = set()  # since the last view
         self._log: list[tuple[str, textmap.Reading]] = []
         self._drawn = 0  # how much of the log is on the map
         self._beliefs: list[textmap.Belief] = []
@@ -167,8 +168,10 @@ class Observational(_Seeker):
         self._reading = textmap.read(observation)
         if self._reading.sighted:
             self._log.append((self._action, self._reading))
+            self._refused.clear()
         else:  # a refusal; what was seen last still holds
             self._reading = self._log[-1][1]
+            self._refused.add(self._action)
         for thing in self._reading.things:
             if thing.cell == view.AHEAD:
                 self.skip_faced(thing.code)
@@ -190,7 +193,8 @@ class Observational(_Seeker):
         return None
 
     def _is_offered(self, action: str) -> bool:
-        return not self._reading.actions or action in self._reading.actions
+        listed = self._reading.actions
+        return action not in self._refused and (not listed or action in listed)
 
     def _pursue_known(self) -> tuple[str, str]:
         """Follows the map to the goal, or to where there is more to see."""
@@ -201,10 +205,12 @@ class Observational(_Seeker):
         belief = textmap.choose(self._beliefs)
         if route := self._find_route(belief, clear_way=False):
             return f"I know where the {phrase} is.", self.take(route)
-        if route := self._find_view(belief):
-            return f"I do not see the {phrase} yet.", route.moves[0].action
         if route := self._find_route(belief, clear_way=True):
-            return f"I clear the way to the {phrase}.", self.take(route)
+            return f"Something is in the way to the {phrase}.", self.take(route)
+        keys = planner.list_keys(belief.state)
+        for fetch in (keys, keys | planner.list_blockers(belief.state)):
+            if route := self._find_view(belief, fetch):
+                return f"I do not see the {phrase} yet.", route.moves[0].action
         return f"I do not see the {phrase} anywhere.", "turn right"
 
     def _find_route(
@@ -220,16 +226,17 @@ class Observational(_Seeker):
             clear_way=clear_way,
         )
 
-    def _find_view(self, belief: textmap.Belief) -> planner.Route | None:
+    def _find_view(
+        self, belief: textmap.Belief, fetch: Collection[int]
+    ) -> planner.Route | None:
         """The route with the most to see at its end for each of its moves."""
         near = textmap.START.at if self.goal.what.place else None
         worth = belief.weigh(near)
         best, most = None, 0.0
-        keys = planner.list_keys(belief.state)
         for route in planner.search(
-            belief.state, keys, max_states=_MAX_LOOKS, windows=textmap.WINDOWS
+            belief.state, fetch, max_states=_MAX_LOOKS, windows=textmap.WINDOWS
         ):
-            if route.end.ends_with(view.PICKUP) and route.end.touched not in keys:
+            if route.end.ends_with(view.PICKUP) and route.end.touched not in fetch:
                 continue  # a walk does as well
             value = textmap.gain(worth, route.end.after) / len(route.moves)
             if value > most and self._is_offered(route.moves[0].action):
