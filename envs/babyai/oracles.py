@@ -54,6 +54,7 @@ def find_route(
     locate: Locate,
     windows: tuple[int, ...] = view.WINDOWS,
     *,
+    avoid: Collection[str] = (),
     clear_way: bool,
 ) -> planner.Route | None:
     """The shortest route found to what a goal asks for.
@@ -71,7 +72,13 @@ def find_route(
     def search(
         start: planner.State, fetch: Collection[int] = ()
     ) -> planner.Route | None:
-        routes = planner.search(start, fetch, max_states=_MAX_STATES, windows=windows)
+        routes = planner.search(
+            start,
+            fetch,
+            max_states=_MAX_STATES,
+            windows=windows,
+            avoid=avoid if start is state else (),
+        )
         for route in routes:
             if goals.fulfils(goal, route.end, targets, beside):
                 return route
@@ -80,7 +87,9 @@ def find_route(
     if route := search(state):
         return route
     keys = planner.list_keys(state)
-    for to_key in planner.search(state, (), max_states=_MAX_STATES, windows=windows):
+    for to_key in planner.search(
+        state, (), max_states=_MAX_STATES, windows=windows, avoid=avoid
+    ):
         if to_key.end.ends_with(view.PICKUP) and to_key.end.touched in keys:
             if route := search(to_key.end.after):
                 return planner.Route(to_key.moves + route.moves)
@@ -156,7 +165,7 @@ class Observational(_Seeker):
         super().__init__()
         del env  # the text is enough
         self._action = ""
-        self._refused: set[str] = set()  # since the last view
+        self._failed: list[tuple[textmap.Reading, str]] = []
         self._log: list[tuple[str, textmap.Reading]] = []
         self._drawn = 0  # how much of the log is on the map
         self._beliefs: list[textmap.Belief] = []
@@ -168,10 +177,9 @@ class Observational(_Seeker):
         self._reading = textmap.read(observation)
         if self._reading.sighted:
             self._log.append((self._action, self._reading))
-            self._refused.clear()
         else:  # a refusal; what was seen last still holds
             self._reading = self._log[-1][1]
-            self._refused.add(self._action)
+            self._failed.append((self._reading, self._action))
         for thing in self._reading.things:
             if thing.cell == view.AHEAD:
                 self.skip_faced(thing.code)
@@ -194,7 +202,11 @@ class Observational(_Seeker):
 
     def _is_offered(self, action: str) -> bool:
         listed = self._reading.actions
-        return action not in self._refused and (not listed or action in listed)
+        return action not in self._avoid() and (not listed or action in listed)
+
+    def _avoid(self) -> set[str]:
+        """What did not do as expected when the same was seen before."""
+        return {action for seen, action in self._failed if seen == self._reading}
 
     def _pursue_known(self) -> tuple[str, str]:
         """Follows the map to the goal, or to where there is more to see."""
@@ -207,10 +219,8 @@ class Observational(_Seeker):
             return f"I know where the {phrase} is.", self.take(route)
         if route := self._find_route(belief, clear_way=True):
             return f"Something is in the way to the {phrase}.", self.take(route)
-        keys = planner.list_keys(belief.state)
-        for fetch in (keys, keys | planner.list_blockers(belief.state)):
-            if route := self._find_view(belief, fetch):
-                return f"I do not see the {phrase} yet.", route.moves[0].action
+        if route := self._find_view(belief):
+            return f"I do not see the {phrase} yet.", route.moves[0].action
         return f"I do not see the {phrase} anywhere.", "turn right"
 
     def _find_route(
@@ -223,18 +233,19 @@ class Observational(_Seeker):
                 what, belief.state, textmap.START, belief.rooms
             ),
             textmap.WINDOWS,
+            avoid=self._avoid(),
             clear_way=clear_way,
         )
 
-    def _find_view(
-        self, belief: textmap.Belief, fetch: Collection[int]
-    ) -> planner.Route | None:
+    def _find_view(self, belief: textmap.Belief) -> planner.Route | None:
         """The route with the most to see at its end for each of its moves."""
         near = textmap.START.at if self.goal.what.place else None
         worth = belief.weigh(near)
+        state = belief.state
+        fetch = planner.list_keys(state) | planner.list_blockers(state)
         best, most = None, 0.0
         for route in planner.search(
-            belief.state, fetch, max_states=_MAX_LOOKS, windows=textmap.WINDOWS
+            state, fetch, max_states=_MAX_LOOKS, windows=textmap.WINDOWS
         ):
             if route.end.ends_with(view.PICKUP) and route.end.touched not in fetch:
                 continue  # a walk does as well
@@ -248,6 +259,11 @@ class Observational(_Seeker):
         if not self._drawn:
             self._beliefs = textmap.imagine(self._log[0][1])
             self._drawn = 1
-        for action, reading in self._log[self._drawn :]:
-            self._beliefs = textmap.follow(self._beliefs, action, reading)
+        for number in range(self._drawn, len(self._log)):
+            action, reading = self._log[number]
+            self._beliefs, expected = textmap.follow(self._beliefs, action, reading)
+            if not expected:
+                self._failed.append((self._log[number - 1][1], action))
+            if not self._beliefs:  # lost: draw a new map from here
+                self._beliefs = textmap.imagine(reading)
         self._drawn = len(self._log)

@@ -128,6 +128,7 @@ def search(
     *,
     max_states: int,
     windows: tuple[int, ...] = view.WINDOWS,
+    avoid: Collection[str] = (),
 ) -> Iterator[Route]:
     """Yields routes from `start`, short ones first, one for each move that is tried.
 
@@ -136,6 +137,7 @@ def search(
       fetch: cells of the objects that may be picked up on the way.
       max_states: how many states to expand at most.
       windows: cells that walks may cross, by heading.
+      avoid: actions not to begin with.
     """
     known = {_make_key(start)}
     queue: collections.deque[tuple[State, tuple[Move, ...]]] = collections.deque()
@@ -145,6 +147,8 @@ def search(
             return
         state, before = queue.popleft()
         for move in list_moves(state, windows):
+            if not before and move.action in avoid:
+                continue
             route = Route((*before, move))
             yield route
             if move.ends_with(view.PICKUP) and move.touched not in fetch:

@@ -209,11 +209,14 @@ def observe(belief: Belief, reading: Reading) -> Belief | None:
     return Belief(rooms, now, bytes(unseen))
 
 
-def follow(beliefs: list[Belief], action: str, reading: Reading) -> list[Belief]:
+def follow(
+    beliefs: list[Belief], action: str, reading: Reading
+) -> tuple[list[Belief], bool]:
     """The maps that explain what is read after an action.
 
-    Where the agent stands is computed as the environment computes walks. If that
-    explains nothing on any map, other ends of the walk are tried.
+    Returns:
+      The maps, and whether the action did as expected on some map. If it did on none,
+      other ends of the walk are tried on all.
     """
     moves = [
         (belief, move)
@@ -221,25 +224,34 @@ def follow(beliefs: list[Belief], action: str, reading: Reading) -> list[Belief]
         for move in planner.list_moves(belief.state, WINDOWS)
         if move.action == action
     ]
-    expected = (
-        observe(dataclasses.replace(belief, state=move.after), reading)
-        for belief, move in moves
-    )
-    if found := [belief for belief in expected if belief]:
-        return found
-    others = (
-        observe(dataclasses.replace(belief, state=state), reading)
+    expected = [(belief, move.after) for belief, move in moves]
+    if found := _observe_all(expected, reading):
+        return found, True
+    others = [
+        (belief, state)
         for belief, move in moves
         for state in _other_ends(belief.state, move)
-    )
-    return [belief for belief in others if belief]
+    ]
+    return _observe_all(others, reading), False
+
+
+def _observe_all(
+    ends: list[tuple[Belief, planner.State]], reading: Reading
+) -> list[Belief]:
+    """The maps that are left, each once for every place of the agent on it."""
+    found = {}
+    for belief, state in ends:
+        drawn = observe(dataclasses.replace(belief, state=state), reading)
+        if drawn:
+            found.setdefault((drawn.rooms, state.at, state.heading), drawn)
+    return list(found.values())
 
 
 def _other_ends(before: planner.State, move: planner.Move) -> Iterator[planner.State]:
-    yield before
     for heading in range(4):
         ahead, _ = view.step_sizes(before.stride, heading)
-        for at in (move.touched - ahead, move.touched):
+        for at in (before.at, move.touched - ahead, move.touched):
+            yield dataclasses.replace(before, at=at, heading=heading)
             yield dataclasses.replace(move.after, at=at, heading=heading)
 
 
