@@ -84,7 +84,8 @@ class BabyAI(base.Environment):
 
     def _start(self, index: int) -> str:
         self.world = world.World(levels.level_of(index), levels.seed_of(index))
-        self._look()
+        self._seen = self.world.look()
+        self._read()
         mission = self.world.mission
         if self.config.profile == "agentgym":
             mission = mission.replace("then", "and").replace("after you", "and")
@@ -120,20 +121,21 @@ class BabyAI(base.Environment):
             self._seen = self.world.look()
             if self._seen == before or (strict and (terminated or truncated)):
                 break
-        self._look()
+        self._read()
+        success = terminated and reward != 0  # minigrid pays nothing for a failure
         observation = self._scene.text
         if terminated:
-            observation += _COMPLETED if reward > 0 else _FAILED
+            observation += _COMPLETED if success else _FAILED
         return base.StepResult(
             observation,
             reward=reward,
             terminated=terminated,
             truncated=truncated and strict and not terminated,
             info=base.StepInfo(
-                success=terminated and reward > 0,
+                success=success,
                 score=reward,
                 parsed_action=action,
-                progress=1.0 if terminated and reward > 0 else self._progress(),
+                progress=1.0 if success else self._progress(),
             ),
         )
 
@@ -148,9 +150,9 @@ class BabyAI(base.Environment):
         )
         return base.StepResult(text, info=info)
 
-    def _look(self) -> None:
-        self._seen = self.world.look()
-        self._scene = scene.read_scene(self._seen, view.WINDOWS[self.world.heading])
+    def _read(self) -> None:
+        window = view.WINDOWS[self.world.heading]
+        self._scene = scene.read_scene(self._seen, window)
 
     def _progress(self) -> float:
         """The share of the mission's parts that are done."""

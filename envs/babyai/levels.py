@@ -1,6 +1,7 @@
 """The forty levels, which of them the tasks come from, and how tasks are labelled."""
 
 import functools
+import itertools
 
 from envs import base
 
@@ -66,6 +67,25 @@ PANEL_LEVELS = (
     "OneRoomS20",
     "SynthLoc",
 )
+# Seeds that the panels skip: the text-only oracle does not solve them in 20 turns. Four
+# of them nobody can (GoToImpUnlock 6, 14, 35 and 54 shut the key into the locked room);
+# in the others what is wanted lies too far off to be found in time without luck. The
+# oracle solves 831 of the first 900 tasks of these levels, the privileged one 897.
+LEFT_OUT = {
+    "GoToObjMazeS7": (1, 8, 21, 26, 29, 34, 52),
+    "GoToImpUnlock": (
+        *(0, 1, 3, 6, 7, 11, 14, 16, 17, 26, 27, 30, 32, 34, 35, 41, 46, 47, 49),
+        *(52, 54, 55, 56, 57, 61, 63, 65, 68, 70, 73, 75, 76, 77, 78, 81, 84),
+    ),
+    "Pickup": (4, 11, 14, 20, 33, 36, 37, 39, 40, 41, 46, 47, 48, 58),
+    "UnblockPickup": (12, 22, 24, 26, 34, 35, 36, 37, 41),
+    "FindObjS7": (6, 10, 31, 32, 51, 53),
+    "OneRoomS20": (
+        *(9, 11, 12, 13, 14, 17, 18, 28, 30, 31, 32, 37, 41, 46, 49, 51, 53, 54, 55),
+        *(61, 63, 64, 66, 68, 72, 74),
+    ),
+    "SynthLoc": (18, 21, 34, 51),
+}
 _EASY = frozenset(
     (*LEVELS[:5], *LEVELS[8:11], "PickupLoc", "ActionObjDoor")
 )  # what the mission asks for is in the room where the agent starts
@@ -111,8 +131,9 @@ def panel(split: str, config: base.EnvConfig) -> base.TaskPanel:
 def _panel_ids(split: str) -> tuple[str, ...]:
     chosen: list[int] = []
     for level in PANEL_LEVELS:
-        first = LEVELS.index(level)
-        indices = [first + len(LEVELS) * seed for seed in range(SEEDS_PER_LEVEL)]
+        kept = (n for n in itertools.count() if n not in LEFT_OUT.get(level, ()))
+        seeds = itertools.islice(kept, SEEDS_PER_LEVEL)
+        indices = [LEVELS.index(level) + len(LEVELS) * seed for seed in seeds]
         indices.sort(key=lambda index: base.stable_hash(f"{NAME}_{index}"))
         test, train = indices[:TEST_SEEDS_PER_LEVEL], indices[TEST_SEEDS_PER_LEVEL:]
         chosen += test if split == "test" else train

@@ -219,8 +219,11 @@ class Observational(_Seeker):
             return f"I know where the {phrase} is.", self.take(route)
         if route := self._find_route(belief, clear_way=True):
             return f"Something is in the way to the {phrase}.", self.take(route)
-        if route := self._find_view(belief):
-            return f"I do not see the {phrase} yet.", route.moves[0].action
+        state = belief.state
+        likely = planner.list_keys(state) | planner.list_blockers(state)
+        for fetch in (likely, planner.list_objects(state)):
+            if route := self._find_view(belief, fetch):
+                return f"I do not see the {phrase} yet.", route.moves[0].action
         return f"I do not see the {phrase} anywhere.", "turn right"
 
     def _find_route(
@@ -237,15 +240,15 @@ class Observational(_Seeker):
             clear_way=clear_way,
         )
 
-    def _find_view(self, belief: textmap.Belief) -> planner.Route | None:
+    def _find_view(
+        self, belief: textmap.Belief, fetch: Collection[int]
+    ) -> planner.Route | None:
         """The route with the most to see at its end for each of its moves."""
         near = textmap.START.at if self.goal.what.place else None
         worth = belief.weigh(near)
-        state = belief.state
-        fetch = planner.list_keys(state) | planner.list_blockers(state)
         best, most = None, 0.0
         for route in planner.search(
-            state, fetch, max_states=_MAX_LOOKS, windows=textmap.WINDOWS
+            belief.state, fetch, max_states=_MAX_LOOKS, windows=textmap.WINDOWS
         ):
             if route.end.ends_with(view.PICKUP) and route.end.touched not in fetch:
                 continue  # a walk does as well
