@@ -1,14 +1,11 @@
 """Scripted policies that solve BabyAI tasks."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from envs import base, parsing
-from envs.babyai import goals, planner, textmap, view, world
+from envs.babyai import goals, planner, routes, textmap, view, world
 
-_MAX_STATES = 1500  # of a search for a way to the goal
-_MAX_LOOKS = 100  # of a search for something new to see
-
-Locate = Callable[[goals.Description], set[int]]
+_MAX_LOOKS = 100  # states of a search for something new to see
 
 
 class _Seeker:
@@ -46,62 +43,6 @@ class _Seeker:
         if len(route.moves) == 1 and not fetched:
             self.finish_goal()
         return move.action
-
-
-def find_route(
-    goal: goals.Goal,
-    state: planner.State,
-    locate: Locate,
-    windows: tuple[int, ...] = view.WINDOWS,
-    *,
-    avoid: Collection[str] = (),
-    clear_way: bool,
-) -> planner.Route | None:
-    """The shortest route found to what a goal asks for.
-
-    If there is none with the doors and objects as they are, one by way of the key to a
-    locked door is tried; with `clear_way`, then some that take an object away.
-    """
-    targets = locate(goal.what)
-    beside = locate(goal.beside) if goal.beside else set()
-    if not (beside if goal.beside else targets):
-        return None
-    if goal.beside and state.carried not in goal.what.codes:
-        goal = goals.Goal("pick up", goal.what)
-
-    def search(
-        start: planner.State, fetch: Collection[int] = ()
-    ) -> planner.Route | None:
-        routes = planner.search(
-            start,
-            fetch,
-            max_states=_MAX_STATES,
-            windows=windows,
-            avoid=avoid if start is state else (),
-        )
-        for route in routes:
-            if goals.fulfils(goal, route.end, targets, beside):
-                return route
-        return None
-
-    if route := search(state):
-        return route
-    keys = planner.list_keys(state)
-    for to_key in planner.search(
-        state, (), max_states=_MAX_STATES, windows=windows, avoid=avoid
-    ):
-        if to_key.end.ends_with(view.PICKUP) and to_key.end.touched in keys:
-            if route := search(to_key.end.after):
-                return planner.Route(to_key.moves + route.moves)
-            break
-    if not clear_way:
-        return None
-    blockers = planner.list_blockers(state)
-    cleared = [search(state, {index}) for index in sorted(blockers)]
-    found = [route for route in cleared if route]
-    if found:
-        return min(found, key=lambda route: len(route.moves))
-    return search(state, planner.list_objects(state))
 
 
 class Privileged(_Seeker):
@@ -148,12 +89,12 @@ class Privileged(_Seeker):
         self.skip_faced(state.cells[state.front])
         if self._stuck:
             return ()
-        route = find_route(
+        finder = routes.RouteFinder(
             self.goal,
             state,
             lambda what: goals.find_targets(what, state, self._start, self._rooms),
-            clear_way=True,
         )
+        route = finder.find(clear_way=True)
         self._stuck = route is None
         return route.moves if route else ()
 
@@ -215,9 +156,18 @@ class Observational(_Seeker):
         if not self._beliefs:
             return f"I do not see the {phrase}, and I am lost.", "turn right"
         belief = textmap.choose(self._beliefs)
-        if route := self._find_route(belief, clear_way=False):
+        finder = routes.RouteFinder(
+            self.goal,
+            belief.state,
+            lambda what: goals.find_targets(
+                what, belief.state, textmap.START, belief.rooms
+            ),
+            textmap.WINDOWS,
+            self._avoid(),
+        )
+        if route := finder.find(clear_way=False):
             return f"I know where the {phrase} is.", self.take(route)
-        if route := self._find_route(belief, clear_way=True):
+        if route := finder.find(clear_way=True):
             return f"Something is in the way to the {phrase}.", self.take(route)
         state = belief.state
         likely = planner.list_keys(state) | planner.list_blockers(state)
@@ -225,20 +175,6 @@ class Observational(_Seeker):
             if route := self._find_view(belief, fetch):
                 return f"I do not see the {phrase} yet.", route.moves[0].action
         return f"I do not see the {phrase} anywhere.", "turn right"
-
-    def _find_route(
-        self, belief: textmap.Belief, *, clear_way: bool
-    ) -> planner.Route | None:
-        return find_route(
-            self.goal,
-            belief.state,
-            lambda what: goals.find_targets(
-                what, belief.state, textmap.START, belief.rooms
-            ),
-            textmap.WINDOWS,
-            avoid=self._avoid(),
-            clear_way=clear_way,
-        )
 
     def _find_view(
         self, belief: textmap.Belief, fetch: Collection[int]
