@@ -14,8 +14,11 @@ spoilt); truncated after 20 turns or, in profile `strict`, after minigrid's own 
 
 Tasks: `babyai_k` is level k % 40 of `levels.LEVELS` with seed k // 40, the same world
 as upstream's for the same id. The panels take 50 seeds of each of 18 levels, 45 for
-training and 5 for the test. AgentGym's own list of ids is not public in a form that
-names its three pickup levels; Pickup, UnblockPickup and PickupLoc are a guess.
+training and 5 for the test; seeds whose task the text-only oracle does not solve in 20
+turns are skipped, and listed in `levels.LEFT_OUT`. By this rule that oracle solves all
+of the panels; on unselected seeds of the same levels it solves 92 %. AgentGym's list of
+ids does not name its three pickup levels: Pickup, UnblockPickup and PickupLoc are a
+guess.
 
 Profile `agentgym` keeps what upstream does and `strict` mends: `then` and `after you`
 in a mission become `and`; `pick up` is announced but only `pickup` is understood; any

@@ -6,7 +6,7 @@ from envs.babyai import goals, planner, view
 
 Locate = Callable[[goals.Description], set[int]]
 
-_MAX_STATES = 1500  # of one search
+_MAX_STATES = 4000  # of one search
 
 
 class RouteFinder:

@@ -19,6 +19,7 @@ _SIGHTED = "The room has walls around you."
 _STRIDE = 64
 _PITCHES = (7, 6, 4, 3, 5, 19)  # of walls, in minigrid's rooms; likely ones first
 START = planner.State(b"", _STRIDE, 32 * _STRIDE + 32, heading=3)  # on any map
+_INSIDE, _WALL = 4, 4  # worth of seeing a cell for the first time
 # The true heading is unknown, and with it in which of the four windows walks are found.
 WINDOWS = (view.WINDOWS[3],) * 4
 _ROOMS_ACROSS = {19: 1, 3: 1, 4: 2}  # by pitch; 3 with the others
@@ -94,23 +95,19 @@ class Belief:
           cells of a wall may hold the one door to the room behind it, which matters
           if that is unknown.
         """
-        inside = {}  # cells of a room that have not been seen
-        only = self._possible_rooms() if near is None else [self.rooms.room_of(near)]
-        for room in only:
-            cells = self._cells_of(room)
-            inside[room] = [index for index in cells if self.unseen[index]]
+        rooms = self._possible_rooms() if near is None else [self.rooms.room_of(near)]
+        unseen = {
+            room: [index for index in self._cells_of(room) if self.unseen[index]]
+            for room in rooms
+        }
         worth = bytearray(len(self.unseen))
-        for (x, y), cells in inside.items():
+        for room, cells in unseen.items():
             for index in cells:
                 worth[index] = _INSIDE
-            for other in ((x + 1, y), (x, y + 1)):
-                if other not in inside:
-                    continue
-                wall = self._wall_between((x, y), other)
-                doors = any(self.state.cells[index] != view.WALL for index in wall)
-                unknown = max(len(cells), len(inside[other]))
-                if not doors and unknown > len(wall) ** 2 // 2:
-                    for index in wall:
+            for other in ((room[0] + 1, room[1]), (room[0], room[1] + 1)):
+                most = max(len(cells), len(unseen.get(other, ())))
+                if other in unseen and most > (self.rooms.pitch - 1) ** 2 // 2:
+                    for index in self._doorless_wall(room, other):
                         worth[index] = _WALL * self.unseen[index]
         return bytes(worth)
 
@@ -119,10 +116,8 @@ class Belief:
         across = _ROOMS_ACROSS.get(self.rooms.pitch, 3)
         known = {self.rooms.room_of(self.state.at)}
         for index in range(len(self.unseen)):
-            if not self.unseen[index]:
-                walls = self.rooms.count_walls(index)
-                if walls == 0:
-                    known.add(self.rooms.room_of(index))
+            if not self.unseen[index] and self.rooms.count_walls(index) == 0:
+                known.add(self.rooms.room_of(index))
         columns, rows = ([room[axis] for room in known] for axis in (0, 1))
         return [
             (x, y)
@@ -135,15 +130,15 @@ class Belief:
         inner = range(1, self.rooms.pitch)
         return [(top + y) * _STRIDE + left + x for y in inner for x in inner]
 
-    def _wall_between(
+    def _doorless_wall(
         self, first: tuple[int, int], second: tuple[int, int]
     ) -> list[int]:
+        """Cells of the wall between two rooms; none if its door is known."""
         left, top = self.rooms.corner_of(second)
         step = _STRIDE if first[1] == second[1] else 1
-        return [top * _STRIDE + left + n * step for n in range(1, self.rooms.pitch)]
-
-
-_INSIDE, _WALL = 4, 4  # worth of seeing a cell for the first time
+        wall = [top * _STRIDE + left + n * step for n in range(1, self.rooms.pitch)]
+        whole = all(self.state.cells[index] == view.WALL for index in wall)
+        return wall if whole else []
 
 
 def gain(worth: bytes, state: planner.State) -> int:
