@@ -68,10 +68,10 @@ PANEL_LEVELS = (
     "SynthLoc",
 )
 # Seeds that the panels skip: the text-only oracle does not solve them in 20 turns. Four
-# of them nobody can, as GoToImpUnlock shuts the only key into the locked room with seeds
-# 6, 14, 35 and 63; with 54 and 73 the shortest way known takes more turns. In the others
-# what is wanted is too far off to be found in time without luck. Of the first 900 tasks
-# of the 18 levels the text-only oracle solves 831, the privileged one 897.
+# of them nobody can, as GoToImpUnlock shuts the only key into the locked room with
+# seeds 6, 14, 35 and 63; with 54 and 73 the shortest way known takes more turns. In the
+# others what is wanted is too far off to be found in time without luck. Of the first
+# 900 tasks of the 18 levels the text-only oracle solves 831, the privileged one 897.
 LEFT_OUT = {
     "GoToObjMazeS7": (1, 8, 21, 26, 29, 34, 52),
     "GoToImpUnlock": (

@@ -1,6 +1,8 @@
 """The text of a view, and the macro actions that the agent may take in it."""
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 
 from envs.babyai import view
 
@@ -18,21 +20,25 @@ class Macro:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """One view, read: what is told, what may be done and why other things may not."""
+    """One view, read: what is told, what may be done and why other things may not.
+
+    Scenes are shared; nobody changes the dictionaries.
+    """
 
     text: str
-    actions: dict[str, Macro]
-    refusals: dict[str, str]
+    actions: Mapping[str, Macro]
+    refusals: Mapping[str, str]
     free: int  # cells that a walk may cross
 
-    def plan(self, macro: Macro) -> list[int]:
+    def plan(self, macro: Macro) -> tuple[int, ...]:
         """The low-level actions of a listed macro action."""
-        path: list[int] = []
-        if macro.target >= 0:
-            path = view.find_path(self.free, macro.target, enter=macro.enter)
-        return [*path, *macro.suffix]
+        if macro.target < 0:
+            return macro.suffix
+        path = view.find_path(self.free, macro.target, enter=macro.enter)
+        return path + macro.suffix
 
 
+@functools.lru_cache(maxsize=512)  # about 3 MB; a group often sees the same
 def read_scene(seen: bytes, window: int) -> Scene:
     """Puts a view into words and lists the macro actions, in upstream's order.
 

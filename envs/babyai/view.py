@@ -200,7 +200,8 @@ def find_walks(free: int, parents: bytearray) -> Iterator[int]:
         first, last = list(order), list(level)
 
 
-def find_path(free: int, target: int, *, enter: bool) -> list[int]:
+@functools.lru_cache(maxsize=2048)
+def find_path(free: int, target: int, *, enter: bool) -> tuple[int, ...]:
     """Finds the shortest way to face `target`, or to stand on it with `enter`.
 
     Returns:
@@ -212,7 +213,7 @@ def find_path(free: int, target: int, *, enter: bool) -> list[int]:
     parents = bytearray(_NUM_POSES)
     for pose in find_walks(free, parents):
         if (pose if enter else POSE_AHEAD[pose]) >> 2 == target:
-            return trace(parents, pose)
+            return tuple(trace(parents, pose))
     raise ValueError(f"no way to cell {target}; check `flood` first.")
 
 

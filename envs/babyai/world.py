@@ -21,14 +21,10 @@ class World:
 
     def __init__(self, level: str, seed: int):
         self.env = copy.copy(_load_prototype(level))
-        vars(self.env).update(_thaw(_generate(level, seed), self.env))
-        width, height, cells = self.env.width, self.env.height, self.env.grid.grid
-        self.stride = width + 2 * MARGIN
-        self.cells = bytearray([view.WALL] * (self.stride * (height + 2 * MARGIN)))
-        for row in range(height):
-            start = self.index(0, row)
-            codes = map(_encode, cells[row * width : (row + 1) * width])
-            self.cells[start : start + width] = bytes(codes)
+        frozen, cells = _generate(level, seed)
+        vars(self.env).update(_thaw(frozen, self.env))
+        self.stride = self.env.width + 2 * MARGIN
+        self.cells = bytearray(cells)
 
     @property
     def mission(self) -> str:
@@ -80,9 +76,13 @@ def _encode(cell: Any) -> int:
     return view.CODES[f"{cell.color} {cell.type}"]
 
 
-@functools.lru_cache(maxsize=256)  # about 2 MB; the episodes of a group share a world
-def _generate(level: str, seed: int) -> bytes:
-    """Generates a world; returns what the reset has set on the environment."""
+@functools.lru_cache(maxsize=256)  # about 2 MB; a group plays one world
+def _generate(level: str, seed: int) -> tuple[bytes, bytes]:
+    """Generates a world.
+
+    Returns:
+      What the reset has set on the environment, pickled, and the mirrored grid.
+    """
     prototype = _load_prototype(level)
     env = copy.copy(prototype)
     env.reset(seed=seed)
@@ -100,7 +100,16 @@ def _generate(level: str, seed: int) -> bytes:
     pickler = pickle.Pickler(frozen, protocol=5)
     pickler.persistent_id = lambda value: "env" if value is env else None
     pickler.dump(fields)
-    return frozen.getvalue()
+    return frozen.getvalue(), _mirror(env)
+
+
+def _mirror(env: Any) -> bytes:
+    """The cell codes of a grid, within a margin of wall."""
+    width, codes = env.width, bytes(map(_encode, env.grid.grid))
+    above = bytes((view.WALL,)) * (MARGIN * (width + 2 * MARGIN))
+    side = bytes((view.WALL,)) * MARGIN
+    rows = (codes[at : at + width] for at in range(0, len(codes), width))
+    return above + b"".join(side + row + side for row in rows) + above
 
 
 _RANDOMNESS = ("_np_random", "_np_random_seed")  # no step draws anything

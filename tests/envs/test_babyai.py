@@ -166,7 +166,7 @@ def search_naively(free, target, enter):
             while pose != start:
                 pose, action = before[pose]
                 path.append(action)
-            return path[::-1]
+            return tuple(path[::-1])
         for action, after in (
             (view.FORWARD, (row + down, column + right, turns)),
             (view.LEFT, (row, column, (turns - 1) % 4)),
