@@ -14,6 +14,7 @@ import abc
 import dataclasses
 import difflib
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal, Protocol
 
@@ -25,6 +26,7 @@ OracleKind = Literal["privileged", "observational"]
 PROFILES: tuple[Profile, ...] = ("strict", "agentgym")
 LIST_ACTIONS: tuple[ListActions, ...] = ("native", "always", "first", "never")
 MAX_ACTION_CHARS = 20_000  # longer text is cut before parsing; no real answer comes near
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
 class EnvConfigError(ValueError):
@@ -188,6 +190,8 @@ class Environment(abc.ABC):
             self._turn = None
             return result
         listed = self._action_list(first=False)
+        if not listed:
+            return result
         return dataclasses.replace(result, observation=result.observation + listed)
 
     def close(self) -> None:
@@ -255,14 +259,7 @@ def clean_text(text: str) -> str:
     """
     if not isinstance(text, str):
         raise TypeError(f"an action must be str, not {type(text).__name__}.")
-    text = text[:MAX_ACTION_CHARS]
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        c if c in "\n\t" or (c >= " " and not 0xD800 <= ord(c) <= 0xDFFF and c != "\x7f")
-        else "\ufffd"
-        for c in text
-    )
+    return _UNPRINTABLE.sub("\ufffd", text[:MAX_ACTION_CHARS])
 
 
 def stable_hash(*parts: object) -> int:
