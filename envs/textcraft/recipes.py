@@ -86,6 +86,11 @@ class Book:
         return all(self.is_raw(name) or name in known for name, _ in recipe.ingredients)
 
     @functools.cached_property
+    def raw_items(self) -> tuple[str, ...]:
+        """Items that no recipe makes, sorted."""
+        return tuple(sorted(filter(self.is_raw, self.items)))
+
+    @functools.cached_property
     def digest(self) -> str:
         """First 12 hex digits of the SHA-256 over all recipes."""
         lines = (str(r) for recipes in self.by_item.values() for r in recipes)
