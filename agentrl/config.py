@@ -32,6 +32,7 @@ class RolloutConfig:
 
     @property
     def num_episodes(self) -> int:
+        """Episodes of one iteration, P x G."""
         return self.tasks_per_iteration * self.group_size
 
     def validate(self, where: str) -> None:

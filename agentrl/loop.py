@@ -215,9 +215,9 @@ def score(
         np.asarray(returns, np.float64).reshape(shape), valid.reshape(shape), chosen
     )
     per_turn = algorithm.turn_advantages(
-        trajectories, per_episode.reshape(-1), valid, chosen
+        trajectories, per_episode.reshape(-1).tolist(), valid.tolist(), chosen
     )
-    kept = np.flatnonzero(valid)
+    kept = np.flatnonzero(valid).tolist()
     return [trajectories[i] for i in kept], [per_turn[i] for i in kept]
 
 
@@ -349,5 +349,6 @@ def check_finite(values: types.Metrics, stage: str, iteration: int) -> None:
 def mean_of(updates: Sequence[Mapping[str, float]]) -> types.Metrics:
     """Averages metrics over the updates of an iteration."""
     return {
-        name: float(np.mean([values[name] for values in updates])) for name in updates[0]
+        name: float(np.mean([values[name] for values in updates]))
+        for name in updates[0]
     }

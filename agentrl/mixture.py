@@ -17,12 +17,16 @@ _SUCCESS_DECAY = 0.9  # per iteration, of the running success that adapts the we
 _EXPLORATION = 0.05  # least learnability an adaptive mixture assumes
 
 
-def init(stage: config.MixtureConfig, environments: Sequence[str]) -> types.MixtureState:
+def init(
+    stage: config.MixtureConfig, environments: Sequence[str]
+) -> types.MixtureState:
     """The state at the start of a stage; environments it does not name weigh 0."""
     weights = dict(stage.environments)
     num_envs = len(environments)
     return types.MixtureState(
-        weights=jnp.array([weights.get(name, 0.0) for name in environments], jnp.float32),
+        weights=jnp.array(
+            [weights.get(name, 0.0) for name in environments], jnp.float32
+        ),
         success=jnp.full(num_envs, -1.0, jnp.float32),
         cursors=jnp.zeros(num_envs, jnp.int32),
     )

@@ -10,6 +10,7 @@ ends by itself, and no token needs a collective.
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -97,9 +98,7 @@ class Policy:
             check_vma=False,
         )
         self._turn = jax.jit(mapped, donate_argnums=1)
-        self._grow = jax.jit(
-            kv_cache.grow, static_argnums=1, out_shardings=self._rows
-        )
+        self._grow = jax.jit(kv_cache.grow, static_argnums=1, out_shardings=self._rows)
         self._empty = jax.jit(
             lambda columns: kv_cache.empty(model.config, self.rows_per_cohort, columns),
             static_argnums=0,
@@ -125,8 +124,12 @@ class Policy:
         """
         tokens = {row: list(entry.tokens) for row, entry in inputs.items()}
         widest = self.rollout.append_buckets[-1]
-        while max(map(len, tokens.values())) > widest:  # rare: in pieces, no sampling yet
-            head = {row: ids[:widest] for row, ids in tokens.items() if len(ids) > widest}
+        while (
+            max(map(len, tokens.values())) > widest
+        ):  # rare: in pieces, no sampling yet
+            head = {
+                row: ids[:widest] for row, ids in tokens.items() if len(ids) > widest
+            }
             self._call(params, cohort, head, {}, {}, key)
             tokens = {row: ids[widest * (row in head) :] for row, ids in tokens.items()}
         budgets = {row: entry.budget for row, entry in inputs.items()}
@@ -196,11 +199,11 @@ class Policy:
 class TurnInputs:
     """Host inputs of one compiled turn, one entry per row."""
 
-    tokens: np.ndarray  # int32[B, C], right-padded
-    counts: np.ndarray  # int32[B]
-    lengths: np.ndarray  # int32[B], columns in use before the append
-    budgets: np.ndarray  # int32[B]
-    streams: np.ndarray  # int32[B, 2]
+    tokens: Any  # int32[B, C], right-padded; NumPy on the host, jax.Array inside
+    counts: Any  # int32[B]
+    lengths: Any  # int32[B], columns in use before the append
+    budgets: Any  # int32[B]
+    streams: Any  # int32[B, 2]
 
 
 jax.tree_util.register_dataclass(PendingActions)

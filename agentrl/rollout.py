@@ -82,9 +82,7 @@ class _Seats:
 class Collector:
     """Plays lists of tasks with one policy in one pool of environments."""
 
-    def __init__(
-        self, policy: policies.Policy, pool: pools.EnvPool, chat: chats.Chat
-    ):
+    def __init__(self, policy: policies.Policy, pool: pools.EnvPool, chat: chats.Chat):
         self._policy = policy
         self._pool = pool
         self._chat = chat
@@ -124,7 +122,7 @@ class Collector:
         while play.waiting or any(seats.episodes for seats in self._seats):
             for seats in self._seats:
                 if busy is seats:
-                    play.send(busy)
+                    play.send(seats)
                     busy = None
                 play.receive(seats, device_idle=busy is None)
                 play.act(seats)
@@ -163,9 +161,7 @@ class _Play:
                 for row in range(self._policy.rows_per_cohort)
                 if row not in seats.episodes
             )
-            started = {
-                row: self.waiting.popleft() for row in free if self.waiting
-            }
+            started = {row: self.waiting.popleft() for row in free if self.waiting}
             seats.episodes |= started
             seats.cohort.lengths[list(started)] = 0
             self._pool.send_reset(
@@ -188,9 +184,7 @@ class _Play:
             chunk = episode.carry + episode.tokens
             inputs[row] = policies.RowInput(chunk, stream, budget)
             self.statistics.appended_tokens += len(chunk)
-        seats.pending = self._policy.act(
-            self._params, seats.cohort, inputs, self._key
-        )
+        seats.pending = self._policy.act(self._params, seats.cohort, inputs, self._key)
         self.statistics.slot_turns += self._policy.rows_per_cohort
         self.statistics.live_slot_turns += len(inputs)
 

@@ -9,27 +9,31 @@ from collections.abc import Iterator, Sequence
 import jax
 from jax.sharding import Mesh
 
-from agentrl import config, errors, policy, rollout, sharding, types, warmstart
+from agentrl import config as config_lib
+from agentrl import errors, policy, rollout, sharding, types, warmstart
 from agentrl.models import transformer
 from agentrl.text import chat as chats
 from agentrl.text import tokenizer as tokenizers
-from envs import base, pool, tasks
+from envs import base, tasks
+from envs import pool as env_pool
 
-_VOCABULARY_TASKS = 200  # of each environment, whose oracle transcripts train a vocabulary
+_VOCABULARY_TASKS = (
+    200  # of each environment, whose oracle transcripts train a vocabulary
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """The parts that stay the same through all stages."""
 
-    config: config.RunConfig
+    config: config_lib.RunConfig
     mesh: Mesh
     rollout_mesh: Mesh
     model: transformer.Model
     chat: chats.Chat
-    pool: pool.EnvPool
+    pool: env_pool.EnvPool
     key: jax.Array  # the run's PRNG key
-    _collectors: dict[config.RolloutConfig, rollout.Collector] = dataclasses.field(
+    _collectors: dict[config_lib.RolloutConfig, rollout.Collector] = dataclasses.field(
         default_factory=dict
     )
 
@@ -83,7 +87,7 @@ class Run:
             limit=limit,
         )
 
-    def collector(self, settings: config.RolloutConfig) -> rollout.Collector:
+    def collector(self, settings: config_lib.RolloutConfig) -> rollout.Collector:
         """A policy compiled for `settings`, seated in the pool.
 
         Stages and evaluations whose settings differ only in the number of episodes share
@@ -94,7 +98,7 @@ class Run:
             self._collectors[key] = self._make_collector(key)
         return self._collectors[key]
 
-    def _make_collector(self, settings: config.RolloutConfig) -> rollout.Collector:
+    def _make_collector(self, settings: config_lib.RolloutConfig) -> rollout.Collector:
         acting = policy.Policy(
             self.model,
             self.rollout_mesh,
@@ -107,7 +111,7 @@ class Run:
 
 
 @contextlib.contextmanager
-def assemble(settings: config.RunConfig, workdir: pathlib.Path) -> Iterator[Run]:
+def assemble(settings: config_lib.RunConfig, workdir: pathlib.Path) -> Iterator[Run]:
     """Builds a run around the files in `workdir`, and closes its workers at the end.
 
     Raises:
@@ -119,7 +123,7 @@ def assemble(settings: config.RunConfig, workdir: pathlib.Path) -> Iterator[Run]
             f"the tokenizer has {tokenizer.vocab_size} ids but model.vocab_size = "
             f"{settings.model.vocab_size}; every id needs a row in the embedding."
         )
-    with pool.EnvPool(
+    with env_pool.EnvPool(
         settings.environments,
         num_workers=settings.num_env_workers,
         call_timeout_s=settings.env_timeout_s,
@@ -136,7 +140,7 @@ def assemble(settings: config.RunConfig, workdir: pathlib.Path) -> Iterator[Run]
 
 
 def load_tokenizer(
-    settings: config.RunConfig, workdir: pathlib.Path
+    settings: config_lib.RunConfig, workdir: pathlib.Path
 ) -> tokenizers.Tokenizer:
     """Loads the run's tokenizer; one that is to be trained is trained once and kept."""
     wanted = settings.tokenizer

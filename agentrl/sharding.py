@@ -59,7 +59,7 @@ def make_rollout_mesh(mesh: config.MeshConfig) -> Mesh:
     return _make_mesh(local, jax.local_devices())
 
 
-def _make_mesh(mesh: config.MeshConfig, devices: Sequence[jax.Device]) -> Mesh:
+def _make_mesh(mesh: config.MeshConfig, devices: Sequence[Any]) -> Mesh:
     data = mesh.data
     if data == -1:
         data = len(devices) // (mesh.fsdp * mesh.model)

@@ -38,7 +38,9 @@ class Stage:
 
     def max_turns(self, iteration: int) -> int | None:
         """The stage's turn limit in this iteration; None leaves it to the environments."""
-        reached = [turns for first, turns in self.settings.max_turns if first <= iteration]
+        reached = [
+            turns for first, turns in self.settings.max_turns if first <= iteration
+        ]
         return reached[-1] if reached else None
 
     def initial_state(

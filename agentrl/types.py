@@ -35,7 +35,9 @@ class Ending(enum.StrEnum):
 
     SOLVED = "solved"  # the environment terminated it, with success
     FAILED = "failed"  # the environment terminated it, without success
-    MAX_TURNS = "max_turns"  # the turn limit of the environment or the stage was reached
+    MAX_TURNS = (
+        "max_turns"  # the turn limit of the environment or the stage was reached
+    )
     MAX_TOKENS = "max_tokens"  # no room was left in the episode's token budget
     ENV_TIMEOUT = "env_timeout"  # the environment did not answer within its deadline
     ENV_ERROR = "env_error"  # the environment raised, or its worker died
@@ -106,7 +108,9 @@ class TrainBatch:
     action_mask: jax.Array  # bool[M, R, T], True where the policy wrote the token
     behavior_logprobs: jax.Array  # float32[M, R, T], nats, 0 outside the action mask
     advantages: jax.Array  # float32[M, R, T], 0 outside the action mask
-    env_ids: jax.Array  # int32[M, R, T], index into the run's environments, 0 in padding
+    env_ids: (
+        jax.Array
+    )  # int32[M, R, T], index into the run's environments, 0 in padding
 
     def check(self) -> "TrainBatch":
         """Raises if shapes or dtypes disagree; returns self so calls can chain."""

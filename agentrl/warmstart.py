@@ -29,7 +29,9 @@ def play_oracle(
     while True:
         answer = oracle.act(observation)
         if not thoughts:
-            answer = answer[answer.index("Action:") :] if "Action:" in answer else answer
+            answer = (
+                answer[answer.index("Action:") :] if "Action:" in answer else answer
+            )
         exchanges.append((observation, answer))
         result = env.step(answer)
         if result.done:
@@ -38,7 +40,11 @@ def play_oracle(
 
 
 def collect_transcripts(
-    env_name: str, env_config: base.EnvConfig, item_ids: Sequence[str], *, thoughts: bool
+    env_name: str,
+    env_config: base.EnvConfig,
+    item_ids: Sequence[str],
+    *,
+    thoughts: bool,
 ) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """Solved demonstrations as (item id, instruction, exchanges); failed ones drop out."""
     env = registry.make(env_name, env_config)

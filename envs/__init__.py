@@ -1,1 +1,1 @@
-"""Text environments. Nothing here imports JAX or `agentrl`: workers start by the hundred."""
+"""Text environments. Nothing here imports JAX or `agentrl`."""

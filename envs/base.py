@@ -25,7 +25,9 @@ OracleKind = Literal["privileged", "observational"]
 
 PROFILES: tuple[Profile, ...] = ("strict", "agentgym")
 LIST_ACTIONS: tuple[ListActions, ...] = ("native", "always", "first", "never")
-MAX_ACTION_CHARS = 20_000  # longer text is cut before parsing; no real answer comes near
+MAX_ACTION_CHARS = (
+    20_000  # longer text is cut before parsing; no real answer comes near
+)
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
@@ -109,6 +111,7 @@ class StepResult:
 
     @property
     def done(self) -> bool:
+        """Whether the episode has ended, for either reason."""
         return self.terminated or self.truncated
 
 
@@ -242,7 +245,9 @@ def parse_item_id(env: str, item_id: str) -> int:
     Raises:
       UnknownItemError: for any other text, naming the expected form.
     """
-    prefix, _, digits = item_id.rpartition("_") if isinstance(item_id, str) else ("",) * 3
+    prefix, _, digits = (
+        item_id.rpartition("_") if isinstance(item_id, str) else ("",) * 3
+    )
     if prefix != env or not (digits.isascii() and digits.isdigit()) or len(digits) > 9:
         raise UnknownItemError(
             f"item id {str(item_id)[:80]!r} is not a task of environment '{env}'; "

@@ -18,10 +18,17 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "A run's working directory, or one of its checkpoints/STEP."
+    "checkpoint",
+    None,
+    "A run's working directory, or one of its checkpoints/STEP.",
+    required=True,
 )
-_OUT = flags.DEFINE_string("out", None, "Directory for the results; must be new or empty.")
-_ENVS = flags.DEFINE_list("envs", None, "Environments; the run's evaluation by default.")
+_OUT = flags.DEFINE_string(
+    "out", None, "Directory for the results; must be new or empty.", required=True
+)
+_ENVS = flags.DEFINE_list(
+    "envs", None, "Environments; the run's evaluation by default."
+)
 _SPLIT = flags.DEFINE_string("split", None, "Split, such as test or train.")
 _TIER = flags.DEFINE_enum("tier", None, ["all", "easy", "hard"], "Difficulty of tasks.")
 _TIER_FILE = flags.DEFINE_string("tier_file", None, "Calibrated tiers (JSON lines).")
@@ -56,5 +63,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["checkpoint", "out"])
     app.run(main)

@@ -20,10 +20,13 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 
 _CONFIG = flags.DEFINE_string(
-    "config", None, "Experiment file, such as experiments/demo/demo.py."
+    "config", None, "Experiment file, such as experiments/demo/demo.py.", required=True
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Directory of the run; it is resumed if it holds one."
+    "workdir",
+    None,
+    "Directory of the run; it is resumed if it holds one.",
+    required=True,
 )
 _SET = flags.DEFINE_multi_string(
     "set", [], "Override of one field: --set=seed=1. Repeatable."
@@ -54,5 +57,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
     app.run(main)

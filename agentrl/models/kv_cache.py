@@ -19,18 +19,19 @@ class KVCache:
 
     @property
     def num_columns(self) -> int:
+        """Allocated columns, S."""
         return self.keys[0].shape[3]
 
 
-def empty(
-    config: model_config.ModelConfig, num_rows: int, num_columns: int
-) -> KVCache:
+def empty(config: model_config.ModelConfig, num_rows: int, num_columns: int) -> KVCache:
     """A cache of zeros in the compute dtype."""
     heads, dim = config.num_kv_heads, config.head_dim
     dtype = jnp.dtype(config.compute_dtype)
     layers = range(config.num_layers)
     return KVCache(
-        keys=tuple(jnp.zeros((num_rows, heads, dim, num_columns), dtype) for _ in layers),
+        keys=tuple(
+            jnp.zeros((num_rows, heads, dim, num_columns), dtype) for _ in layers
+        ),
         values=tuple(
             jnp.zeros((num_rows, heads, num_columns, dim), dtype) for _ in layers
         ),

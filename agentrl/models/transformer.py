@@ -39,6 +39,7 @@ class RMSNorm(nnx.Module):
         self.epsilon = config.norm_epsilon
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises float[..., size]."""
         x32 = x.astype(jnp.float32)
         variance = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
         normed = x32 * jax.lax.rsqrt(variance + self.epsilon)
@@ -67,6 +68,7 @@ class Attention(nnx.Module):
     def __call__(
         self, x: jax.Array, positions: jax.Array, attend: Callable[..., jax.Array]
     ) -> jax.Array:
+        """Mixes columns of float[rows, columns, M] with `attend`."""
         queries = jnp.einsum("btm,mhd->bthd", x, _like(self.query[...], x))
         keys = jnp.einsum("btm,mhd->bthd", x, _like(self.key[...], x))
         values = jnp.einsum("btm,mhd->bthd", x, _like(self.value[...], x))
@@ -92,6 +94,7 @@ class MLP(nnx.Module):
         self.down = _dense(rngs, (wide, size), wide, dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps float[..., M] to float[..., M]."""
         gate = jax.nn.silu(x @ _like(self.gate[...], x))
         return (gate * (x @ _like(self.up[...], x))) @ _like(self.down[...], x)
 
@@ -108,6 +111,7 @@ class Block(nnx.Module):
     def __call__(
         self, x: jax.Array, positions: jax.Array, attend: Callable[..., jax.Array]
     ) -> jax.Array:
+        """One layer on float[rows, columns, M]."""
         x = x + self.attention(self.attention_norm(x), positions, attend)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -121,7 +125,9 @@ class Transformer(nnx.Module):
         self.blocks = nnx.List([Block(config, rngs) for _ in range(config.num_layers)])
         self.norm = RMSNorm(config.hidden_size, config)
         if not config.tied_embeddings:
-            self.head = _dense(rngs, shape[::-1], config.hidden_size, config.param_dtype)
+            self.head = _dense(
+                rngs, shape[::-1], config.hidden_size, config.param_dtype
+            )
         self.config = config
 
     def hidden(

@@ -31,7 +31,7 @@ def render(ids):
 )
 def test_frames_token_by_token(frame, expected):
     framed = chat.Chat(BYTES, frame)
-    ids = framed.open("rules", "obs") + [*BYTES.encode("act"), STOP]
+    ids = [*framed.open("rules", "obs"), *BYTES.encode("act"), STOP]
     ids += framed.extend("next")
     assert render(ids) == expected
 
