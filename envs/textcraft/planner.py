@@ -46,7 +46,7 @@ class Plan:
     def _make(self, name: str, count: int) -> str:
         """Plans to hold `count` of one item that is a `name`; returns that item."""
         costs = {
-            recipe: self._cost(recipe, count - self._held[recipe.output], ())
+            recipe: self._cost(recipe, count, ())
             for recipe in self._recipes.get(name, ())
         }
         if min(costs.values(), default=math.inf) == math.inf:
@@ -73,13 +73,14 @@ class Plan:
     def _cost(
         self, recipe: recipe_lib.Recipe, count: int, path: tuple[str, ...]
     ) -> float:
-        """Crafts and gets for `count` outputs from nothing; infinite for a circle."""
-        if count <= 0:
+        """Crafts and gets for `count` to be held; infinite for a circle."""
+        missing = count - self._held[recipe.output]
+        if missing <= 0:
             return 0
         if recipe.output in path:
             return math.inf
         path = (*path, recipe.output)
-        times = -(-count // recipe.count)
+        times = -(-missing // recipe.count)
         total = float(times)
         for name, number in recipe.ingredients:
             options = self._recipes.get(name, ())

@@ -425,6 +425,16 @@ def test_goals_beyond_the_turn_limit_are_spare():
     assert long < set(SPEC.panel("spare", STRICT).item_ids)
 
 
+def test_a_plan_uses_what_is_left_over():
+    assert planner.plan_goal(BOOK, "oak sign").actions == [
+        "get 2 oak logs",
+        "craft 4 oak planks using 1 oak logs",
+        "craft 4 oak planks using 1 oak logs",
+        "craft 4 stick using 2 oak planks",
+        "craft 3 oak sign using 6 oak planks, 1 stick",
+    ]
+
+
 def test_an_oracle_demonstrates_in_short_sentences():
     turns = episodes.play_oracle(
         "textcraft", STRICT, find_id("ladder"), "observational"
