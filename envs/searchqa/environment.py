@@ -1,0 +1,164 @@
+"""Search and answer as an environment; see the package for its data sheet."""
+
+import functools
+import re
+from collections.abc import Mapping
+from typing import ClassVar
+
+from envs import base
+from envs.searchqa import dataset, records, scoring
+
+DEFAULT_TOP_K = 3
+MAX_TOP_K = 20
+
+_FIRST_ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_TAG = re.compile(r"</?(?:search|answer)>")
+_OWN_INFORMATION = re.compile(r"<information>.*?(?:</information>|\Z)", re.DOTALL)
+
+_CORRECT = "Congratulations! You have answered the question correctly."
+_WRONG = "Sorry, your answer is incorrect."
+_TRY_AGAIN = " Please try again."
+_INVALID = (
+    "Your previous action is invalid. If you want to search, you should put the query "
+    "between <search> and </search>. If you want to give the final answer, you should "
+    "put the answer between <answer> and </answer>. Please try again."
+)
+_NOT_ONE = (
+    "Invalid: write exactly one action, <search>query</search> or "
+    "<answer>answer</answer>."
+)
+_EMPTY = "Invalid: there is nothing between the tags."
+_CLOSED = "Invalid: there is no search here; write <answer>answer</answer>."
+
+_RULES = """\
+First reason between <think> and </think>. {search}\
+Give the final answer between <answer> and </answer>, as short as possible and without \
+explanation, for example <answer> Beijing </answer>."""
+_SEARCH_RULES = """\
+If you lack knowledge, write a query between <search> and </search> and stop; what is \
+found comes back between <information> and </information>. Never write <information> \
+yourself. You may search again, with other words. """
+_ONCE = " You can answer only once, and write only one action at a time."
+
+
+class SearchQA(base.Environment):
+    """Answering questions with the help of a search."""
+
+    name = "searchqa"
+    turn_limits: ClassVar[Mapping[base.Profile, int]] = {"strict": 4, "agentgym": 5}
+    option_names = ("corpus", "questions", "top_k", "closed_book")
+
+    question: records.Question
+
+    def __init__(self, config: base.EnvConfig | None = None):
+        super().__init__(config)
+        dataset.Source.from_config(self.config)  # fails now rather than at a reset
+        self._strict = self.config.profile == "strict"
+        self._top_k = _read_top_k(self.config)
+        self.closed_book = _read_closed_book(self.config)
+
+    @functools.cached_property
+    def data(self) -> dataset.Dataset:
+        """Questions and search, loaded at the first use in this process."""
+        return dataset.load(self.config)
+
+    @property
+    def instruction(self) -> str:
+        """The rules, in our own words."""
+        rules = "Answer the question. " + self._rules
+        return rules + _ONCE if self._strict else rules
+
+    @property
+    def _rules(self) -> str:
+        return _RULES.format(search="" if self.closed_book else _SEARCH_RULES)
+
+    def _start(self, index: int) -> str:
+        self.question = self.data.get_question(index)
+        self._found: set[str] = set()  # ids of the question's passages seen
+        if self._strict:
+            return f"Question: {self.question.text}"
+        return f"{self._rules} Question: {self.question.text}"
+
+    def _apply(self, text: str) -> base.StepResult:
+        if self._strict:
+            return self._apply_strictly(_OWN_INFORMATION.sub("", text))
+        found = _FIRST_ACTION.search(text)
+        if not found:
+            return self._refuse(_INVALID)
+        if found[1] == "search":
+            return self._search(found[2])
+        return self._answer(_ANSWER.findall(text)[-1])
+
+    def _apply_strictly(self, text: str) -> base.StepResult:
+        """Accepts text with exactly one action, which is not empty."""
+        found = _FIRST_ACTION.search(text)
+        if not found or len(_TAG.findall(text)) != 2:
+            return self._refuse(_NOT_ONE)
+        kind, content = found.groups()
+        if not content.strip():
+            return self._refuse(_EMPTY)
+        return self._search(content) if kind == "search" else self._answer(content)
+
+    def _refuse(self, reply: str, action: str = "") -> base.StepResult:
+        info = base.StepInfo(
+            valid_action=False,
+            parse_error=not action,
+            parsed_action=action,
+            progress=self._progress(),
+        )
+        return base.StepResult(reply, info=info)
+
+    def _search(self, query: str) -> base.StepResult:
+        query = query.strip()
+        action = f"search[{query}]"
+        if self.closed_book:
+            return self._refuse(_CLOSED, action)
+        passages = self.data.index.search(query, self._top_k)
+        self._found.update(p.id for p in passages if p.id in self.question.passages)
+        listed = "\n".join(
+            f"Doc {rank}(Title: {passage.title}) {passage.text}"
+            for rank, passage in enumerate(passages, start=1)
+        )
+        info = base.StepInfo(parsed_action=action, progress=self._progress())
+        return base.StepResult(f"<information>{listed}</information>", info=info)
+
+    def _answer(self, answer: str) -> base.StepResult:
+        """Ends the episode; under upstream's rules only if the answer is right."""
+        answer = answer.strip()
+        correct = scoring.is_correct(answer, self.question.answers)
+        if self._strict and not scoring.normalize(answer):
+            correct = False  # else "the" would match a gold answer such as "A"
+        info = base.StepInfo(
+            success=correct,
+            score=float(correct),
+            parsed_action=f"answer[{answer}]",
+            progress=1.0 if correct else self._progress(),
+        )
+        if correct:
+            return base.StepResult(_CORRECT, 1.0, terminated=True, info=info)
+        reply = _WRONG if self._strict else _WRONG + _TRY_AGAIN
+        return base.StepResult(reply, terminated=self._strict, info=info)
+
+    def _progress(self) -> float:
+        """Share reached of: each passage with a needed fact seen, question answered."""
+        return len(self._found) / (len(set(self.question.passages)) + 1)
+
+
+def _read_top_k(config: base.EnvConfig) -> int:
+    top_k = config.options.get("top_k", DEFAULT_TOP_K)
+    if type(top_k) is not int or not 1 <= top_k <= MAX_TOP_K:  # True is no number here
+        raise base.EnvConfigError(
+            f"environment 'searchqa': top_k = {top_k!r}; give an integer from 1 to "
+            f"{MAX_TOP_K}."
+        )
+    return top_k
+
+
+def _read_closed_book(config: base.EnvConfig) -> bool:
+    closed_book = config.options.get("closed_book", False)
+    if not isinstance(closed_book, bool):
+        raise base.EnvConfigError(
+            f"environment 'searchqa': closed_book = {closed_book!r}; give true or false."
+        )
+    return closed_book

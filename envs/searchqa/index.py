@@ -1,0 +1,100 @@
+"""BM25 search over a corpus, by tantivy: an index on disk, mapped by all processes.
+
+Queries are plain text: lower-cased, without accents and English stop words, stemmed, as
+the passages were. A passage matches if it shares a word with the query. Equal scores
+are ordered by position in the corpus.
+"""
+
+import collections
+import dataclasses
+import functools
+import pathlib
+import typing
+from collections.abc import Iterable
+
+import tantivy
+
+from envs.searchqa import records
+
+MAX_QUERY_CHARS = 1000  # of a longer query, the rest is not looked at
+
+_ANALYZER = "passages"
+_TITLE_WEIGHT = 3.0  # what a passage is about counts more than what it mentions
+_WRITER_BYTES = 256 << 20
+_CACHED_QUERIES = 4096
+_TIES = 16  # looked at beyond the passages asked for
+
+
+class Index:
+    """Answers queries from the index in a folder."""
+
+    def __init__(self, folder: pathlib.Path):
+        index = tantivy.Index.open(str(folder))
+        index.config_reader("Manual")  # the files never change: no thread to watch them
+        self._schema = index.schema
+        self._searcher = index.searcher()
+        self._analyzer = _make_analyzer()
+        self.search = functools.lru_cache(_CACHED_QUERIES)(self._search)
+
+    def _search(self, query: str, count: int) -> tuple[records.Passage, ...]:
+        """The `count` passages that match best, best first; fewer if fewer match."""
+        tokens = self._analyzer.analyze(query[:MAX_QUERY_CHARS])
+        terms = [
+            tantivy.Query.boost_query(self._match(token), times)
+            for token, times in collections.Counter(tokens).items()
+        ]
+        wanted = tantivy.Query.boolean_query(
+            [(tantivy.Occur.Should, term) for term in terms]
+        )
+        hits = self._searcher.search(wanted, limit=count + _TIES, count=False).hits
+        addresses = [address for _, address in hits]
+        numbers = self._searcher.fast_field_values("number", addresses)
+        scores = [-score for score, _ in hits]
+        order = zip(scores, typing.cast(list[int], numbers), addresses, strict=True)
+        ranked = sorted(order, key=lambda hit: hit[:2])[:count]
+        return tuple(self._fetch(address) for *_, address in ranked)
+
+    def _match(self, token: str) -> tantivy.Query:
+        """Counts a word once, where it weighs more: in the title or in the text."""
+        title = tantivy.Query.term_query(self._schema, "title", token)
+        text = tantivy.Query.term_query(self._schema, "text", token)
+        return tantivy.Query.disjunction_max_query(
+            [tantivy.Query.boost_query(title, _TITLE_WEIGHT), text]
+        )
+
+    def _fetch(self, address: tantivy.DocAddress) -> records.Passage:
+        stored = self._searcher.doc(address).to_dict()
+        return records.Passage(*(stored[key][0] for key in ("id", "title", "text")))
+
+
+def build(folder: pathlib.Path, passages: Iterable[records.Passage]) -> None:
+    """Writes the index of `passages` into the empty folder `folder`.
+
+    One thread writes, so that equal corpora give equal ranks.
+    """
+    builder = tantivy.SchemaBuilder()
+    for field in ("title", "text"):
+        builder.add_text_field(
+            field, stored=True, tokenizer_name=_ANALYZER, index_option="freq"
+        )
+    builder.add_text_field("id", stored=True, tokenizer_name="raw")
+    builder.add_integer_field("number", fast=True)
+    index = tantivy.Index(builder.build(), path=str(folder))
+    index.register_tokenizer(_ANALYZER, _make_analyzer())
+    writer = index.writer(_WRITER_BYTES, num_threads=1)
+    for number, passage in enumerate(passages):
+        fields = dataclasses.asdict(passage)
+        writer.add_document(tantivy.Document(number=number, **fields))
+    writer.commit()
+    writer.wait_merging_threads()
+
+
+def _make_analyzer() -> tantivy.TextAnalyzer:
+    return (
+        tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
+        .filter(tantivy.Filter.lowercase())
+        .filter(tantivy.Filter.ascii_fold())
+        .filter(tantivy.Filter.stopword("english"))
+        .filter(tantivy.Filter.stemmer("english"))
+        .build()
+    )

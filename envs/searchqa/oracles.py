@@ -1,0 +1,113 @@
+"""Scripted searchers: one that knows the answer, one that reads passages only."""
+
+import re
+
+from envs import base
+from envs.searchqa import environment, relations, scoring
+
+_QUESTION = re.compile(r"Question: (.*)\Z", re.DOTALL)
+_PASSAGE = re.compile(
+    r"Doc \d+\(Title: (.*?)\) (.*?)(?=\nDoc \d+\(Title: |</information>\Z)", re.DOTALL
+)
+
+Docs = list[tuple[str, list[tuple[str, str]]]]  # title, (label, value) of each line
+
+
+def render(thought: str, kind: str, content: str) -> str:
+    """Writes an answer of the environment; `kind` is search or answer."""
+    return f"<think>{thought}</think>\n<{kind}>{content}</{kind}>"
+
+
+class PrivilegedOracle:
+    """Searches for the passages the question was made from, then gives the answer.
+
+    Questions of other sources name no passages: it answers them at once, as it does
+    where there is no search.
+    """
+
+    def __init__(self, env: base.Environment):
+        assert isinstance(env, environment.SearchQA)
+        self._env = env
+        self._turn = 0
+
+    def act(self, observation: str) -> str:
+        """Returns the next search, or the answer."""
+        question = self._env.question
+        queries = () if self._env.closed_book else question.queries
+        if self._turn < len(queries):
+            query = queries[self._turn]
+            self._turn += 1
+            return render(f"I look up {query}.", "search", query)
+        return render("I know it all.", "answer", question.answers[0])
+
+
+class ObservationalOracle:
+    """Takes a generated question apart and finds one fact after the other.
+
+    It reads the question and the passages it finds, in the default corpus. What it
+    cannot find, it answers with "unknown".
+
+    Raises:
+      ValueError: by `act`, for questions that were not generated, and where there is no
+        search.
+    """
+
+    def __init__(self, env: base.Environment):
+        self._closed = bool(env.config.options.get("closed_book"))
+        self._hops: list[relations.Hop] = []  # still to be made
+        self._country = ""  # that the chain has reached
+        self._begun = False
+
+    def act(self, observation: str) -> str:
+        """Returns the search for the next fact, or the answer."""
+        known = ""
+        if not self._begun:
+            self._begin(observation)
+        elif observation.startswith("<information>"):
+            known = _find(self._hops[0], self._country, _read_passages(observation))
+            if not known:
+                return render("The passages do not say it.", "answer", "unknown")
+            self._hops.pop(0)
+            self._country = known
+        if not self._hops:
+            return render(f"I found {known}.", "answer", known)
+        hop = self._hops[0]
+        thought = f"I found {known}. Next: " if known else "First: "
+        query = hop.make_query(self._country)
+        return render(f"{thought}{hop.relation.keywords}.", "search", query)
+
+    def _begin(self, observation: str) -> None:
+        asked = _QUESTION.search(observation)
+        chain = relations.parse_question(asked[1]) if asked else None
+        if chain is None or self._closed:
+            raise ValueError(
+                "the observational oracle answers generated questions with the help of "
+                f"searches; it cannot answer {observation[-99:]!r} with closed_book = "
+                f"{self._closed}. Leave out the options questions and closed_book."
+            )
+        self._begun = True
+        self._hops = list(chain.hops)
+        self._country = chain.start
+
+
+def _read_passages(observation: str) -> Docs:
+    docs = []
+    for title, text in _PASSAGE.findall(observation):
+        lines = [line.partition(": ") for line in text.split("\n")]
+        docs.append((title, [(label, value) for label, _, value in lines]))
+    return docs
+
+
+def _find(hop: relations.Hop, country: str, docs: Docs) -> str:
+    """The country with the hop's value, or the value of the country; else empty."""
+    wanted = scoring.normalize(hop.value)
+    for title, lines in docs:
+        for label, text in lines:
+            if label != hop.relation.label:
+                continue
+            values = hop.relation.read(text)
+            if hop.value and wanted in map(scoring.normalize, values):
+                return title
+            if not hop.value and title == country and values:
+                return values[0]
+    return ""
