@@ -8,9 +8,10 @@ printed.
 import pathlib
 from collections.abc import Sequence
 
-from agentrl import config, episodes, failures, results, types
+from agentrl import config, types
 from agentrl import run as runs
 from envs import base
+from reporting import episodes, failures, results
 
 
 def evaluate(

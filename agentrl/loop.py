@@ -27,8 +27,6 @@ from agentrl import (
     metrics,
     mixture,
     packing,
-    report,
-    results,
     sharding,
     stages,
     timing,
@@ -36,6 +34,7 @@ from agentrl import (
     warmstart,
 )
 from agentrl import run as runs
+from reporting import report, results
 
 
 @dataclasses.dataclass(frozen=True)

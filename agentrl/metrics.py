@@ -15,7 +15,8 @@ import rich.console
 import rich.progress
 import tensorboardX
 
-from agentrl import checkpoint, config, episodes, failures, jsonl, types
+from agentrl import checkpoint, config, types
+from reporting import episodes, failures, jsonl
 
 FILE = "metrics.jsonl"
 _TENSORBOARD = "tensorboard"

@@ -19,11 +19,10 @@ from agentrl import (
     experiment,
     loop,
     metrics,
-    report,
-    results,
     timing,
 )
 from agentrl import run as runs
+from reporting import report, results
 
 
 def train(settings: config.RunConfig, workdir: pathlib.Path) -> None:

@@ -7,6 +7,7 @@ parameters into a layout that every host can read without the others.
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np

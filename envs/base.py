@@ -197,7 +197,7 @@ class Environment(abc.ABC):
             return result
         return dataclasses.replace(result, observation=result.observation + listed)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Releases what the instance holds outside the process; most hold nothing."""
 
     def _action_list(self, *, first: bool) -> str:

@@ -13,7 +13,6 @@ _MODULES = {
     "alfworld": "envs.alfworld",
     "searchqa": "envs.searchqa",
     "webshop": "envs.webshop",
-    "sciworld": "envs.sciworld",
 }
 
 

@@ -25,7 +25,8 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(
             f"unexpected arguments {argv[1:]}; did you mean --workdir=...?"
         )
-    from agentrl import errors, jsonl, report, results
+    from agentrl import errors
+    from reporting import jsonl, report, results
 
     workdir = pathlib.Path(_WORKDIR.value)
     try:

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 
-from agentrl import checkpoint, config, experiment, metrics, results, types
+from agentrl import checkpoint, config, experiment, metrics, types
 from agentrl.models.config import ModelConfig
 from envs import base
+from reporting import results
 
 ENVIRONMENTS = ("textcraft", "babyai")
 

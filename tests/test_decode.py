@@ -52,7 +52,9 @@ def scripted(script):
         wanted = jnp.take_along_axis(jnp.asarray(script), column, axis=1)[:, 0]
         calls.append(None)
         new_cache = kv_cache.KVCache(cache.keys, cache.values, lengths)
-        return jnp.where(jnp.arange(8)[None] == wanted[:, None], 0.0, -jnp.inf), new_cache
+        return jnp.where(
+            jnp.arange(8)[None] == wanted[:, None], 0.0, -jnp.inf
+        ), new_cache
 
     first = jnp.asarray(script)[:, 0]
     first_logits = jnp.where(jnp.arange(8)[None] == first[:, None], 0.0, -jnp.inf)

@@ -7,7 +7,8 @@ import pytest
 import rich.console
 from tensorboardX.proto import event_pb2
 
-from agentrl import checkpoint, episodes, jsonl, metrics, types
+from agentrl import checkpoint, metrics, types
+from reporting import episodes, jsonl
 
 SETTINGS = fake_run.make_settings(num_iterations=3)
 

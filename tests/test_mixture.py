@@ -42,7 +42,9 @@ def test_every_task_comes_once_before_any_comes_again(size, num_groups, steps):
     drawn = []
     for step in range(steps):
         _, tasks, state = draw(state, jnp.int32(step))
-        drawn += sorted(np.asarray(tasks).tolist()) if num_groups == size else list(tasks)
+        drawn += (
+            sorted(np.asarray(tasks).tolist()) if num_groups == size else list(tasks)
+        )
     counts = collections.Counter(int(t) for t in drawn)
     assert set(counts) <= set(range(size))
     expected = [len(drawn) // size, -(-len(drawn) // size)]

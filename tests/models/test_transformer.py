@@ -47,8 +47,10 @@ def test_appending_in_pieces_equals_the_full_forward(setup, pieces):
     start = 0
     for piece in pieces:
         stop = min(start + piece, T)
-        chunk = jnp.zeros((3, 8), jnp.int32).at[:, : stop - start].set(
-            tokens[:, start:stop]
+        chunk = (
+            jnp.zeros((3, 8), jnp.int32)
+            .at[:, : stop - start]
+            .set(tokens[:, start:stop])
         )
         counts = jnp.array([stop - start, stop - start, 0])
         last, cache = append(params, chunk, counts, cache)

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from agentrl import errors, jsonl
+from agentrl import errors
+from reporting import jsonl
 
 FOLDER = "evaluations"
 _LEVEL = 0.95

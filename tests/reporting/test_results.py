@@ -5,7 +5,8 @@ import fake_run
 import numpy as np
 import pytest
 
-from agentrl import errors, jsonl, results, transfer
+from agentrl import errors
+from reporting import jsonl, results, transfer
 
 
 def with_success(result, rows):

@@ -5,8 +5,9 @@ import dataclasses
 import fake_run
 import pytest
 
-from agentrl import episodes, failures, types
+from agentrl import types
 from envs import base, registry
+from reporting import episodes, failures
 
 RECIPES = "Crafting commands:\ncraft 4 stick using 2 planks\n\nGoal: craft stick."
 RESULTS = (

@@ -9,7 +9,8 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from agentrl import jsonl, types
+from agentrl import types
+from reporting import jsonl
 
 FOLDER = "episodes"
 
@@ -44,7 +45,9 @@ class StoredEpisode:
     turns: tuple[StoredTurn, ...]
     final_observation: str
     error: str = ""
-    failures: tuple[str, ...] = ()  # see `agentrl.failures`; the first is the main one
+    failures: tuple[
+        str, ...
+    ] = ()  # see `reporting.failures`; the first is the main one
 
     def results(self) -> list[str]:
         """What the environment answered to each action."""

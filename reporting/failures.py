@@ -12,7 +12,8 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 
-from agentrl import episodes, types
+from agentrl import types
+from reporting import episodes
 
 MEANINGS = {
     "confirmation_bias": "ended the task by its own act without checking what the text "

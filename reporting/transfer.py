@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from agentrl import results
+from reporting import results
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,10 @@ import fake_run
 import numpy as np
 import pytest
 
-from agentrl import episodes, errors, jsonl, metrics, plots, report, results
+from agentrl import errors, metrics
+from reporting import episodes, jsonl, plots, report, results
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 class Page(html.parser.HTMLParser):
