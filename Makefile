@@ -12,7 +12,7 @@ WORKDIR ?= runs/demo
 	touch $@
 
 demo: .venv/.installed  ## train a small agent in stages, evaluate it, write a report
-	$(BIN)/python -m launch.train --config=experiments/demo/demo.py --workdir=$(WORKDIR)
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python -m launch.train --config=experiments/demo/demo.py --workdir=$(WORKDIR)
 
 test: lint  ## everything a change must pass
 	$(BIN)/python -m pytest -n 2 --dist=loadfile -m "not slow"
