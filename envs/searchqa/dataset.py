@@ -21,7 +21,7 @@ VERSION = "factbook-1"  # of what is built by default; a change needs a new one
 _CORPUS, _QUESTIONS, _INDEX = "corpus.jsonl", "questions.jsonl", "index"
 _DIGESTS = {
     _CORPUS: "b3b19b24d67776b322a3309ca9da495b9460587b1a5e0e3f29b9d1ade2f929fd",
-    _QUESTIONS: "9213518d5769afddc70d748b82cbe8d418e5163150aa8bcde255c70274242562",
+    _QUESTIONS: "3b54d689ade0d1e2e480f0604eb99e7a66e38a92acc2227ea0cab1f61475e91f",
 }
 
 
@@ -99,13 +99,21 @@ def _load(source: Source) -> Dataset:
         folder = _ensure_index(source.corpus)
         name += f" on {folder.name}"
     else:
-        folder = default() / _INDEX
-    return Dataset(name, records.read_questions(questions), _open_index(folder))
+        folder = default()
+    return Dataset(
+        name, records.read_questions(questions), _open_index(folder / _INDEX)
+    )
 
 
 @functools.lru_cache(maxsize=4)
 def _open_index(folder: pathlib.Path) -> index.Index:
-    return index.Index(folder)
+    try:
+        return index.Index(folder)
+    except (OSError, ValueError) as error:
+        raise base.MissingDataError(
+            f"environment 'searchqa': cannot open the index in {folder}: {error}; "
+            "delete the folder, it is built anew at the next use."
+        ) from error
 
 
 def _ensure_default() -> pathlib.Path:
@@ -116,8 +124,7 @@ def _build_default(folder: pathlib.Path) -> None:
     entries = factbook.load_entries()
     records.write_passages(folder / _CORPUS, factbook.all_passages(entries))
     _check_digest(folder / _CORPUS)
-    (folder / _INDEX).mkdir()
-    index.build(folder / _INDEX, records.read_passages(folder / _CORPUS))
+    _build_index(folder, folder / _CORPUS)
     questions = generate.make_questions(entries, index.Index(folder / _INDEX))
     records.write_questions(folder / _QUESTIONS, questions)
     _check_digest(folder / _QUESTIONS)
@@ -140,9 +147,14 @@ def _ensure_index(corpus: pathlib.Path) -> pathlib.Path:
     stat = corpus.stat()
     key = hashlib.sha256(f"{corpus.name} {stat.st_size} {stat.st_mtime_ns}".encode())
     return cache.ensure_built(
-        f"searchqa-index-{corpus.stem}-{key.hexdigest()[:8]}",
-        lambda folder: index.build(folder, records.read_passages(corpus)),
+        f"searchqa-{corpus.stem}-{key.hexdigest()[:8]}",
+        lambda folder: _build_index(folder, corpus),
     )
+
+
+def _build_index(folder: pathlib.Path, corpus: pathlib.Path) -> None:
+    (folder / _INDEX).mkdir()
+    index.build(folder / _INDEX, records.read_passages(corpus))
 
 
 def _digest(path: pathlib.Path) -> str:

@@ -14,6 +14,7 @@ import collections
 import dataclasses
 import functools
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -57,21 +58,25 @@ def make_questions(
 ) -> list[records.Question]:
     """All questions, by number of hops, then in the order of a hash of their text."""
     book = _Book(entries, search_index)
-    chosen: list[records.Question] = []
-    for hops in range(1, MAX_HOPS + 1):
-        paths = [(path.chain.phrase(), path) for path in book.paths(hops)]
-        paths.sort(key=lambda p: base.stable_hash("searchqa", p[0]))
-        counts = collections.Counter[str]()
-        for text, path in paths:
-            question = book.make_question(path, text)
-            if question and (
-                hops == 1 or counts[question.split] < _QUOTA[question.split]
-            ):
-                counts[question.split] += 1
-                chosen.append(question)
-            if hops > 1 and counts == _QUOTA:
-                break
-    return chosen
+    lengths = range(1, MAX_HOPS + 1)
+    return [question for hops in lengths for question in _choose(book, hops)]
+
+
+def _choose(book: "_Book", hops: int) -> Iterator[records.Question]:
+    """All questions with one hop; of longer ones each split's quota, by hash."""
+    left: dict[str, float] = dict(_QUOTA)
+    if hops == 1:
+        left = dict.fromkeys(_QUOTA, math.inf)
+    paths = [(path.chain.phrase(), path) for path in book.paths(hops)]
+    for text, path in sorted(
+        paths, key=lambda p: base.stable_hash("searchqa-order", p[0])
+    ):
+        question = book.make_question(path, text)
+        if question and left[question.split] > 0:
+            left[question.split] -= 1
+            yield question
+        if not any(left.values()):
+            return
 
 
 def is_held_out(entry: factbook.Entry) -> bool:

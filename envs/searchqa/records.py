@@ -138,13 +138,15 @@ def _to_question(record: Mapping[str, Any], file_stem: str) -> Question:
     if not text or not answers:
         raise ValueError(f"question {text!r} has answers {answers!r}")
     subset = metadata.get("subset") or record.get("data_source") or file_stem
-    multi_hop = subset.lower() in MULTI_HOP_SETS or "supporting_facts" in record
+    has_support = "supporting_facts" in record or "supporting_facts" in metadata
+    multi_hop = has_support or subset.lower() in MULTI_HOP_SETS
+    split = metadata.get("split")
     return Question(
         base.clean_text(text),
         answers,
         hops=int(metadata.get("hops", 2 if multi_hop else 1)),
         subset=subset,
-        split=metadata.get("split", ""),
+        split=split if split in ("train", "test") else "",
         entities=tuple(metadata.get("entities", ())),
         passages=tuple(metadata.get("passages", ())),
         queries=tuple(metadata.get("queries", ())),

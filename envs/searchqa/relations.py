@@ -38,7 +38,7 @@ _TAKES_ARTICLE = re.compile(
 _NAME = r"[^\W_a-z][^();,:]*"  # starts with a capital letter or a digit
 _NAME_AND_ALIAS = re.compile(rf"({_NAME}?)(?: \(([^()]+)\))?")
 _HEIGHT = re.compile(rf"({_NAME}?)(?: \(([^()]+)\))?,? -?[\d,]+ m\b.*")
-_MEASURE = re.compile(r"\d+(?:\.\d+)? (?:k?m|[NSEW]{1,3})\b")
+_NOT_PLACE = re.compile(r"\d (?:k?m|[NSEW]{1,3})\b|\bunnamed\b| and | than$")
 _DATE = r"(\d{1,2}) ([A-Z][a-z]+) (\d{4})"
 _INDEPENDENCE = re.compile(rf"{_DATE} \(from (?:the )?([^();]+)\)")
 _RULED_BY = re.compile(r"none \([^();]* of (?:the )?([A-Z][^();]*)\)")
@@ -83,7 +83,7 @@ def _read_name(text: str) -> Values:
 def _read_place(text: str) -> Values:
     """The name before a height, `K2 (Mt. Godwin-Austen) 8,611 m`."""
     found = _HEIGHT.fullmatch(text)
-    if not found or _MEASURE.search(found[1]) or "unnamed" in found[1]:
+    if not found or _NOT_PLACE.search(found[1]):
         return ()
     values = _with_aliases(found[1], found[2])
     summit, on, _ = values[0].partition(" on ")
@@ -266,7 +266,7 @@ RELATIONS = (
     Relation(
         "symbol",
         "National symbol(s)",
-        _read_pattern(r"([^\W\d_][^();,]*)"),
+        _read_pattern(r"([^();,\s]+(?: [^();,\s]+){0,4})"),
         keywords="national symbol",
         question="What is the national symbol of {}?",
         clause="national symbol is the ",
