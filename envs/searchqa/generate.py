@@ -243,8 +243,9 @@ def _names(entry: factbook.Entry) -> relations.Values:
 
 
 def _as_words(text: str) -> str:
-    """Lower-cased words with spaces around, so that whole words can be found in it."""
-    return f" {' '.join(_WORD.findall(text.lower()))} "
+    """Plain words with spaces around, so that whole words can be found in it."""
+    words = _WORD.findall(scoring.without_accents(text).lower())
+    return f" {' '.join(words)} "
 
 
 def _collect_lines(
