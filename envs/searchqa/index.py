@@ -30,7 +30,6 @@ class Index:
 
     def __init__(self, folder: pathlib.Path):
         index = tantivy.Index.open(str(folder))
-        index.config_reader("Manual")  # the files never change: no thread to watch them
         self._schema = index.schema
         self._searcher = index.searcher()
         self._analyzer = _make_analyzer()

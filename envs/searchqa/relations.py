@@ -27,7 +27,6 @@ FULL_NAMES = {
     "The Gambia": "Gambia",
     "UK": "United Kingdom",
     "US": "United States",
-    "Holy See (Vatican City)": "Holy See",
 }
 
 _TAKES_ARTICLE = re.compile(
