@@ -33,19 +33,19 @@ def get_config() -> config.RunConfig:
     both = config.MixtureConfig(
         environments=(("textcraft", 1.0), ("babyai", 1.0)), tier="easy"
     )
-    optimizer = config.OptimizerConfig(learning_rate=3e-4, warmup_steps=2)
-    algorithm = config.AlgorithmConfig(
-        name="dapo", divide_by_std=True, updates_per_iteration=2
-    )
+    optimizer = config.OptimizerConfig(learning_rate=5e-4, warmup_steps=2)
+    # As published, with clip-higher: each trajectory weighs the same, so that the long,
+    # failed ones do not drown the short, solved ones.
+    algorithm = config.AlgorithmConfig(name="grpo", clip_high=0.28)
     warm_start = config.StageConfig(
         name="warm_start",
         kind="warm_start",
         mixture=both,
-        num_iterations=300,
+        num_iterations=150,
         rollout=ROLLOUT,
         optimizer=config.OptimizerConfig(learning_rate=3e-3, warmup_steps=20),
         warm_start=config.WarmStartConfig(
-            demonstrations=500, episodes_per_step=40, thoughts=False
+            demonstrations=150, episodes_per_step=40, thoughts=False
         ),
     )
 
@@ -53,7 +53,7 @@ def get_config() -> config.RunConfig:
         return config.StageConfig(
             name=name,
             mixture=mixture,
-            num_iterations=30,
+            num_iterations=20,
             rollout=ROLLOUT,
             algorithm=algorithm,
             optimizer=optimizer,

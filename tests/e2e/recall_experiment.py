@@ -35,7 +35,7 @@ def get_config() -> config.RunConfig:
                 name="warm_start",
                 kind="warm_start",
                 mixture=mixture,
-                num_iterations=12,
+                num_iterations=30,
                 rollout=ROLLOUT,
                 optimizer=config.OptimizerConfig(learning_rate=5e-3),
                 warm_start=config.WarmStartConfig(thoughts=False, episodes_per_step=16),

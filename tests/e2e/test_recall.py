@@ -1,0 +1,141 @@
+"""Whole runs of two small stages, in processes of their own."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parents[1]
+TIMING = ("time/", "perf/decode", "perf/prefill", "perf/env_wait", "perf/compilations")
+
+
+def command(module, *arguments):
+    return [sys.executable, "-m", module, *arguments]
+
+
+def train_command(workdir):
+    experiment = HERE / "recall_experiment.py"
+    return command("launch.train", f"--config={experiment}", f"--workdir={workdir}")
+
+
+@pytest.fixture(scope="module")
+def environment():
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    variables = {"AGENTRL_ENVS": "recall=recall_env", "PYTHONPATH": paths}
+    return os.environ | variables | {"JAX_PLATFORMS": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, environment):
+    """A run that nobody disturbed."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    done = subprocess.run(
+        train_command(workdir), env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "recall" in done.stdout and "report.html" in done.stdout
+    return workdir
+
+
+def read_metrics(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def without_timing(records):
+    return [
+        {name: v for name, v in record.items() if not name.startswith(TIMING)}
+        for record in records
+    ]
+
+
+def test_a_run_leaves_everything_behind(finished):
+    for name in ("run.json", "report.html", "metrics.jsonl", "tokenizer.model"):
+        assert (finished / name).stat().st_size > 0
+    assert len(read_metrics(finished)) == 36
+    assert len(list((finished / "evaluations").glob("*.json"))) == 2
+    assert (finished / "episodes" / "recall.jsonl").exists()
+
+
+def test_warm_start_learns(finished):
+    losses = [r["policy/loss"] for r in read_metrics(finished)[:30]]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_sampler_and_learner_agree_at_the_first_update(finished):
+    gaps = [r.get("policy/first_gap") for r in read_metrics(finished)[30:]]
+    assert max(gaps) < 1e-5
+
+
+def test_nothing_is_compiled_after_the_first_iteration_of_a_stage(finished):
+    for record in read_metrics(finished):
+        if record["iteration"] > 0:
+            assert record["perf/compilations"] == 0, record["iteration"]
+
+
+def test_a_killed_run_ends_as_if_nothing_had_happened(finished, environment, tmp_path):
+    workdir = tmp_path / "run"
+    process = subprocess.Popen(
+        train_command(workdir),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    )
+    deadline = time.monotonic() + 300
+    metrics = workdir / "metrics.jsonl"
+    # In the second stage, after a checkpoint and some iterations that will be repeated.
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 33:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+    done = subprocess.run(
+        train_command(workdir), env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    expected = without_timing(read_metrics(finished))
+    assert without_timing(read_metrics(workdir)) == expected
+    for path in (finished / "evaluations").glob("*.json"):
+        assert (workdir / "evaluations" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_evaluation_of_the_checkpoint_repeats_the_run(finished, environment, tmp_path):
+    out = tmp_path / "results"
+    evaluate = command(
+        "launch.evaluate", f"--checkpoint={finished}", f"--out={out}", "--envs=recall"
+    )
+    done = subprocess.run(evaluate, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    name = "recall.recall.test.all.json"
+    repeated = (out / "evaluations" / name).read_bytes()
+    assert repeated == (finished / "evaluations" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set=seed=1"], "another configuration"),
+        (["--set=stages.recall.rollout.group_sise=2"], "group_size"),
+        (["--set=stages.recall.rollout.temperature=0"], "temperature"),
+    ],
+)
+def test_bad_input_is_refused_by_name(finished, environment, arguments, message):
+    before = (finished / "metrics.jsonl").read_bytes()
+    done = subprocess.run(
+        [*train_command(finished), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert (finished / "metrics.jsonl").read_bytes() == before
