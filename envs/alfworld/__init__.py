@@ -12,8 +12,8 @@ Ending: reaching the goal terminates; 30 turns truncate, in both profiles.
 The engine is our own and follows ALFWorld's PDDL domain as TextWorld executes it, odd
 corners included (`envs.alfworld.world` lists them). The two are compared word for word
 by `tests/parity/test_alfworld_real.py`. Profile `strict` (default) speaks like alfworld
-0.4, `move O to R`. Profile `agentgym` speaks like alfworld 0.3 behind AgentGym's server:
-`put O in/on R`, no `help`, and no `You arrive at ...` before what is seen.
+0.4, `move O to R`. Profile `agentgym` speaks like alfworld 0.3 behind AgentGym's
+server: `put O in/on R`, no `help`, and no `You arrive at ...` before what is seen.
 
 Tasks: `alfworld_0` to `alfworld_2419` are for training, up to `alfworld_2619` for tests
 in the same rooms, and up to `alfworld_2753`, split `test_unseen`, for tests in the 24

@@ -76,7 +76,7 @@ class AlfWorld(base.Environment):
     def _start(self, index: int) -> str:
         self.game = self._load(index)
         self._world = world.World(self.game)
-        return f"{self._world.look()}\nYour task is to: {self.game.goal.text}."
+        return f"{self._world.overview()}\nYour task is to: {self.game.goal.text}."
 
     def _apply(self, text: str) -> base.StepResult:
         action = parsing.parse_last_action(text).action

@@ -84,7 +84,7 @@ class Game:
     receptacles: tuple[Receptacle, ...]
     items: tuple[Item, ...]
     contents: tuple[tuple[int, ...], ...]  # items of each receptacle, ascending
-    item_locations: frozenset[tuple[int, int]]  # of sliceable items; nothing else asks
+    item_locations: frozenset[tuple[int, int]]  # (item, location)
     accepts: Mapping[str, frozenset[str]]  # kinds of items by kind of receptacle
     start: int  # the agent's location, which may be that of no receptacle
     opened: frozenset[int] = frozenset()  # receptacles

@@ -190,9 +190,7 @@ def _draw(
         items=tuple(_item(name) for name in items),
         contents=tuple(map(tuple, contents)),
         item_locations=frozenset(
-            (i, room.receptacles[placed[name]].location)
-            for i, name in enumerate(items)
-            if "sliceable" in _item(name).traits
+            (i, room.receptacles[placed[name]].location) for i, name in enumerate(items)
         ),
         accepts=facts.accepts(),
         start=room.start,

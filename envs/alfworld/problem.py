@@ -241,7 +241,7 @@ def _build(
         item_locations=frozenset(
             (items[name], locations[location])
             for name, location in facts["objectatlocation"]
-            if "sliceable" in traits[name] and location in locations
+            if name in items and location in locations
         ),
         accepts=_read_accepts(facts),
         start=locations[start],

@@ -7,6 +7,8 @@ where common sense might differ:
   * `examine O` is for the item in hand, although the domain also allows those in view;
   * heating, cooling, cleaning and switching need no open door;
   * a lamp never goes off: every `use` answers that it was turned on;
+  * an item moved to another receptacle of the same location also lies "next to it";
+  * `look` in the middle of the room sees nothing, other than at the start;
   * heating undoes cooling, and the reverse; cleaning lasts.
 """
 
@@ -15,8 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from envs.alfworld import game as game_lib
 
+_MIDDLE = "You are in the middle of a room. Looking quickly around you, you see "
 _KNIVES = ("knife", "butterknife")
-_HELP = """
+_HELP = """\
 Available commands:
   look:                             look around your current location
   inventory:                        check your current inventory
@@ -45,6 +48,7 @@ class World:
         self.opened = set(game.opened)
         self.states = set(game.states)
         self.item_locations = set(game.item_locations)
+        self._left: set[tuple[int, int]] = set()  # (item, receptacle it was taken from)
 
     def act(self, command: str) -> str | None:
         """Carries out a command; returns the reply, or None if it is not admissible."""
@@ -69,45 +73,36 @@ class World:
 
     def is_won(self) -> bool:
         """Whether the goal holds."""
-        game = self.game
-        wanted = game.wanted
-        if game.goal.kind == "look":
-            return self.held in wanted and any(
-                item in game.lamps and ("toggled", item) in self.states
-                for place in self.here()
-                for item in self.contents[place]
-            )
-        needed = 1
-        if game.goal.kind == "two":
-            needed = 2
-        elif game.goal.kind != "place":
-            state = game_lib.TREATMENTS[game.goal.kind][1]
-            wanted = [item for item in wanted if (state, item) in self.states]
-        return bool(wanted) and any(
-            sum(item in wanted for item in self.contents[place]) >= needed
-            for place in game.targets
-        )
+        return self.progress() == 1.0
 
     def progress(self) -> float:
         """The share of the goal's parts that hold, in [0, 1]; 1 if and only if won."""
-        if self.is_won():
-            return 1.0
         game = self.game
-        holding = self.held in game.wanted
-        if game.goal.kind == "two":
-            placed = max(
-                (len(game.wanted.intersection(self.contents[p])) for p in game.targets),
-                default=0,
-            )
-            return (2 * min(placed, 1) + holding) / 4
+        wanted = game.wanted
+        holding = self.held in wanted
         if game.goal.kind == "look":
-            return (
-                holding + any(("toggled", i) in self.states for i in game.lamps)
-            ) / 3
-        if game.goal.kind == "place":
-            return holding / 2
-        state = game_lib.TREATMENTS[game.goal.kind][1]
-        return (holding + any((state, item) in self.states for item in game.wanted)) / 3
+            return self._progress_of_look(holding)
+        treatment = game_lib.TREATMENTS.get(game.goal.kind)
+        if treatment is not None:
+            wanted = {item for item in wanted if (treatment[1], item) in self.states}
+        placed = 0
+        if wanted:
+            for place in game.targets:
+                placed = max(placed, len(wanted.intersection(self.contents[place])))
+        if placed >= (2 if game.goal.kind == "two" else 1):
+            return 1.0
+        if game.goal.kind == "two":
+            return (2 * placed + holding) / 4
+        if treatment is not None:
+            return (holding + bool(wanted)) / 3
+        return holding / 2
+
+    def _progress_of_look(self, holding: bool) -> float:
+        lit = {lamp for lamp in self.game.lamps if ("toggled", lamp) in self.states}
+        if not lit:
+            return holding / 3
+        here = any(not lit.isdisjoint(self.contents[place]) for place in self.here())
+        return 1.0 if holding and here else (1 + holding) / 3
 
     def here(self) -> Sequence[int]:
         """The receptacles at the agent's location."""
@@ -150,21 +145,18 @@ class World:
                 if self._can_slice(i):
                     yield f"slice {other.name} with {item.name}"
 
+    def overview(self) -> str:
+        """What the agent sees before its first command."""
+        if self.here():
+            return self._facing()
+        return _MIDDLE + f"{_join([f'a {r.name}' for r in self.game.receptacles])}."
+
     # Commands. Each gets what follows the verb.
 
-    def look(self, rest: str = "") -> str | None:
-        """The room, or what the agent stands at."""
+    def _look(self, rest: str) -> str | None:
         if rest:
             return None
-        here = self.here()
-        if not here:
-            names = [f"a {r.name}" for r in self.game.receptacles]
-            return (
-                "You are in the middle of a room. Looking quickly around you, you see "
-                f"{_join(names)}."
-            )
-        names = [self.game.receptacles[place].name for place in here]
-        return f"You are facing the {_join(names)}. Next to it, you see nothing."
+        return self._facing() if self.here() else _MIDDLE + "nothing."
 
     def _inventory(self, rest: str) -> str | None:
         if rest:
@@ -216,6 +208,7 @@ class World:
             return None
         self.contents[place].remove(item)
         self.item_locations.discard((item, self.location))
+        self._left.add((item, place))
         self.held = item
         return f"You pick up the {name} from the {where}."
 
@@ -231,6 +224,7 @@ class World:
         if held not in self.contents[place]:
             bisect.insort(self.contents[place], held)
         self.item_locations.add((held, self.location))
+        self._left.discard((held, place))
         self.held = None
         return f"You {verb} the {name} {preposition} the {where}."
 
@@ -319,6 +313,17 @@ class World:
         sliceable = "sliceable" in self.game.items[item].traits
         return sliceable and (item, self.location) in self.item_locations
 
+    def _facing(self) -> str:
+        here = self.here()
+        names = [self.game.receptacles[place].name for place in here]
+        beside = [
+            f"a {self.game.items[item].name}"
+            for item, place in sorted(self._left)
+            if place in here and (item, self.location) in self.item_locations
+        ]
+        facing, seen = _join(names), _join(beside)
+        return f"You are facing the {facing}. Next to it, you see {seen}."
+
     def _view(self, place: int) -> str:
         receptacle = self.game.receptacles[place]
         items = self.game.items
@@ -364,7 +369,7 @@ def _join(names: Sequence[str]) -> str:
 
 
 _HANDLERS: dict[str, Callable[[World, str], str | None]] = {
-    "look": World.look,
+    "look": World._look,
     "inventory": World._inventory,
     "help": World._help,
     "go": World._go,
