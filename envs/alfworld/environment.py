@@ -1,7 +1,7 @@
 """The household as an environment; see the package for its data sheet."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from envs import base, parsing
@@ -99,10 +99,10 @@ class AlfWorld(base.Environment):
         )
 
 
-def choose_games(config: base.EnvConfig) -> "functools.partial[game_lib.Game]":
+def choose_games(config: base.EnvConfig) -> Callable[[int], game_lib.Game]:
     """The function from task numbers to games that a configuration asks for."""
     found = files.open_files(config)
     if found is not None:
-        return functools.partial(found.load)
+        return found.load
     wording = game_lib.MOVE if config.profile == "strict" else game_lib.PUT
     return functools.partial(generate.generate, wording=wording)

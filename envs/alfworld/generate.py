@@ -138,9 +138,8 @@ def _candidates(
     kind: game_lib.GoalKind, unseen: bool
 ) -> Sequence[tuple[str, Sequence[tuple[str, str]]]]:
     """Rooms where a type of task is possible, with pairs of item and target."""
-    numbers = [
-        n for n in facts.load()["rooms"] if (int(n) in facts.load()["unseen"]) == unseen
-    ]
+    known = facts.load()
+    numbers = [n for n in known["rooms"] if (int(n) in known["unseen"]) == unseen]
     found = [(number, _find_pairs(kind, _room(number))) for number in numbers]
     return [(number, pairs) for number, pairs in found if pairs]
 
@@ -223,7 +222,7 @@ def _place_items(
             if place is None and kind == goal.item:
                 return None
             if place is None:
-                continue
+                break
             if room.receptacles[place].kind in facts.SINGLE:
                 taken.add(place)
             placed[f"{kind} {number}"] = place

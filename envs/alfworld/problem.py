@@ -245,8 +245,9 @@ def _build(
         ),
         accepts=_read_accepts(facts),
         start=locations[start],
-        opened=frozenset(i for name, i in places.items() if name in openable)
-        & frozenset(places[name] for name in _names(facts, "opened")),
+        opened=frozenset(
+            places[name] for name in _names(facts, "opened") & places.keys()
+        ),
         states=frozenset(
             (state, items[name])
             for predicate, state in _STATES.items()
