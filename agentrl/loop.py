@@ -24,7 +24,6 @@ from agentrl import (
     config,
     errors,
     evaluate,
-    metrics,
     mixture,
     packing,
     sharding,
@@ -34,7 +33,7 @@ from agentrl import (
     warmstart,
 )
 from agentrl import run as runs
-from reporting import report, results
+from reporting import metrics, report, results
 
 
 @dataclasses.dataclass(frozen=True)

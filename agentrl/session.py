@@ -18,11 +18,10 @@ from agentrl import (
     evaluate,
     experiment,
     loop,
-    metrics,
     timing,
 )
 from agentrl import run as runs
-from reporting import report, results
+from reporting import metrics, report, results
 
 
 def train(settings: config.RunConfig, workdir: pathlib.Path) -> None:

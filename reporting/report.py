@@ -20,8 +20,8 @@ import rich.box
 import rich.console
 import rich.table
 
-from agentrl import config, errors, experiment, metrics, types
-from reporting import episodes, failures, jsonl, plots, results, transfer
+from agentrl import config, errors, experiment, types
+from reporting import episodes, failures, jsonl, metrics, plots, results, transfer
 
 FILE = "report.html"
 _TEMPLATE = pathlib.Path(__file__).with_name("report_template.html")

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 
-from agentrl import checkpoint, config, experiment, metrics, types
+from agentrl import checkpoint, config, experiment, types
 from agentrl.models.config import ModelConfig
 from envs import base
-from reporting import results
+from reporting import metrics, results
 
 ENVIRONMENTS = ("textcraft", "babyai")
 

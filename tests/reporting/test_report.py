@@ -10,8 +10,8 @@ import fake_run
 import numpy as np
 import pytest
 
-from agentrl import errors, metrics
-from reporting import episodes, jsonl, plots, report, results
+from agentrl import errors
+from reporting import episodes, jsonl, metrics, plots, report, results
 
 ROOT = pathlib.Path(__file__).parents[2]
 

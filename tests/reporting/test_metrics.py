@@ -7,8 +7,8 @@ import pytest
 import rich.console
 from tensorboardX.proto import event_pb2
 
-from agentrl import checkpoint, metrics, types
-from reporting import episodes, jsonl
+from agentrl import checkpoint, types
+from reporting import episodes, jsonl, metrics
 
 SETTINGS = fake_run.make_settings(num_iterations=3)
 
