@@ -1,0 +1,257 @@
+r"""Speed of rollouts, alone and beside other systems.
+
+  python -m benchmarks.bench_rollout                            # our engine alone
+  python -m benchmarks.bench_rollout --parts=decode --models=smollm2
+  python -m benchmarks.bench_rollout \
+    --peer_python=tunix=/path/to/venv/bin/python,transformers=.venv/bin/python
+
+Parts:
+  decode   64 rows decode 64 tokens after a context of 256; prefill is not in it.
+  turns    64 episodes of 8 turns in 64 slots; environments cost nothing.
+  slow     192 episodes of 4 to 12 turns in 64 slots; each call takes 50 ms.
+Variants run in turn, round after round, and lines give medians: of tokens per second of
+wall clock, per second of CPU time, and of the ratio to the first line of the same round.
+Compilation comes before the first round and is not in it. Weights are random, float32.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+
+import jax
+import numpy as np
+from absl import app, flags
+from rich import console as rich_console
+from rich import table
+
+from agentrl import config, policy, rollout, sharding
+from agentrl.models import config as model_config
+from agentrl.models import transformer
+from benchmarks import scripted
+
+_PARTS = flags.DEFINE_list("parts", ["decode", "turns", "slow"], "What to measure.")
+_MODELS = flags.DEFINE_list("models", ["tiny", "smollm2"], "Shapes for part decode.")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds of each part.")
+
+MODELS = {
+    "tiny": model_config.ModelConfig(  # 1.0 M parameters
+        vocab_size=1024, num_layers=3, mlp_size=512, tied_embeddings=False
+    ),
+    "smollm2": model_config.ModelConfig(  # SmolLM2-135M, with Qwen2's biases
+        vocab_size=49152,
+        hidden_size=576,
+        num_layers=30,
+        num_heads=9,
+        num_kv_heads=3,
+        head_dim=64,
+        mlp_size=1536,
+        rope_theta=100_000.0,
+    ),
+}
+NUM_SLOTS, CONTEXT, NEW = 64, 256, 64
+Variants = Mapping[str, Callable[[], dict[str, float]]]
+
+
+class Engine:
+    """Our engine around one model and one rollout configuration."""
+
+    def __init__(
+        self,
+        model_name: str,
+        settings: config.RolloutConfig,
+        *,
+        script: scripted.Script | None = None,
+        reprefill: bool = False,
+        env_seconds: float = 0.0,
+    ):
+        shape = MODELS[model_name]
+        model = transformer.Model(shape)
+        mesh = sharding.make_rollout_mesh(config.MeshConfig())
+        self.key = jax.random.key(0)
+        params = jax.jit(model.init)(self.key)
+        self.params = jax.device_put(params, sharding.replicated(mesh))
+        kwargs = {"stop_token": -1, "num_valid_tokens": shape.vocab_size}
+        if script is None:
+            self.policy = policy.Policy(model, mesh, settings, **kwargs)
+        else:
+            self.policy = scripted.ScriptedPolicy(
+                model, mesh, settings, script=script, reprefill=reprefill, **kwargs
+            )
+        started = time.perf_counter()
+        self.policy.compile(self.params, self.key)
+        self.compile_seconds = time.perf_counter() - started
+        if script is not None:
+            pool = scripted.SimulatedPool(script, env_seconds)
+            framed = scripted.make_chat(shape.vocab_size)
+            self.collector = rollout.Collector(self.policy, pool, framed)
+
+    def play(self, tasks: Sequence, *, at_once: int = 0) -> dict[str, float]:
+        """Plays all tasks, or rounds of `at_once`, each to its end."""
+        step = at_once or len(tasks)
+        waited = []
+
+        def run() -> int:
+            tokens = 0
+            for first in range(0, len(tasks), step):
+                _, cost = self.collector.collect(
+                    self.params,
+                    tasks[first : first + step],
+                    key=self.key,
+                    policy_step=0,
+                )
+                tokens += cost.decoded_tokens
+                waited.append(cost.env_wait_seconds)
+            return tokens
+
+        found = scripted.clocked(run)
+        return found | {"env_wait": sum(waited) / found["wall"]}
+
+
+def decode_part(model_name: str) -> tuple[str, Variants, Mapping[str, float]]:
+    """One cohort decodes; its context is written once and kept."""
+    settings = config.RolloutConfig(
+        num_slots=NUM_SLOTS,
+        max_tokens=CONTEXT + NEW,
+        max_action_tokens=NEW,
+        append_buckets=(1, CONTEXT),
+        cache_buckets=(CONTEXT + NEW,),
+    )
+    engine = Engine(model_name, settings)
+    cohort = engine.policy.new_cohort()
+
+    def append(tokens: Sequence[int], budget: int) -> int:
+        inputs = {
+            row: policy.RowInput(tokens, (0, row), budget) for row in range(NUM_SLOTS)
+        }
+        pending = engine.policy.act(engine.params, cohort, inputs, engine.key)
+        actions = engine.policy.fetch(cohort, pending)
+        return sum(len(action.tokens) for action in actions.values())
+
+    append([1] * (CONTEXT - 1), 0)
+
+    def run() -> dict[str, float]:
+        cohort.lengths[:] = CONTEXT - 1
+        return scripted.clocked(lambda: append([1], NEW))
+
+    title = f"decode alone, {model_name}, 64 rows, context 256 to 320"
+    return title, {"agentrl": run}, {"agentrl": engine.compile_seconds}
+
+
+def turns_part(model_name: str) -> tuple[str, Variants, Mapping[str, float]]:
+    """Episodes of eight turns, with and without the memory of earlier turns."""
+    script = scripted.Script()
+    settings = config.RolloutConfig(
+        num_slots=NUM_SLOTS,
+        max_tokens=script.max_tokens,
+        max_action_tokens=script.action[1],
+        append_buckets=(32, 192),
+        cache_buckets=(256, 384, script.max_tokens),
+    )
+    widths = (192, 288, 384, script.max_tokens)
+    every_turn = config.RolloutConfig(
+        **{**vars(settings), "append_buckets": widths, "cache_buckets": widths}
+    )
+    engines = {
+        "agentrl": Engine(model_name, settings, script=script),
+        "agentrl, re-prefill each turn": Engine(
+            model_name, every_turn, script=script, reprefill=True
+        ),
+    }
+    tasks = scripted.make_tasks(NUM_SLOTS // 8, 8)
+
+    def play(engine: Engine) -> dict[str, float]:
+        engine.policy.turns.clear()
+        found = engine.play(tasks)
+        rates = {
+            turn: sum(n for n, _ in spent) / sum(s for _, s in spent)
+            for turn, spent in engine.policy.turns.items()
+        }
+        return found | {"turn 8 / turn 2": rates[7] / rates[1]}
+
+    return (
+        f"8-turn episodes, {model_name}, 64 slots, environments cost nothing",
+        {name: lambda e=engine: play(e) for name, engine in engines.items()},
+        {name: engine.compile_seconds for name, engine in engines.items()},
+    )
+
+
+def slow_part(model_name: str) -> tuple[str, Variants, Mapping[str, float]]:
+    """Slow environments: cohorts and refilled slots against lockstep rounds."""
+    script = scripted.Script(turns=(4, 12))
+    tasks = scripted.make_tasks(24, 8)
+    engines = {}
+    for cohorts in (1, 2, 4):
+        settings = config.RolloutConfig(
+            num_slots=NUM_SLOTS,
+            num_cohorts=cohorts,
+            max_tokens=script.max_tokens,
+            max_action_tokens=script.action[1],
+            append_buckets=(32, 192),
+            cache_buckets=(256, 384, script.max_tokens),
+        )
+        engines[cohorts] = Engine(model_name, settings, script=script, env_seconds=0.05)
+    variants = {"lockstep rounds": (engines[1], NUM_SLOTS)} | {
+        f"agentrl, {n} cohort{'s' * (n > 1)}": (e, 0) for n, e in engines.items()
+    }
+    return (
+        f"4 to 12 turns, {model_name}, 64 slots, 50 ms a call",
+        {
+            name: lambda e=engine, n=at_once: e.play(tasks, at_once=n)
+            for name, (engine, at_once) in variants.items()
+        },
+        {name: engine.compile_seconds for name, (engine, _) in variants.items()},
+    )
+
+
+def to_table(
+    title: str, found: Mapping[str, list[dict[str, float]]], compiled: Mapping
+) -> table.Table:
+    """Medians of one part; ratios are to its first line, round by round."""
+    out = table.Table(title)
+    for column in ("tokens", "tokens/s", "ratio", "per CPU-s", "ratio", "compile s"):
+        out.add_column(column, justify="right")
+    out.add_column("more")
+    reference = next(iter(found.values()))
+    for name, rounds in found.items():
+        cells = [name, f"{np.median([r['tokens'] for r in rounds]):,.0f}"]
+        for clock in ("wall", "cpu"):
+            rates = [r["tokens"] / r[clock] for r in rounds]
+            first = [r["tokens"] / r[clock] for r in reference]
+            ratio = np.median(np.divide(rates, first))
+            cells += [f"{np.median(rates):,.0f}", f"{ratio:.2f}"]
+        more = [
+            f"{key} {np.median([r[key] for r in rounds]):.2f}"
+            for key in rounds[0]
+            if key not in ("tokens", "wall", "cpu")
+        ]
+        out.add_row(*cells, f"{compiled[name]:.1f}", ", ".join(more))
+    return out
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures what the flags ask for and prints tables."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; did you mean --parts?")
+    out = rich_console.Console(width=140)
+    out.print(
+        f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, "
+        f"jax {metadata.version('jax')}, {platform.machine()}, {os.cpu_count()} cores, "
+        f"GLIBC_TUNABLES={os.environ.get('GLIBC_TUNABLES', '')!r}"
+    )
+    parts = []
+    if "decode" in _PARTS.value:
+        parts += [(decode_part, name) for name in _MODELS.value]
+    if "turns" in _PARTS.value:
+        parts.append((turns_part, "tiny"))
+    if "slow" in _PARTS.value:
+        parts.append((slow_part, "tiny"))
+    for prepare, model_name in parts:
+        title, variants, compiled = prepare(model_name)
+        found = scripted.time_rounds(variants, _ROUNDS.value)
+        out.print(to_table(title, found, compiled))
+
+
+if __name__ == "__main__":
+    app.run(main)
