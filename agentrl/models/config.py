@@ -1,6 +1,20 @@
-"""Shape of a transformer, and presets by name."""
+"""Shape of a transformer."""
 
 import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """Stretches rotary wavelengths, for contexts longer than those trained on first."""
+
+    kind: Literal["linear", "llama3"]
+    factor: float  # the longest wavelengths grow by it
+    low_frequency_factor: float = 1.0  # llama3: turns within the original context up to
+    high_frequency_factor: float = (
+        4.0  # which all, and from which no stretching is done
+    )
+    original_context: int = 8192  # llama3: tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,6 +32,8 @@ class ModelConfig:
     qk_norm: bool = False  # Qwen3
     tied_embeddings: bool = True
     rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
     norm_epsilon: float = 1e-6
+    max_positions: int = 32_768  # tokens; longer contexts were never trained
     param_dtype: str = "float32"
     compute_dtype: str = "float32"

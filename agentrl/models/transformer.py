@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from agentrl import types
-from agentrl.models import attention, kv_cache
+from agentrl.models import attention, kv_cache, rotary
 from agentrl.models import config as model_config
 
 # (layer, queries, keys, values) -> attended, all float[rows, columns, heads, D]
@@ -78,8 +78,8 @@ class Attention(nnx.Module):
             values = values + _align(self.value_bias[...], values)
         if self.config.qk_norm:
             queries, keys = self.query_norm(queries), self.key_norm(keys)
-        queries = rotate(queries, positions, self.config.rope_theta)
-        keys = rotate(keys, positions, self.config.rope_theta)
+        queries = rotary.rotate(queries, positions, self.config)
+        keys = rotary.rotate(keys, positions, self.config)
         attended = attend(queries, keys, values)
         return jnp.einsum("bthd,hdm->btm", attended, _like(self.out[...], x))
 
@@ -232,28 +232,6 @@ class Model:
         state = jax.tree.map(lambda leaf: leaf, abstract)  # a copy: replaced in place
         nnx.replace_by_pure_dict(state, params)
         return nnx.merge(graph, state)
-
-
-def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-    """Rotary position embedding in the half-split convention of Llama and Qwen.
-
-    RoFormer: https://arxiv.org/abs/2104.09864, section 3.2.2.
-
-    Args:
-      x: float[rows, columns, heads, D].
-      positions: int32[rows, columns].
-      theta: base of the geometric sequence of wavelengths.
-    """
-    half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    # float32: in bf16 the angles of far positions are off by whole turns.
-    angles = positions[..., None].astype(jnp.float32) * frequencies[None, None]
-    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate(
-        [first * cos - second * sin, second * cos + first * sin], axis=-1
-    )
-    return rotated.astype(x.dtype)
 
 
 def _like(param: jax.Array, x: jax.Array) -> jax.Array:
