@@ -22,7 +22,14 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=setuptools.find_namespace_packages(
-        include=["agentrl*", "envs*", "reporting*", "launch*", "experiments*"]
+        include=[
+            "agentrl*",
+            "envs*",
+            "pretrained*",
+            "reporting*",
+            "launch*",
+            "experiments*",
+        ]
     ),
     package_data={"reporting": ["*.html"], "envs": ["data/*"]},
     install_requires=[
@@ -33,6 +40,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.12.8,<0.13",
         "chex>=0.1.92,<0.2",
         "transformers>=5.12,<6",
+        "tokenizers>=0.22,<1",
         "sentencepiece>=0.2.1,<0.3",
         "safetensors>=0.5,<1",
         "gguf>=0.17,<1",

@@ -1,7 +1,10 @@
 """Every test runs on 8 virtual CPU devices; silent broadcasting is an error."""
 
+import hypothesis
 import jax
 
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)  # before the first JAX computation
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PACKAGES = ("agentrl", "envs", "reporting", "launch", "experiments")
+PACKAGES = ("agentrl", "envs", "pretrained", "reporting", "launch", "experiments")
 FILES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 MAX_FUNCTION, MAX_LOOP_FUNCTION, MAX_MODULE, MAX_LIBRARY = 60, 120, 500, 6000
 
@@ -19,7 +19,9 @@ MAY_IMPORT = {
     "agentrl.errors": (),
     "agentrl.ops": ("agentrl.ops",),
     "agentrl.models": ("agentrl.models", "agentrl.ops", "agentrl.types"),
-    "agentrl.text": ("agentrl.text", "agentrl.errors"),
+    "agentrl.text": ("agentrl.text", "agentrl.errors", "pretrained.tokenizer"),
+    "pretrained.tokenizer": ("agentrl.text", "agentrl.errors", "pretrained"),
+    "pretrained.chat_template": ("agentrl.text", "agentrl.errors"),
     "agentrl.config": ("agentrl.errors", "agentrl.models.config", "envs"),
     "agentrl.decode": ("agentrl.models", "agentrl.ops"),
     "agentrl.policy": (
@@ -50,7 +52,7 @@ def first_party_imports(path):
             names = [alias.name for alias in node.names]
         else:
             continue
-        yield from (n for n in names if n.split(".")[0] in {"agentrl", "envs"})
+        yield from (n for n in names if n.split(".")[0] in PACKAGES)
 
 
 @pytest.mark.parametrize("prefix", MAY_IMPORT)

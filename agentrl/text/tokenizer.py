@@ -4,9 +4,10 @@ Markers (`<|im_start|>`, `<|im_end|>`) have ids of their own and are never produ
 text: an environment that prints a marker cannot end the policy's turn.
 """
 
+import dataclasses
 import io
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import sentencepiece
@@ -15,6 +16,35 @@ from agentrl import errors
 
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Delimiters:
+    """What stands between a message and the next: texts, and ids of markers.
+
+    Keys are pairs of roles of `chat.Message`: "" is the start of a conversation, "prompt"
+    the header of the answer to come. After an assistant's message a delimiter begins behind
+    the stop token.
+    """
+
+    pieces: Mapping[tuple[str, str], tuple[str | int, ...]]
+    refused: str = ""  # why there are no system messages
+    exceptions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Where contexts differ from the model's own chat template: name to sentence."""
+
+    def between(self, previous: str, role: str) -> tuple[str | int, ...]:
+        """Texts and markers between messages by `previous` and by `role`.
+
+        Raises:
+          ConfigError: if `role` cannot follow.
+        """
+        if (previous, role) not in self.pieces:
+            reason = self.refused if role == "system" else ""
+            raise errors.ConfigError(
+                f"a conversation has {role!r} after {previous or 'its start'!r}, which "
+                f"this tokenizer and frame cannot render. {reason}".rstrip()
+            )
+        return self.pieces[previous, role]
 
 
 class Tokenizer(Protocol):
@@ -35,6 +65,11 @@ class Tokenizer(Protocol):
         """Marker that closes a turn; the policy is trained to emit it."""
         ...
 
+    @property
+    def delimiters(self) -> Delimiters:
+        """What separates the messages of a conversation."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Ids of `text`."""
         ...
@@ -48,6 +83,21 @@ class Tokenizer(Protocol):
         ...
 
 
+def chatml(start: int, stop: int) -> Delimiters:
+    """Delimiters of ChatML: start, role, line end, text, stop, line end."""
+    opened = {role: (start, f"{role}\n") for role in ("system", "user", "assistant")}
+    return Delimiters(
+        {
+            ("", "system"): opened["system"],
+            ("", "user"): opened["user"],
+            ("system", "user"): (stop, "\n", *opened["user"]),
+            ("user", "assistant"): (stop, "\n", *opened["assistant"]),
+            ("user", "prompt"): (stop, "\n", *opened["assistant"]),
+            ("assistant", "user"): ("\n", *opened["user"]),
+        }
+    )
+
+
 class SentencePieceTokenizer:
     """A SentencePiece model whose control symbols include the two markers."""
 
@@ -59,6 +109,7 @@ class SentencePieceTokenizer:
         self.start_id = self._id_of(TURN_START)
         self.stop_id = self._id_of(TURN_END)
         self.vocab_size = self._processor.vocab_size()
+        self.delimiters = chatml(self.start_id, self.stop_id)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "SentencePieceTokenizer":
@@ -126,6 +177,7 @@ class ByteTokenizer:
     start_id = 256
     stop_id = 257
     vocab_size = 258
+    delimiters = chatml(start_id, stop_id)
 
     def encode(self, text: str) -> list[int]:
         """The UTF-8 bytes of `text`."""
@@ -146,4 +198,8 @@ def load(kind: str, path: pathlib.Path) -> Tokenizer:
         return ByteTokenizer()
     if kind in ("sentencepiece", "train_sentencepiece"):
         return SentencePieceTokenizer.load(path)
+    if kind == "huggingface":
+        from pretrained import tokenizer as pretrained_tokenizer  # slow to import
+
+        return pretrained_tokenizer.HuggingFaceTokenizer.load(path)
     raise errors.ConfigError(f"tokenizer.kind = {kind!r} is not supported here.")

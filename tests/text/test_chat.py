@@ -48,5 +48,7 @@ def test_markers_come_only_from_the_frame(frame, texts):
 
 
 def test_digest_tells_frames_apart():
-    digests = {chat.Chat(BYTES, f).digest for f in ("bare", "plain", "agentgym")}
+    digests = {
+        chat.Chat(BYTES, f).describe()["digest"] for f in ("bare", "plain", "agentgym")
+    }
     assert len(digests) == 3

@@ -1,0 +1,1 @@
+"""Models as they are published: weights, tokenizers and chat templates, in and out."""

@@ -1,0 +1,180 @@
+import dataclasses
+
+import chat_families
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+
+from agentrl import errors
+from agentrl.text import chat
+from pretrained import chat_template
+from pretrained.tokenizer import HuggingFaceTokenizer
+
+FAMILIES = list(chat_families.FAMILIES)
+MARKERS = [*chat_families.CHATML, *chat_families.LLAMA]
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+PADDED = st.lists(
+    st.one_of(
+        TEXT, st.sampled_from([" ", "\n", "\n\n", "go to red ball", "user", "1"])
+    ),
+    max_size=5,
+).map("".join)
+PLAIN = PADDED.filter(lambda text: not any(marker in text for marker in MARKERS))
+LOOKALIKES = st.lists(
+    st.one_of(PADDED, st.sampled_from([*MARKERS, "<|im_", "end|>", "<think>"])),
+    max_size=5,
+).map("".join)
+# An observation, the answer to it, and so on; the last observation has no answer yet.
+TURNS = st.lists(st.tuples(PLAIN, PLAIN), max_size=4)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Our tokenizer and that of `transformers`, by family."""
+    made = {name: chat_families.make_family(name) for name in FAMILIES}
+    return {name: (HuggingFaceTokenizer(hf), hf) for name, hf in made.items()}
+
+
+def conversation(system, turns, last):
+    messages = [] if system is None else [chat.Message("system", system)]
+    for observation, answer in turns:
+        messages.append(chat.Message("user", observation))
+        messages.append(chat.Message("assistant", answer))
+    return [*messages, chat.Message("user", last)]
+
+
+def rendered(hf, messages):
+    text = chat_template.render(hf, messages, prompt=True)
+    return text, hf.encode(text, add_special_tokens=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@hypothesis.given(system=st.one_of(st.none(), PLAIN), turns=TURNS, last=PLAIN)
+def test_turns_equal_the_templates_own_rendering(pairs, family, system, turns, last):
+    ours, hf = pairs[family]
+    messages = conversation(system, turns, last)
+    # Documented exceptions: Llama's templates strip messages; and where an answer begins
+    # with white space, the template's tokens may span the end of the header and the answer.
+    keep = str.lstrip
+    if "whitespace" in ours.delimiters.exceptions:
+        keep = str.strip
+        messages = [dataclasses.replace(m, text=m.text.strip()) for m in messages]
+    messages = [
+        dataclasses.replace(m, text=keep(m.text)) if m.role == "assistant" else m
+        for m in messages
+    ]
+    text, ids = rendered(hf, messages)
+    built = chat_template.turn_by_turn(chat.Chat(ours, "plain"), messages)
+    assert built == ids
+    assert hf.decode(built, clean_up_tokenization_spaces=False) == text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@hypothesis.given(system=LOOKALIKES, turns=TURNS, last=LOOKALIKES)
+def test_text_never_becomes_a_marker(pairs, family, system, turns, last):
+    ours, hf = pairs[family]
+    framed = chat.Chat(ours, "plain")
+    messages = conversation(system, turns, last)
+    special = {i for i, t in hf.added_tokens_decoder.items() if t.special}
+    empty = [dataclasses.replace(message, text="") for message in messages]
+    built, frame = (chat_template.turn_by_turn(framed, m) for m in (messages, empty))
+    assert [i for i in built if i in special] == [i for i in frame if i in special]
+    if "whitespace" not in ours.delimiters.exceptions:
+        text = hf.decode(built, clean_up_tokenization_spaces=False)
+        assert text == rendered(hf, messages)[0]
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("qwen2.5", {"default_system", "ending"}),
+        ("qwen3", {"ending", "thinking"}),
+        ("smollm2", {"default_system", "ending"}),
+        ("llama3", {"whitespace"}),
+        ("llama3.2", {"default_system", "date", "whitespace"}),
+    ],
+)
+def test_differences_have_names(pairs, family, names):
+    assert set(pairs[family][0].delimiters.exceptions) == names
+
+
+def test_differences_are_described(pairs):
+    def exceptions(family):
+        return pairs[family][0].delimiters.exceptions
+
+    assert "You are Qwen" in exceptions("qwen2.5")["default_system"]
+    assert "It is dark" in exceptions("qwen3")["thinking"]
+    assert r"<think>\n\n</think>" in exceptions("qwen3")["ending"]
+    assert "'26 Jul 2024'" in exceptions("llama3.2")["date"]
+    assert r" Look around.\n\n" in exceptions("llama3")["whitespace"]
+
+
+def test_reasoning_stays_in_contexts(pairs):
+    ours, hf = pairs["qwen3"]
+    messages = conversation("s", [("o", "<think>\nwhy\n</think>\n\ngo")], "p")
+    built = chat_template.turn_by_turn(chat.Chat(ours, "plain"), messages)
+    assert "why" in hf.decode(built)
+    assert "why" not in rendered(hf, messages)[0]
+
+
+def test_agentgym_frame_is_rendered_through_a_template(pairs):
+    ours, hf = pairs["llama3.2"]
+    messages = [
+        chat.Message("user", "rules"),
+        chat.Message("assistant", chat.ACKNOWLEDGEMENT),
+        chat.Message("user", "obs"),
+    ]
+    assert chat.Chat(ours, "agentgym").open("rules", "obs") == rendered(hf, messages)[1]
+
+
+def small(template):
+    return chat_families.make_tokenizer(template, *chat_families.FAMILIES["smollm2"])
+
+
+CHATML_LOOP = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_template_without_a_system_role_serves_the_agentgym_frame():
+    refusing = (
+        "{% if messages[0].role == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}" + CHATML_LOOP
+    )
+    tokenizer = HuggingFaceTokenizer(small(refusing))
+    assert chat.Chat(tokenizer, "agentgym").open("rules", "obs")
+    with pytest.raises(errors.ConfigError, match="System role not supported") as error:
+        chat.Chat(tokenizer, "plain").open("rules", "obs")
+    assert "frame = 'agentgym'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('not today') }}", "TemplateError: not today"),
+        ("{% for m in messages %}", "TemplateSyntaxError"),
+        ("{{ messages[0].text + 1 }}", "UndefinedError"),
+        ("{{ messages[0].content }}<|im_end|>", "renders message 1 .* 0 times"),
+        (CHATML_LOOP + CHATML_LOOP, "renders message 0 .* 2 times"),
+        (CHATML_LOOP.replace("{{ m.role }}", "{{ loop.index }}"), "turns cannot be"),
+        (CHATML_LOOP.replace("<|im_end|>", "END"), "ends an answer with 'END"),
+        (
+            "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}",
+            "a special token to stop at",
+        ),
+        (None, "has no chat template"),
+    ],
+)
+def test_templates_that_cannot_serve_are_refused(template, message):
+    with pytest.raises(errors.ConfigError, match=message):
+        HuggingFaceTokenizer(small(template))
+
+
+def test_text_before_the_stop_token_and_other_headers_are_named():
+    template = CHATML_LOOP.replace("<|im_end|>", " <|im_end|>")
+    template = template.replace("<|im_start|>assistant\n", "<|im_start|>assistant\nHm")
+    exceptions = HuggingFaceTokenizer(small(template)).delimiters.exceptions
+    assert "writes ' ' between an answer and '<|im_end|>'" in exceptions["before_stop"]
+    assert r"'<|im_start|>assistant\nHm'" not in exceptions["prompt"]
+    assert r"assistant\nHm" in exceptions["prompt"]
