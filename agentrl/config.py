@@ -191,6 +191,9 @@ class WarmStartConfig:
     demonstrations: int = 256  # tasks of each environment, from the training panel
     episodes_per_step: int = 32  # demonstrations in one update
     thoughts: bool = True  # keep the oracle's thoughts in its answers
+    conversations: str = (
+        ""  # a file of conversations to learn from in the oracle's place
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -256,6 +259,7 @@ class TokenizerConfig:
     path: str = ""  # model file or Hugging Face folder
     vocab_size: int = 1024  # for train_sentencepiece
     frame: Literal["bare", "plain", "agentgym"] = "bare"
+    few_shot: int = 0  # solved tasks shown before each task, of the same environment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -307,6 +311,10 @@ class RunConfig:
                 [n for n, _ in stage.mixture.environments],
             )
         self.evaluation.validate("evaluation")
+        if self.tokenizer.few_shot < 0:
+            raise errors.ConfigError(
+                f"tokenizer.few_shot = {self.tokenizer.few_shot}; give 0 or more."
+            )
         self._check_names("evaluation", self.evaluation.environments)
         self._check_learner(num_devices)
 

@@ -231,7 +231,10 @@ class _Play:
             return
         result = reply.result
         if episode.action is None:
-            observed = self._chat.open(reply.instruction or "", result.observation)
+            item_id = episode.task.item_id
+            observed = self._chat.open(
+                reply.instruction or "", result.observation, item_id
+            )
         else:
             info = result.info
             self._end_turn(episode, reward=result.reward, valid=info.valid_action)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -17,6 +18,7 @@ from agentrl.text import tokenizer as tokenizers
 from envs import base, tasks
 from envs import pool as env_pool
 
+CHAT_FILE = "chat.json"
 _VOCABULARY_TASKS = (
     200  # of each environment, whose oracle transcripts train a vocabulary
 )
@@ -128,12 +130,19 @@ def assemble(settings: config_lib.RunConfig, workdir: pathlib.Path) -> Iterator[
         num_workers=settings.num_env_workers,
         call_timeout_s=settings.env_timeout_s,
     ) as environments:
+        chat = chats.Chat(
+            tokenizer,
+            settings.tokenizer.frame,
+            few_shot=settings.tokenizer.few_shot,
+            examples=warmstart.collect_examples(settings),
+        )
+        claim_chat(chat, workdir)
         yield Run(
             config=settings,
             mesh=sharding.make_mesh(settings.mesh),
             rollout_mesh=sharding.make_rollout_mesh(settings.mesh),
             model=transformer.Model(settings.model),
-            chat=chats.Chat(tokenizer, settings.tokenizer.frame),
+            chat=chat,
             pool=environments,
             key=jax.random.key(settings.seed),
         )
@@ -158,6 +167,23 @@ def load_tokenizer(
         trained = tokenizers.SentencePieceTokenizer.train(texts, wanted.vocab_size)
         trained.save(workdir)
     return tokenizers.SentencePieceTokenizer.load(path)
+
+
+def claim_chat(chat: chats.Chat, workdir: pathlib.Path) -> None:
+    """Writes `chat.json`, or checks that the run's conversations still look alike."""
+    path = workdir / CHAT_FILE
+    described = chat.describe()
+    if not path.exists():
+        for name, text in described["template_exceptions"].items():
+            print(f"Chat template, {name}: {text}", flush=True)
+        path.write_text(json.dumps(described, indent=2) + "\n")
+    elif (stored := json.loads(path.read_text()))["digest"] != described["digest"]:
+        raise errors.ConfigError(
+            f"{path} has digest {stored['digest']} of frame, chat template, examples and "
+            f"vocabulary, which now give {described['digest']}: the policy would see other "
+            "tokens than it was trained on. Restore the tokenizer's files, or train in "
+            "another --workdir."
+        )
 
 
 def stream_key(key: jax.Array, *names: str | int) -> jax.Array:

