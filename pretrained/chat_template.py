@@ -125,7 +125,6 @@ def find_exceptions(
       Name and description of every difference; the module docstring lists the names.
     """
     found = _gap_exceptions(tokenizer, framed)
-    system = () if framed.delimiters.refused else (chat.Message("system", "Obey."),)
     for name, question, answer in (
         ("whitespace", " Look around.\n\n", "\n go north \n"),
         ("thinking", "Look around.", "<think>\nIt is dark.\n</think>\n\ngo north"),
@@ -134,22 +133,23 @@ def find_exceptions(
             chat.Message("user", question),
             chat.Message("assistant", answer),
         )
-        messages = (*system, user, assistant, user)
-        theirs = render(tokenizer, messages, prompt=True)
-        ours = _write(tokenizer, framed, messages)
-        if ours != theirs and name not in found:
-            found[name] = _difference(theirs, ours)
+        theirs = render(tokenizer, (user, assistant, user), prompt=True)
+        if question not in theirs or answer not in theirs:
+            found[name] = (
+                f"the template renders {question!r} and {answer!r} as {theirs!r}; contexts "
+                "keep them as they are."
+            )
+    system = () if framed.delimiters.refused else (chat.Message("system", "Obey."),)
     user, assistant = (
         chat.Message("user", "Look."),
         chat.Message("assistant", "go north"),
     )
     messages = (*system, user, assistant, user)
-    theirs = tokenizer.encode(
-        render(tokenizer, messages, prompt=True), add_special_tokens=False
-    )
+    text = render(tokenizer, messages, prompt=True)
+    theirs = tokenizer.encode(text, add_special_tokens=False)
     ours = turn_by_turn(framed, messages)
-    if ours != theirs and "before_stop" not in found:
-        found["tokens"] = f"the template's tokens are {theirs}, the context's {ours}."
+    if ours != theirs and not {"prompt", "before_stop"} & found.keys():
+        found["tokens"] = f"{text!r} is {theirs} in one piece, but {ours} in contexts."
     return found
 
 
@@ -169,18 +169,13 @@ def _gap_exceptions(
     tokenizer: transformers.PreTrainedTokenizerBase, framed: chat.Chat
 ) -> dict[str, str]:
     found = {}
-    delimiters, stop_id = framed.delimiters.pieces, framed.tokenizer.stop_id
+    delimiters = framed.delimiters.pieces
     texts = {key: _join(tokenizer, pieces) for key, pieces in delimiters.items()}
-    stop = _join(tokenizer, (stop_id,))
-    opening = list(delimiters["", "user"])
-    header = [stop_id, *delimiters["assistant", "user"]]
-    while opening and header and opening[-1] == header[-1]:
-        opening.pop()
-        header.pop()
-    if any(isinstance(piece, str) for piece in opening):
+    stop = _join(tokenizer, (framed.tokenizer.stop_id,))
+    opening = texts["", "user"].removeprefix(str(tokenizer.bos_token or ""))
+    if not (stop + texts["assistant", "user"]).endswith(opening):
         found["default_system"] = (
-            "a conversation without a system message opens with "
-            f"{_join(tokenizer, opening)!r}."
+            f"a conversation without a system message opens with {opening!r}."
         )
     fixed, today = (
         render(tokenizer, _TURNS[:1], prompt=True, today=today)
@@ -251,31 +246,6 @@ def _join(
 ) -> str:
     tokens: Mapping[int, transformers.AddedToken] = tokenizer.added_tokens_decoder
     return "".join(p if isinstance(p, str) else tokens[p].content for p in pieces)
-
-
-def _write(
-    tokenizer: transformers.PreTrainedTokenizerBase,
-    framed: chat.Chat,
-    messages: Sequence[chat.Message],
-) -> str:
-    """Text of a context, with the special tokens that were written as ids."""
-    text, after = "", ""
-    for message in (*messages, chat.Message("prompt", "")):
-        stop = (framed.tokenizer.stop_id,) if after == "assistant" else ()
-        pieces = (*stop, *framed.delimiters.between(after, message.role))
-        text += _join(tokenizer, pieces) + message.text
-        after = message.role
-    return text
-
-
-def _difference(theirs: str, ours: str) -> str:
-    both = zip(theirs, ours, strict=False)
-    same = next((i for i, (one, other) in enumerate(both) if one != other), len(theirs))
-    start = max(same - 20, 0)
-    return (
-        f"the template renders {theirs[start : start + 60]!r} where contexts have "
-        f"{ours[start : start + 60]!r}."
-    )
 
 
 def _source(tokenizer: transformers.PreTrainedTokenizerBase) -> str:

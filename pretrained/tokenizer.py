@@ -79,9 +79,16 @@ class HuggingFaceTokenizer:
 
     @property
     def start_id(self) -> int:
-        """Last marker of the header of an answer."""
+        """Last special token of the header of an answer; only the bare frame needs it."""
         header = self.delimiters.between("user", "prompt")
-        return next(p for p in reversed(header) if isinstance(p, int))
+        special = [piece for piece in header if isinstance(piece, int)]
+        if not special:
+            raise errors.ConfigError(
+                f"the chat template of {self._tokenizer.name_or_path} opens an answer with "
+                f"{header}, which holds no special token; tokenizer.frame = 'bare' needs "
+                "one, so choose 'plain' or 'agentgym'."
+            )
+        return special[-1]
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, none of them special."""

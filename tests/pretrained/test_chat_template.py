@@ -108,7 +108,9 @@ def test_differences_are_described(pairs):
     assert "It is dark" in exceptions("qwen3")["thinking"]
     assert r"<think>\n\n</think>" in exceptions("qwen3")["ending"]
     assert "'26 Jul 2024'" in exceptions("llama3.2")["date"]
-    assert r" Look around.\n\n" in exceptions("llama3")["whitespace"]
+    assert (
+        r"<|end_header_id|>\n\nLook around.<|eot" in exceptions("llama3")["whitespace"]
+    )
 
 
 def test_reasoning_stays_in_contexts(pairs):
@@ -202,3 +204,42 @@ def test_the_published_smollm2_tokenizer(tmp_path, monkeypatch):
         messages = conversation(system, turns, "Done \n")
         built = chat_template.turn_by_turn(chat.Chat(ours, "plain"), messages)
         assert built == rendered(hf, messages)[1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@hypothesis.given(
+    instruction=PLAIN, shown=st.lists(st.tuples(PLAIN, PLAIN), max_size=3), last=PLAIN
+)
+@pytest.mark.parametrize("frame", ["plain", "agentgym"])
+def test_openings_with_examples_equal_the_rendering(
+    pairs, family, frame, instruction, shown, last
+):
+    ours, hf = pairs[family]
+    framed = chat.Chat(ours, frame, few_shot=1, examples={"env": [("env_1", shown)]})
+    messages = framed.episode(instruction, [(last, "")], "env_2")[:-1]
+    assert framed.context(messages) == framed.open(instruction, last, "env_2")
+    if "whitespace" in ours.delimiters.exceptions:
+        messages = [dataclasses.replace(m, text=m.text.strip()) for m in messages]
+    assert framed.context(messages) == rendered(hf, messages)[1]
+
+
+def test_other_families_of_templates():
+    """Headers without special tokens, space before the stop token, another last header."""
+    turns = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token }}[INST] "
+        "{{ m.content }} [/INST]{% elif m.role == 'assistant' %} {{ m.content }} "
+        "{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    llama2 = HuggingFaceTokenizer(small(turns))
+    assert llama2.delimiters.refused.endswith("which has none.")
+    assert set(llama2.delimiters.exceptions) == {"prompt", "before_stop"}
+    with pytest.raises(errors.ConfigError, match="holds no special token"):
+        chat.Chat(llama2, "bare").open("", "obs")
+    header = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|im_end|>\n"
+    zephyr = HuggingFaceTokenizer(
+        small(
+            header
+            + "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+        )
+    )
+    assert set(zephyr.delimiters.exceptions) == {"prompt", "ending"}
