@@ -28,6 +28,10 @@ class Algorithm:
     surrogate: Callable[..., jax.Array]  # one of `ops.losses`
     ratio: Literal["token", "sequence"] = "token"  # what the importance ratio is of
     credits_steps: bool = False  # turns from one state are compared as well (GiGPO)
+    critic: bool = (
+        False  # advantages come from learned values; the estimator scales them
+    )
+    discount: float = 1.0
     divide_by_std: bool
     aggregation: losses.Aggregation
     clip_low: float
@@ -39,7 +43,7 @@ class Algorithm:
         """Advantage of each episode.
 
         Args:
-          returns: float[P, G], undiscounted.
+          returns: float[P, G], undiscounted; with a critic the advantages of all tokens.
           valid: bool[P, G], False where an episode must neither train nor count.
           config: overrides.
 
@@ -52,6 +56,7 @@ class Algorithm:
     def turn_advantages(
         self,
         trajectories: Sequence[types.Trajectory],
+        rewards: Sequence[np.ndarray],
         advantages: Sequence[float],
         valid: Sequence[bool],
         config: config_lib.AlgorithmConfig,
@@ -59,7 +64,8 @@ class Algorithm:
         """Advantage of each turn: its episode's, plus the credit for the step if any.
 
         The state that a turn starts from is the observation that it answers. All
-        arguments but the last have one entry per trajectory.
+        arguments but the last have one entry per trajectory: `rewards` float[K], of
+        each turn.
 
         Returns:
           float64[K] for the K turns of each trajectory, 0 where not valid.
@@ -72,10 +78,7 @@ class Algorithm:
         if not self.credits_steps or not counted:
             return turns
         returns = [
-            advantage_lib.discounted_returns(
-                np.array([turn.reward for turn in trajectories[i].turns]),
-                config.discount,
-            )
+            advantage_lib.discounted_returns(rewards[i], self.discount_of(config))
             for i in counted
         ]
         steps = advantage_lib.anchor_state_advantages(
@@ -124,6 +127,10 @@ class Algorithm:
             _override(config.clip_high, self.clip_high),
         )
 
+    def discount_of(self, config: config_lib.AlgorithmConfig) -> float:
+        """Discount per step of time."""
+        return _override(config.discount, self.discount)
+
     def aggregation_of(self, config: config_lib.AlgorithmConfig) -> losses.Aggregation:
         """What the loss is averaged over."""
         return _override(config.aggregation, self.aggregation)
@@ -145,8 +152,8 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "grpo": _GRPO,
     # https://arxiv.org/abs/2503.20783: no bias by spread or by length.
     "dr_grpo": dataclasses.replace(_GRPO, divide_by_std=False, aggregation="constant"),
-    # https://arxiv.org/abs/2503.14476; its dynamic sampling is packing's part, which
-    # leaves groups without signal out.
+    # https://arxiv.org/abs/2503.14476; its dynamic sampling: packing leaves groups
+    # without signal out, and `max_refills` plays others in their place.
     "dapo": dataclasses.replace(_GRPO, aggregation="token", clip_high=0.28),
     # https://arxiv.org/abs/2402.14740, which takes whole sequences as one action. The
     # clipping matters only from the second update on the same episodes.
@@ -172,7 +179,16 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         clip_high=4.0,
     ),
     # https://arxiv.org/abs/2505.10978
-    "gigpo": dataclasses.replace(_GRPO, aggregation="token", credits_steps=True),
+    "gigpo": dataclasses.replace(
+        _GRPO, aggregation="token", credits_steps=True, discount=0.95
+    ),
+    # https://arxiv.org/abs/1707.06347, with advantages scaled over the batch as usual
+    "ppo": dataclasses.replace(
+        _GRPO,
+        estimator=advantage_lib.batch_normalized_advantages,
+        aggregation="token",
+        critic=True,
+    ),
 }
 
 
@@ -200,7 +216,24 @@ def get(config: config_lib.AlgorithmConfig) -> Algorithm:
                 f"algorithm.name = {config.name!r}, whose clip_high already bounds the "
                 "importance weight; leave it None."
             )
+    compares = advantage_lib.batch_normalized_advantages
+    if config.max_refills and algorithm.estimator is compares:
+        raise errors.ConfigError(
+            f"algorithm.max_refills = {config.max_refills} has no meaning for "
+            f"algorithm.name = {config.name!r}, which learns from groups whose returns "
+            "are all equal, too; leave it 0."
+        )
     return algorithm
+
+
+def validate(run: config_lib.RunConfig) -> None:
+    """Raises `ConfigError` if a stage's algorithm is unknown or the model lacks a part."""
+    for stage in run.stages:
+        if get(stage.algorithm).critic and not run.model.critic:
+            raise errors.ConfigError(
+                f"stage '{stage.name}': algorithm.name = {stage.algorithm.name!r} learns "
+                "values, which the model cannot predict; set model.critic = True."
+            )
 
 
 def _override(value: _T | None, published: _T) -> _T:

@@ -82,13 +82,19 @@ class AlgorithmConfig:
     divide_by_std: bool | None = None  # advantages in units of the group's spread
     aggregation: Literal["token", "sequence", "constant"] | None = None
     kl_coefficient: float = 0.0  # 0 keeps no reference model in memory
+    kl_in: Literal["loss", "reward"] = "loss"
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     keep_zero_variance: bool = False  # True counts groups without signal in the mean
+    max_refills: int = 0  # rounds of further tasks for groups without signal (DAPO)
     updates_per_iteration: int = 1  # minibatches an iteration is split into
     dual_clip: float | None = None  # cap of the ratio for negative advantages
     importance_cap: float | None = None  # truncated importance sampling
-    discount: float = 0.95  # of rewards of later turns, in gigpo's credit for steps
+    discount: float | None = None  # per turn in gigpo, per token or turn in ppo
     step_weight: float = 1.0  # of gigpo's credit for steps, beside that for episodes
+    gae_level: Literal["token", "turn"] = "token"  # a step of time, in ppo
+    gae_decay: float = 0.95  # lambda
+    value_coefficient: float = 0.5  # of the critic's loss
+    value_clip: float = 0.2  # in units of return, how far a value may move at one time
     on_max_turns: EndingPolicy = "keep"
     on_max_tokens: EndingPolicy = "keep"
     on_env_timeout: EndingPolicy = "mask"
@@ -102,16 +108,21 @@ class AlgorithmConfig:
                 f"{where}.clip_low = {self.clip_low} must lie in (0, 1]; 1 sets no lower "
                 "bound."
             )
-        for field in ("clip_high", "importance_cap"):
+        for field in ("clip_high", "importance_cap", "value_clip"):
             if getattr(self, field) is not None:
                 _require_positive(f"{where}.{field}", getattr(self, field))
         if self.dual_clip is not None and not self.dual_clip > 1:
             raise errors.ConfigError(
                 f"{where}.dual_clip = {self.dual_clip} must be above 1, or None."
             )
-        if not 0 <= self.discount <= 1:
+        for field in ("discount", "gae_decay"):
+            if not 0 <= (getattr(self, field) or 0) <= 1:
+                raise errors.ConfigError(
+                    f"{where}.{field} = {getattr(self, field)} must lie in [0, 1]."
+                )
+        if self.max_refills < 0:
             raise errors.ConfigError(
-                f"{where}.discount = {self.discount} must lie in [0, 1]."
+                f"{where}.max_refills = {self.max_refills}; give 0 or more rounds."
             )
         if self.kl_coefficient < 0:
             raise errors.ConfigError(
@@ -208,6 +219,7 @@ class StageConfig:
     algorithm: AlgorithmConfig = AlgorithmConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     warm_start: WarmStartConfig = WarmStartConfig()
+    overlap: bool = False  # play the next episodes during an update, one update old
     carry_optimizer: bool = False  # keep moments and step count of the stage before
     max_turns: tuple[tuple[int, int], ...] = ()  # (from this iteration, turn limit)
     evaluate_after: bool = True
@@ -219,6 +231,12 @@ class StageConfig:
         self.rollout.validate(f"{where}.rollout")
         self.algorithm.validate(f"{where}.algorithm")
         self.optimizer.validate(f"{where}.optimizer")
+        if self.overlap and self.algorithm.updates_per_iteration > 1:
+            raise errors.ConfigError(
+                f"{where}: overlap with algorithm.updates_per_iteration = "
+                f"{self.algorithm.updates_per_iteration} would train on episodes several "
+                "updates old; set it to 1, or overlap to False."
+            )
         starts = [first for first, _ in self.max_turns]
         if starts != sorted(set(starts)) or (starts and starts[0] != 0):
             raise errors.ConfigError(

@@ -7,6 +7,7 @@ the cut, and microbatches that are all padding are never computed.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,20 +19,23 @@ from agentrl.ops import kl, logprobs, losses
 # (params, tokens, positions, segment_ids, each int32[R, T]) -> float[R, T, D]
 HiddenFn = Callable[[types.PyTree, jax.Array, jax.Array, jax.Array], jax.Array]
 UnembeddingFn = Callable[[types.PyTree], jax.Array]  # params -> float[D, V]
+# (params, hidden states float[R, T, D]) -> values after each token, float32[R, T]
+ValueFn = Callable[[types.PyTree, jax.Array], jax.Array]
 TrainStepFn = Callable[..., tuple[types.TrainState, types.Metrics]]
 
 
-# (params, rows) -> log-probabilities and entropies of the tokens, float32[R, T] each
-_ScoreFn = Callable[[types.PyTree, types.TrainBatch], tuple[jax.Array, jax.Array]]
-
-
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Scores:
+class Scores:
     """What the model says about one microbatch; float32[R, T] each, nats."""
 
     logprobs: jax.Array
     entropy: jax.Array
-    reference: jax.Array | None  # log-probabilities of the reference model
+    values: jax.Array | None  # before each token, if there is a critic
+    reference: jax.Array | None = None  # log-probabilities of the reference model
+
+
+ScoreFn = Callable[[types.PyTree, types.TrainBatch], Scores]  # (params, rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +44,7 @@ class _Objective:
 
     # (scores, rows) -> loss per token, quantities to average, quantities to maximise
     per_token: Callable[
-        [_Scores, types.TrainBatch], tuple[jax.Array, types.Metrics, types.Metrics]
+        [Scores, types.TrainBatch], tuple[jax.Array, types.Metrics, types.Metrics]
     ]
     aggregation: losses.Aggregation
     needs_reference: bool
@@ -66,6 +70,7 @@ def make_train_step(
     learner: config.LearnerConfig,
     temperature: float,
     num_valid_tokens: int | None = None,
+    value_fn: ValueFn | None = None,
     supervised: bool = False,
 ) -> TrainStepFn:
     """Binds the static parts; the result is pure, and the caller jits and shards it.
@@ -78,6 +83,7 @@ def make_train_step(
       learner: only `logprob_chunk` matters here; shapes come from the batch.
       temperature: the one the tokens were sampled at.
       num_valid_tokens: ids from here on are padding of the vocabulary.
+      value_fn: the critic, where the algorithm has one.
       supervised: maximise the likelihood of the action tokens, weighted by advantages.
 
     Returns:
@@ -89,8 +95,13 @@ def make_train_step(
       ConfigError: if the algorithm is unknown or does not have a field that is set.
     """
     objective = _likelihood() if supervised else _policy_objective(algorithm)
-    score = _make_score(
-        hidden_fn, unembedding_fn, learner.logprob_chunk, temperature, num_valid_tokens
+    score = make_score(
+        hidden_fn,
+        unembedding_fn,
+        learner=learner,
+        temperature=temperature,
+        num_valid_tokens=num_valid_tokens,
+        value_fn=value_fn,
     )
 
     def train_step(
@@ -102,38 +113,45 @@ def make_train_step(
         totals = _accumulate(
             objective, score, state.params, reference_params, batch.check()
         )
-        updates, opt_state = optimizer.update(
-            totals.grads, state.opt_state, state.params
-        )
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(
+                totals.grads, state.opt_state, state.params
+            )
+            params = optax.apply_updates(state.params, updates)
         new_state = dataclasses.replace(
-            state,
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            opt_state=opt_state,
+            state, step=state.step + 1, params=params, opt_state=opt_state
         )
         return new_state, _to_metrics(totals, batch.action_mask, opt_state)
 
     return train_step
 
 
-def _make_score(
+def make_score(
     hidden_fn: HiddenFn,
     unembedding_fn: UnembeddingFn,
-    chunk: int,
+    *,
+    learner: config.LearnerConfig,
     temperature: float,
-    num_valid: int | None,
-) -> _ScoreFn:
-    def score(
-        params: types.PyTree, rows: types.TrainBatch
-    ) -> tuple[jax.Array, jax.Array]:
-        return logprobs.chunked_token_logprobs(
-            hidden_fn(params, rows.tokens, rows.positions, rows.segment_ids),
-            unembedding_fn(params),
-            rows.tokens,
-            chunk=chunk,
-            temperature=temperature,
-            num_valid=num_valid,
-        )
+    num_valid_tokens: int | None = None,
+    value_fn: ValueFn | None = None,
+) -> ScoreFn:
+    """The forward pass over one microbatch; arguments as of `make_train_step`."""
+
+    def score(params: types.PyTree, rows: types.TrainBatch) -> Scores:
+        with jax.named_scope("learner_forward"):
+            hidden = hidden_fn(params, rows.tokens, rows.positions, rows.segment_ids)
+        with jax.named_scope("logprobs"):
+            scores = logprobs.chunked_token_logprobs(
+                hidden,
+                unembedding_fn(params),
+                rows.tokens,
+                chunk=learner.logprob_chunk,
+                temperature=temperature,
+                num_valid=num_valid_tokens,
+                mask=rows.action_mask,
+            )
+        values = None if value_fn is None else logprobs.align(value_fn(params, hidden))
+        return Scores(*scores, values)
 
     return score
 
@@ -145,13 +163,14 @@ def _check_reference(
     if objective.needs_reference != given:
         raise ValueError(
             f"reference_params {'given' if given else 'missing'}; pass them exactly if "
-            "algorithm.kl_coefficient is above 0 and the stage is not supervised."
+            "algorithm.kl_coefficient is above 0, kl_in is 'loss' and the stage is not "
+            "supervised."
         )
 
 
 def _accumulate(
     objective: _Objective,
-    score: _ScoreFn,
+    score: ScoreFn,
     params: types.PyTree,
     reference_params: types.PyTree | None,
     batch: types.TrainBatch,
@@ -164,10 +183,10 @@ def _accumulate(
     def loss_fn(
         params: types.PyTree, rows: types.TrainBatch, weights: jax.Array
     ) -> tuple[jax.Array, tuple[types.Metrics, types.Metrics]]:
-        reference = None
+        scores = score(params, rows)
         if reference_params is not None:
-            reference, _ = score(reference_params, rows)
-        scores = _Scores(*score(params, rows), reference)
+            reference = score(reference_params, rows).logprobs
+            scores = dataclasses.replace(scores, reference=reference)
         per_token, means, maxima = objective.per_token(scores, rows)
         mask = rows.action_mask
         sums = {k: jnp.sum(v, where=mask) for k, v in means.items()}
@@ -200,12 +219,12 @@ def _accumulate(
 
 
 def _policy_objective(settings: config.AlgorithmConfig) -> _Objective:
-    """The named algorithm's loss per token, plus KL if there is a reference."""
+    """The named algorithm's loss per token, plus those of KL and critic if any."""
     algorithm = algorithms.get(settings)
     clip_low, clip_high = algorithm.clip_range(settings)
 
     def per_token(
-        scores: _Scores, rows: types.TrainBatch
+        scores: Scores, rows: types.TrainBatch
     ) -> tuple[jax.Array, types.Metrics, types.Metrics]:
         mask = rows.action_mask
         gap = jnp.where(mask, scores.logprobs - rows.behavior_logprobs, 0)
@@ -225,12 +244,18 @@ def _policy_objective(settings: config.AlgorithmConfig) -> _Objective:
             divergence = kl.ESTIMATORS[settings.kl_estimator](away)
             loss += settings.kl_coefficient * divergence
             means["policy/reference_kl"] = divergence
+        if scores.values is not None:
+            columns: Any = scores.values, rows.values, rows.returns
+            means["critic/loss"] = losses.clipped_value_loss(
+                *(jnp.where(mask, x, 0) for x in columns), clip=settings.value_clip
+            )
+            loss += settings.value_coefficient * means["critic/loss"]
         return loss, means, {"policy/ratio_max": ratio}
 
     return _Objective(
         per_token,
         aggregation=algorithm.aggregation_of(settings),
-        needs_reference=settings.kl_coefficient > 0,
+        needs_reference=settings.kl_coefficient > 0 and settings.kl_in == "loss",
     )
 
 
@@ -238,7 +263,7 @@ def _likelihood() -> _Objective:
     """Negative log-likelihood of the actions, weighted by advantages."""
 
     def per_token(
-        scores: _Scores, rows: types.TrainBatch
+        scores: Scores, rows: types.TrainBatch
     ) -> tuple[jax.Array, types.Metrics, types.Metrics]:
         weights = jnp.where(rows.action_mask, rows.advantages, 0)
         return -weights * scores.logprobs, {"policy/entropy": scores.entropy}, {}

@@ -8,6 +8,11 @@ One iteration of a reinforcement stage:
   5. record    writes metrics and episodes; now and then saves            (host)
 A supervised stage has demonstrations in place of 1 and 2. A stage repeats this; the next
 one starts from the state that it leaves, and after a stage the policy is evaluated.
+
+With `overlap` the episodes of the next iteration are played while the device updates:
+with the parameters from before the update, hence one update old when they are trained
+on. Before a checkpoint nothing is played ahead, so that a checkpoint never has to hold
+episodes, and a run repeats itself whether it is interrupted or not.
 """
 
 import dataclasses
@@ -22,10 +27,12 @@ from agentrl import (
     algorithms,
     checkpoint,
     config,
+    credit,
     errors,
     evaluate,
     mixture,
     packing,
+    rollout,
     sharding,
     stages,
     timing,
@@ -45,6 +52,15 @@ class Recorder:
     writer: metrics.Writer
     timers: timing.Timers
     compilations: timing.CompilationCounter
+
+
+@dataclasses.dataclass(frozen=True)
+class Experience:
+    """The episodes of one iteration."""
+
+    trajectories: list[types.Trajectory]
+    mixture: types.MixtureState  # after their draws and successes
+    values: types.Metrics  # what they cost
 
 
 def train(run: runs.Run, recorder: Recorder) -> types.TrainState:
@@ -73,16 +89,36 @@ def run_stage(
     recorder: Recorder,
 ) -> tuple[types.TrainState, checkpoint.Progress]:
     """Runs what is left of one stage, and saves its final state."""
+    ahead: Experience | None = None
     iterations = range(progress.iteration, stage.settings.num_iterations)
     for iteration in iterations:
+        at_end = iteration + 1 == stage.settings.num_iterations
+        save = at_end or (iteration + 1) % run.config.save_every == 0
         with recorder.timers("total"):
             if stage.settings.kind == "warm_start":
                 state, values, trajectories = supervise(
                     run, stage, state, iteration, recorder
                 )
             else:
-                state, values, trajectories = reinforce(
-                    run, stage, state, reference, iteration, recorder
+                experience = ahead or play(
+                    run,
+                    stage,
+                    run.rollout_params(state.params),
+                    state.mixture,
+                    policy_step=int(state.step),
+                    iteration=iteration,
+                    timers=recorder.timers,
+                )
+                trajectories = experience.trajectories
+                state, values, ahead = reinforce(
+                    run,
+                    stage,
+                    state,
+                    experience,
+                    reference,
+                    iteration,
+                    play_ahead=stage.settings.overlap and not save,
+                    timers=recorder.timers,
                 )
         values |= recorder.timers.pop()
         values["perf/compilations"] = recorder.compilations.pop()
@@ -91,59 +127,152 @@ def run_stage(
         recorder.writer.write(
             progress, step=int(state.step), values=values, trajectories=trajectories
         )
-        at_end = iteration + 1 == stage.settings.num_iterations
-        if at_end or (iteration + 1) % run.config.save_every == 0:
+        if save:
             recorder.checkpoints.save(state, progress, end_of_stage=at_end)
     return state, progress
+
+
+def play(
+    run: runs.Run,
+    stage: stages.Stage,
+    params: types.PyTree,
+    state: types.MixtureState,
+    *,
+    policy_step: int,
+    iteration: int,
+    timers: timing.Timers,
+) -> Experience:
+    """Plays P groups; with refills, further ones until P of them carry a signal."""
+    settings, collector = stage.settings, stage.collector
+    assert collector is not None
+    size, rounds = settings.rollout.group_size, settings.algorithm.max_refills + 1
+    trajectories: list[types.Trajectory] = []
+    statistics, missing = rollout.Statistics(), settings.rollout.tasks_per_iteration
+    for refill in range(rounds):
+        with timers("mixture"):
+            draw = jnp.int32(iteration * rounds + refill)
+            env_ids, items, state = stage.draw_tasks(
+                state, stage.key, draw, jnp.int32(missing)
+            )
+            item_ids = name_items(run, stage, *jax.device_get((env_ids, items)))
+        with timers("rollout"):
+            played, cost = collector.collect(
+                params,
+                runs.make_tasks(
+                    item_ids[:missing], size, first_group=len(trajectories) // size
+                ),
+                key=runs.stream_key(stage.key, "rollout", int(draw)),
+                policy_step=policy_step,
+                max_turns=stage.max_turns(iteration),
+            )
+        trajectories, statistics = [*trajectories, *played], statistics + cost
+        missing -= credit.count_informative(played, settings)
+        if not missing:
+            break
+    refuse_env_errors(trajectories, run.config.max_env_error_fraction)
+    values = statistics.summarize() | metrics.summarize_trajectories(trajectories)
+    if rounds > 1:
+        values |= {"rollout/refills": refill, "rollout/groups_missing": missing}
+    return Experience(trajectories, record_success(run, state, trajectories), values)
 
 
 def reinforce(
     run: runs.Run,
     stage: stages.Stage,
     state: types.TrainState,
+    experience: Experience,
     reference: types.PyTree | None,
     iteration: int,
-    recorder: Recorder,
-) -> tuple[types.TrainState, types.Metrics, Sequence[types.Trajectory]]:
-    """One iteration of reinforcement learning."""
-    settings, timers = stage.settings, recorder.timers
-    assert stage.collector is not None
-    with timers("mixture"):
-        env_ids, items, drawn = stage.draw_tasks(
-            state.mixture, stage.key, jnp.int32(iteration)
-        )
-        state = dataclasses.replace(state, mixture=drawn)
-        item_ids = name_items(run, stage, *jax.device_get((env_ids, items)))
-    with timers("rollout"):
-        trajectories, statistics = stage.collector.collect(
-            run.rollout_params(state.params),
-            runs.make_tasks(item_ids, settings.rollout.group_size),
-            key=runs.stream_key(stage.key, "rollout", iteration),
-            policy_step=int(state.step),
-            max_turns=stage.max_turns(iteration),
-        )
-        refuse_env_errors(trajectories, run.config.max_env_error_fraction)
+    *,
+    play_ahead: bool,
+    timers: timing.Timers,
+) -> tuple[types.TrainState, types.Metrics, Experience | None]:
+    """Trains on an iteration's episodes, maybe while those of the next are played."""
+    settings, step = stage.settings, int(state.step)
     with timers("pack"):
-        kept, advantages = score(trajectories, settings)
-        batches, report = packing.to_train_batches(
-            kept,
-            advantages,
-            env_index={name: i for i, name in enumerate(run.environments)},
-            learner_config=run.config.learner,
-            num_batches=settings.algorithm.updates_per_iteration,
-            keep_zero_variance=settings.algorithm.keep_zero_variance,
-            seed=iteration,
+        trajectories = experience.trajectories
+        scores = score_tokens(run, stage, state.params, trajectories, reference)
+        examples = credit.assign(trajectories, scores, settings)
+        batches, report = pack(run, stage, examples, iteration)
+    ahead = None
+    acting = run.rollout_params(state.params) if play_ahead else None
+    in_loss = reference if settings.algorithm.kl_in == "loss" else None
+    with timers("update"):
+        state, pending = update(run, stage, state, batches, in_loss)
+    if play_ahead:
+        ahead = play(
+            run,
+            stage,
+            acting,
+            experience.mixture,
+            policy_step=step,
+            iteration=iteration + 1,
+            timers=timers,
         )
     with timers("update"):
-        state, updates = update(run, stage, state, batches, reference)
+        updates = fetch(pending)
+    staleness = step - min(t.policy_step for t in trajectories)
+    if not staleness:
         check_gap(updates[0], settings, iteration)
-    state = dataclasses.replace(
-        state, mixture=record_success(run, state.mixture, trajectories)
-    )
-    values = mean_of(updates) | statistics.summarize() | report.summarize()
+    state = dataclasses.replace(state, mixture=experience.mixture)
+    values = mean_of(updates) | experience.values | report.summarize()
     values["policy/first_gap"] = updates[0]["policy/behavior_gap"]
-    values |= metrics.summarize_trajectories(trajectories)
-    return state, values, trajectories
+    values["policy/staleness"] = staleness
+    return state, values, ahead
+
+
+def score_tokens(
+    run: runs.Run,
+    stage: stages.Stage,
+    params: types.PyTree,
+    trajectories: Sequence[types.Trajectory],
+    reference: types.PyTree | None,
+) -> list[np.ndarray]:
+    """Critic's values and reference's log-probabilities, where credit depends on them.
+
+    Returns:
+      float64[2, A] for each trajectory; 0 for what is not needed.
+    """
+    chosen = stage.settings.algorithm
+    ends = np.cumsum([t.num_action_tokens for t in trajectories])
+    scores = np.zeros((2, ends[-1]))
+    critic = params if algorithms.get(chosen).critic else None
+    models = critic, reference if chosen.kl_in == "reward" else None
+    if models != (None, None):
+        # The advantages of these batches number the tokens; float32 counts to 2 ** 24.
+        numbers = np.split(np.arange(ends[-1]), ends[:-1])
+        examples = list(map(packing.Example, trajectories, numbers))
+        batches, _ = pack(run, stage, examples, 0, keep_all=True)
+        for rows in (r for batch in batches for r in packing.microbatches(batch)):
+            places = rows.advantages[rows.action_mask].astype(int)
+            for kind, model in enumerate(models):
+                if model is not None:
+                    found = stage.score_tokens(
+                        model, sharding.to_global(rows, run.mesh)
+                    )
+                    column = (found.values, found.logprobs)[kind]
+                    scores[kind, places] = np.asarray(column)[rows.action_mask[0]]
+    return np.split(scores, ends[:-1], axis=1)
+
+
+def pack(
+    run: runs.Run,
+    stage: stages.Stage,
+    examples: Sequence[packing.Example],
+    seed: int,
+    *,
+    keep_all: bool = False,
+) -> tuple[list[types.TrainBatch], packing.PackingReport]:
+    """Packs an iteration's examples into one batch per update."""
+    algorithm, supervised = stage.settings.algorithm, stage.collector is None
+    return packing.to_train_batches(
+        examples,
+        env_index={name: i for i, name in enumerate(run.environments)},
+        learner_config=run.config.learner,
+        num_batches=1 if supervised else algorithm.updates_per_iteration,
+        seed=seed,
+        keep_zero_variance=keep_all or algorithm.keep_zero_variance,
+    )
 
 
 def supervise(
@@ -161,16 +290,13 @@ def supervise(
             iteration,
             stage.settings.warm_start.episodes_per_step,
         )
-        batches, report = packing.to_train_batches(
-            chosen,
-            [1.0] * len(chosen),
-            env_index={name: i for i, name in enumerate(run.environments)},
-            learner_config=run.config.learner,
-            num_batches=1,
-            seed=iteration,
-        )
+        examples = [packing.Example(t, advantages=1.0) for t in chosen]
+        batches, report = pack(run, stage, examples, iteration)
     with recorder.timers("update"):
-        state, updates = update(run, stage, state, batches)
+        mixture_state = state.mixture
+        state, pending = update(run, stage, state, batches)
+        state = dataclasses.replace(state, mixture=mixture_state)
+        updates = fetch(pending)
     return state, mean_of(updates) | report.summarize(), ()
 
 
@@ -180,53 +306,22 @@ def update(
     state: types.TrainState,
     batches: Sequence[types.TrainBatch],
     reference: types.PyTree | None = None,
-) -> tuple[types.TrainState, list[Mapping[str, float]]]:
-    """Applies one learner step per batch; one device-to-host copy for all metrics."""
-    collected = []
+) -> tuple[types.TrainState, list[types.Metrics]]:
+    """Starts one learner step per batch; the state comes back without its mixture."""
+    state, collected = dataclasses.replace(state, mixture=None), []
     for batch in batches:
         placed = sharding.to_global(batch, run.mesh)
         state, values = stage.train_step(state, placed, reference)
         collected.append(values)
-    return state, [
+    return state, collected
+
+
+def fetch(updates: Sequence[types.Metrics]) -> list[Mapping[str, float]]:
+    """Waits for learner steps; one device-to-host copy for all their metrics."""
+    return [
         {name: float(value) for name, value in values.items()}
-        for values in jax.device_get(collected)
+        for values in jax.device_get(updates)
     ]
-
-
-def score(
-    trajectories: Sequence[types.Trajectory], settings: config.StageConfig
-) -> tuple[list[types.Trajectory], list[np.ndarray]]:
-    """Chooses the trajectories that may train, and the advantage of each of their turns.
-
-    Those whose ending is masked neither train nor count in their group's baseline.
-    """
-    shape = (-1, settings.rollout.group_size)
-    chosen = settings.algorithm
-    policies = [ending_policy(t.ending, chosen) for t in trajectories]
-    returns = [
-        t.episode_return - chosen.penalty * (p == "penalize")
-        for t, p in zip(trajectories, policies, strict=True)
-    ]
-    valid = np.asarray([p != "mask" for p in policies])
-    algorithm = algorithms.get(chosen)
-    per_episode = algorithm.advantage(
-        np.asarray(returns, np.float64).reshape(shape), valid.reshape(shape), chosen
-    )
-    per_turn = algorithm.turn_advantages(
-        trajectories, per_episode.reshape(-1).tolist(), valid.tolist(), chosen
-    )
-    kept = np.flatnonzero(valid).tolist()
-    return [trajectories[i] for i in kept], [per_turn[i] for i in kept]
-
-
-def ending_policy(ending: types.Ending, settings: config.AlgorithmConfig) -> str:
-    """How an episode that ended so enters the loss; broken environments never do."""
-    return {
-        types.Ending.ENV_ERROR: "mask",
-        types.Ending.ENV_TIMEOUT: settings.on_env_timeout,
-        types.Ending.MAX_TURNS: settings.on_max_turns,
-        types.Ending.MAX_TOKENS: settings.on_max_tokens,
-    }.get(ending, "keep")
 
 
 def record_success(

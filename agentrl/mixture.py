@@ -40,6 +40,7 @@ def draw_tasks(
     stage: config.MixtureConfig,
     panel_sizes: Sequence[int],
     num_groups: int,
+    num_drawn: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, types.MixtureState]:
     """Draws an environment and a task for each group.
 
@@ -50,6 +51,8 @@ def draw_tasks(
       stage: kind of mixture; static.
       panel_sizes: tasks in each environment's training panel; static.
       num_groups: P, static.
+      num_drawn: int32[], how many of the P draws count, from the first on; None takes
+        all. The tasks of the others come again.
 
     Returns:
       int32[P] environments, int32[P] indices into their panels, and the new state. Each
@@ -68,7 +71,8 @@ def draw_tasks(
         axis=1,
     )
     tasks = jnp.take_along_axis(candidates, env_ids[:, None], axis=1)[:, 0]
-    cursors = state.cursors + jnp.sum(drawn, axis=0)
+    counts = jnp.arange(num_groups) < (num_groups if num_drawn is None else num_drawn)
+    cursors = state.cursors + jnp.sum(drawn, axis=0, where=counts[:, None])
     return env_ids, tasks, dataclasses.replace(state, cursors=cursors)
 
 

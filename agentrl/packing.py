@@ -12,7 +12,20 @@ import numpy as np
 
 from agentrl import config, errors, types
 
-Advantage = float | np.ndarray  # of a trajectory, or float[K] of its K turns
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A trajectory and what it trains with: a number, or float[A] of its action tokens."""
+
+    trajectory: types.Trajectory
+    advantages: float | np.ndarray
+    values: np.ndarray | None = None  # where there is a critic, as `returns`
+    returns: np.ndarray | None = None
+
+    @property
+    def length(self) -> int:
+        """Columns that it takes."""
+        return self.trajectory.num_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +34,9 @@ class PackingReport:
 
     num_rows: int  # with at least one trajectory
     num_left_out: int  # trajectories without a learning signal
+    num_tokens: int  # of all trajectories that are trained on
+    num_action_tokens: int
+    num_pairs: int  # of a token and one that it attends to
     padding_fraction: float  # of the token positions that the learner computes
 
     def summarize(self) -> types.Metrics:
@@ -32,21 +48,8 @@ class PackingReport:
         }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Item:
-    """A trajectory that is going to be trained on."""
-
-    trajectory: types.Trajectory
-    advantages: np.ndarray  # float64[K], one per turn
-
-    @property
-    def length(self) -> int:
-        return self.trajectory.num_tokens
-
-
 def to_train_batches(
-    trajectories: Sequence[types.Trajectory],
-    advantages: Sequence[Advantage],
+    examples: Sequence[Example],
     env_index: Mapping[str, int],
     *,
     learner_config: config.LearnerConfig,
@@ -57,8 +60,7 @@ def to_train_batches(
     """Shuffles trajectories into minibatches and packs each into rows, longest first.
 
     Args:
-      trajectories: finished episodes, already without those that must not count at all.
-      advantages: one per trajectory; a number, or float[K] for its K turns.
+      examples: finished episodes, already without those that must not count at all.
       env_index: number of each environment, for `TrainBatch.env_ids`.
       learner_config: T, R and M. On many hosts every host packs its own episodes, and R
         is the number of rows that one host contributes.
@@ -75,29 +77,39 @@ def to_train_batches(
       ConfigError: if a minibatch needs more than M x R rows.
       ValueError: if a trajectory is longer than T or begins with an action.
     """
-    items = []
-    for trajectory, advantage in zip(trajectories, advantages, strict=True):
-        _check(trajectory, learner_config.row_tokens)
-        per_turn = np.broadcast_to(advantage, len(trajectory.turns))
-        if trajectory.num_action_tokens and (keep_zero_variance or np.any(per_turn)):
-            items.append(_Item(trajectory, per_turn))
-    order = np.random.default_rng(seed).permutation(len(items))
+    for example in examples:
+        _check(example.trajectory, learner_config.row_tokens)
+    used = [
+        e
+        for e in examples
+        if e.trajectory.num_action_tokens
+        and (keep_zero_variance or np.any(e.advantages))
+    ]
+    order = np.random.default_rng(seed).permutation(len(used))
     minibatches = [
-        assign_rows([items[i] for i in part], learner_config.row_tokens)
+        assign_rows([used[i] for i in part], learner_config.row_tokens)
         for part in np.array_split(order, num_batches)
     ]
     batches = [_fill(rows, env_index, learner_config) for rows in minibatches]
-    num_left_out = len(trajectories) - len(items)
-    return batches, _report(minibatches, num_left_out, learner_config)
+    return batches, _report(minibatches, len(examples) - len(used), learner_config)
 
 
-def assign_rows(items: Sequence[_Item], row_tokens: int) -> list[list[_Item]]:
+def microbatches(batch: types.TrainBatch) -> list[types.TrainBatch]:
+    """The microbatches [1, R, T] of a NumPy batch that are not all padding."""
+    in_use = np.flatnonzero(np.any(batch.segment_ids, axis=(1, 2)))
+    fields = {k: v for k, v in vars(batch).items() if v is not None}
+    return [
+        types.TrainBatch(**{k: v[m : m + 1] for k, v in fields.items()}) for m in in_use
+    ]
+
+
+def assign_rows(items: Sequence[Example], row_tokens: int) -> list[list[Example]]:
     """First-fit-decreasing bin packing: at most 11/9 of the fewest rows, plus 6/9.
 
     Returns:
       Rows, fullest first, so that the rows of one microbatch are alike.
     """
-    rows: list[list[_Item]] = []
+    rows: list[list[Example]] = []
     room: list[int] = []
     for item in sorted(items, key=lambda item: -item.length):
         index = next((i for i, r in enumerate(room) if r >= item.length), len(rows))
@@ -125,7 +137,7 @@ def _check(trajectory: types.Trajectory, row_tokens: int) -> None:
 
 
 def _fill(
-    rows: Sequence[Sequence[_Item]],
+    rows: Sequence[Sequence[Example]],
     env_index: Mapping[str, int],
     learner_config: config.LearnerConfig,
 ) -> types.TrainBatch:
@@ -140,7 +152,8 @@ def _fill(
             f"learner.max_microbatches = {-(-len(rows) // num_rows)} or more, or raise "
             "algorithm.updates_per_iteration."
         )
-    fields = _empty_fields(capacity, learner_config.row_tokens)
+    has_critic = bool(rows) and rows[0][0].returns is not None
+    fields = _empty_fields(capacity, learner_config.row_tokens, has_critic)
     for row, items in enumerate(rows):
         start = 0
         for segment, item in enumerate(items, start=1):
@@ -148,28 +161,31 @@ def _fill(
             fields["segment_ids"][row, columns] = segment
             fields["positions"][row, columns] = np.arange(item.length)
             fields["env_ids"][row, columns] = env_index[item.trajectory.task.env]
-            _write_turns({k: v[row, columns] for k, v in fields.items()}, item)
+            _write({k: v[row, columns] for k, v in fields.items()}, item)
             start += item.length
     shape = learner_config.max_microbatches, num_rows, learner_config.row_tokens
     arrays: dict[str, Any] = {k: v.reshape(shape) for k, v in fields.items()}
     return types.TrainBatch(**arrays).check()
 
 
-def _write_turns(columns: dict[str, np.ndarray], item: _Item) -> None:
-    """Writes what differs between turns into views of the trajectory's columns."""
+def _write(columns: dict[str, np.ndarray], item: Example) -> None:
+    """Writes an example's turns and signals into views of its columns."""
     start = 0
-    for turn, advantage in zip(item.trajectory.turns, item.advantages, strict=True):
+    for turn in item.trajectory.turns:
         middle = start + len(turn.observation_tokens)
         end = middle + len(turn.action_tokens)
         columns["tokens"][start:middle] = turn.observation_tokens
         columns["tokens"][middle:end] = turn.action_tokens
         columns["action_mask"][middle:end] = True
         columns["behavior_logprobs"][middle:end] = turn.action_logprobs
-        columns["advantages"][middle:end] = advantage
         start = end
+    for name in columns.keys() & {"advantages", "values", "returns"}:
+        columns[name][columns["action_mask"]] = getattr(item, name)
 
 
-def _empty_fields(num_rows: int, num_columns: int) -> dict[str, np.ndarray]:
+def _empty_fields(
+    num_rows: int, num_columns: int, has_critic: bool
+) -> dict[str, np.ndarray]:
     dtypes = {
         "tokens": np.int32,
         "segment_ids": np.int32,
@@ -178,21 +194,25 @@ def _empty_fields(num_rows: int, num_columns: int) -> dict[str, np.ndarray]:
         "behavior_logprobs": np.float32,
         "advantages": np.float32,
         "env_ids": np.int32,
-    }
+    } | ({"values": np.float32, "returns": np.float32} if has_critic else {})
     return {k: np.zeros((num_rows, num_columns), v) for k, v in dtypes.items()}
 
 
 def _report(
-    minibatches: Sequence[Sequence[Sequence[_Item]]],
+    minibatches: Sequence[Sequence[Sequence[Example]]],
     num_left_out: int,
     learner_config: config.LearnerConfig,
 ) -> PackingReport:
     num_rows = learner_config.rows_per_microbatch
     computed = sum(-(-len(rows) // num_rows) * num_rows for rows in minibatches)
     positions = computed * learner_config.row_tokens
-    used = sum(item.length for rows in minibatches for row in rows for item in row)
+    used = [item for rows in minibatches for row in rows for item in row]
+    num_tokens = sum(item.length for item in used)
     return PackingReport(
         num_rows=sum(len(rows) for rows in minibatches),
         num_left_out=num_left_out,
-        padding_fraction=1 - used / positions if positions else 0.0,
+        num_tokens=num_tokens,
+        num_action_tokens=sum(item.trajectory.num_action_tokens for item in used),
+        num_pairs=sum(item.length * (item.length + 1) // 2 for item in used),
+        padding_fraction=1 - num_tokens / positions if positions else 0.0,
     )

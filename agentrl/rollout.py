@@ -38,6 +38,10 @@ class Statistics:
     slot_turns: int = 0  # rows x turns that were paid for
     live_slot_turns: int = 0  # of these, rows with an episode
 
+    def __add__(self, other: "Statistics") -> "Statistics":
+        ours, theirs = vars(self), vars(other)
+        return Statistics(**{name: ours[name] + theirs[name] for name in ours})
+
     def summarize(self) -> types.Metrics:
         """Metrics `perf/*` of one rollout."""
         seconds = max(self.seconds, 1e-9)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import jax
 
 from agentrl import (
+    algorithms,
     checkpoint,
     config,
     errors,
@@ -31,6 +32,7 @@ def train(settings: config.RunConfig, workdir: pathlib.Path) -> None:
       ConfigError: if the configuration cannot work, or the directory is another run's.
     """
     settings.validate(num_devices=jax.device_count())
+    algorithms.validate(settings)
     claim(settings, workdir)
     with (
         runs.assemble(settings, workdir) as run,

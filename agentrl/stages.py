@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from agentrl import (
+    algorithms,
     config,
     learner,
     mixture,
@@ -31,7 +33,8 @@ class Stage:
     key: jax.Array  # PRNG key of the stage
     panels: dict[str, base.TaskPanel]  # of every environment of the run, maybe empty
     optimizer: optax.GradientTransformation
-    train_step: Callable[..., tuple[types.TrainState, types.Metrics]]
+    train_step: learner.TrainStepFn
+    score_tokens: learner.ScoreFn  # of one microbatch, M = 1
     draw_tasks: Callable[..., tuple[jax.Array, jax.Array, types.MixtureState]]
     collector: rollout.Collector | None  # None in a supervised stage
     demonstrations: Sequence[types.Trajectory]
@@ -85,13 +88,15 @@ def build(run: runs.Run, index: int) -> Stage:
         settings.optimizer,
         total_steps=settings.num_iterations * settings.algorithm.updates_per_iteration,
     )
+    train_step, score_tokens = _make_train_step(run, settings, optimize)
     return Stage(
         settings=settings,
         index=index,
         key=runs.stream_key(run.key, "stage", index),
         panels=panels,
         optimizer=optimize,
-        train_step=_make_train_step(run, settings, optimize, supervised=supervised),
+        train_step=train_step,
+        score_tokens=score_tokens,
         draw_tasks=_make_draw(run, settings, panels),
         collector=None if supervised else run.collector(settings.rollout),
         demonstrations=warmstart.collect_demonstrations(
@@ -107,30 +112,39 @@ def build(run: runs.Run, index: int) -> Stage:
 
 
 def _make_train_step(
-    run: runs.Run,
-    settings: config.StageConfig,
-    optimize: optax.GradientTransformation,
-    *,
-    supervised: bool,
-) -> Callable[..., tuple[types.TrainState, types.Metrics]]:
-    remat = run.config.learner.remat == "full"
-    train_step = learner.make_train_step(
-        functools.partial(run.model.hidden, remat=remat),
+    run: runs.Run, settings: config.StageConfig, optimize: optax.GradientTransformation
+) -> tuple[learner.TrainStepFn, learner.ScoreFn]:
+    """The compiled learner step, and its forward pass alone."""
+    supervised = settings.kind == "warm_start"
+    critic = not supervised and algorithms.get(settings.algorithm).critic
+    functions = (
+        functools.partial(run.model.hidden, remat=run.config.learner.remat == "full"),
         run.model.unembedding,
+    )
+    options: Any = {
+        "learner": run.config.learner,
+        "temperature": 1.0 if supervised else settings.rollout.temperature,
+        "num_valid_tokens": run.chat.tokenizer.vocab_size,
+        "value_fn": run.model.values if critic else None,
+    }
+    train_step = learner.make_train_step(
+        *functions,
         optimize,
         algorithm=settings.algorithm,
-        learner=run.config.learner,
-        temperature=1.0 if supervised else settings.rollout.temperature,
-        num_valid_tokens=run.chat.tokenizer.vocab_size,
         supervised=supervised,
+        **options,
     )
-    placements = jax.tree.map(
-        lambda s: s.sharding, abstract_state(run, settings, optimize)
-    )
-    return jax.jit(
-        train_step,
-        donate_argnums=0,
-        out_shardings=(placements, sharding.replicated(run.mesh)),
+    # The learner has no business with the mixture, which may be drawn from meanwhile.
+    state = dataclasses.replace(abstract_state(run, settings, optimize), mixture=None)
+    placements = jax.tree.map(lambda s: s.sharding, state)
+    whole = sharding.replicated(run.mesh)
+    score = learner.make_score(*functions, **options)
+    return (
+        jax.jit(train_step, donate_argnums=0, out_shardings=(placements, whole)),
+        jax.jit(
+            lambda params, batch: score(params, jax.tree.map(lambda x: x[0], batch)),
+            out_shardings=whole,
+        ),
     )
 
 
@@ -178,12 +192,16 @@ def _make_draw(
     ]
 
     def draw(
-        state: types.MixtureState, key: jax.Array, iteration: jax.Array
+        state: types.MixtureState,
+        key: jax.Array,
+        draw: jax.Array,
+        num_drawn: jax.Array,
     ) -> tuple[jax.Array, jax.Array, types.MixtureState]:
         return mixture.draw_tasks(
             state,
             key,
-            iteration,
+            draw,
+            num_drawn=num_drawn,
             stage=settings.mixture,
             panel_sizes=sizes,
             num_groups=settings.rollout.tasks_per_iteration,

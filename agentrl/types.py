@@ -111,13 +111,17 @@ class TrainBatch:
     env_ids: (
         jax.Array
     )  # int32[M, R, T], index into the run's environments, 0 in padding
+    values: jax.Array | None = None  # float32[M, R, T], the critic's before the update
+    returns: jax.Array | None = None  # float32[M, R, T], what the critic learns to say
 
     def check(self) -> "TrainBatch":
         """Raises if shapes or dtypes disagree; returns self so calls can chain."""
-        fields = [getattr(self, f.name) for f in dataclasses.fields(self)]
+        kinds = [int, int, int, bool, float, float, int, float, float]
+        named = zip(vars(self).values(), kinds, strict=True)
+        fields, kinds = zip(*((x, k) for x, k in named if x is not None), strict=True)
         chex.assert_rank(fields, 3)
         chex.assert_equal_shape(fields)
-        chex.assert_type(fields, [int, int, int, bool, float, float, int])
+        chex.assert_type(fields, kinds)
         return self
 
 
@@ -139,5 +143,5 @@ class TrainState:
     step: jax.Array  # int32[], optimizer updates applied so far, across stages
     params: PyTree
     opt_state: PyTree
-    mixture: MixtureState
+    mixture: MixtureState  # left out, as None, while the learner has the state
     key: jax.Array  # the run's PRNG key; every draw folds counters into it

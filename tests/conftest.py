@@ -48,4 +48,6 @@ def random_batch(seed, *, shape=(2, 3, 24), num_tokens=11, max_segment=9):
         behavior_logprobs=rng.normal(-2.4, 0.5, shape).astype(np.float32),
         advantages=rng.normal(0, 1, shape).astype(np.float32),
         env_ids=np.zeros(shape, np.int32),
+        values=rng.normal(0, 1, shape).astype(np.float32),
+        returns=rng.normal(0, 1, shape).astype(np.float32),
     )

@@ -74,8 +74,7 @@ def make_trajectory(seed, score):
 
 def pack(trajectories, advantages, **shape):
     (batch,), _ = packing.to_train_batches(
-        trajectories,
-        advantages,
+        [packing.Example(*pair) for pair in zip(trajectories, advantages, strict=True)],
         {"farm": 0},
         learner_config=config.LearnerConfig(**shape),
         num_batches=1,
@@ -302,5 +301,5 @@ def test_bfloat16_parameters_get_float32_gradients(make_batch):
 
 
 def test_unknown_algorithms_are_refused_when_the_step_is_made():
-    with pytest.raises(errors.ConfigError, match="'ppo' is unknown"):
-        make_step(name="ppo")
+    with pytest.raises(errors.ConfigError, match="'ppp' is unknown"):
+        make_step(name="ppp")

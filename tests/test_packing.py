@@ -45,9 +45,13 @@ def make_trajectories(lengths_of_all):
 
 
 def pack(trajectories, advantages, settings=SMALL, num_batches=1, seed=0, **options):
+    examples = []
+    for trajectory, signal in zip(trajectories, advantages, strict=True):
+        lengths = [len(turn.action_tokens) for turn in trajectory.turns]
+        per_token = np.repeat(np.broadcast_to(signal, len(lengths)), lengths)
+        examples.append(packing.Example(trajectory, per_token))
     return packing.to_train_batches(
-        trajectories,
-        advantages,
+        examples,
         ENVS,
         learner_config=settings,
         num_batches=num_batches,
@@ -63,7 +67,8 @@ def read_back(batches):
         for row in np.ndindex(*batch.tokens.shape[:2]):
             ids = batch.segment_ids[row]
             for segment in range(1, ids.max() + 1):
-                fields = {k: v[row][ids == segment] for k, v in vars(batch).items()}
+                given = {k: v for k, v in vars(batch).items() if v is not None}
+                fields = {k: v[row][ids == segment] for k, v in given.items()}
                 found[fields["tokens"][0]] = fields
     return found
 
@@ -131,7 +136,7 @@ def test_packing_by_hand():
 
     (batch,), report = pack(trajectories, np.ones(5))
 
-    assert report == packing.PackingReport(2, 0, 1 - 30 / 32)
+    assert report == packing.PackingReport(2, 0, 30, 21, 114, 1 - 30 / 32)
     np.testing.assert_array_equal(
         batch.segment_ids[0], [[1] * 9 + [2] * 7, [1] * 6 + [2] * 4 + [3] * 4 + [0] * 2]
     )
@@ -158,7 +163,7 @@ def test_nothing_to_train_on_gives_padding(num_batches):
 
     assert len(batches) == num_batches
     assert not any(batch.segment_ids.any() for batch in batches)
-    assert report == packing.PackingReport(0, 1, 0.0)
+    assert report == packing.PackingReport(0, 1, 0, 0, 0, 0.0)
 
 
 def test_shuffle_depends_on_the_seed_alone():

@@ -31,6 +31,7 @@ class ModelConfig:
     qkv_bias: bool = True  # Qwen2
     qk_norm: bool = False  # Qwen3
     tied_embeddings: bool = True
+    critic: bool = False  # a linear read-out of the value, which PPO needs
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
     norm_epsilon: float = 1e-6

@@ -128,6 +128,8 @@ class Transformer(nnx.Module):
             self.head = _dense(
                 rngs, shape[::-1], config.hidden_size, config.param_dtype
             )
+        if config.critic:
+            self.critic = nnx.Param(jnp.zeros(config.hidden_size, config.param_dtype))
         self.config = config
 
     def hidden(
@@ -221,6 +223,14 @@ class Model:
     def unembedding(self, params: types.PyTree) -> jax.Array:
         """Output matrix float[M, V]."""
         return self._bind(params).unembedding()
+
+    def values(self, params: types.PyTree, hidden: jax.Array) -> jax.Array:
+        """The critic's float32[R, T] of hidden states float[R, T, M], in units of return.
+
+        Column t is the value after token t. It starts at 0 everywhere.
+        """
+        critic = self._bind(params).critic[...]
+        return jnp.einsum("rtm,m->rt", hidden, critic, preferred_element_type="float32")
 
     @functools.cached_property
     def _structure(self) -> tuple[nnx.GraphDef, nnx.State]:

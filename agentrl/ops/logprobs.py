@@ -17,12 +17,15 @@ def chunked_token_logprobs(
     chunk: int,
     temperature: float = 1.0,
     num_valid: int | None = None,
+    mask: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of each token, and entropy of the distribution it came from.
 
     Logits exist for one chunk at a time, in the backward pass too, where they are
     computed again: memory does not grow with T x V. A chunk is a block of whole
-    columns, because rows are spread over devices and columns are not.
+    columns, because rows are spread over devices and columns are not. With a mask the
+    columns it selects are moved to the front of each row, and chunks without any are
+    not computed: most of a trajectory is text of its environment.
 
     Args:
       hidden: float[R, T, D]; column `t` predicts token `t + 1`.
@@ -33,6 +36,7 @@ def chunked_token_logprobs(
       temperature: divides the logits.
       num_valid: ids from here on are padding of the vocabulary and have probability 0;
         None takes all V.
+      mask: bool[R, T], tokens that matter; the others get 0. None takes all.
 
     Returns:
       logprobs float32[R, T], nats, aligned with `tokens`; column 0 has no predictor and
@@ -46,24 +50,46 @@ def chunked_token_logprobs(
     width = min(max(chunk // num_rows, 1), num_columns)
     num_valid = unembedding.shape[1] if num_valid is None else num_valid
     targets = jnp.roll(tokens, -1, axis=1)  # the last column predicts nothing
+    if mask is None:
+        mask = jnp.ones(tokens.shape, bool)
+    wanted = jnp.roll(mask.at[:, 0].set(False), -1, axis=1)
+    order = jnp.argsort(~wanted, axis=1, stable=True)
+    counts = jnp.sum(wanted, axis=1)
     scores: tuple[jax.Array, jax.Array] = _score(
-        hidden, unembedding, targets, width, temperature, num_valid
+        jnp.take_along_axis(hidden, order[..., None], axis=1),
+        unembedding,
+        jnp.take_along_axis(targets, order, axis=1),
+        -(-jnp.max(counts) // width),
+        width,
+        temperature,
+        num_valid,
     )
-    logprobs, entropy = (jnp.pad(x[:, :-1], ((0, 0), (1, 0))) for x in scores)
+    back = jnp.argsort(order, axis=1)
+    logprobs, entropy = (
+        align(jnp.where(wanted, jnp.take_along_axis(x, back, axis=1), 0))
+        for x in scores
+    )
     return logprobs, entropy
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def align(predictions: jax.Array) -> jax.Array:
+    """Moves [R, T] to the column of the token predicted; 0 for the first."""
+    return jnp.pad(predictions[:, :-1], ((0, 0), (1, 0)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def _score(
     hidden: jax.Array,
     unembedding: jax.Array,
     targets: jax.Array,
+    num_chunks: jax.Array,
     width: int,
     temperature: float,
     num_valid: int,
 ) -> tuple[jax.Array, jax.Array]:
+    """Scores of the first `num_chunks` chunks; 0 in the others."""
     scores, _ = _score_forward(
-        hidden, unembedding, targets, width, temperature, num_valid
+        hidden, unembedding, targets, num_chunks, width, temperature, num_valid
     )
     return scores
 
@@ -72,25 +98,25 @@ def _score_forward(
     hidden: jax.Array,
     unembedding: jax.Array,
     targets: jax.Array,
+    num_chunks: jax.Array,
     width: int,
     temperature: float,
     num_valid: int,
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
-    def score_chunk(chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
-        states, ids = chunk
-        logits = _logits(states, unembedding, temperature, num_valid)
+    states, ids = _split(hidden, width), _split(targets, width)
+
+    def score_chunk(index: jax.Array, scores: jax.Array) -> jax.Array:
+        logits = _logits(states[index], unembedding, temperature, num_valid)
         total = jax.nn.logsumexp(logits, axis=-1)
-        chosen = jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
+        chosen = jnp.take_along_axis(logits, ids[index][..., None], axis=-1)[..., 0]
         probabilities = jnp.exp(logits - total[..., None])
         entropy = total - jnp.sum(probabilities * logits, axis=-1)
-        return chosen - total, entropy, total
+        return scores.at[:, index].set(jnp.stack([chosen - total, entropy, total]))
 
-    chunks = _split(hidden, width), _split(targets, width)
-    num_columns = targets.shape[1]
-    logprobs, entropy, total = (
-        _join(part, num_columns) for part in jax.lax.map(score_chunk, chunks)
-    )
-    return (logprobs, entropy), (hidden, unembedding, targets, total)
+    scores = jnp.zeros((3, *ids.shape), jnp.float32)
+    scores = jax.lax.fori_loop(0, num_chunks, score_chunk, scores)
+    logprobs, entropy, total = (_join(part, targets.shape[1]) for part in scores)
+    return (logprobs, entropy), (hidden, unembedding, targets, num_chunks, total)
 
 
 def _score_backward(
@@ -99,14 +125,16 @@ def _score_backward(
     num_valid: int,
     residuals: tuple[jax.Array, ...],
     cotangents: tuple[jax.Array, jax.Array],
-) -> tuple[jax.Array, jax.Array, None]:
-    hidden, unembedding, targets, total = residuals
+) -> tuple[jax.Array, jax.Array, None, None]:
+    hidden, unembedding, targets, num_chunks, total = residuals
     dtype = jnp.result_type(hidden, unembedding)
+    chunks = tuple(_split(x, width) for x in (hidden, targets, total, cotangents[0]))
 
     def differentiate_chunk(
-        weight_gradient: jax.Array, chunk: tuple[jax.Array, ...]
+        index: jax.Array, sums: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
-        states, ids, totals, gradients = chunk
+        weight_gradient, state_gradients = sums
+        states, ids, totals, gradients = (x[index] for x in chunks)
         logits = _logits(states, unembedding, temperature, num_valid)
         columns = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2)
         surprise = (columns == ids[..., None]) - jnp.exp(logits - totals[..., None])
@@ -114,14 +142,17 @@ def _score_backward(
         weight_gradient += jnp.einsum(
             "rcd,rcv->dv", states, scaled, preferred_element_type=jnp.float32
         )
-        return weight_gradient, jnp.einsum("rcv,dv->rcd", scaled, unembedding)
+        gradient = jnp.einsum("rcv,dv->rcd", scaled, unembedding)
+        return weight_gradient, state_gradients.at[index].set(gradient)
 
-    chunks = tuple(_split(x, width) for x in (hidden, targets, total, cotangents[0]))
-    weight_gradient, state_gradient = jax.lax.scan(
-        differentiate_chunk, jnp.zeros(unembedding.shape, jnp.float32), chunks
+    weight_gradient, state_gradients = jax.lax.fori_loop(
+        0,
+        num_chunks,
+        differentiate_chunk,
+        (jnp.zeros(unembedding.shape, jnp.float32), jnp.zeros(chunks[0].shape, dtype)),
     )
-    state_gradient = _join(state_gradient, targets.shape[1]).astype(hidden.dtype)
-    return state_gradient, weight_gradient.astype(unembedding.dtype), None
+    state_gradient = _join(state_gradients, targets.shape[1]).astype(hidden.dtype)
+    return state_gradient, weight_gradient.astype(unembedding.dtype), None, None
 
 
 _score.defvjp(_score_forward, _score_backward)

@@ -92,6 +92,30 @@ def clipped_importance(
     return -jax.lax.stop_gradient(weight * advantages) * log_ratio
 
 
+def clipped_value_loss(
+    values: jax.Array, old_values: jax.Array, returns: jax.Array, *, clip: float
+) -> jax.Array:
+    """Squared error of a critic that may not move far at one time, per token.
+
+      loss = max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2) / 2
+
+    As in the code that came with PPO; https://arxiv.org/abs/2005.12729, section 3.
+
+    Args:
+      values: float32[R, T], of the critic under training.
+      old_values: float32[R, T], of the critic that the advantages came from.
+      returns: float32[R, T], what the critic learns to say.
+      clip: c, in units of return.
+
+    Returns:
+      float32[R, T], not masked and not reduced.
+    """
+    chex.assert_equal_shape([values, old_values, returns])
+    moved = old_values + jnp.clip(values - old_values, -clip, clip)
+    errors = jnp.square(values - returns), jnp.square(moved - returns)
+    return jnp.maximum(*errors) / 2
+
+
 def sequence_log_ratio(
     log_ratio: jax.Array, mask: jax.Array, segment_ids: jax.Array
 ) -> jax.Array:

@@ -12,7 +12,15 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
-TIMING = ("time/", "perf/decode", "perf/prefill", "perf/env_wait", "perf/compilations")
+TIMING = (
+    "time/",
+    "perf/compilations",
+    "perf/decode",
+    "perf/env_wait",
+    "perf/learner",
+    "perf/mfu",
+    "perf/prefill",
+)
 
 
 def command(module, *arguments):
@@ -79,10 +87,11 @@ def test_nothing_is_compiled_after_the_first_iteration_of_a_stage(finished):
             assert record["perf/compilations"] == 0, record["iteration"]
 
 
-def test_a_killed_run_ends_as_if_nothing_had_happened(finished, environment, tmp_path):
-    workdir = tmp_path / "run"
+def kill_and_resume(workdir, environment, after, arguments=()):
+    """Kills a run once it has recorded `after` iterations, and starts it again."""
+    command = [*train_command(workdir), *arguments]
     process = subprocess.Popen(
-        train_command(workdir),
+        command,
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -90,22 +99,64 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(finished, environment, tmp
     )
     deadline = time.monotonic() + 300
     metrics = workdir / "metrics.jsonl"
-    # In the second stage, after a checkpoint and some iterations that will be repeated.
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < 33:
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < after:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-    done = subprocess.run(
-        train_command(workdir), env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_killed_run_ends_as_if_nothing_had_happened(finished, environment, tmp_path):
+    workdir = tmp_path / "run"
+    # In the second stage, after a checkpoint and some iterations that will be repeated.
+    kill_and_resume(workdir, environment, after=33)
 
     expected = without_timing(read_metrics(finished))
     assert without_timing(read_metrics(workdir)) == expected
     for path in (finished / "evaluations").glob("*.json"):
         assert (workdir / "evaluations" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_overlap_with_refills_and_a_critic_resumes_too(environment, tmp_path):
+    """Every option that adds to the state of an iteration."""
+    common = [
+        "--set=stages.warm_start.num_iterations=4",
+        "--set=stages.*.evaluate_after=False",
+        "--set=stages.recall.overlap=True",
+        "--set=stages.recall.num_iterations=8",
+        "--set=save_every=3",
+        "--set=stages.recall.algorithm.kl_coefficient=0.01",
+        "--set=stages.recall.algorithm.kl_in=reward",
+    ]
+    refills = [*common, "--set=stages.recall.algorithm.max_refills=2"]
+    critic = [
+        *common,
+        "--set=stages.recall.algorithm.name=ppo",
+        "--set=model.critic=True",
+    ]
+    for name, arguments in {"refills": refills, "critic": critic}.items():
+        workdir = tmp_path / name
+        done = subprocess.run(
+            [*train_command(workdir), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        kill_and_resume(tmp_path / f"{name}2", environment, 9, arguments)
+
+        records = without_timing(read_metrics(workdir))
+        assert without_timing(read_metrics(tmp_path / f"{name}2")) == records
+        # Stage 1 is 4 + 8 iterations; nothing is played ahead of checkpoints 3 and 6.
+        stale = [record["policy/staleness"] for record in records[4:]]
+        assert stale == [0, 1, 1, 0, 1, 1, 0, 1]
+        for record, staleness in zip(records[4:], stale, strict=True):
+            assert staleness or record["policy/first_gap"] < 1e-5
+            if name == "refills":
+                played = 4 - record["rollout/groups_missing"]
+                assert record["rollout/refills"] == 2 or played == 4
 
 
 def test_evaluation_of_the_checkpoint_repeats_the_run(finished, environment, tmp_path):

@@ -17,6 +17,7 @@ from agentrl import algorithms, config, errors, learner, types
 
 V = 11
 TEMPERATURE = 0.8
+CRITIC = np.linspace(-1, 1, V, dtype=np.float32)  # values read off the logits
 # What the papers prescribe, stated apart from the registry under test:
 # (aggregation, clip_low, clip_high, kind of ratio, surrogate)
 PUBLISHED = {
@@ -28,6 +29,7 @@ PUBLISHED = {
     "gspo": ("sequence", 3e-4, 4e-4, "sequence", "clipped"),
     "cispo": ("token", 1.0, 4.0, "token", "importance"),
     "gigpo": ("token", 0.2, 0.2, "token", "clipped"),
+    "ppo": ("token", 0.2, 0.2, "token", "clipped"),
 }
 CASES = [config.AlgorithmConfig(name=name) for name in PUBLISHED] + [
     config.AlgorithmConfig(name="dapo", kl_coefficient=0.1, kl_estimator="k1"),
@@ -37,6 +39,8 @@ CASES = [config.AlgorithmConfig(name=name) for name in PUBLISHED] + [
     config.AlgorithmConfig(name="dapo", importance_cap=1.3, clip_high=1.0),
     config.AlgorithmConfig(name="gspo", clip_low=0.2, clip_high=0.2, dual_clip=1.2),
     config.AlgorithmConfig(name="cispo", clip_low=0.2, clip_high=0.1),
+    config.AlgorithmConfig(name="ppo", value_coefficient=2.0, value_clip=1.0),
+    config.AlgorithmConfig(name="grpo", kl_coefficient=0.1, kl_in="reward"),
 ]
 
 
@@ -58,7 +62,7 @@ def recorder():
 
 def make_runner(case):
     """Compiles a learner step; returns gradient and metrics for a table and a batch."""
-    optimizer = recorder()
+    optimizer, has_critic = recorder(), case.name == "ppo"
     train_step = jax.jit(
         learner.make_train_step(
             lambda params, tokens, positions, segment_ids: params[positions],
@@ -67,18 +71,25 @@ def make_runner(case):
             algorithm=case,
             learner=config.LearnerConfig(logprob_chunk=7),
             temperature=TEMPERATURE,
+            value_fn=(lambda params, hidden: hidden @ CRITIC) if has_critic else None,
         )
     )
 
     def run(table, reference_table, batch):
         places = np.arange(batch.tokens.size, dtype=np.int32)
-        batch = dataclasses.replace(batch, positions=places.reshape(batch.tokens.shape))
+        batch = dataclasses.replace(
+            batch,
+            positions=places.reshape(batch.tokens.shape),
+            values=batch.values if has_critic else None,
+            returns=batch.returns if has_critic else None,
+        )
         params = jnp.asarray(table, jnp.float32)
         mixture = types.MixtureState(jnp.ones(1), jnp.ones(1), jnp.zeros(1, int))
         state = types.TrainState(
             jnp.int32(0), params, optimizer.init(params), mixture, jax.random.key(0)
         )
-        reference = np.float32(reference_table) if case.kl_coefficient else None
+        in_loss = case.kl_coefficient and case.kl_in == "loss"
+        reference = np.float32(reference_table) if in_loss else None
         state, metrics = train_step(state, batch, reference)
         return np.asarray(state.opt_state), jax.device_get(metrics)
 
@@ -126,6 +137,15 @@ def kl_term(kind, away):
     return math.exp(away) - 1 - away, 1 - math.exp(away)
 
 
+def value_term(case, logits, old, target):
+    """Value of the critic's loss and its gradient by the logits."""
+    value = sum(float(c) * x for c, x in zip(CRITIC, logits, strict=True))
+    moved = min(max(value, old - case.value_clip), old + case.value_clip)
+    if (value - target) ** 2 >= (moved - target) ** 2:
+        return (value - target) ** 2 / 2, (value - target) * np.float64(CRITIC)
+    return (moved - target) ** 2 / 2, np.zeros(V)
+
+
 def resolve(case):
     """Published settings, unless the configuration has its own."""
     over, low, high, level, kind = PUBLISHED[case.name]
@@ -147,10 +167,11 @@ def score_sequence(case, current, reference, behavior, advantages):
         else:
             slopes[i] += slope
         divergence, kl_slope = kl_term(case.kl_estimator, reference[i] - current[i])
-        slopes[i] += case.kl_coefficient * kl_slope
+        coefficient = case.kl_coefficient * (case.kl_in == "loss")
+        slopes[i] += coefficient * kl_slope
         rows.append(
             {
-                "loss": loss + case.kl_coefficient * divergence,
+                "loss": loss + coefficient * divergence,
                 "policy/behavior_kl": math.exp(gap) - 1 - gap,
                 "policy/behavior_gap": abs(gap),
                 "policy/clip_fraction": not 1 - low <= ratio <= 1 + high,
@@ -189,12 +210,20 @@ def run_loops(case, table, reference_table, batch):
             loss += weight * row.pop("loss")
             row["policy/entropy"] = -sum(math.exp(x) * x for x in score)
         seen += rows
+        if case.name == "ppo":
+            signals = zip(batch.values[where], batch.returns[where], strict=True)
+            for row, i, (old, target) in zip(rows, predictors, signals, strict=True):
+                row["critic/loss"], by_logits = value_term(
+                    case, table[i], float(old), float(target)
+                )
+                loss += weight * case.value_coefficient * row["critic/loss"]
+                gradient[i] += weight * case.value_coefficient * by_logits
         for i, predictor in enumerate(predictors):
             slope = weight * slopes[i] / TEMPERATURE
             gradient[predictor] -= slope * np.exp(scores[i])
             gradient[predictor, tokens[i]] += slope
     metrics = {name: np.mean([row[name] for row in seen]) for name in seen[0]}
-    if not case.kl_coefficient:
+    if not case.kl_coefficient or case.kl_in == "reward":
         del metrics["policy/reference_kl"]
     del metrics["ratio"]
     return gradient, metrics | {
@@ -239,6 +268,7 @@ def test_every_algorithm_is_compared():
         ("gspo", [[1, -1], [1, -1]]),
         ("cispo", [[1, -1], [1, -1]]),
         ("gigpo", [[1, -1], [1, -1]]),
+        ("ppo", np.array([[-0.25, -1.25], [2.75, -1.25]]) / (43 / 16) ** 0.5),
         # Mean 1.25 and variance (1/16 + 25/16 + 121/16 + 25/16) / 4 of the batch.
         ("reinforce_pp", np.array([[-0.25, -1.25], [2.75, -1.25]]) / (43 / 16) ** 0.5),
     ],
@@ -269,6 +299,7 @@ EPISODES = [
     make_episode(0, ("hall", 0.0), ("kitchen", 8.0)),  # not valid
     make_episode(1, ("hall", 7.0)),
 ]
+REWARDS = [np.array([turn.reward for turn in t.turns]) for t in EPISODES]
 VALID = [True, True, False, True]
 
 
@@ -278,7 +309,7 @@ def test_steps_from_one_state_are_compared_by_hand():
     )
 
     turns = algorithms.get(settings).turn_advantages(
-        EPISODES, [0.5, -0.5, 0.0, 0.0], VALID, settings
+        EPISODES, REWARDS, [0.5, -0.5, 0.0, 0.0], VALID, settings
     )
 
     # Group 0's hall: returns 0.5 and 0; its kitchen: 1 and 0. Nothing else is shared.
@@ -291,7 +322,7 @@ def test_other_algorithms_credit_whole_episodes():
     settings = config.AlgorithmConfig(name="grpo")
 
     turns = algorithms.get(settings).turn_advantages(
-        EPISODES, [0.5, -0.5, 0.0, 0.0], VALID, settings
+        EPISODES, REWARDS, [0.5, -0.5, 0.0, 0.0], VALID, settings
     )
 
     assert [t.tolist() for t in turns] == [[0.5] * 2, [-0.5] * 3, [0] * 2, [0]]
@@ -300,7 +331,7 @@ def test_other_algorithms_credit_whole_episodes():
 def test_no_valid_episode_gives_no_credit():
     settings = config.AlgorithmConfig(name="gigpo")
     turns = algorithms.get(settings).turn_advantages(
-        EPISODES[:1], [0.0], [False], settings
+        EPISODES[:1], REWARDS[:1], [0.0], [False], settings
     )
     assert turns[0].tolist() == [0, 0]
 
