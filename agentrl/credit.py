@@ -5,12 +5,10 @@ The bridge from rewards to the learner, in NumPy float64 on the host.
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 from agentrl import algorithms, config, packing, types
 from agentrl.ops import advantages as advantage_lib
-from agentrl.ops import kl
 
 
 def assign(
@@ -25,15 +23,13 @@ def assign(
 
     Args:
       trajectories: of whole groups, in order.
-      scores: float[2, A] of each: the critic's value before each action token, and the
-        token's log-probability in nats under the reference; junk where not needed.
+      scores: float[2, A] of each: the critic's value before each action token, and its
+        divergence from the reference in nats; 0 where not needed.
       settings: of the stage.
     """
     chosen = settings.algorithm
     algorithm = algorithms.get(chosen)
-    costs = [
-        _kl_costs(t, s[1], chosen) for t, s in zip(trajectories, scores, strict=True)
-    ]
+    costs = [chosen.kl_coefficient * score[1] for score in scores]
     returns, valid = _outcomes(trajectories, chosen)
     returns -= [cost.sum() for cost in costs]
     kept = np.flatnonzero(valid).tolist()
@@ -95,19 +91,6 @@ def _outcomes(
         for t, p in zip(trajectories, policies, strict=True)
     ]
     return np.asarray(returns, np.float64), np.asarray([p != "mask" for p in policies])
-
-
-def _kl_costs(
-    trajectory: types.Trajectory,
-    reference: np.ndarray,
-    settings: config.AlgorithmConfig,
-) -> np.ndarray:
-    """What each action token pays, float64[A] in units of return."""
-    if not (settings.kl_coefficient and settings.kl_in == "reward" and len(reference)):
-        return np.zeros(len(reference))
-    behavior = np.concatenate([turn.action_logprobs for turn in trajectory.turns])
-    divergence = kl.ESTIMATORS[settings.kl_estimator](jnp.asarray(reference - behavior))
-    return settings.kl_coefficient * np.asarray(divergence, np.float64)
 
 
 def _rewards(

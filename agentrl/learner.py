@@ -61,29 +61,58 @@ class _Totals:
     maxima: types.Metrics  # over action tokens
 
 
-def make_train_step(
+def make_score(
     hidden_fn: HiddenFn,
     unembedding_fn: UnembeddingFn,
-    optimizer: optax.GradientTransformation,
     *,
-    algorithm: config.AlgorithmConfig,
-    learner: config.LearnerConfig,
+    chunk: int,
     temperature: float,
     num_valid_tokens: int | None = None,
     value_fn: ValueFn | None = None,
+) -> ScoreFn:
+    """Binds the static parts of the forward pass over one microbatch.
+
+    Args:
+      hidden_fn: final hidden states of packed rows.
+      unembedding_fn: the output matrix.
+      chunk: tokens whose logits may exist at one time.
+      temperature: the one the tokens were sampled at.
+      num_valid_tokens: ids from here on are padding of the vocabulary.
+      value_fn: the critic, where the algorithm has one.
+    """
+
+    def score(params: types.PyTree, rows: types.TrainBatch) -> Scores:
+        with jax.named_scope("learner_forward"):
+            hidden = hidden_fn(params, rows.tokens, rows.positions, rows.segment_ids)
+        with jax.named_scope("logprobs"):
+            scores = logprobs.chunked_token_logprobs(
+                hidden,
+                unembedding_fn(params),
+                rows.tokens,
+                chunk=chunk,
+                temperature=temperature,
+                num_valid=num_valid_tokens,
+                mask=rows.action_mask,
+            )
+        values = None if value_fn is None else logprobs.align(value_fn(params, hidden))
+        return Scores(*scores, values)
+
+    return score
+
+
+def make_train_step(
+    score: ScoreFn,
+    optimizer: optax.GradientTransformation,
+    *,
+    algorithm: config.AlgorithmConfig,
     supervised: bool = False,
 ) -> TrainStepFn:
     """Binds the static parts; the result is pure, and the caller jits and shards it.
 
     Args:
-      hidden_fn: final hidden states of packed rows.
-      unembedding_fn: the output matrix.
+      score: from `make_score`.
       optimizer: any optax transformation, clipping and schedule included.
       algorithm: the objective; not used if `supervised`.
-      learner: only `logprob_chunk` matters here; shapes come from the batch.
-      temperature: the one the tokens were sampled at.
-      num_valid_tokens: ids from here on are padding of the vocabulary.
-      value_fn: the critic, where the algorithm has one.
       supervised: maximise the likelihood of the action tokens, weighted by advantages.
 
     Returns:
@@ -95,21 +124,17 @@ def make_train_step(
       ConfigError: if the algorithm is unknown or does not have a field that is set.
     """
     objective = _likelihood() if supervised else _policy_objective(algorithm)
-    score = make_score(
-        hidden_fn,
-        unembedding_fn,
-        learner=learner,
-        temperature=temperature,
-        num_valid_tokens=num_valid_tokens,
-        value_fn=value_fn,
-    )
 
     def train_step(
         state: types.TrainState,
         batch: types.TrainBatch,
         reference_params: types.PyTree | None = None,
     ) -> tuple[types.TrainState, types.Metrics]:
-        _check_reference(objective, reference_params)
+        if objective.needs_reference != (reference_params is not None):
+            raise ValueError(
+                "reference_params must be given exactly if algorithm.kl_coefficient is "
+                "above 0, kl_in is 'loss' and the stage is not supervised."
+            )
         totals = _accumulate(
             objective, score, state.params, reference_params, batch.check()
         )
@@ -124,48 +149,6 @@ def make_train_step(
         return new_state, _to_metrics(totals, batch.action_mask, opt_state)
 
     return train_step
-
-
-def make_score(
-    hidden_fn: HiddenFn,
-    unembedding_fn: UnembeddingFn,
-    *,
-    learner: config.LearnerConfig,
-    temperature: float,
-    num_valid_tokens: int | None = None,
-    value_fn: ValueFn | None = None,
-) -> ScoreFn:
-    """The forward pass over one microbatch; arguments as of `make_train_step`."""
-
-    def score(params: types.PyTree, rows: types.TrainBatch) -> Scores:
-        with jax.named_scope("learner_forward"):
-            hidden = hidden_fn(params, rows.tokens, rows.positions, rows.segment_ids)
-        with jax.named_scope("logprobs"):
-            scores = logprobs.chunked_token_logprobs(
-                hidden,
-                unembedding_fn(params),
-                rows.tokens,
-                chunk=learner.logprob_chunk,
-                temperature=temperature,
-                num_valid=num_valid_tokens,
-                mask=rows.action_mask,
-            )
-        values = None if value_fn is None else logprobs.align(value_fn(params, hidden))
-        return Scores(*scores, values)
-
-    return score
-
-
-def _check_reference(
-    objective: _Objective, reference_params: types.PyTree | None
-) -> None:
-    given = reference_params is not None
-    if objective.needs_reference != given:
-        raise ValueError(
-            f"reference_params {'given' if given else 'missing'}; pass them exactly if "
-            "algorithm.kl_coefficient is above 0, kl_in is 'loss' and the stage is not "
-            "supervised."
-        )
 
 
 def _accumulate(

@@ -35,12 +35,11 @@ from agentrl import (
     rollout,
     sharding,
     stages,
-    timing,
     types,
     warmstart,
 )
 from agentrl import run as runs
-from reporting import metrics, report, results
+from reporting import metrics, report, results, roofline, timing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +51,8 @@ class Recorder:
     writer: metrics.Writer
     timers: timing.Timers
     compilations: timing.CompilationCounter
+    peak_flops: float  # of the whole machine, per second
+    num_profiled: int = 0  # iterations of each stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,8 @@ def run_stage(
     """Runs what is left of one stage, and saves its final state."""
     ahead: Experience | None = None
     iterations = range(progress.iteration, stage.settings.num_iterations)
-    for iteration in iterations:
+    profile = recorder.workdir / "profile" / stage.settings.name
+    for iteration in timing.traced(iterations, profile, recorder.num_profiled):
         at_end = iteration + 1 == stage.settings.num_iterations
         save = at_end or (iteration + 1) % run.config.save_every == 0
         with recorder.timers("total"):
@@ -121,6 +123,7 @@ def run_stage(
                     timers=recorder.timers,
                 )
         values |= recorder.timers.pop()
+        values |= roofline.summarize(values, run.config.model, recorder.peak_flops)
         values["perf/compilations"] = recorder.compilations.pop()
         check_finite(values, stage.settings.name, iteration)
         progress = dataclasses.replace(progress, iteration=iteration + 1)
@@ -199,17 +202,16 @@ def reinforce(
     in_loss = reference if settings.algorithm.kl_in == "loss" else None
     with timers("update"):
         state, pending = update(run, stage, state, batches, in_loss)
-    if play_ahead:
-        ahead = play(
-            run,
-            stage,
-            acting,
-            experience.mixture,
-            policy_step=step,
-            iteration=iteration + 1,
-            timers=timers,
-        )
-    with timers("update"):
+        if play_ahead:
+            ahead = play(
+                run,
+                stage,
+                acting,
+                experience.mixture,
+                policy_step=step,
+                iteration=iteration + 1,
+                timers=timers,
+            )
         updates = fetch(pending)
     staleness = step - min(t.policy_step for t in trajectories)
     if not staleness:
@@ -228,11 +230,7 @@ def score_tokens(
     trajectories: Sequence[types.Trajectory],
     reference: types.PyTree | None,
 ) -> list[np.ndarray]:
-    """Critic's values and reference's log-probabilities, where credit depends on them.
-
-    Returns:
-      float64[2, A] for each trajectory; 0 for what is not needed.
-    """
+    """What credit must know of tokens: `scores` of `credit.assign`."""
     chosen = stage.settings.algorithm
     ends = np.cumsum([t.num_action_tokens for t in trajectories])
     scores = np.zeros((2, ends[-1]))
@@ -250,8 +248,7 @@ def score_tokens(
                     found = stage.score_tokens(
                         model, sharding.to_global(rows, run.mesh)
                     )
-                    column = (found.values, found.logprobs)[kind]
-                    scores[kind, places] = np.asarray(column)[rows.action_mask[0]]
+                    scores[kind, places] = np.asarray(found[kind])[rows.action_mask[0]]
     return np.split(scores, ends[:-1], axis=1)
 
 
@@ -264,12 +261,12 @@ def pack(
     keep_all: bool = False,
 ) -> tuple[list[types.TrainBatch], packing.PackingReport]:
     """Packs an iteration's examples into one batch per update."""
-    algorithm, supervised = stage.settings.algorithm, stage.collector is None
+    algorithm = stage.settings.algorithm
     return packing.to_train_batches(
         examples,
         env_index={name: i for i, name in enumerate(run.environments)},
         learner_config=run.config.learner,
-        num_batches=1 if supervised else algorithm.updates_per_iteration,
+        num_batches=algorithm.updates_per_iteration,
         seed=seed,
         keep_zero_variance=keep_all or algorithm.keep_zero_variance,
     )

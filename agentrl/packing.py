@@ -44,6 +44,9 @@ class PackingReport:
         return {
             "learner/rows": self.num_rows,
             "learner/left_out": self.num_left_out,
+            "learner/tokens": self.num_tokens,
+            "learner/trained_actions": self.num_action_tokens,
+            "learner/pairs": self.num_pairs,
             "perf/padding_fraction": self.padding_fraction,
         }
 

@@ -19,14 +19,20 @@ from agentrl import (
     evaluate,
     experiment,
     loop,
-    timing,
 )
 from agentrl import run as runs
-from reporting import metrics, report, results
+from reporting import metrics, report, results, roofline, timing
 
 
-def train(settings: config.RunConfig, workdir: pathlib.Path) -> None:
+def train(
+    settings: config.RunConfig, workdir: pathlib.Path, *, num_profiled: int = 0
+) -> None:
     """Trains all stages, evaluates, and writes the report.
+
+    Args:
+      settings: the run.
+      workdir: its directory.
+      num_profiled: iterations of each stage to write a trace of, in `profile/STAGE`.
 
     Raises:
       ConfigError: if the configuration cannot work, or the directory is another run's.
@@ -44,7 +50,9 @@ def train(settings: config.RunConfig, workdir: pathlib.Path) -> None:
             checkpoints=checkpoints,
             writer=writer,
             timers=timing.Timers(),
+            peak_flops=roofline.peak_flops(),
             compilations=timing.CompilationCounter(),
+            num_profiled=num_profiled,
         )
         loop.train(run, recorder)
     print(report.format_table(results.load_all(workdir, settings.environments)))

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from agentrl import (
     warmstart,
 )
 from agentrl import run as runs
+from agentrl.ops import kl
 from envs import base
 
 
@@ -34,7 +34,7 @@ class Stage:
     panels: dict[str, base.TaskPanel]  # of every environment of the run, maybe empty
     optimizer: optax.GradientTransformation
     train_step: learner.TrainStepFn
-    score_tokens: learner.ScoreFn  # of one microbatch, M = 1
+    score_tokens: Callable[..., tuple[jax.Array | None, jax.Array]]
     draw_tasks: Callable[..., tuple[jax.Array, jax.Array, types.MixtureState]]
     collector: rollout.Collector | None  # None in a supervised stage
     demonstrations: Sequence[types.Trajectory]
@@ -113,39 +113,45 @@ def build(run: runs.Run, index: int) -> Stage:
 
 def _make_train_step(
     run: runs.Run, settings: config.StageConfig, optimize: optax.GradientTransformation
-) -> tuple[learner.TrainStepFn, learner.ScoreFn]:
+) -> tuple[learner.TrainStepFn, Callable[..., tuple[jax.Array | None, jax.Array]]]:
     """The compiled learner step, and its forward pass alone."""
     supervised = settings.kind == "warm_start"
     critic = not supervised and algorithms.get(settings.algorithm).critic
-    functions = (
+    score = learner.make_score(
         functools.partial(run.model.hidden, remat=run.config.learner.remat == "full"),
         run.model.unembedding,
+        chunk=run.config.learner.logprob_chunk,
+        temperature=1.0 if supervised else settings.rollout.temperature,
+        num_valid_tokens=run.chat.tokenizer.vocab_size,
+        value_fn=run.model.values if critic else None,
     )
-    options: Any = {
-        "learner": run.config.learner,
-        "temperature": 1.0 if supervised else settings.rollout.temperature,
-        "num_valid_tokens": run.chat.tokenizer.vocab_size,
-        "value_fn": run.model.values if critic else None,
-    }
     train_step = learner.make_train_step(
-        *functions,
-        optimize,
-        algorithm=settings.algorithm,
-        supervised=supervised,
-        **options,
+        score, optimize, algorithm=settings.algorithm, supervised=supervised
     )
     # The learner has no business with the mixture, which may be drawn from meanwhile.
     state = dataclasses.replace(abstract_state(run, settings, optimize), mixture=None)
     placements = jax.tree.map(lambda s: s.sharding, state)
     whole = sharding.replicated(run.mesh)
-    score = learner.make_score(*functions, **options)
     return (
         jax.jit(train_step, donate_argnums=0, out_shardings=(placements, whole)),
         jax.jit(
-            lambda params, batch: score(params, jax.tree.map(lambda x: x[0], batch)),
+            functools.partial(_score_tokens, score, settings.algorithm.kl_estimator),
             out_shardings=whole,
         ),
     )
+
+
+def _score_tokens(
+    score: learner.ScoreFn,
+    estimator: str,
+    params: types.PyTree,
+    batch: types.TrainBatch,  # one microbatch, M = 1
+) -> tuple[jax.Array | None, jax.Array]:
+    """Values of the critic, and divergence from `params` in nats; [R, T] each."""
+    rows = jax.tree.map(lambda x: x[0], batch)
+    scores = score(params, rows)
+    away = jnp.where(rows.action_mask, scores.logprobs - rows.behavior_logprobs, 0)
+    return scores.values, kl.ESTIMATORS[estimator](away)
 
 
 def abstract_state(

@@ -33,6 +33,15 @@ _SET = flags.DEFINE_multi_string(
 )
 
 
+_PROFILE = flags.DEFINE_integer(
+    "profile",
+    0,
+    "Iterations of each stage, after the first, to profile into WORKDIR/profile/STAGE, "
+    "for xprof or ui.perfetto.dev.",
+    lower_bound=0,
+)
+
+
 def main(argv: Sequence[str]) -> None:
     """Loads the experiment, checks it, and trains."""
     if len(argv) > 1:
@@ -46,7 +55,9 @@ def main(argv: Sequence[str]) -> None:
     sharding.initialize_distributed()
     try:
         settings = experiment.load(_CONFIG.value, overrides=_SET.value)
-        session.train(settings, pathlib.Path(_WORKDIR.value))
+        session.train(
+            settings, pathlib.Path(_WORKDIR.value), num_profiled=_PROFILE.value
+        )
     except (
         errors.ConfigError,
         errors.CheckpointError,

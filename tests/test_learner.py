@@ -33,12 +33,11 @@ def bigram_hidden(params, tokens, positions, segment_ids):
 
 def make_step(optimize=OPTIMIZER, hidden=bigram_hidden, supervised=False, **algorithm):
     return learner.make_train_step(
-        hidden,
-        lambda params: params["head"],
+        learner.make_score(
+            hidden, lambda params: params["head"], chunk=16, temperature=1.0
+        ),
         optimize,
         algorithm=config.AlgorithmConfig(**algorithm),
-        learner=config.LearnerConfig(logprob_chunk=16),
-        temperature=1.0,
         supervised=supervised,
     )
 
@@ -120,12 +119,11 @@ def test_packing_changes_nothing_and_the_first_update_is_on_policy():
     advantages = np.linspace(-1, 1.5, 8)
     step = jax.jit(
         learner.make_train_step(
-            model.hidden,
-            model.unembedding,
+            learner.make_score(
+                model.hidden, model.unembedding, chunk=16, temperature=0.7
+            ),
             OPTIMIZER,
             algorithm=config.AlgorithmConfig(name="grpo"),
-            learner=config.LearnerConfig(logprob_chunk=16),
-            temperature=0.7,
         )
     )
     results = []
@@ -262,9 +260,9 @@ def test_supervised_loss_is_the_likelihood_of_the_actions(make_batch):
 
 def test_reference_is_needed_exactly_for_a_kl_term(make_batch):
     state, batch = make_state(), make_batch(0)
-    with pytest.raises(ValueError, match="reference_params missing"):
+    with pytest.raises(ValueError, match="reference_params must"):
         make_step(kl_coefficient=0.1)(state, batch)
-    with pytest.raises(ValueError, match="reference_params given"):
+    with pytest.raises(ValueError, match="reference_params must"):
         make_step()(state, batch, state.params)
 
 

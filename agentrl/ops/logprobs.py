@@ -53,22 +53,19 @@ def chunked_token_logprobs(
     if mask is None:
         mask = jnp.ones(tokens.shape, bool)
     wanted = jnp.roll(mask.at[:, 0].set(False), -1, axis=1)
-    order = jnp.argsort(~wanted, axis=1, stable=True)
-    counts = jnp.sum(wanted, axis=1)
+    first = jnp.argsort(~wanted, axis=1, stable=True)  # the wanted ones
     scores: tuple[jax.Array, jax.Array] = _score(
-        jnp.take_along_axis(hidden, order[..., None], axis=1),
+        jnp.take_along_axis(hidden, first[..., None], axis=1),
         unembedding,
-        jnp.take_along_axis(targets, order, axis=1),
-        -(-jnp.max(counts) // width),
+        jnp.take_along_axis(targets, first, axis=1),
+        -(-jnp.max(jnp.sum(wanted, axis=1)) // width),
         width,
         temperature,
         num_valid,
     )
-    back = jnp.argsort(order, axis=1)
-    logprobs, entropy = (
-        align(jnp.where(wanted, jnp.take_along_axis(x, back, axis=1), 0))
-        for x in scores
-    )
+    back = jnp.argsort(first, axis=1)
+    scores = jax.tree.map(lambda x: jnp.take_along_axis(x, back, axis=1), scores)
+    logprobs, entropy = (align(jnp.where(wanted, x, 0)) for x in scores)
     return logprobs, entropy
 
 

@@ -119,44 +119,50 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(finished, environment, tmp
         assert (workdir / "evaluations" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_overlap_with_refills_and_a_critic_resumes_too(environment, tmp_path):
-    """Every option that adds to the state of an iteration."""
-    common = [
-        "--set=stages.warm_start.num_iterations=4",
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["algorithm.max_refills=2"],
+        ["algorithm.name=ppo", "algorithm.gae_level=turn"],
+    ],
+    ids=["refills", "critic"],
+)
+def test_overlap_and_divergence_in_the_reward_resume_too(
+    environment, tmp_path, options
+):
+    options += [
+        "overlap=True",
+        "num_iterations=5",
+        "algorithm.kl_coefficient=0.01",
+        "algorithm.kl_in=reward",
+    ]
+    arguments = [
+        "--set=stages.warm_start.num_iterations=2",
         "--set=stages.*.evaluate_after=False",
-        "--set=stages.recall.overlap=True",
-        "--set=stages.recall.num_iterations=8",
         "--set=save_every=3",
-        "--set=stages.recall.algorithm.kl_coefficient=0.01",
-        "--set=stages.recall.algorithm.kl_in=reward",
-    ]
-    refills = [*common, "--set=stages.recall.algorithm.max_refills=2"]
-    critic = [
-        *common,
-        "--set=stages.recall.algorithm.name=ppo",
         "--set=model.critic=True",
+        *(f"--set=stages.recall.{option}" for option in options),
     ]
-    for name, arguments in {"refills": refills, "critic": critic}.items():
-        workdir = tmp_path / name
-        done = subprocess.run(
-            [*train_command(workdir), *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        kill_and_resume(tmp_path / f"{name}2", environment, 9, arguments)
+    done = subprocess.run(
+        [*train_command(tmp_path / "whole"), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    kill_and_resume(tmp_path / "killed", environment, 6, arguments)
 
-        records = without_timing(read_metrics(workdir))
-        assert without_timing(read_metrics(tmp_path / f"{name}2")) == records
-        # Stage 1 is 4 + 8 iterations; nothing is played ahead of checkpoints 3 and 6.
-        stale = [record["policy/staleness"] for record in records[4:]]
-        assert stale == [0, 1, 1, 0, 1, 1, 0, 1]
-        for record, staleness in zip(records[4:], stale, strict=True):
-            assert staleness or record["policy/first_gap"] < 1e-5
-            if name == "refills":
-                played = 4 - record["rollout/groups_missing"]
-                assert record["rollout/refills"] == 2 or played == 4
+    records = read_metrics(tmp_path / "whole")
+    assert without_timing(read_metrics(tmp_path / "killed")) == without_timing(records)
+    # Nothing is played ahead of the checkpoint after iteration 2, nor of a later one.
+    assert [r["policy/staleness"] for r in records[2:]] == [0, 1, 1, 0, 1]
+    assert max(records[i]["policy/first_gap"] for i in (2, 5)) < 1e-5
+    assert all(r["perf/compilations"] == 0 for r in records[4:])
+    if options[0] == "algorithm.max_refills=2":
+        for record in records[2:]:
+            assert (
+                record["rollout/refills"] == 2 or record["rollout/groups_missing"] == 0
+            )
 
 
 def test_evaluation_of_the_checkpoint_repeats_the_run(finished, environment, tmp_path):

@@ -28,13 +28,15 @@ def problem():
         jnp.int32(0), params, OPTIMIZER.init(params), mixture, jax.random.key(1)
     )
     step = learner.make_train_step(
-        MODEL.hidden,
-        MODEL.unembedding,
+        learner.make_score(
+            MODEL.hidden,
+            MODEL.unembedding,
+            chunk=32,
+            temperature=1.0,
+            num_valid_tokens=13,
+        ),
         OPTIMIZER,
         algorithm=config.AlgorithmConfig(name="gspo", clip_low=0.5, clip_high=0.5),
-        learner=config.LearnerConfig(logprob_chunk=32),
-        temperature=1.0,
-        num_valid_tokens=13,
     )
     return step, state
 

@@ -142,3 +142,51 @@ def test_shapes_are_checked(problem):
         logprobs.chunked_token_logprobs(hidden[0], unembedding, tokens, chunk=4)
     with pytest.raises(AssertionError, match="prefix"):
         logprobs.chunked_token_logprobs(hidden, unembedding, tokens[:, 1:], chunk=4)
+
+
+@pytest.mark.parametrize("chunk", [3, 12, 1000])
+def test_a_mask_leaves_the_others_out(problem, chunk):
+    hidden, unembedding, tokens = problem
+    mask = np.random.default_rng(3).random((R, T)) < 0.4
+    mask[1] = False
+
+    def masked(hidden, unembedding):
+        scores = logprobs.chunked_token_logprobs(
+            hidden, unembedding, tokens, chunk=chunk, mask=jnp.asarray(mask)
+        )
+        return jnp.sum(jnp.sin(scores[0])), scores
+
+    def selected(hidden, unembedding):
+        scores = logprobs.chunked_token_logprobs(
+            hidden, unembedding, tokens, chunk=chunk
+        )
+        scores = [jnp.where(mask, x, 0) for x in scores]
+        return jnp.sum(jnp.sin(scores[0])), scores
+
+    results = [
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1), has_aux=True))(
+            hidden, unembedding
+        )
+        for f in (masked, selected)
+    ]
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        jax.tree.leaves(results[0]),
+        jax.tree.leaves(results[1]),
+    )
+
+
+def test_only_chunks_with_wanted_tokens_are_computed(problem):
+    hidden, unembedding, tokens = problem
+    mask = np.zeros((R, T), bool)
+    mask[:, -3:] = True
+    # A token that nobody asked for and that no shared chunk holds may be anything.
+    hidden[:, :6] = np.nan
+
+    scores = logprobs.chunked_token_logprobs(
+        hidden, unembedding, tokens, chunk=3 * R, mask=jnp.asarray(mask)
+    )
+
+    assert np.isfinite(scores).all()
+    assert (np.asarray(scores[0])[mask] < 0).all()

@@ -65,13 +65,15 @@ def make_runner(case):
     optimizer, has_critic = recorder(), case.name == "ppo"
     train_step = jax.jit(
         learner.make_train_step(
-            lambda params, tokens, positions, segment_ids: params[positions],
-            lambda params: jnp.eye(V),
+            learner.make_score(
+                lambda params, tokens, positions, segment_ids: params[positions],
+                lambda params: jnp.eye(V),
+                chunk=7,
+                temperature=TEMPERATURE,
+                value_fn=(lambda _, hidden: hidden @ CRITIC) if has_critic else None,
+            ),
             optimizer,
             algorithm=case,
-            learner=config.LearnerConfig(logprob_chunk=7),
-            temperature=TEMPERATURE,
-            value_fn=(lambda params, hidden: hidden @ CRITIC) if has_critic else None,
         )
     )
 

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from agentrl import timing
+from reporting import timing
 
 
 def test_timers_add_up_and_start_anew():

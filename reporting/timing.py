@@ -1,8 +1,9 @@
 """Where the time of an iteration goes, and whether anything was compiled in it."""
 
 import contextlib
+import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import jax
 
@@ -12,7 +13,8 @@ _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 class Timers:
     """Named wall-clock timers; a name used twice adds up, and names may nest.
 
-    A timer sees the host: device work that nobody waits for is not in it.
+    A timer sees the host: device work that nobody waits for is not in it. Profiles show
+    the blocks under the same names.
     """
 
     def __init__(self):
@@ -23,7 +25,8 @@ class Timers:
         """Adds the duration of the `with` block to `name`, also if it raises."""
         started = time.perf_counter()
         try:
-            yield
+            with jax.profiler.TraceAnnotation(name):
+                yield
         finally:
             spent = time.perf_counter() - started
             self._seconds[name] = self._seconds.get(name, 0.0) + spent
@@ -32,6 +35,30 @@ class Timers:
         """Seconds since the last call as `{"time/<name>": s}`, and starts anew."""
         seconds, self._seconds = self._seconds, {}
         return {f"time/{name}": value for name, value in seconds.items()}
+
+
+def traced(
+    iterations: Iterable[int], folder: pathlib.Path, num_traced: int
+) -> Iterator[int]:
+    """Passes iterations on, and profiles some of them, from the second on.
+
+    The first one compiles. The trace opens in xprof and, as
+    `perfetto_trace.json.gz`, on https://ui.perfetto.dev.
+
+    Args:
+      iterations: to pass on.
+      folder: where the trace goes.
+      num_traced: how many iterations to profile; 0 writes nothing.
+    """
+    with contextlib.ExitStack() as trace:
+        for place, iteration in enumerate(iterations):
+            if place == 1 and num_traced:
+                jax.profiler.start_trace(folder, create_perfetto_trace=True)
+                trace.callback(jax.profiler.stop_trace)
+            elif place == num_traced + 1:
+                trace.close()
+            with jax.profiler.StepTraceAnnotation("iteration", step_num=iteration):
+                yield iteration
 
 
 class CompilationCounter:
