@@ -46,19 +46,14 @@ def assign(
         ]
     shape = (-1, settings.rollout.group_size)
     episodes = algorithm.advantage(returns.reshape(shape), valid.reshape(shape), chosen)
+    pairs = zip(trajectories, costs, strict=True)
+    rewards = [_rewards(t, chosen) - _sum_turns(c, t) for t, c in pairs]
     turns = algorithm.turn_advantages(
-        trajectories,
-        [
-            _rewards(t, chosen) - _sum_turns(c, t)
-            for t, c in zip(trajectories, costs, strict=True)
-        ],
-        episodes.reshape(-1).tolist(),
-        valid.tolist(),
-        chosen,
+        trajectories, rewards, episodes.reshape(-1).tolist(), valid.tolist(), chosen
     )
+    spread = [np.repeat(turns[i], _lengths(trajectories[i])) for i in kept]
     return [
-        packing.Example(trajectories[i], np.repeat(turns[i], _lengths(trajectories[i])))
-        for i in kept
+        packing.Example(trajectories[i], a) for i, a in zip(kept, spread, strict=True)
     ]
 
 

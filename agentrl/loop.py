@@ -56,9 +56,23 @@ class Recorder:
 
 
 @dataclasses.dataclass(frozen=True)
+class Actor:
+    """A copy of the parameters that plays while the learner changes its own."""
+
+    params: types.PyTree
+    step: int  # updates behind them
+
+    @classmethod
+    def of(cls, run: runs.Run, state: types.TrainState) -> "Actor":
+        """An actor with the parameters of `state`."""
+        return cls(run.rollout_params(state.params), int(state.step))
+
+
+@dataclasses.dataclass(frozen=True)
 class Experience:
     """The episodes of one iteration."""
 
+    iteration: int
     trajectories: list[types.Trajectory]
     mixture: types.MixtureState  # after their draws and successes
     values: types.Metrics  # what they cost
@@ -103,24 +117,12 @@ def run_stage(
                 )
             else:
                 experience = ahead or play(
-                    run,
-                    stage,
-                    run.rollout_params(state.params),
-                    state.mixture,
-                    policy_step=int(state.step),
-                    iteration=iteration,
-                    timers=recorder.timers,
+                    run, stage, Actor.of(run, state), state.mixture, iteration, recorder
                 )
                 trajectories = experience.trajectories
+                play_ahead = stage.settings.overlap and not save
                 state, values, ahead = reinforce(
-                    run,
-                    stage,
-                    state,
-                    experience,
-                    reference,
-                    iteration,
-                    play_ahead=stage.settings.overlap and not save,
-                    timers=recorder.timers,
+                    run, stage, state, experience, reference, play_ahead, recorder
                 )
         values |= recorder.timers.pop()
         values |= roofline.summarize(values, run.config.model, recorder.peak_flops)
@@ -138,15 +140,13 @@ def run_stage(
 def play(
     run: runs.Run,
     stage: stages.Stage,
-    params: types.PyTree,
+    actor: Actor,
     state: types.MixtureState,
-    *,
-    policy_step: int,
     iteration: int,
-    timers: timing.Timers,
+    recorder: Recorder,
 ) -> Experience:
     """Plays P groups; with refills, further ones until P of them carry a signal."""
-    settings, collector = stage.settings, stage.collector
+    settings, collector, timers = stage.settings, stage.collector, recorder.timers
     assert collector is not None
     size, rounds = settings.rollout.group_size, settings.algorithm.max_refills + 1
     trajectories: list[types.Trajectory] = []
@@ -157,15 +157,15 @@ def play(
             env_ids, items, state = stage.draw_tasks(
                 state, stage.key, draw, jnp.int32(missing)
             )
-            item_ids = name_items(run, stage, *jax.device_get((env_ids, items)))
+            drawn = zip(*jax.device_get((env_ids, items)), strict=True)
+            panels = [stage.panels.get(name) for name in run.environments]
+            item_ids = [panels[env].item_ids[item] for env, item in drawn][:missing]
         with timers("rollout"):
             played, cost = collector.collect(
-                params,
-                runs.make_tasks(
-                    item_ids[:missing], size, first_group=len(trajectories) // size
-                ),
+                actor.params,
+                runs.make_tasks(item_ids, size, first_group=len(trajectories) // size),
                 key=runs.stream_key(stage.key, "rollout", int(draw)),
-                policy_step=policy_step,
+                policy_step=actor.step,
                 max_turns=stage.max_turns(iteration),
             )
         trajectories, statistics = [*trajectories, *played], statistics + cost
@@ -176,7 +176,8 @@ def play(
     values = statistics.summarize() | metrics.summarize_trajectories(trajectories)
     if rounds > 1:
         values |= {"rollout/refills": refill, "rollout/groups_missing": missing}
-    return Experience(trajectories, record_success(run, state, trajectories), values)
+    state = record_success(run, state, trajectories)
+    return Experience(iteration, trajectories, state, values)
 
 
 def reinforce(
@@ -185,38 +186,27 @@ def reinforce(
     state: types.TrainState,
     experience: Experience,
     reference: types.PyTree | None,
-    iteration: int,
-    *,
     play_ahead: bool,
-    timers: timing.Timers,
+    recorder: Recorder,
 ) -> tuple[types.TrainState, types.Metrics, Experience | None]:
     """Trains on an iteration's episodes, maybe while those of the next are played."""
-    settings, step = stage.settings, int(state.step)
-    with timers("pack"):
+    settings, step, iteration = stage.settings, int(state.step), experience.iteration
+    with recorder.timers("pack"):
         trajectories = experience.trajectories
         scores = score_tokens(run, stage, state.params, trajectories, reference)
         examples = credit.assign(trajectories, scores, settings)
         batches, report = pack(run, stage, examples, iteration)
-    ahead = None
-    acting = run.rollout_params(state.params) if play_ahead else None
+    state, ahead = dataclasses.replace(state, mixture=experience.mixture), None
+    actor = Actor.of(run, state) if play_ahead else None
     in_loss = reference if settings.algorithm.kl_in == "loss" else None
-    with timers("update"):
+    with recorder.timers("update"):
         state, pending = update(run, stage, state, batches, in_loss)
-        if play_ahead:
-            ahead = play(
-                run,
-                stage,
-                acting,
-                experience.mixture,
-                policy_step=step,
-                iteration=iteration + 1,
-                timers=timers,
-            )
+        if actor:
+            ahead = play(run, stage, actor, state.mixture, iteration + 1, recorder)
         updates = fetch(pending)
     staleness = step - min(t.policy_step for t in trajectories)
     if not staleness:
         check_gap(updates[0], settings, iteration)
-    state = dataclasses.replace(state, mixture=experience.mixture)
     values = mean_of(updates) | experience.values | report.summarize()
     values["policy/first_gap"] = updates[0]["policy/behavior_gap"]
     values["policy/staleness"] = staleness
@@ -231,7 +221,7 @@ def score_tokens(
     reference: types.PyTree | None,
 ) -> list[np.ndarray]:
     """What credit must know of tokens: `scores` of `credit.assign`."""
-    chosen = stage.settings.algorithm
+    chosen, mesh = stage.settings.algorithm, run.mesh
     ends = np.cumsum([t.num_action_tokens for t in trajectories])
     scores = np.zeros((2, ends[-1]))
     critic = params if algorithms.get(chosen).critic else None
@@ -241,13 +231,15 @@ def score_tokens(
         numbers = np.split(np.arange(ends[-1]), ends[:-1])
         examples = list(map(packing.Example, trajectories, numbers))
         batches, _ = pack(run, stage, examples, 0, keep_all=True)
-        for rows in (r for batch in batches for r in packing.microbatches(batch)):
+        cuts = [
+            (b, m) for b in batches for m in np.flatnonzero(b.segment_ids.any((1, 2)))
+        ]
+        for batch, m in cuts:
+            rows = jax.tree.map(lambda x, m=m: x[m : m + 1], batch)
             places = rows.advantages[rows.action_mask].astype(int)
             for kind, model in enumerate(models):
                 if model is not None:
-                    found = stage.score_tokens(
-                        model, sharding.to_global(rows, run.mesh)
-                    )
+                    found = stage.score_tokens(model, sharding.to_global(rows, mesh))
                     scores[kind, places] = np.asarray(found[kind])[rows.action_mask[0]]
     return np.split(scores, ends[:-1], axis=1)
 
@@ -290,9 +282,7 @@ def supervise(
         examples = [packing.Example(t, advantages=1.0) for t in chosen]
         batches, report = pack(run, stage, examples, iteration)
     with recorder.timers("update"):
-        mixture_state = state.mixture
         state, pending = update(run, stage, state, batches)
-        state = dataclasses.replace(state, mixture=mixture_state)
         updates = fetch(pending)
     return state, mean_of(updates) | report.summarize(), ()
 
@@ -304,13 +294,14 @@ def update(
     batches: Sequence[types.TrainBatch],
     reference: types.PyTree | None = None,
 ) -> tuple[types.TrainState, list[types.Metrics]]:
-    """Starts one learner step per batch; the state comes back without its mixture."""
-    state, collected = dataclasses.replace(state, mixture=None), []
+    """Starts one learner step per batch, and waits for none."""
+    mixture_state, collected = state.mixture, []
+    state = dataclasses.replace(state, mixture=None)  # donated otherwise
     for batch in batches:
         placed = sharding.to_global(batch, run.mesh)
         state, values = stage.train_step(state, placed, reference)
         collected.append(values)
-    return state, collected
+    return dataclasses.replace(state, mixture=mixture_state), collected
 
 
 def fetch(updates: Sequence[types.Metrics]) -> list[Mapping[str, float]]:
@@ -343,17 +334,6 @@ def reference_params(
     before = run.config.stages[stage.index - 1].name
     step = recorder.checkpoints.stage_ends()[before]
     return recorder.checkpoints.restore_params(step, run.abstract_params)
-
-
-def name_items(
-    run: runs.Run, stage: stages.Stage, env_ids: np.ndarray, items: np.ndarray
-) -> list[str]:
-    """Item ids of the drawn (environment, panel index) pairs."""
-    names = [run.environments[i] for i in env_ids]
-    return [
-        stage.panels[name].item_ids[item]
-        for name, item in zip(names, items, strict=True)
-    ]
 
 
 def restore_or_init(

@@ -97,15 +97,6 @@ def to_train_batches(
     return batches, _report(minibatches, len(examples) - len(used), learner_config)
 
 
-def microbatches(batch: types.TrainBatch) -> list[types.TrainBatch]:
-    """The microbatches [1, R, T] of a NumPy batch that are not all padding."""
-    in_use = np.flatnonzero(np.any(batch.segment_ids, axis=(1, 2)))
-    fields = {k: v for k, v in vars(batch).items() if v is not None}
-    return [
-        types.TrainBatch(**{k: v[m : m + 1] for k, v in fields.items()}) for m in in_use
-    ]
-
-
 def assign_rows(items: Sequence[Example], row_tokens: int) -> list[list[Example]]:
     """First-fit-decreasing bin packing: at most 11/9 of the fewest rows, plus 6/9.
 
