@@ -274,7 +274,7 @@ class TokenizerConfig:
     kind: Literal["train_sentencepiece", "sentencepiece", "huggingface", "bytes"] = (
         "train_sentencepiece"
     )
-    path: str = ""  # model file or Hugging Face folder
+    path: str = ""  # SentencePiece file; Hugging Face folder, GGUF file, model's name
     vocab_size: int = 1024  # for train_sentencepiece
     frame: Literal["bare", "plain", "agentgym"] = "bare"
     few_shot: int = 0  # solved tasks shown before each task, of the same environment

@@ -26,18 +26,18 @@ _FOLLOWS = {
 
 
 def read(path: pathlib.Path) -> list[tuple[str, list[Message]]]:
-    """Reads (item id, messages) of every conversation; ids that lack become line numbers.
+    """Reads (item id, messages) of every conversation; a missing id becomes its number.
 
     Raises:
       ConfigError: if the file cannot be read, or a conversation has another form or no
         answer to train on.
     """
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
         if text.lstrip().startswith("["):
             stored = json.loads(text)
         else:
-            stored = [json.loads(line) for line in text.splitlines() if line.strip()]
+            stored = [json.loads(line) for line in text.split("\n") if line.strip()]
     except (OSError, ValueError) as error:
         raise errors.ConfigError(
             f"cannot read conversations from {path}: {error}"

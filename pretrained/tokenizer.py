@@ -10,7 +10,7 @@ import transformers
 
 from agentrl import errors
 from agentrl.text import chat
-from pretrained import chat_template
+from pretrained import chat_template, locate
 
 
 class HuggingFaceTokenizer:
@@ -40,18 +40,18 @@ class HuggingFaceTokenizer:
         )
 
     @classmethod
-    def load(cls, folder: pathlib.Path) -> "HuggingFaceTokenizer":
-        """Reads the tokenizer of a model's folder, and its chat template.
+    def load(cls, where: pathlib.Path) -> "HuggingFaceTokenizer":
+        """Reads a model's tokenizer and its chat template.
+
+        Args:
+          where: a folder, or what else `locate.find` knows: a GGUF file, a model's name.
 
         Raises:
           ConfigError: if there is none, its template cannot be appended to, or it has ids
             without a row in the embedding that the folder's `config.json` describes.
         """
-        if not folder.is_dir():
-            raise errors.ConfigError(
-                f"tokenizer.path = {str(folder)!r} is not a folder; give one with a "
-                "tokenizer.json."
-            )
+        known = where.is_dir()
+        folder = where if known else locate.find(str(where)).tokenizer_folder()
         try:
             found = transformers.AutoTokenizer.from_pretrained(
                 folder, local_files_only=True

