@@ -11,11 +11,11 @@ import jax
 from jax.sharding import Mesh
 
 from agentrl import config as config_lib
-from agentrl import errors, policy, rollout, sharding, types, warmstart
+from agentrl import errors, policy, rollout, sharding, types
 from agentrl.models import transformer
 from agentrl.text import chat as chats
 from agentrl.text import tokenizer as tokenizers
-from envs import base, tasks
+from envs import base, demonstrations, tasks
 from envs import pool as env_pool
 
 CHAT_FILE = "chat.json"
@@ -134,7 +134,7 @@ def assemble(settings: config_lib.RunConfig, workdir: pathlib.Path) -> Iterator[
             tokenizer,
             settings.tokenizer.frame,
             few_shot=settings.tokenizer.few_shot,
-            examples=warmstart.collect_examples(settings),
+            examples=choose_examples(settings),
         )
         claim_chat(chat, workdir)
         yield Run(
@@ -160,13 +160,28 @@ def load_tokenizer(
         texts = []
         for env, env_config in settings.environments.items():
             panel = tasks.select_tasks(env, "train", env_config)
-            transcripts = warmstart.collect_transcripts(
-                env, env_config, panel.item_ids[:_VOCABULARY_TASKS], thoughts=True
+            solved = demonstrations.collect(
+                env, env_config, panel.item_ids[:_VOCABULARY_TASKS]
             )
-            texts += warmstart.corpus(transcripts)
+            texts += demonstrations.texts(solved)
         trained = tokenizers.SentencePieceTokenizer.train(texts, wanted.vocab_size)
         trained.save(workdir)
     return tokenizers.SentencePieceTokenizer.load(path)
+
+
+def choose_examples(settings: config_lib.RunConfig) -> dict[str, list[chats.Example]]:
+    """The run's few-shot examples, and one to spare: no task is its own example."""
+    examples = {}
+    shown = settings.tokenizer.few_shot
+    for env, env_config in settings.environments.items() if shown else ():
+        found = demonstrations.choose_examples(env, env_config, shown + 1)
+        if len(found) <= shown:
+            raise errors.ConfigError(
+                f"tokenizer.few_shot = {shown} needs {shown + 1} solved tasks, but the "
+                f"oracle of '{env}' solves only {len(found)} of those drawn."
+            )
+        examples[env] = found
+    return examples
 
 
 def claim_chat(chat: chats.Chat, workdir: pathlib.Path) -> None:

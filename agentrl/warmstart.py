@@ -6,80 +6,15 @@ and reinforcement stages share everything but the loss.
 """
 
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from agentrl import config, errors, types
 from agentrl.text import chat as chats
-from envs import base, registry
+from envs import base, demonstrations
 from pretrained import conversations
-
-
-def play_oracle(
-    env: base.Environment, item_id: str, *, thoughts: bool
-) -> tuple[list[tuple[str, str]], base.StepResult]:
-    """Plays one task with the observational oracle.
-
-    Returns:
-      (observation, answer) of every turn, and the last result.
-    """
-    observation = env.reset(item_id)
-    oracle = registry.get_spec(env.name).oracles["observational"](env)
-    exchanges = []
-    while True:
-        answer = oracle.act(observation)
-        if not thoughts:
-            answer = (
-                answer[answer.index("Action:") :] if "Action:" in answer else answer
-            )
-        exchanges.append((observation, answer))
-        result = env.step(answer)
-        if result.done:
-            return exchanges, result
-        observation = result.observation
-
-
-def collect_transcripts(
-    env_name: str,
-    env_config: base.EnvConfig,
-    item_ids: Sequence[str],
-    *,
-    thoughts: bool,
-) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Solved demonstrations as (item id, instruction, exchanges); failed ones drop out."""
-    env = registry.make(env_name, env_config)
-    kept = []
-    for item_id in item_ids:
-        exchanges, result = play_oracle(env, item_id, thoughts=thoughts)
-        if result.info.success:
-            kept.append((item_id, env.instruction, exchanges))
-    return kept
-
-
-def collect_examples(settings: config.RunConfig) -> dict[str, list[chats.Example]]:
-    """Solved training tasks of each environment, to show before others.
-
-    The shortest of a fixed draw; one more than shown, as none is shown before itself.
-
-    Raises:
-      ConfigError: if the oracle solves too few.
-    """
-    examples = {}
-    wanted = settings.tokenizer.few_shot and settings.tokenizer.few_shot + 1
-    for name, env_config in settings.environments.items() if wanted else ():
-        ids = registry.get_spec(name).panel("train", env_config).item_ids
-        drawn = sorted(ids, key=base.stable_hash)[: 4 * wanted]
-        solved = collect_transcripts(name, env_config, drawn, thoughts=True)
-        solved.sort(key=lambda transcript: sum(map(len, corpus([transcript]))))
-        if len(solved) < wanted:
-            raise errors.ConfigError(
-                f"tokenizer.few_shot = {wanted - 1} needs {wanted} solved tasks, but the "
-                f"oracle of '{name}' solves {len(solved)} of {len(drawn)}."
-            )
-        examples[name] = [(item_id, shown) for item_id, _, shown in solved[:wanted]]
-    return examples
 
 
 def to_trajectory(
@@ -132,19 +67,20 @@ def collect_demonstrations(
         path = pathlib.Path(warm_start.conversations)
         stored[str(path)] = conversations.read(path)
     for env_name, panel in {} if stored else panels.items():
+        solved = demonstrations.collect(
+            env_name,
+            env_configs[env_name],
+            panel.item_ids[: warm_start.demonstrations],
+            thoughts=warm_start.thoughts,
+        )
         stored[env_name] = [
             (item_id, chat.episode(instruction, exchanges, item_id))
-            for item_id, instruction, exchanges in collect_transcripts(
-                env_name,
-                env_configs[env_name],
-                panel.item_ids[: warm_start.demonstrations],
-                thoughts=warm_start.thoughts,
-            )
+            for item_id, instruction, exchanges in solved
         ]
-    demonstrations = []
-    for source, talks in stored.items():
+    kept = []
+    for source, found in stored.items():
         trajectories = []
-        for item_id, messages in talks:
+        for item_id, messages in found:
             named = item_id.rpartition("_")[0]
             env_name = named if named in panels else next(iter(panels))
             trajectories.append(to_trajectory(env_name, item_id, messages, chat))
@@ -154,12 +90,12 @@ def collect_demonstrations(
                 f"no demonstration of '{source}' fits into rollout.max_tokens = "
                 f"{max_tokens} tokens; raise it, or choose an easier tier."
             )
-        demonstrations += fitting
-    return demonstrations
+        kept += fitting
+    return kept
 
 
 def choose_batch(
-    demonstrations: Sequence[types.Trajectory],
+    trajectories: Sequence[types.Trajectory],
     key: jax.Array,
     iteration: int,
     episodes_per_step: int,
@@ -168,18 +104,8 @@ def choose_batch(
     seed = int(jax.random.bits(key, dtype=np.uint32))
     first = iteration * episodes_per_step
     return [
-        demonstrations[_nth(len(demonstrations), seed, n)]
+        trajectories[_nth(len(trajectories), seed, n)]
         for n in range(first, first + episodes_per_step)
-    ]
-
-
-def corpus(transcripts: Iterable[tuple[str, str, list[tuple[str, str]]]]) -> list[str]:
-    """All text of some demonstrations, to train a vocabulary on."""
-    return [
-        text
-        for _, _, exchanges in transcripts
-        for exchange in exchanges
-        for text in exchange
     ]
 
 

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from agentrl import config, policy, rollout, sharding, types, warmstart
+from agentrl import config, policy, rollout, sharding, types
 from agentrl import run as runs
 from agentrl.models import config as model_config
 from agentrl.models import transformer
 from agentrl.text import chat, tokenizer
-from envs import base, pool, registry
+from envs import base, demonstrations, pool, registry
 
 HERE = pathlib.Path(__file__).parent
 SETTINGS = config.RolloutConfig(
@@ -45,10 +45,9 @@ def envs(recall):
 @pytest.fixture(scope="module")
 def framed(recall):
     ids = [f"recall_{i}" for i in range(16)]
-    demos = warmstart.collect_transcripts(
-        "recall", base.EnvConfig(), ids, thoughts=False
-    )
-    trained = tokenizer.SentencePieceTokenizer.train(warmstart.corpus(demos) * 4, 300)
+    demos = demonstrations.collect("recall", base.EnvConfig(), ids, thoughts=False)
+    texts = demonstrations.texts(demos) * 4
+    trained = tokenizer.SentencePieceTokenizer.train(texts, 300)
     return chat.Chat(trained, "bare")
 
 

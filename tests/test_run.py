@@ -5,7 +5,7 @@ import fake_run
 import pytest
 import recall_env
 
-from agentrl import config, errors, run, warmstart
+from agentrl import config, errors, run
 from agentrl.text import chat, tokenizer
 from envs import base, registry
 
@@ -26,7 +26,7 @@ def settings(monkeypatch):
 
 
 def test_examples_are_solved_training_tasks_and_one_to_spare(settings):
-    examples = warmstart.collect_examples(settings)["recall"]
+    examples = run.choose_examples(settings)["recall"]
     assert len({item_id for item_id, _ in examples}) == 3
     for item_id, exchanges in examples:
         assert item_id in recall_env.panel("train", base.EnvConfig()).item_ids
@@ -36,12 +36,12 @@ def test_examples_are_solved_training_tasks_and_one_to_spare(settings):
             "which?",
         ]
         assert all(answer.endswith(letter) for _, answer in exchanges)
-    assert examples == warmstart.collect_examples(settings)["recall"]
+    assert examples == run.choose_examples(settings)["recall"]
 
 
 def test_no_examples_unless_asked_for(settings):
     none = dataclasses.replace(settings, tokenizer=config.TokenizerConfig())
-    assert warmstart.collect_examples(none) == {}
+    assert run.choose_examples(none) == {}
 
 
 def test_too_few_solved_tasks_are_refused(settings, monkeypatch):
@@ -49,8 +49,10 @@ def test_too_few_solved_tasks_are_refused(settings, monkeypatch):
         return "Action: z"
 
     monkeypatch.setattr(recall_env.Oracle, "act", fail_late)
-    with pytest.raises(errors.ConfigError, match=r"few_shot = 2 needs 3 .* solves 0"):
-        warmstart.collect_examples(settings)
+    with pytest.raises(
+        errors.ConfigError, match=r"few_shot = 2 needs 3 .* solves only 0"
+    ):
+        run.choose_examples(settings)
 
 
 def test_conversations_of_a_run_must_stay_the_same(tmp_path, capsys):
