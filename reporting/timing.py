@@ -53,7 +53,11 @@ def traced(
     with contextlib.ExitStack() as trace:
         for place, iteration in enumerate(iterations):
             if place == 1 and num_traced:
-                jax.profiler.start_trace(folder, create_perfetto_trace=True)
+                options = jax.profiler.ProfileOptions()
+                options.python_tracer_level = 0  # every call of every function
+                jax.profiler.start_trace(
+                    folder, create_perfetto_trace=True, profiler_options=options
+                )
                 trace.callback(jax.profiler.stop_trace)
             elif place == num_traced + 1:
                 trace.close()

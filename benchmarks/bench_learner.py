@@ -1,0 +1,284 @@
+r"""Speed and memory of the learner, alone and beside torch.
+
+  python -m benchmarks.bench_learner                       # ours alone
+  python -m benchmarks.bench_learner --peer_python=torch=.venv/bin/python
+  python -m benchmarks.bench_learner --parts=packing,memory
+
+Parts:
+  packing  padding of rows that hold real oracle episodes of TextCraft and BabyAI.
+  speed    one GRPO update on packed TextCraft episodes: forward, backward, clipping and
+           AdamW, float32, the same rows for every variant. `all columns` is ours with
+           logits of every token instead of those of actions.
+  memory   temporary memory of the compiled update by vocabulary: bytes that another
+           token position costs. What holds a gradient of the embedding is left out.
+
+Variants of `speed` run in turn, round after round, and lines give medians: of tokens per
+second of wall clock, per second of CPU time, and of the ratio to the first line of the same
+round. Compilation comes before the first round. Weights are random.
+"""
+
+import dataclasses
+import os
+import pathlib
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from rich import console as rich_console
+from rich import table
+
+from agentrl import config, learner, optimizer, packing, types, warmstart
+from agentrl.models import config as model_config
+from agentrl.models import transformer
+from agentrl.text import chat, tokenizer
+from benchmarks.peers import link
+from envs import base, tasks
+from reporting import roofline
+
+_PARTS = flags.DEFINE_list("parts", ["packing", "speed", "memory"], "What to measure.")
+_MODELS = flags.DEFINE_list("models", ["d256", "smollm2"], "Shapes for part speed.")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds of part speed.")
+_PEER = flags.DEFINE_list("peer_python", [], "torch=INTERPRETER, to run beside.")
+
+MODELS = {
+    "d256": model_config.ModelConfig(
+        vocab_size=4096, hidden_size=256, num_layers=6, num_heads=8, num_kv_heads=4,
+        head_dim=32, mlp_size=768,
+    ),  # 5.5 M parameters
+    "smollm2": model_config.ModelConfig(
+        vocab_size=49152, hidden_size=576, num_layers=30, num_heads=9, num_kv_heads=3,
+        head_dim=64, mlp_size=1536,
+    ),  # SmolLM2-135M, with Qwen2's biases
+}  # fmt: skip
+ROWS = {"d256": 8, "smollm2": 2}  # of ROW_TOKENS, one microbatch
+ROW_TOKENS, CHUNK = 512, 1024
+ENVIRONMENTS = {
+    "textcraft": base.EnvConfig(options={"distractors": 0}, max_turns=16),
+    "babyai": base.EnvConfig(list_actions="never", max_turns=16),
+}
+
+
+def collect_episodes(env: str) -> list[types.Trajectory]:
+    """Oracle episodes in a vocabulary of 512 pieces trained on them."""
+    panel = tasks.select_tasks(env, "train", ENVIRONMENTS[env], limit=100)
+    transcripts = warmstart.collect_transcripts(
+        env, ENVIRONMENTS[env], panel.item_ids[:40], thoughts=True
+    )
+    trained = tokenizer.SentencePieceTokenizer.train(warmstart.corpus(transcripts), 512)
+    return warmstart.collect_demonstrations(
+        {env: panel},
+        ENVIRONMENTS,
+        config.WarmStartConfig(demonstrations=100, thoughts=True),
+        chat.Chat(trained, "bare"),
+        max_tokens=ROW_TOKENS,
+    )
+
+
+def pack(episodes: list[types.Trajectory], num_rows: int, max_microbatches: int):
+    """One batch of the episodes, with advantages of both signs, and its report."""
+    examples = [
+        packing.Example(episode, float((-1) ** index))
+        for index, episode in enumerate(episodes)
+    ]
+    (batch,), report = packing.to_train_batches(
+        examples,
+        {name: index for index, name in enumerate(ENVIRONMENTS)},
+        learner_config=config.LearnerConfig(
+            row_tokens=ROW_TOKENS,
+            rows_per_microbatch=num_rows,
+            max_microbatches=max_microbatches,
+        ),
+        num_batches=1,
+        seed=0,
+    )
+    return batch, report
+
+
+def measure_packing(console: rich_console.Console) -> None:
+    """Padding of all episodes of each environment, packed and one to a row."""
+    lines = table.Table("environment", "episodes", "tokens", "packed", "one to a row")
+    for env in ENVIRONMENTS:
+        episodes = collect_episodes(env)
+        _, report = pack(episodes, 8, len(episodes))
+        longest = max(e.num_tokens for e in episodes)
+        apart = 1 - report.num_tokens / (len(episodes) * longest)
+        lines.add_row(
+            env,
+            f"{len(episodes)}",
+            f"{report.num_tokens:,}",
+            f"{report.padding_fraction:.1%}",
+            f"{apart:.1%}",
+        )
+    console.print(lines)
+
+
+class Update:
+    """The compiled learner step around random weights."""
+
+    def __init__(self, shape: model_config.ModelConfig, *, all_columns: bool = False):
+        self.model = transformer.Model(shape)
+        optimize = optimizer.make_optimizer(
+            config.OptimizerConfig(learning_rate=1e-5), total_steps=10**6
+        )
+        score = learner.make_score(
+            self.model.hidden, self.model.unembedding, chunk=CHUNK, temperature=1.0
+        )
+        if all_columns:
+            score = _on_all_columns(score)
+        self._init = lambda key: self._start(key, optimize)
+        self.step = jax.jit(
+            learner.make_train_step(
+                score, optimize, algorithm=config.AlgorithmConfig(name="dapo")
+            ),
+            donate_argnums=0,
+        )
+
+    def _start(self, key: jax.Array, optimize: Any) -> types.TrainState:
+        params = self.model.init(key)
+        mixture: Any = None
+        return types.TrainState(
+            jnp.int32(0), params, optimize.init(params), mixture, key
+        )
+
+    def start(self, batch: types.TrainBatch) -> None:
+        """Compiles, and applies a first update."""
+        self._batch = jax.device_put(batch)
+        self._state = jax.jit(self._init)(jax.random.key(0))
+        self.run()
+
+    def run(self) -> dict[str, float]:
+        """Wall and CPU seconds of one update."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        self._state, metrics = self.step(self._state, self._batch)
+        jax.block_until_ready((self._state, metrics))
+        return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+    def temporary_bytes(self, num_rows: int, num_columns: int) -> int:
+        """Memory that the compiled update takes beside its arguments and results."""
+        shape = (1, num_rows, num_columns)
+        kinds = {
+            "action_mask": bool,
+            "behavior_logprobs": jnp.float32,
+            "advantages": jnp.float32,
+        }
+        batch = types.TrainBatch(
+            **{
+                f.name: jax.ShapeDtypeStruct(shape, kinds.get(f.name, jnp.int32))
+                for f in dataclasses.fields(types.TrainBatch)
+                if f.name not in ("values", "returns")
+            }
+        )
+        state = jax.eval_shape(self._init, jax.random.key(0))
+        compiled = self.step.lower(state, batch).compile()
+        analysis = compiled.memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
+
+
+def _on_all_columns(score: learner.ScoreFn) -> learner.ScoreFn:
+    def score_all(params: types.PyTree, rows: types.TrainBatch) -> learner.Scores:
+        everything = jnp.ones(rows.action_mask.shape, bool)
+        return score(params, dataclasses.replace(rows, action_mask=everything))
+
+    return score_all
+
+
+def measure_speed(console: rich_console.Console, peers: Mapping[str, str]) -> None:
+    """Rounds of updates of all variants."""
+    episodes = collect_episodes("textcraft")
+    for name in _MODELS.value:
+        shape, batch, report = MODELS[name], *fill(episodes, ROWS[name])
+        variants: dict[str, Callable[[], dict[str, float]]] = {}
+        compile_seconds: dict[str, float] = {}
+        for variant, all_columns in {"agentrl": False, "all columns": True}.items():
+            started = time.perf_counter()
+            update = Update(shape, all_columns=all_columns)
+            update.start(batch)
+            compile_seconds[variant] = time.perf_counter() - started
+            variants[variant] = update.run
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "batch.npz"
+            fields = {k: v[0] for k, v in vars(batch).items() if v is not None}
+            np.savez(path, **fields)
+            for peer, python in peers.items():
+                spec = {"model": dataclasses.asdict(shape), "batch": str(path)}
+                other = link.Peer(
+                    f"{peer}_learner", python, spec, pathlib.Path(folder) / "log"
+                )
+                variants[peer], compile_seconds[peer] = other.run, other.compile_seconds
+            rounds = [
+                {variant: run() for variant, run in variants.items()}
+                for _ in range(_ROUNDS.value)
+            ]
+        lines = table.Table("variant", "tok/s", "tok/CPU s", "ratio", "ready after")
+        for variant in variants:
+            wall = np.median([r[variant]["wall"] for r in rounds])
+            cpu = np.median([r[variant]["cpu"] for r in rounds])
+            ratio = np.median(
+                [r[variant]["wall"] / r["agentrl"]["wall"] for r in rounds]
+            )
+            lines.add_row(
+                variant,
+                f"{report.num_tokens / wall:,.0f}",
+                f"{report.num_tokens / cpu:,.0f}",
+                f"{1 / ratio:.2f}",
+                f"{compile_seconds[variant]:.1f} s",
+            )
+        flops = roofline.train_flops(
+            shape, report.num_tokens, report.num_action_tokens, report.num_pairs
+        )
+        peak = roofline.measure_flops()
+        lines.caption = (
+            f"{report.num_tokens:,} tokens, {report.num_action_tokens:,} of actions, "
+            f"{report.padding_fraction:.1%} padding; floor "
+            f"{flops / 1e9:,.0f} GFLOP / {peak / 1e9:,.0f} GFLOP/s = {flops / peak:.2f} s "
+            f"or {report.num_tokens * peak / flops:,.0f} tok/s"
+        )
+        lines.title = f"one update, {name}"
+        console.print(lines)
+
+
+def fill(episodes: list[types.Trajectory], num_rows: int):
+    """As many of the episodes as fill `num_rows` rows, packed."""
+    count = len(episodes)
+    while True:
+        batch, report = pack(episodes[:count], num_rows, count)
+        if report.num_rows <= num_rows:
+            return jax.tree.map(lambda x: x[:1], batch), report
+        count -= 1
+
+
+def measure_memory(console: rich_console.Console) -> None:
+    """Bytes per token position at three vocabularies."""
+    lines = table.Table("vocabulary", "bytes per position", "one row of logits")
+    for vocab in (8192, 32768, 131072):
+        update = Update(dataclasses.replace(MODELS["d256"], vocab_size=vocab))
+        small, large = (update.temporary_bytes(rows, ROW_TOKENS) for rows in (4, 12))
+        per_position = (large - small) / (8 * ROW_TOKENS)
+        lines.add_row(f"{vocab:,}", f"{per_position:,.0f}", f"{4 * vocab:,}")
+    console.print(lines)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the chosen parts."""
+    del argv
+    console = rich_console.Console()
+    versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "optax")}
+    console.print(f"{os.cpu_count()} cores, {platform.platform()}, {versions}")
+    if "packing" in _PARTS.value:
+        measure_packing(console)
+    if "speed" in _PARTS.value:
+        measure_speed(console, dict(entry.split("=", 1) for entry in _PEER.value))
+    if "memory" in _PARTS.value:
+        measure_memory(console)
+
+
+if __name__ == "__main__":
+    app.run(main)
