@@ -4,10 +4,11 @@ A session begins a run in an empty working directory or continues the one it fin
 It refuses to touch the directory of another run.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 
@@ -16,9 +17,9 @@ from agentrl import (
     checkpoint,
     config,
     errors,
-    evaluate,
     experiment,
     loop,
+    types,
 )
 from agentrl import run as runs
 from reporting import metrics, report, results, roofline, timing
@@ -59,43 +60,35 @@ def train(
     print(f"Report: {report.write(workdir)}")
 
 
-def evaluate_checkpoint(
-    path: pathlib.Path, out: pathlib.Path, changes: Mapping[str, object]
-) -> None:
-    """Evaluates a stored policy and prints the table.
+@contextlib.contextmanager
+def open_policy(
+    path: pathlib.Path, changes: Mapping[str, object]
+) -> Iterator[tuple[runs.Run, types.PyTree, checkpoint.Progress, int]]:
+    """Restores a stored policy to play with.
 
     Args:
       path: working directory of a run, or one of its checkpoints.
-      out: where results and episodes go; new or empty.
       changes: fields of the run's `EvaluationConfig` to replace.
+
+    Yields:
+      The run, the parameters in the learner's layout, and the progress and optimizer
+      step they were saved at.
 
     Raises:
       CheckpointError: if there is no such checkpoint.
-      ConfigError: if a change cannot work, or `out` is not empty.
+      ConfigError: if a change cannot work.
     """
     workdir, step = checkpoint.find_checkpoint(path)
     settings = experiment.read_run(workdir)
     wanted = dataclasses.replace(settings.evaluation, **changes)
     settings = dataclasses.replace(settings, evaluation=wanted)
     settings.validate(num_devices=jax.device_count())
-    refuse_files(out)
-    out.mkdir(parents=True, exist_ok=True)
     with (
         runs.assemble(settings, workdir) as run,
         checkpoint.Checkpoints(workdir, read_only=True) as checkpoints,
     ):
-        progress = checkpoints.restore_progress(step)
-        found = evaluate.evaluate(
-            run,
-            checkpoints.restore_params(step, run.abstract_params),
-            wanted,
-            stage=progress.stage_name,
-            after_iteration=progress.iteration,
-            step=step,
-            workdir=out,
-        )
-    print(report.format_table(found))
-    print(f"Results: {out}")
+        params = checkpoints.restore_params(step, run.abstract_params)
+        yield run, params, checkpoints.restore_progress(step), step
 
 
 def claim(settings: config.RunConfig, workdir: pathlib.Path) -> None:

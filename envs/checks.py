@@ -436,6 +436,11 @@ def _require_accepted(name: str, action: str, result: base.StepResult) -> None:
 def main(names: Sequence[str]) -> None:
     """Checks the named environments, or all, under each profile and list policy."""
     for name in names or registry.names():
+        try:
+            registry.make(name).close()
+        except base.MissingDataError as error:
+            print(f"{name}: left out, {error}", flush=True)
+            continue
         for profile, policy in itertools.product(base.PROFILES, base.LIST_ACTIONS):
             check_environment(name, base.EnvConfig(profile, policy))
             print(f"{name} {profile} {policy}: ok", flush=True)

@@ -13,6 +13,7 @@ _MODULES = {
     "alfworld": "envs.alfworld",
     "searchqa": "envs.searchqa",
     "webshop": "envs.webshop",
+    "sciworld": "envs.sciworld",
 }
 
 

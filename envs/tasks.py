@@ -2,9 +2,9 @@
 
 Difficulty is either *structural*, known from the task itself, or *calibrated*: measured
 as the pass rate of some policy and stored by `python -m launch.calibrate` as JSON lines
-`{"item_id": ..., "n": ..., "pass_rate": ..., "tier": "easy" or "hard"}`. A panel's
-version says which tasks it holds and how they were chosen, as in
-`textcraft-1, hard by qwen.jsonl, 50 of 87`.
+`{"item_id": ..., "n": ..., "pass_rate": ..., "tier": "easy" or "hard", "threshold": ...}`.
+A panel's version says which tasks it holds and how they were chosen, as in
+`textcraft-1, hard by qwen.jsonl (easy from pass rate 0.5), 50 of 87`.
 """
 
 import collections
@@ -99,14 +99,17 @@ def read_items(env: str, path: str | pathlib.Path) -> tuple[str, ...]:
     return ids
 
 
-def read_tiers(path: str | pathlib.Path) -> dict[str, base.Tier]:
-    """Reads calibrated tiers by item id.
+def read_tiers(path: str | pathlib.Path) -> tuple[dict[str, base.Tier], str]:
+    """Reads calibrated tiers.
+
+    Returns:
+      The tiers by item id, and a name for the file that tells the threshold, if known.
 
     Raises:
       TaskSelectionError: if the file is missing or a line is not of the form given in
         the module docstring; the message names the line.
     """
-    tiers = {}
+    tiers, thresholds = {}, set()
     for number, line in enumerate(_read_text(path).splitlines(), start=1):
         try:
             entry = json.loads(line)
@@ -123,7 +126,10 @@ def read_tiers(path: str | pathlib.Path) -> dict[str, base.Tier]:
         if item_id in tiers:
             raise TaskSelectionError(f"{path}:{number}: second line for {item_id!r}.")
         tiers[item_id] = tier
-    return tiers
+        thresholds.add(entry.get("threshold"))
+    known = ", ".join(f"{value:g}" for value in sorted(thresholds - {None}))
+    name = pathlib.Path(path).name
+    return tiers, f"{name} (easy from pass rate {known})" if known else name
 
 
 def _keep_tier(
@@ -137,8 +143,7 @@ def _keep_tier(
         source = "structure"
         ids = [i for i in panel.item_ids if spec.tier(i, config) == tier]
     else:
-        source = pathlib.Path(tier_file).name
-        tiers = read_tiers(tier_file)
+        tiers, source = read_tiers(tier_file)
         ids = [i for i in panel.item_ids if tiers.get(i) == tier]
     version = f"{panel.version}, {tier} by {source}"
     return dataclasses.replace(panel, version=version, item_ids=tuple(ids))

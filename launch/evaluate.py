@@ -13,7 +13,7 @@ and every episode as a JSON line.
 
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import app, flags, logging
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
             f"unexpected arguments {argv[1:]}; did you mean --checkpoint=...?"
         )
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    from agentrl import errors, session
+    from agentrl import errors
 
     changes = {
         "environments": tuple(_ENVS.value) if _ENVS.value else None,
@@ -55,11 +55,43 @@ def main(argv: Sequence[str]) -> None:
     }
     given = {name: value for name, value in changes.items() if value is not None}
     try:
-        session.evaluate_checkpoint(
-            pathlib.Path(_CHECKPOINT.value), pathlib.Path(_OUT.value), given
-        )
+        evaluate(pathlib.Path(_CHECKPOINT.value), pathlib.Path(_OUT.value), given)
     except (errors.ConfigError, errors.CheckpointError) as error:
         sys.exit(f"launch.evaluate: {error}")
+
+
+def evaluate(
+    path: pathlib.Path, out: pathlib.Path, changes: Mapping[str, object]
+) -> None:
+    """Evaluates a stored policy and prints the table.
+
+    Args:
+      path: working directory of a run, or one of its checkpoints.
+      out: where results and episodes go; new or empty.
+      changes: fields of the run's `EvaluationConfig` to replace.
+
+    Raises:
+      CheckpointError: if there is no such checkpoint.
+      ConfigError: if a change cannot work, or `out` is not empty.
+    """
+    from agentrl import evaluate as evaluation
+    from agentrl import session
+    from reporting import report
+
+    session.refuse_files(out)
+    with session.open_policy(path, changes) as (run, params, progress, step):
+        out.mkdir(parents=True, exist_ok=True)
+        found = evaluation.evaluate(
+            run,
+            params,
+            run.config.evaluation,
+            stage=progress.stage_name,
+            after_iteration=progress.iteration,
+            step=step,
+            workdir=out,
+        )
+    print(report.format_table(found))
+    print(f"Results: {out}")
 
 
 if __name__ == "__main__":

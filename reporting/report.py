@@ -111,7 +111,7 @@ def read_metrics(workdir: pathlib.Path) -> Records:
 
 
 def format_table(found: Sequence[results.EvaluationResult]) -> str:
-    """Success after each stage on each panel, for a terminal."""
+    """Success after each stage on each panel, and what the panels are, as text."""
     if not found:
         return "No evaluation has been stored."
     matrix = transfer.to_matrix(found)
@@ -130,7 +130,7 @@ def format_table(found: Sequence[results.EvaluationResult]) -> str:
         table.add_row(stage, *cells)
     output = io.StringIO()
     rich.console.Console(file=output, width=160, no_color=True).print(table)
-    return output.getvalue().rstrip()
+    return "\n".join([output.getvalue().rstrip(), *_panel_notes(matrix)])
 
 
 def _format_estimate(result: results.EvaluationResult) -> str:

@@ -13,8 +13,8 @@ import importlib.metadata
 import pathlib
 from collections.abc import Sequence
 
-from envs import base
-from envs.searchqa import cache, factbook, generate, index, records
+from envs import base, filecache
+from envs.searchqa import factbook, generate, index, records
 
 VERSION = "factbook-1"  # of what is built by default; a change needs a new one
 
@@ -117,7 +117,7 @@ def _open_index(folder: pathlib.Path) -> index.Index:
 
 
 def _ensure_default() -> pathlib.Path:
-    return cache.ensure_built(f"searchqa-{VERSION}", _build_default)
+    return filecache.ensure_built(f"searchqa-{VERSION}", _build_default)
 
 
 def _build_default(folder: pathlib.Path) -> None:
@@ -146,7 +146,7 @@ def _check_digest(path: pathlib.Path) -> None:
 def _ensure_index(corpus: pathlib.Path) -> pathlib.Path:
     stat = corpus.stat()
     key = hashlib.sha256(f"{corpus.name} {stat.st_size} {stat.st_mtime_ns}".encode())
-    return cache.ensure_built(
+    return filecache.ensure_built(
         f"searchqa-{corpus.stem}-{key.hexdigest()[:8]}",
         lambda folder: _build_index(folder, corpus),
     )

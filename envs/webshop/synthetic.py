@@ -13,15 +13,12 @@ import dataclasses
 import functools
 import importlib.resources
 import json
-import os
 import pathlib
 import random
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from envs import base
+from envs import base, filecache
 
 VERSION = "synthetic-v1"
 
@@ -44,34 +41,15 @@ class _Draft:
     is_target: bool = False
 
 
-def cache_folder() -> pathlib.Path:
-    """Where generated data is kept: `$AGENTRL_CACHE`, or `~/.cache/agentrl`."""
-    folder = os.environ.get("AGENTRL_CACHE") or "~/.cache/agentrl"
-    return pathlib.Path(folder).expanduser()
-
-
 def ensure_written(count: int) -> pathlib.Path:
-    """Returns the folder of the catalogue with `count` products, writing it if absent.
+    """Returns the folder of the catalogue with `count` products, writing it if absent."""
 
-    The files appear all at once, so that workers may call this at the same time.
-    """
-    folder = cache_folder() / f"webshop-{VERSION}-{count}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = pathlib.Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
-    try:
+    def write(folder: pathlib.Path) -> None:
         for name, content in generate(count).items():
             text = json.dumps(content, ensure_ascii=False, indent=1)
-            (scratch / name).write_text(text + "\n", encoding="utf-8")
-        scratch.chmod(0o755)  # the cache may be shared; mkdtemp keeps others out
-        scratch.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # else another worker was first, with the same files
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return folder
+            (folder / name).write_text(text + "\n", encoding="utf-8")
+
+    return filecache.ensure_built(f"webshop-{VERSION}-{count}", write)
 
 
 def generate(count: int) -> dict[str, Any]:

@@ -173,8 +173,42 @@ def test_evaluation_of_the_checkpoint_repeats_the_run(finished, environment, tmp
     done = subprocess.run(evaluate, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     name = "recall.recall.test.all.json"
+    assert "tier all, recall-1, digest " in done.stdout
     repeated = (out / "evaluations" / name).read_bytes()
     assert repeated == (finished / "evaluations" / name).read_bytes()
+
+
+def test_calibration_writes_tiers_and_goes_on_where_it_ended(
+    finished, environment, tmp_path
+):
+    out = tmp_path / "tiers.jsonl"
+    arguments = ["--env=recall", f"--out={out}", "--samples=3"]
+    calibrate = command("launch.calibrate", f"--checkpoint={finished}", *arguments)
+
+    def run(*more):
+        done = subprocess.run(
+            [*calibrate, *more], env=environment, capture_output=True, text=True
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    code, printed, complaint = run()
+    assert code == 0, complaint[-3000:]
+    lines = list(map(json.loads, out.read_text().splitlines()))
+    assert {line["item_id"] for line in lines} == {f"recall_{i}" for i in range(32)}
+    tiers = [line["tier"] for line in lines]
+    assert f"{tiers.count('easy')} easy, {tiers.count('hard')} hard" in printed
+    for line in lines:
+        assert line["n"] == 3 and line["pass_rate"] in (0, 1 / 3, 2 / 3, 1)
+        assert (line["tier"] == "easy") == (line["pass_rate"] >= 0.5)
+
+    whole = out.read_text()
+    out.write_text(whole[: len(whole) // 2])
+    assert run()[0] == 0
+    assert out.read_text() == whole
+
+    code, _, complaint = run("--threshold=0.9")
+    assert code != 0 and "holds another calibration" in complaint
+    assert "Traceback" not in complaint
 
 
 @pytest.mark.parametrize(

@@ -251,27 +251,15 @@ def test_workers_may_write_the_catalogue_at_the_same_time(tmp_path, monkeypatch)
     with context.Pool(3) as pool:
         folders = pool.map(synthetic.ensure_written, [40] * 6, chunksize=1)
     assert set(folders) == {tmp_path / "webshop-synthetic-v1-40"}
-    assert os.listdir(tmp_path) == ["webshop-synthetic-v1-40"]
+    assert sorted(os.listdir(tmp_path)) == [
+        "webshop-synthetic-v1-40",
+        "webshop-synthetic-v1-40.lock",
+    ]
     assert sorted(os.listdir(folders[0])) == [
         "items_human_ins.json",
         "items_ins_v2_40.json",
         "items_shuffle_40.json",
     ]
-
-
-def test_a_lost_race_keeps_the_first_catalogue(tmp_path, monkeypatch):
-    monkeypatch.setenv("AGENTRL_CACHE", str(tmp_path))
-    folder = tmp_path / "webshop-synthetic-v1-5"
-
-    def generate_late(count):
-        folder.mkdir()
-        (folder / "first").touch()
-        return {"second": []}
-
-    monkeypatch.setattr(synthetic, "generate", generate_late)
-    assert synthetic.ensure_written(5) == folder
-    assert os.listdir(folder) == ["first"]
-    assert os.listdir(tmp_path) == [folder.name]
 
 
 def test_synthetic_words_do_not_match_by_accident():

