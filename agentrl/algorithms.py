@@ -28,9 +28,7 @@ class Algorithm:
     surrogate: Callable[..., jax.Array]  # one of `ops.losses`
     ratio: Literal["token", "sequence"] = "token"  # what the importance ratio is of
     credits_steps: bool = False  # turns from one state are compared as well (GiGPO)
-    critic: bool = (
-        False  # advantages come from learned values; the estimator scales them
-    )
+    critic: bool = False  # advantages from learned values, scaled by the estimator
     discount: float = 1.0
     divide_by_std: bool
     aggregation: losses.Aggregation

@@ -202,9 +202,7 @@ class WarmStartConfig:
     demonstrations: int = 256  # tasks of each environment, from the training panel
     episodes_per_step: int = 32  # demonstrations in one update
     thoughts: bool = True  # keep the oracle's thoughts in its answers
-    conversations: str = (
-        ""  # a file of conversations to learn from in the oracle's place
-    )
+    conversations: str = ""  # file to learn from in the oracle's place
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -297,6 +295,7 @@ class RunConfig:
     stages: tuple[StageConfig, ...]
     environments: Mapping[str, envs_base.EnvConfig]
     model: ModelConfig
+    weights: str = ""  # what to start from, as launch.train --model takes it; or random
     seed: int = 0
     tokenizer: TokenizerConfig = TokenizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -304,9 +303,7 @@ class RunConfig:
     mesh: MeshConfig = MeshConfig()
     num_env_workers: int = 2
     env_timeout_s: float = 60.0
-    max_env_error_fraction: float = (
-        0.1  # of an iteration's episodes; more stops the run
-    )
+    max_env_error_fraction: float = 0.1  # of an iteration's episodes; more stops it
     save_every: int = 10  # iterations between checkpoints, besides each stage's end
     keep_checkpoints: int = 2
 
@@ -358,12 +355,19 @@ class RunConfig:
                 f"a multiple of the {shards} data-parallel devices (data x fsdp)."
             )
         for stage in self.stages:
-            if stage.rollout.max_tokens > self.learner.row_tokens:
-                raise errors.ConfigError(
-                    f"stage '{stage.name}': rollout.max_tokens = "
-                    f"{stage.rollout.max_tokens} exceeds learner.row_tokens = "
-                    f"{self.learner.row_tokens}; an episode must fit into one row."
-                )
+            longest = stage.rollout.max_tokens
+            for owner, field in (
+                (self.learner, "row_tokens"),
+                (
+                    self.model,
+                    "max_positions",
+                ),
+            ):
+                if longest > getattr(owner, field):
+                    raise errors.ConfigError(
+                        f"stage '{stage.name}': rollout.max_tokens = {longest} exceeds "
+                        f"{field} = {getattr(owner, field)}; an episode must fit into it."
+                    )
             if stage.rollout.num_slots // stage.rollout.num_cohorts % shards:
                 raise errors.ConfigError(
                     f"stage '{stage.name}': rollout.num_slots / num_cohorts = "

@@ -27,11 +27,14 @@ RUN_FILE = "run.json"
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> config.RunConfig:
+def load(
+    path: str | pathlib.Path, overrides: Sequence[str] = (), *, model: str = ""
+) -> config.RunConfig:
     """Imports an experiment file and applies overrides to its configuration.
 
     Args:
       path: a Python file that defines `get_config() -> RunConfig`.
+      model: pretrained model to start from; see `pretrained.start`.
       overrides: `field.path=value` each, applied in order.
 
     Raises:
@@ -58,6 +61,10 @@ def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> config.RunC
             f"get_config() in {path} returned {type(settings).__name__}, not a "
             "agentrl.config.RunConfig."
         )
+    if model:
+        from pretrained import start  # slow to import
+
+        settings = start.start_from(settings, model)
     for override in overrides:
         settings = fields.override(settings, override)
     return settings

@@ -19,9 +19,7 @@ from envs import base, demonstrations, tasks
 from envs import pool as env_pool
 
 CHAT_FILE = "chat.json"
-_VOCABULARY_TASKS = (
-    200  # of each environment, whose oracle transcripts train a vocabulary
-)
+_VOCABULARY_TASKS = 200  # of each environment: their transcripts train a vocabulary
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,14 +46,7 @@ class Run:
     def abstract_params(self) -> types.PyTree:
         """Shapes of the parameters with their placements on the learner's mesh."""
         shapes = jax.eval_shape(self.model.init, self.key)
-        placements = sharding.shardings_for(
-            shapes, self.mesh, sharding.TRANSFORMER_RULES
-        )
-        return jax.tree.map(
-            lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
-            shapes,
-            placements,
-        )
+        return sharding.place(shapes, self.mesh)
 
     @functools.cached_property
     def rollout_params(self):
@@ -65,6 +56,14 @@ class Run:
         )
 
     def init_params(self) -> types.PyTree:
+        """Parameters that a run starts from: those of `weights`, else random ones."""
+        if not self.config.weights:
+            return self.random_params()
+        from pretrained import locate  # slow to import
+
+        return locate.find(self.config.weights).load(self.abstract_params)
+
+    def random_params(self) -> types.PyTree:
         """Random parameters, made where they are placed."""
         placements = jax.tree.map(lambda s: s.sharding, self.abstract_params)
         init = jax.jit(self.model.init, out_shardings=placements)
@@ -108,7 +107,7 @@ class Run:
             stop_token=self.chat.tokenizer.stop_id,
             num_valid_tokens=self.chat.tokenizer.vocab_size,
         )
-        acting.compile(self.rollout_params(self.init_params()), self.key)
+        acting.compile(self.rollout_params(self.random_params()), self.key)
         return rollout.Collector(acting, self.pool, self.chat)
 
 

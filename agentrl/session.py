@@ -40,6 +40,10 @@ def train(
     """
     settings.validate(num_devices=jax.device_count())
     algorithms.validate(settings)
+    if settings.weights:
+        from pretrained import locate  # slow to import
+
+        locate.find(settings.weights).check(settings.model)
     claim(settings, workdir)
     with (
         runs.assemble(settings, workdir) as run,

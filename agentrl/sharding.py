@@ -107,6 +107,16 @@ def shardings_for(tree: types.PyTree, mesh: Mesh, rules: Rules) -> types.PyTree:
     return jax.tree.unflatten(treedef, leaves)
 
 
+def place(shapes: types.PyTree, mesh: Mesh) -> types.PyTree:
+    """Shapes of a transformer's parameters, with their placements on the mesh added."""
+    placements = shardings_for(shapes, mesh, TRANSFORMER_RULES)
+    return jax.tree.map(
+        lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
+        shapes,
+        placements,
+    )
+
+
 def _fit(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     """Drops the axes of `spec` that do not divide their dimension (of scalars: all)."""
     fitted = [

@@ -35,9 +35,7 @@ class Ending(enum.StrEnum):
 
     SOLVED = "solved"  # the environment terminated it, with success
     FAILED = "failed"  # the environment terminated it, without success
-    MAX_TURNS = (
-        "max_turns"  # the turn limit of the environment or the stage was reached
-    )
+    MAX_TURNS = "max_turns"  # the limit of the environment or the stage was reached
     MAX_TOKENS = "max_tokens"  # no room was left in the episode's token budget
     ENV_TIMEOUT = "env_timeout"  # the environment did not answer within its deadline
     ENV_ERROR = "env_error"  # the environment raised, or its worker died

@@ -4,6 +4,11 @@ The same command starts a run and continues one that was interrupted:
 
   python -m launch.train --config=experiments/demo/demo.py --workdir=runs/demo
 
+A run starts from random weights, or from a model that others trained: a Hugging Face
+folder, a folder of launch.convert, or the name of one that a package carries:
+
+  --model=smollm2-135m-instruct
+
 Single fields are overridden by their path, stages by name or `*`:
 
   --set=seed=1 --set=stages.textcraft.rollout.group_size=16
@@ -27,6 +32,9 @@ _WORKDIR = flags.DEFINE_string(
     None,
     "Directory of the run; it is resumed if it holds one.",
     required=True,
+)
+_MODEL = flags.DEFINE_string(
+    "model", "", "Pretrained model: folder, GGUF file or smollm2-135m-instruct."
 )
 _SET = flags.DEFINE_multi_string(
     "set", [], "Override of one field: --set=seed=1. Repeatable."
@@ -54,7 +62,9 @@ def main(argv: Sequence[str]) -> None:
 
     sharding.initialize_distributed()
     try:
-        settings = experiment.load(_CONFIG.value, overrides=_SET.value)
+        settings = experiment.load(
+            _CONFIG.value, overrides=_SET.value, model=_MODEL.value
+        )
         session.train(
             settings, pathlib.Path(_WORKDIR.value), num_profiled=_PROFILE.value
         )

@@ -1,20 +1,19 @@
 """The tokenizer inside a GGUF file, as a folder that `transformers` loads."""
 
 import pathlib
-from typing import Any
 
 import tokenizers
 import transformers
 from tokenizers import decoders, models, pre_tokenizers
 
 from agentrl import errors
-from pretrained import gguf_io
+from pretrained import export, gguf_io
 
 _CONTROL = 3  # token type of special tokens
 
 
 def write(source: gguf_io.GGUFFile, folder: pathlib.Path) -> None:
-    """Writes tokenizer.json, its configuration and the chat template into `folder`.
+    """Writes tokenizer, chat template and generation settings into `folder`.
 
     Raises:
       ConfigError: if the file's tokenizer is not byte-level BPE split as SmolLM does.
@@ -44,20 +43,25 @@ def write(source: gguf_io.GGUFFile, folder: pathlib.Path) -> None:
     types = source.metadata("tokenizer.ggml.token_type")
     special = [p for p, t in zip(pieces, types, strict=True) if t == _CONTROL]
     backend.add_special_tokens(special)
+    ids = _special_ids(source)
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend,
         clean_up_tokenization_spaces=False,
         model_max_length=source.config_fields["max_position_embeddings"],
-        **_named_tokens(source, pieces),
+        **{f"{name}_token": pieces[index] for name, index in ids.items()},
     )
     tokenizer.chat_template = source.metadata("tokenizer.chat_template")
     tokenizer.save_pretrained(folder)
+    export.write_json(
+        {f"{name}_token_id": ids[name] for name in ids if name != "unk"},
+        folder / export.GENERATION,
+    )
 
 
-def _named_tokens(source: gguf_io.GGUFFile, pieces: list[str]) -> dict[str, Any]:
+def _special_ids(source: gguf_io.GGUFFile) -> dict[str, int]:
     fields = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     ids = {
         name: source.metadata(f"tokenizer.ggml.{field}_token_id")
         for name, field in fields.items()
     }
-    return {f"{n}_token": pieces[i] for n, i in ids.items() if i is not None}
+    return {name: index for name, index in ids.items() if index is not None}

@@ -9,11 +9,12 @@ import shutil
 import tempfile
 from typing import Any
 
+import jax.numpy as jnp
+
 from agentrl import errors, types
 from agentrl.models import config as model_config
 from pretrained import (
     gguf_io,
-    gguf_tokenizer,
     hf_config,
     orbax_io,
     safetensors_io,
@@ -29,10 +30,16 @@ PACKAGES = {
 }
 
 
+# Fields of a model that are the run's to choose, whatever weights it starts from.
+OWN_FIELDS = ("param_dtype", "compute_dtype", "critic")
+_CRITIC = "critic"  # parameter that no published model has; starts at zero
+
+
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
     """A model that has been found, its weights not read yet."""
 
+    name: str  # finds it again from anywhere
     path: pathlib.Path  # folder, or GGUF file
     fields: dict[str, Any]  # of config.json
     gguf: gguf_io.GGUFFile | None = None
@@ -42,11 +49,32 @@ class Pretrained:
         """Shape of the model, dtypes at their defaults."""
         return hf_config.parse(self.fields, self.path)
 
+    def check(self, config: model_config.ModelConfig) -> None:
+        """Raises `ConfigError` if `config` describes another model, `OWN_FIELDS` aside."""
+        wanted, found = dataclasses.asdict(config), dataclasses.asdict(self.config)
+        differing = [
+            f"{name} is {found[name]} there and {wanted[name]} here"
+            for name in found
+            if name not in OWN_FIELDS and found[name] != wanted[name]
+        ]
+        if differing:
+            raise errors.ConfigError(
+                f"the weights in {self.path} are of another model than the run's: "
+                f"{'; '.join(differing)}. Take the model from the weights, with "
+                "launch.train --model."
+            )
+
     def load(self, like: types.PyTree) -> types.PyTree:
         """Reads the parameters onto their placements; see `weights.load`."""
+        body = {name: leaf for name, leaf in like.items() if name != _CRITIC}
         if orbax_io.holds_params(self.path):
-            return orbax_io.load(self.path, like)
-        return weights.load(self.source(), self.config, like)
+            params = orbax_io.load(self.path, body)
+        else:
+            params = weights.load(self.source(), self.config, body)
+        if critic := like.get(_CRITIC):
+            zeros = jnp.zeros(critic.shape, critic.dtype, device=critic.sharding)
+            params = {**params, _CRITIC: zeros}
+        return params
 
     def source(self) -> weights.Source:
         """The tensors under their Hugging Face names."""
@@ -65,6 +93,8 @@ class Pretrained:
         if not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+                from pretrained import gguf_tokenizer  # slow to import
+
                 written = pathlib.Path(unfinished) / name
                 gguf_tokenizer.write(self.gguf, written)
                 if not folder.is_dir():  # another process may have been quicker
@@ -85,15 +115,16 @@ def find(where: str) -> Pretrained:
       CheckpointError: if a GGUF file is damaged.
     """
     path = _installed(where) if where in PACKAGES else pathlib.Path(where).resolve()
+    name = where if where in PACKAGES else str(path)
     if path.suffix == ".gguf":
         file = gguf_io.GGUFFile(path)
-        return Pretrained(path, file.config_fields, file)
+        return Pretrained(name, path, file.config_fields, file)
     if not path.is_dir():
         raise errors.ConfigError(
             f"there is no model {where!r}: it is neither a folder nor one of "
             f"{sorted(PACKAGES)}."
         )
-    return Pretrained(path, hf_config.read_fields(path))
+    return Pretrained(name, path, hf_config.read_fields(path))
 
 
 def _installed(name: str) -> pathlib.Path:

@@ -22,6 +22,16 @@ def save(params: types.PyTree, folder: pathlib.Path) -> None:
         checkpointer.save(folder.resolve() / PARAMS, params)
 
 
+def stored_dtypes(folder: pathlib.Path) -> dict[str, str]:
+    """Dtype of each parameter, by its path."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        stored = _metadata(checkpointer, folder.resolve() / PARAMS)
+    return {
+        weights.path_of(path): str(leaf.dtype)
+        for path, leaf in jax.tree.leaves_with_path(stored)
+    }
+
+
 def load(folder: pathlib.Path, like: types.PyTree) -> types.PyTree:
     """Reads parameters onto the placements and into the dtypes of `like`.
 
@@ -31,13 +41,7 @@ def load(folder: pathlib.Path, like: types.PyTree) -> types.PyTree:
     """
     path = folder.resolve() / PARAMS
     with ocp.StandardCheckpointer() as checkpointer:
-        try:
-            stored = checkpointer.metadata(path).item_metadata
-        except (ValueError, OSError, KeyError) as error:
-            raise errors.CheckpointError(
-                f"{path} cannot be read ({error}); repeat launch.convert."
-            ) from error
-        there, here = _shapes(stored), _shapes(like)
+        there, here = _shapes(_metadata(checkpointer, path)), _shapes(like)
         problems = [
             f"{name} is {there.get(name, 'absent')}, expected {here.get(name, 'none')}"
             for name in {**here, **there}
@@ -55,6 +59,20 @@ def load(folder: pathlib.Path, like: types.PyTree) -> types.PyTree:
             raise errors.CheckpointError(
                 f"{path} is damaged ({error}); repeat launch.convert."
             ) from error
+
+
+def _metadata(
+    checkpointer: ocp.StandardCheckpointer, path: pathlib.Path
+) -> types.PyTree:
+    try:
+        stored = checkpointer.metadata(path).item_metadata
+        if stored is None:
+            raise ValueError("it has no metadata")
+        return stored.tree
+    except (ValueError, OSError, KeyError) as error:
+        raise errors.CheckpointError(
+            f"{path} cannot be read ({error}); repeat launch.convert."
+        ) from error
 
 
 def _shapes(tree: types.PyTree) -> dict[str, tuple[int, ...]]:

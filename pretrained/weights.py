@@ -137,14 +137,6 @@ def _is_redundant(source: Source, config: model_config.ModelConfig, name: str) -
     return True
 
 
-def to_theirs(
-    params: types.PyTree, config: model_config.ModelConfig, dtype: str | None = None
-) -> "Export":
-    """The parameters under their Hugging Face names; see `Export`."""
-    leaves = {path_of(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
-    return Export(leaves, names.table(config), dtype)
-
-
 @dataclasses.dataclass(frozen=True)
 class Export:
     """Our parameters in their layout, fetched from the devices one at a time."""
@@ -152,6 +144,19 @@ class Export:
     leaves: Mapping[str, jax.Array]  # by path
     tensors: Mapping[str, names.Tensor]  # by path
     dtype: str | None  # None keeps each parameter's
+
+    @classmethod
+    def of(
+        cls,
+        params: types.PyTree,
+        config: model_config.ModelConfig,
+        dtype: str | None = None,
+    ) -> "Export":
+        """The parameters of a model."""
+        leaves = {
+            path_of(path): leaf for path, leaf in jax.tree.leaves_with_path(params)
+        }
+        return cls(leaves, names.table(config), dtype)
 
     def num_bytes(self, path: str) -> int:
         """Size of one tensor in the file."""

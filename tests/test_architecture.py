@@ -22,6 +22,10 @@ MAY_IMPORT = {
         "agentrl.errors",
         "agentrl.sharding",
         "agentrl.text",
+        # For exports of runs.
+        "agentrl.checkpoint",
+        "agentrl.config",
+        "agentrl.experiment",
     ),
     "agentrl.types": (),
     "agentrl.errors": (),
@@ -107,7 +111,7 @@ def test_environments_and_workers_load_without_jax():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "report", "play"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "report", "play", "convert"])
 def test_commands_import_jax_only_when_they_run(name):
     code = f"import sys, launch.{name}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -10,10 +10,9 @@ class RopeScaling:
 
     kind: Literal["linear", "llama3"]
     factor: float  # the longest wavelengths grow by it
-    low_frequency_factor: float = 1.0  # llama3: turns within the original context up to
-    high_frequency_factor: float = (
-        4.0  # which all, and from which no stretching is done
-    )
+    # llama3: turns within the original context up to which all is stretched, ...
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0  # ... and from which nothing is
     original_context: int = 8192  # llama3: tokens
 
 

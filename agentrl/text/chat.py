@@ -17,9 +17,7 @@ FrameName = Literal["bare", "plain", "agentgym"]
 VERSION = 1  # raise when the tokens of any frame change: old policies saw other ones
 ACKNOWLEDGEMENT = "OK. I'll follow your instructions and try my best to solve the task."
 Example = tuple[str, Sequence[tuple[str, str]]]  # item id, (observation, answer) pairs
-NEW_TASK = (
-    "A new task begins.\n\n"  # before first observations, where there are examples
-)
+NEW_TASK = "A new task begins.\n\n"  # where examples come before it
 
 
 @dataclasses.dataclass(frozen=True)
