@@ -24,18 +24,21 @@ class RolloutConfig:
     group_size: int = 8  # episodes of each task (G)
     max_tokens: int = 1024  # whole episode: observations and actions
     max_action_tokens: int = 64  # one action, stop token included (N)
-    temperature: float = 1.0
+    temperature: float = 1.0  # 0, greedy, is for evaluation only
+    top_k: int = 0  # evaluation only; 0 draws from all tokens
+    top_p: float = 1.0  # evaluation only
     num_slots: int = 64  # live episodes; rows of the KV cache
     num_cohorts: int = 1  # slots that turn together; 2 hides slow environments
     append_buckets: tuple[int, ...] = (64, 256)  # widths of appended observations (C)
     cache_buckets: tuple[int, ...] = (1024,)  # allocated cache columns (S)
+    row_buckets: tuple[int, ...] = ()  # narrower cohorts for the last live episodes
 
     @property
     def num_episodes(self) -> int:
         """Episodes of one iteration, P x G."""
         return self.tasks_per_iteration * self.group_size
 
-    def validate(self, where: str) -> None:
+    def validate(self, where: str, *, training: bool) -> None:
         """Raises `ConfigError` on the first field that cannot work."""
         for field in (
             "tasks_per_iteration",
@@ -46,19 +49,28 @@ class RolloutConfig:
             "num_cohorts",
         ):
             _require_positive(f"{where}.{field}", getattr(self, field))
-        if not self.temperature > 0:
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise errors.ConfigError(
-                f"{where}.temperature = {self.temperature}; it must be positive. Training "
-                "samples from the policy itself; greedy decoding is for evaluation only."
+                f"{where}: temperature = {self.temperature} and top_k = {self.top_k} must "
+                f"not be negative, and top_p = {self.top_p} must lie in (0, 1]."
+            )
+        if training and (self.temperature == 0 or self.top_k or self.top_p < 1):
+            raise errors.ConfigError(
+                f"{where}: temperature = {self.temperature}, top_k = {self.top_k}, top_p = "
+                f"{self.top_p}. Training samples from the whole policy: the learner's "
+                "ratios hold for the probabilities that the policy itself gives. Use "
+                "greedy decoding, top_k and top_p in evaluation.rollout."
             )
         if self.num_slots % self.num_cohorts:
             raise errors.ConfigError(
                 f"{where}.num_slots = {self.num_slots} must be a multiple of "
                 f"{where}.num_cohorts = {self.num_cohorts}."
             )
-        for field in ("append_buckets", "cache_buckets"):
+        for field in ("append_buckets", "cache_buckets", "row_buckets"):
             buckets = getattr(self, field)
-            if not buckets or list(buckets) != sorted(set(buckets)):
+            if (not buckets and field != "row_buckets") or list(buckets) != sorted(
+                set(buckets)
+            ):
                 raise errors.ConfigError(
                     f"{where}.{field} = {buckets}; give increasing, distinct sizes."
                 )
@@ -226,7 +238,7 @@ class StageConfig:
         """Raises `ConfigError` on the first field that cannot work."""
         _require_positive(f"{where}.num_iterations", self.num_iterations)
         self.mixture.validate(f"{where}.mixture")
-        self.rollout.validate(f"{where}.rollout")
+        self.rollout.validate(f"{where}.rollout", training=True)
         self.algorithm.validate(f"{where}.algorithm")
         self.optimizer.validate(f"{where}.optimizer")
         if self.overlap and self.algorithm.updates_per_iteration > 1:
@@ -258,7 +270,7 @@ class EvaluationConfig:
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work."""
         _require_positive(f"{where}.samples", self.samples)
-        self.rollout.validate(f"{where}.rollout")
+        self.rollout.validate(f"{where}.rollout", training=False)
         if self.tasks < 0:
             raise errors.ConfigError(
                 f"{where}.tasks = {self.tasks}; 0 takes all tasks."
@@ -358,21 +370,19 @@ class RunConfig:
             longest = stage.rollout.max_tokens
             for owner, field in (
                 (self.learner, "row_tokens"),
-                (
-                    self.model,
-                    "max_positions",
-                ),
+                (self.model, "max_positions"),
             ):
                 if longest > getattr(owner, field):
                     raise errors.ConfigError(
                         f"stage '{stage.name}': rollout.max_tokens = {longest} exceeds "
                         f"{field} = {getattr(owner, field)}; an episode must fit into it."
                     )
-            if stage.rollout.num_slots // stage.rollout.num_cohorts % shards:
+            rows = stage.rollout.num_slots // stage.rollout.num_cohorts
+            if any(n % shards for n in (rows, *stage.rollout.row_buckets)):
                 raise errors.ConfigError(
-                    f"stage '{stage.name}': rollout.num_slots / num_cohorts = "
-                    f"{stage.rollout.num_slots // stage.rollout.num_cohorts} must be a "
-                    f"multiple of the {shards} data-parallel devices."
+                    f"stage '{stage.name}': rollout.num_slots / num_cohorts = {rows} and "
+                    f"rollout.row_buckets = {stage.rollout.row_buckets} must be multiples "
+                    f"of the {shards} data-parallel devices."
                 )
 
 

@@ -128,6 +128,24 @@ def sample(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]
     return token, logprob[:, 0]
 
 
+def restrict(logits: jax.Array, *, top_k: int, top_p: float) -> jax.Array:
+    """Leaves the likeliest tokens and sets the others to -inf.
+
+    Nucleus sampling: https://arxiv.org/abs/1904.09751, section 3.1.
+
+    Args:
+      logits: float32[B, V].
+      top_k: tokens that stay; 0 keeps all.
+      top_p: the fewest tokens stay that together have this probability; 1 keeps all.
+    """
+    ranked = jnp.sort(logits, axis=1, descending=True)
+    before = jnp.cumsum(jax.nn.softmax(ranked), axis=1) - jax.nn.softmax(ranked)
+    rank = jnp.arange(ranked.shape[1])[None]
+    kept = (before < top_p) & (rank < (top_k or ranked.shape[1]))
+    lowest = jnp.min(jnp.where(kept, ranked, jnp.inf), axis=1, keepdims=True)
+    return jnp.where(logits >= lowest, logits, -jnp.inf)
+
+
 def _first_above(cumulative: jax.Array, target: jax.Array) -> jax.Array:
     """Index int32[B, 1] of the first entry of float32[B, K] above float32[B, 1]."""
     index = jnp.sum(cumulative <= target, axis=1, keepdims=True)

@@ -1,15 +1,17 @@
 """Acting: compiled calls that append observations and decode actions for a cohort.
 
 A cohort is a set of cache rows that turn together. One jitted call per turn appends each
-row's new tokens and samples its action in a `while_loop`. Shapes come from two short lists,
-appended columns and cache columns, and every combination is compiled before the first
-episode. The rows are spread over the local devices with `shard_map`: each device's loop
-ends by itself, and no token needs a collective.
+row's new tokens and samples its action in a `while_loop`. What several episodes begin with
+is computed once, in a cache of one row, and copied. Shapes come from three short lists,
+appended columns, cache columns and rows, and every combination is compiled before the
+first episode. The rows are spread over the local devices with `shard_map`: each device's
+loop ends by itself, and no token needs a collective.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +22,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from agentrl import config, decode, sharding, types
 from agentrl.models import kv_cache, transformer
 
+_KEPT_PREFIXES = 8  # caches of one row; groups start in order, so few are in use
+
 
 @dataclasses.dataclass(frozen=True)
 class RowInput:
@@ -28,6 +32,7 @@ class RowInput:
     tokens: Sequence[int]  # new since the last call, the last sampled token first
     stream: tuple[int, int]  # (episode, turn): names the randomness of this action
     budget: int  # most action tokens, stop token included
+    shared: tuple[int, ...] = ()  # lengths of beginnings that other rows have, too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Cohort:
 
     cache: kv_cache.KVCache
     lengths: np.ndarray  # int32[B]
+    rows: np.ndarray  # which of the B rows each row of the cache is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,32 +89,65 @@ class Policy:
         turn = functools.partial(
             _turn,
             model,
-            temperature=rollout.temperature,
-            num_tokens=rollout.max_action_tokens,
+            rollout=rollout,
             stop_token=stop_token,
             num_valid=num_valid_tokens,
         )
         rows, whole = PartitionSpec(sharding.BATCH_AXES), PartitionSpec()
-        mapped = jax.shard_map(
-            turn,
-            mesh=mesh,
-            in_specs=(whole, rows, whole, rows),
-            out_specs=rows,
-            axis_names=set(sharding.BATCH_AXES),
-            check_vma=False,
-        )
+
+        def spread(function, in_specs, out_specs):
+            return jax.shard_map(
+                function,
+                mesh=mesh,
+                in_specs=in_specs,
+                out_specs=out_specs,
+                axis_names=set(sharding.BATCH_AXES),
+                check_vma=False,
+            )
+
+        mapped = spread(turn, (whole, rows, whole, rows), rows)
         self._turn = jax.jit(mapped, donate_argnums=1)
+        # Every device computes the shared beginnings for itself: no collective.
+        self._extend = jax.jit(spread(functools.partial(_extend, model), whole, whole))
+        self._copy = jax.jit(
+            spread(kv_cache.copy_row, (rows, whole, rows), rows), donate_argnums=0
+        )
+        self._take = jax.jit(
+            lambda cache, rows: jax.tree.map(lambda x: x[rows], cache),
+            out_shardings=self._rows,
+        )
         self._grow = jax.jit(kv_cache.grow, static_argnums=1, out_shardings=self._rows)
         self._empty = jax.jit(
             lambda columns: kv_cache.empty(model.config, self.rows_per_cohort, columns),
             static_argnums=0,
             out_shardings=self._rows,
         )
+        self._blank = jax.jit(
+            lambda: kv_cache.empty(model.config, 1, rollout.cache_buckets[-1]),
+            out_shardings=NamedSharding(mesh, whole),
+        )()
+        self._prefixes: dict[tuple[int, ...], kv_cache.KVCache] = {}  # last used last
 
     def new_cohort(self) -> Cohort:
         """A cohort of empty rows, allocated at the smallest bucket."""
-        cache = self._empty(self.rollout.cache_buckets[0])
-        return Cohort(cache, np.zeros(self.rows_per_cohort, np.int32))
+        return Cohort(
+            self._empty(self.rollout.cache_buckets[0]),
+            lengths=np.zeros(self.rows_per_cohort, np.int32),
+            rows=np.arange(self.rows_per_cohort),
+        )
+
+    def forget_prefixes(self) -> None:
+        """Drops what was computed with parameters that are out of date."""
+        self._prefixes.clear()
+
+    def narrow(self, cohort: Cohort, live: Collection[int]) -> None:
+        """Drops rows that are not in use, as far as the buckets of rows allow."""
+        for bucket in self.rollout.row_buckets[::-1]:  # one at a time: fewer shapes
+            if len(live) <= bucket < len(cohort.rows):
+                order = np.argsort(~np.isin(cohort.rows, list(live)), kind="stable")
+                chosen = order[:bucket]
+                cohort.cache = self._take(cohort.cache, chosen)
+                cohort.rows = cohort.rows[chosen]
 
     def act(
         self,
@@ -122,7 +161,11 @@ class Policy:
         Set `cohort.lengths[row] = 0` before a row's first turn of a new episode. Returns
         at once; the caller may use the host until it calls `fetch`.
         """
-        tokens = {row: list(entry.tokens) for row, entry in inputs.items()}
+        copied = self._copy_prefixes(params, cohort, inputs)
+        tokens = {
+            row: list(entry.tokens[copied.get(row, 0) :])
+            for row, entry in inputs.items()
+        }
         widest = self.rollout.append_buckets[-1]
         while (
             max(map(len, tokens.values())) > widest
@@ -142,20 +185,105 @@ class Policy:
             (pending.tokens, pending.logprobs, pending.counts)
         )
         actions = {}
-        for row in np.flatnonzero(counts):
-            count = counts[row]
-            actions[int(row)] = Action(tokens[row, :count], logprobs[row, :count])
+        for place in np.flatnonzero(counts):
+            row, count = int(cohort.rows[place]), counts[place]
+            actions[row] = Action(tokens[place, :count], logprobs[place, :count])
             cohort.lengths[row] += count - 1  # the last token is not in the cache yet
         return actions
 
+    def bytes_read(self, params: types.PyTree) -> tuple[int, int]:
+        """Bytes that a token step has to read: of weights, and per cache column in use."""
+        read = {
+            k: v for k, v in params.items() if k != "embedding" or "head" not in params
+        }
+        weights = sum(
+            shard.data.nbytes
+            for leaf in jax.tree.leaves(read)
+            for shard in leaf.addressable_shards
+        )
+        shape = self._model.config
+        numbers = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim
+        return weights, numbers * np.dtype(shape.compute_dtype).itemsize
+
     def compile(self, params: types.PyTree, key: jax.Array) -> None:
         """Compiles every shape that a turn can take, so that none is met later."""
-        for columns in self.rollout.cache_buckets:
+        widths = self.rollout.append_buckets
+        for width in widths:
+            prefix = self._append_prefix(params, self._blank, [0] * width, 0)
+        buckets = self.rollout.cache_buckets
+        for columns, wider in itertools.zip_longest(buckets, buckets[1:]):
             cohort = self.new_cohort()
             self._ensure_columns(cohort, columns)
-            for width in self.rollout.append_buckets:
-                self._call(params, cohort, {0: [0] * width}, {}, {}, key)
-                cohort.lengths[:] = 0
+            for num_rows in (self.rows_per_cohort, *self.rollout.row_buckets[::-1]):
+                self.narrow(cohort, range(num_rows))
+                nowhere = self._place(np.zeros(num_rows, bool))
+                cohort.cache = self._copy(cohort.cache, prefix, nowhere)
+                if wider:
+                    self._grow(cohort.cache, wider)
+                for width in widths:
+                    self._call(params, cohort, {0: [0] * width}, {}, {}, key)
+                    cohort.lengths[:] = 0
+
+    def _copy_prefixes(
+        self, params: types.PyTree, cohort: Cohort, inputs: dict[int, RowInput]
+    ) -> dict[int, int]:
+        """Copies shared beginnings to fresh rows; returns the tokens each row got."""
+        targets: dict[tuple[int, ...], list[int]] = {}
+        for row, entry in inputs.items():
+            if entry.shared:
+                beginning = tuple(entry.tokens[: entry.shared[-1]])
+                targets.setdefault(beginning, []).append(row)
+        copied = {}
+        for beginning, rows in targets.items():
+            prefix = self._prefix(params, beginning, inputs[rows[0]].shared)
+            self._ensure_columns(cohort, len(beginning))
+            chosen = self._place(np.isin(cohort.rows, rows))
+            cohort.cache = self._copy(cohort.cache, prefix, chosen)
+            cohort.lengths[rows] = len(beginning)
+            copied |= dict.fromkeys(rows, len(beginning))
+        return copied
+
+    def _prefix(
+        self, params: types.PyTree, tokens: tuple[int, ...], lengths: Sequence[int]
+    ) -> kv_cache.KVCache:
+        """The cache of `tokens`; its beginnings of the given lengths are kept, too."""
+        prefix, start = self._blank, 0
+        for end in lengths:
+            known = self._prefixes.pop(tokens[:end], None)
+            prefix = known or self._append_prefix(
+                params, prefix, tokens[start:end], start
+            )
+            self._prefixes[tokens[:end]] = prefix
+            start = end
+        while len(self._prefixes) > _KEPT_PREFIXES:
+            del self._prefixes[next(iter(self._prefixes))]
+        return prefix
+
+    def _append_prefix(
+        self,
+        params: types.PyTree,
+        prefix: kv_cache.KVCache,
+        tokens: Sequence[int],
+        start: int,
+    ) -> kv_cache.KVCache:
+        widest = self.rollout.append_buckets[-1]
+        for first in range(0, len(tokens), widest):
+            piece = tokens[first : first + widest]
+            width = _bucket(len(piece), self.rollout.append_buckets)
+            padded = np.zeros((1, width), np.int32)
+            padded[0, : len(piece)] = piece
+            prefix = self._extend(
+                params,
+                prefix,
+                padded,
+                np.array([len(piece)], np.int32),
+                np.array([start + first], np.int32),
+            )
+        return prefix
+
+    def _place(self, host: types.PyTree) -> types.PyTree:
+        """Spreads arrays with an entry per row over the devices."""
+        return jax.device_put(host, self._rows)
 
     def _call(
         self,
@@ -166,7 +294,7 @@ class Policy:
         streams: dict[int, tuple[int, int]],
         key: jax.Array,
     ) -> PendingActions:
-        num_rows = self.rows_per_cohort
+        num_rows = len(cohort.lengths)
         width = _bucket(max(map(len, tokens.values())), self.rollout.append_buckets)
         inputs = TurnInputs(
             tokens=np.zeros((num_rows, width), np.int32),
@@ -183,7 +311,7 @@ class Policy:
         cohort.lengths += inputs.counts
         # Done rows still compute a column past their end; nothing is written there.
         self._ensure_columns(cohort, int((cohort.lengths + inputs.budgets).max()))
-        inputs = jax.device_put(inputs, self._rows)
+        inputs = self._place(jax.tree.map(lambda field: field[cohort.rows], inputs))
         pending, cohort.cache = self._turn(params, cohort.cache, key, inputs)
         return pending
 
@@ -209,6 +337,19 @@ class TurnInputs:
 jax.tree_util.register_dataclass(PendingActions)
 
 
+def _extend(
+    model: transformer.Model,
+    params: types.PyTree,
+    cache: kv_cache.KVCache,
+    tokens: jax.Array,
+    counts: jax.Array,
+    lengths: jax.Array,
+) -> kv_cache.KVCache:
+    """Appends tokens to a cache that is `lengths` int32[B] long."""
+    cache = dataclasses.replace(cache, lengths=lengths)
+    return model.append(params, tokens, counts, cache)[1]
+
+
 def _turn(
     model: transformer.Model,
     params: types.PyTree,
@@ -216,18 +357,22 @@ def _turn(
     key: jax.Array,
     inputs: TurnInputs,
     *,
-    temperature: float,
-    num_tokens: int,
+    rollout: config.RolloutConfig,
     stop_token: int,
     num_valid: int,
 ) -> tuple[PendingActions, kv_cache.KVCache]:
     """Appends the rows' new tokens and samples their actions; runs on each device."""
     unembedding = model.unembedding(params)
+    temperature = rollout.temperature
+    top_k = rollout.top_k if temperature else 1  # greedy
     is_padding = jnp.arange(unembedding.shape[1]) >= num_valid
 
     def to_logits(hidden: jax.Array) -> jax.Array:
         logits = jnp.dot(hidden, unembedding, preferred_element_type=jnp.float32)
-        return jnp.where(is_padding[None], -jnp.inf, logits / temperature)
+        logits = jnp.where(is_padding[None], -jnp.inf, logits / (temperature or 1.0))
+        if top_k or rollout.top_p < 1:
+            logits = decode.restrict(logits, top_k=top_k, top_p=rollout.top_p)
+        return logits
 
     def next_logits(
         tokens: jax.Array, live: jax.Array, cache: kv_cache.KVCache
@@ -238,7 +383,7 @@ def _turn(
 
     def draw(stream: jax.Array) -> jax.Array:
         folded = jax.random.fold_in(jax.random.fold_in(key, stream[0]), stream[1])
-        return jax.random.uniform(folded, (num_tokens,))
+        return jax.random.uniform(folded, (rollout.max_action_tokens,))
 
     cache = dataclasses.replace(cache, lengths=inputs.lengths)
     hidden, cache = model.append(params, inputs.tokens, inputs.counts, cache)

@@ -8,15 +8,16 @@ environment pool. A turn of a cohort is
   3. act       append the new observation tokens and decode actions      (device)
   4. send      the actions to the environments                           (host)
 
-With two cohorts, one decodes while the environments of the other step. Slots are served in
-a fixed order and a cohort waits for all its replies, so what an episode sees never depends
-on timing: a run repeats bit for bit.
+With two cohorts, one decodes while the environments of the other step. Cohorts act in a
+fixed order, each after all its replies, so what an episode sees never depends on timing:
+a run repeats bit for bit. When nobody waits any more, cohorts narrow to their live rows.
 """
 
 import collections
 import dataclasses
+import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -32,8 +33,10 @@ class Statistics:
     """What a rollout cost; `summarize` turns it into metrics."""
 
     seconds: float = 0.0
+    turn_seconds: float = 0.0  # with a turn on the device
     env_wait_seconds: float = 0.0  # waiting for environments with nothing on the device
     decoded_tokens: int = 0
+    decode_bytes: float = 0.0  # weights and cache columns that decoding had to read
     appended_tokens: int = 0
     slot_turns: int = 0  # rows x turns that were paid for
     live_slot_turns: int = 0  # of these, rows with an episode
@@ -48,6 +51,8 @@ class Statistics:
         return {
             "perf/decode_tokens_per_second": self.decoded_tokens / seconds,
             "perf/prefill_tokens_per_second": self.appended_tokens / seconds,
+            "perf/decode_bytes_per_second": self.decode_bytes
+            / max(self.turn_seconds, 1e-9),
             "perf/env_wait_fraction": self.env_wait_seconds / seconds,
             "perf/slot_occupancy": self.live_slot_turns / max(self.slot_turns, 1),
         }
@@ -59,7 +64,9 @@ class _Episode:
 
     index: int  # position among the tasks of this rollout; names its randomness
     task: types.Task
+    slot: int = -1  # its seat in the environment pool
     tokens: list[int] = dataclasses.field(default_factory=list)  # new, not yet appended
+    shared: tuple[int, ...] = ()  # tokens of its opening that other episodes share
     observation: str = ""
     carry: list[int] = dataclasses.field(default_factory=list)  # last sampled token
     used: int = 0  # tokens of all finished turns
@@ -77,10 +84,15 @@ class _Episode:
 class _Seats:
     """A cohort of the policy with the episode of each row, and the turn under way."""
 
-    first_slot: int
     cohort: policies.Cohort
+    slots: collections.deque[int]  # free seats in the environment pool
     episodes: dict[int, _Episode] = dataclasses.field(default_factory=dict)  # by row
+    # Being reset while the others play, so that nobody waits for a reset.
+    next_up: collections.deque[_Episode] = dataclasses.field(
+        default_factory=collections.deque
+    )
     pending: policies.PendingActions | None = None
+    started: float = 0.0  # when the turn under way was
 
 
 class Collector:
@@ -90,12 +102,6 @@ class Collector:
         self._policy = policy
         self._pool = pool
         self._chat = chat
-        rollout = policy.rollout
-        self._rollout = rollout
-        self._seats = [
-            _Seats(index * policy.rows_per_cohort, policy.new_cohort())
-            for index in range(rollout.num_cohorts)
-        ]
 
     def collect(
         self,
@@ -119,14 +125,25 @@ class Collector:
           Trajectories in the order of `tasks`, and what they cost.
         """
         started = time.perf_counter()
+        size = self._policy.rows_per_cohort + _num_next_up(self._policy)
+        cohorts = [
+            _Seats(
+                self._policy.new_cohort(),
+                collections.deque(range(index * size, (index + 1) * size)),
+            )
+            for index in range(self._policy.rollout.num_cohorts)
+        ]
+        self._policy.forget_prefixes()  # they came from older parameters
         play = _Play(self._policy, self._pool, self._chat, params, key, max_turns)
         play.policy_step = policy_step
         play.waiting.extend(_Episode(i, task) for i, task in enumerate(tasks))
         busy: _Seats | None = None  # the cohort whose turn is on the device
-        while play.waiting or any(seats.episodes for seats in self._seats):
-            for seats in self._seats:
-                if busy is seats:
-                    play.send(seats)
+        while play.waiting or any(s.episodes or s.next_up for s in cohorts):
+            for seats in cohorts:
+                # The next turn is started before the last one is fetched, so that the
+                # device never waits for the host, unless environments are behind.
+                if busy is not None and (busy is seats or not play.arrived(seats)):
+                    play.send(busy)
                     busy = None
                 play.receive(seats, device_idle=busy is None)
                 play.act(seats)
@@ -135,6 +152,11 @@ class Collector:
                 busy = seats if seats.pending is not None else None
         play.statistics.seconds = time.perf_counter() - started
         return [play.finished[i] for i in range(len(tasks))], play.statistics
+
+
+def _num_next_up(policy: policies.Policy) -> int:
+    """Episodes of a cohort that are reset ahead of their turn."""
+    return max(1, policy.rows_per_cohort // 4)
 
 
 class _Play:
@@ -153,43 +175,59 @@ class _Play:
         self.finished: dict[int, types.Trajectory] = {}
         self.statistics = Statistics()
         self.policy_step = 0
+        self._last_fetch = 0.0
+        self._bytes_read = policy.bytes_read(params)
         self._policy, self._pool, self._chat = policy, pool, chat
         self._params, self._key, self._max_turns = params, key, max_turns
 
+    def arrived(self, seats: _Seats) -> bool:
+        """Whether a cohort could act at once."""
+        return self._pool.arrived([e.slot for e in seats.episodes.values()])
+
     def receive(self, seats: _Seats, *, device_idle: bool) -> None:
         """Takes in the replies of a cohort and fills its free slots."""
-        self._receive(seats, seats.episodes, device_idle)
-        while self.waiting and len(seats.episodes) < self._policy.rows_per_cohort:
-            free = (
-                row
-                for row in range(self._policy.rows_per_cohort)
-                if row not in seats.episodes
-            )
-            started = {row: self.waiting.popleft() for row in free if self.waiting}
+        self._receive(seats, list(seats.episodes), device_idle)
+        all_rows = range(self._policy.rows_per_cohort)
+        while free := [row for row in all_rows if row not in seats.episodes]:
+            self._reset(seats, len(free))
+            if not seats.next_up:
+                break
+            started = {
+                row: seats.next_up.popleft() for row in free[: len(seats.next_up)]
+            }
             seats.episodes |= started
             seats.cohort.lengths[list(started)] = 0
-            self._pool.send_reset(
-                {
-                    seats.first_slot + row: episode.task.item_id
-                    for row, episode in started.items()
-                }
-            )
-            self._receive(seats, started, device_idle)  # one may fail at once
+            self._receive(seats, list(started), device_idle)  # one may fail at once
+        self._reset(seats, _num_next_up(self._policy))
+
+    def _reset(self, seats: _Seats, count: int) -> None:
+        """Sends resets until `count` episodes are next up, or none is waiting."""
+        sent = {}
+        while self.waiting and len(seats.next_up) < count:
+            episode = self.waiting.popleft()
+            episode.slot = seats.slots.popleft()
+            seats.next_up.append(episode)
+            sent[episode.slot] = episode.task.item_id
+        self._pool.send_reset(sent)
 
     def act(self, seats: _Seats) -> None:
         """Starts the next action of every live row."""
         if not seats.episodes:
             return
         limits = self._policy.rollout
+        if not self.waiting and not seats.next_up:
+            self._policy.narrow(seats.cohort, seats.episodes)
         inputs = {}
         for row, episode in seats.episodes.items():
             budget = episode.budget(limits.max_tokens, limits.max_action_tokens)
             stream = (episode.index, len(episode.turns))
             chunk = episode.carry + episode.tokens
-            inputs[row] = policies.RowInput(chunk, stream, budget)
+            shared = () if episode.turns else episode.shared
+            inputs[row] = policies.RowInput(chunk, stream, budget, shared)
             self.statistics.appended_tokens += len(chunk)
+        seats.started = time.perf_counter()
         seats.pending = self._policy.act(self._params, seats.cohort, inputs, self._key)
-        self.statistics.slot_turns += self._policy.rows_per_cohort
+        self.statistics.slot_turns += len(seats.cohort.rows)
         self.statistics.live_slot_turns += len(inputs)
 
     def send(self, seats: _Seats) -> None:
@@ -198,29 +236,41 @@ class _Play:
             return
         actions = self._policy.fetch(seats.cohort, seats.pending)
         seats.pending = None
+        self._account(seats, {row: len(a.tokens) for row, a in actions.items()})
         texts = {}
         for row, action in actions.items():
             episode = seats.episodes[row]
             episode.action = action
             episode.action_text = self._chat.tokenizer.decode(action.tokens.tolist())
-            self.statistics.decoded_tokens += len(action.tokens)
             if action.tokens[-1] == self._chat.tokenizer.stop_id:
-                texts[seats.first_slot + row] = episode.action_text
+                texts[episode.slot] = episode.action_text
             else:  # cut off: half an action is never sent
                 self._end_turn(episode, reward=0.0, valid=False)
                 self._finish(seats, row, types.Ending.MAX_TOKENS)
         self._pool.send_step(texts)
 
-    def _receive(self, seats: _Seats, rows: Iterable[int], device_idle: bool) -> None:
-        slots = [seats.first_slot + row for row in rows]
-        if not slots:
-            return
+    def _account(self, seats: _Seats, counts: Mapping[int, int]) -> None:
+        """Adds the turn that has just ended to the statistics."""
+        now = time.perf_counter()
+        self.statistics.turn_seconds += now - max(seats.started, self._last_fetch)
+        self._last_fetch = now
+        self.statistics.decoded_tokens += sum(counts.values())
+        columns = sum(
+            count * (int(seats.cohort.lengths[row]) - count / 2)
+            for row, count in counts.items()
+        )
+        per_step, per_column = self._bytes_read
+        self.statistics.decode_bytes += (
+            max(counts.values()) * per_step + columns * per_column
+        )
+
+    def _receive(self, seats: _Seats, rows: Sequence[int], device_idle: bool) -> None:
         started = time.perf_counter()
-        replies = self._pool.receive(slots)
+        replies = self._pool.receive([seats.episodes[row].slot for row in rows])
         if device_idle:
             self.statistics.env_wait_seconds += time.perf_counter() - started
-        for slot in sorted(replies):
-            self._take(seats, slot - seats.first_slot, replies[slot])
+        for row in rows:
+            self._take(seats, row, replies[seats.episodes[row].slot])
 
     def _take(self, seats: _Seats, row: int, reply: pools.Reply) -> None:
         """Applies one reply: the episode goes on, or ends."""
@@ -235,10 +285,14 @@ class _Play:
             return
         result = reply.result
         if episode.action is None:
-            item_id = episode.task.item_id
-            observed = self._chat.open(
-                reply.instruction or "", result.observation, item_id
-            )
+            instruction, item_id = reply.instruction or "", episode.task.item_id
+            observed = self._chat.open(instruction, result.observation, item_id)
+            blank = self._chat.open(instruction, "", item_id)
+            # All episodes of the environment begin with the same; those of the group
+            # share all but the last token, after which each samples for itself.
+            same = (a == b for a, b in zip(blank, observed[:-1], strict=False))
+            preamble = sum(itertools.takewhile(bool, same))
+            episode.shared = tuple(n for n in (preamble, len(observed) - 1) if n)
         else:
             info = result.info
             self._end_turn(episode, reward=result.reward, valid=info.valid_action)
@@ -289,6 +343,7 @@ class _Play:
         error: str = "",
     ) -> None:
         episode = seats.episodes.pop(row)
+        seats.slots.append(episode.slot)
         self.finished[episode.index] = types.Trajectory(
             task=episode.task,
             turns=tuple(episode.turns),

@@ -50,6 +50,7 @@ def train(
         checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints,
         metrics.Writer(workdir, settings) as writer,
     ):
+        roofline.memory_bandwidth()  # measured now, not in the first iteration
         recorder = loop.Recorder(
             workdir=workdir,
             checkpoints=checkpoints,

@@ -15,7 +15,9 @@ Compilation comes before the first round and is not in it. Weights are random, f
 """
 
 import os
+import pathlib
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
@@ -30,9 +32,13 @@ from agentrl import config, policy, rollout, sharding
 from agentrl.models import config as model_config
 from agentrl.models import transformer
 from benchmarks import scripted
+from benchmarks.peers import link
 
 _PARTS = flags.DEFINE_list("parts", ["decode", "turns", "slow"], "What to measure.")
 _MODELS = flags.DEFINE_list("models", ["tiny", "smollm2"], "Shapes for part decode.")
+_PEERS = flags.DEFINE_list(
+    "peer_python", [], "NAME=INTERPRETER of other systems: tunix, transformers."
+)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds of each part.")
 
 MODELS = {
@@ -52,6 +58,18 @@ MODELS = {
 }
 NUM_SLOTS, CONTEXT, NEW = 64, 256, 64
 Variants = Mapping[str, Callable[[], dict[str, float]]]
+Part = tuple[str, Variants, Mapping[str, Callable[[], float]]]
+
+
+def start_peers(names: Sequence[str], spec: Mapping) -> dict[str, link.Peer]:
+    """Starts those of the named peers whose interpreter was given."""
+    pythons = dict(entry.split("=", 1) for entry in _PEERS.value)
+    folder = pathlib.Path(tempfile.mkdtemp())
+    return {
+        name: link.Peer(name, pythons[name], dict(spec), folder / f"{name}.log")
+        for name in names
+        if name in pythons
+    }
 
 
 class Engine:
@@ -109,7 +127,7 @@ class Engine:
         return found | {"env_wait": sum(waited) / found["wall"]}
 
 
-def decode_part(model_name: str) -> tuple[str, Variants, Mapping[str, float]]:
+def decode_part(model_name: str) -> Part:
     """One cohort decodes; its context is written once and kept."""
     settings = config.RolloutConfig(
         num_slots=NUM_SLOTS,
@@ -135,23 +153,42 @@ def decode_part(model_name: str) -> tuple[str, Variants, Mapping[str, float]]:
         cohort.lengths[:] = CONTEXT - 1
         return scripted.clocked(lambda: append([1], NEW))
 
+    spec = {
+        "part": "decode",
+        "model": vars(MODELS[model_name]),
+        "rows": NUM_SLOTS,
+        "context": CONTEXT,
+        "new": NEW,
+    }
+    peers = start_peers(("tunix", "transformers"), spec)
     title = f"decode alone, {model_name}, 64 rows, context 256 to 320"
-    return title, {"agentrl": run}, {"agentrl": engine.compile_seconds}
+    return (
+        title,
+        {"agentrl": run} | {name: peer.run for name, peer in peers.items()},
+        {"agentrl": lambda: engine.compile_seconds}
+        | {name: lambda p=peer: p.compile_seconds for name, peer in peers.items()},
+    )
 
 
-def turns_part(model_name: str) -> tuple[str, Variants, Mapping[str, float]]:
+def turns_part(model_name: str) -> Part:
     """Episodes of eight turns, with and without the memory of earlier turns."""
     script = scripted.Script()
     settings = config.RolloutConfig(
         num_slots=NUM_SLOTS,
         max_tokens=script.max_tokens,
         max_action_tokens=script.action[1],
-        append_buckets=(32, 192),
+        append_buckets=(24, 160),
         cache_buckets=(256, 384, script.max_tokens),
+        row_buckets=(16,),
     )
     widths = (192, 288, 384, script.max_tokens)
     every_turn = config.RolloutConfig(
-        **{**vars(settings), "append_buckets": widths, "cache_buckets": widths}
+        **{
+            **vars(settings),
+            "append_buckets": widths,
+            "cache_buckets": widths[1::2],
+            "row_buckets": (),
+        }
     )
     engines = {
         "agentrl": Engine(model_name, settings, script=script),
@@ -170,14 +207,28 @@ def turns_part(model_name: str) -> tuple[str, Variants, Mapping[str, float]]:
         }
         return found | {"turn 8 / turn 2": rates[7] / rates[1]}
 
+    spec = {
+        "part": "agentic",
+        "model": vars(MODELS[model_name]),
+        "opening": script.opening,
+        "observation": script.observation,
+        "mean_action": sum(script.action) // 2,
+        "response": 448,  # tokens of an episode after its opening
+        "turns": script.turns[1],
+        "groups": 1,
+        "group_size": 8,
+    }
+    peers = start_peers(("tunix",), spec)
     return (
         f"8-turn episodes, {model_name}, 64 slots, environments cost nothing",
-        {name: lambda e=engine: play(e) for name, engine in engines.items()},
-        {name: engine.compile_seconds for name, engine in engines.items()},
+        {name: lambda e=engine: play(e) for name, engine in engines.items()}
+        | {name: peer.run for name, peer in peers.items()},
+        {name: lambda e=engine: e.compile_seconds for name, engine in engines.items()}
+        | {name: lambda p=peer: p.compile_seconds for name, peer in peers.items()},
     )
 
 
-def slow_part(model_name: str) -> tuple[str, Variants, Mapping[str, float]]:
+def slow_part(model_name: str) -> Part:
     """Slow environments: cohorts and refilled slots against lockstep rounds."""
     script = scripted.Script(turns=(4, 12))
     tasks = scripted.make_tasks(24, 8)
@@ -188,7 +239,7 @@ def slow_part(model_name: str) -> tuple[str, Variants, Mapping[str, float]]:
             num_cohorts=cohorts,
             max_tokens=script.max_tokens,
             max_action_tokens=script.action[1],
-            append_buckets=(32, 192),
+            append_buckets=(24, 160),
             cache_buckets=(256, 384, script.max_tokens),
         )
         engines[cohorts] = Engine(model_name, settings, script=script, env_seconds=0.05)
@@ -201,7 +252,10 @@ def slow_part(model_name: str) -> tuple[str, Variants, Mapping[str, float]]:
             name: lambda e=engine, n=at_once: e.play(tasks, at_once=n)
             for name, (engine, at_once) in variants.items()
         },
-        {name: engine.compile_seconds for name, (engine, _) in variants.items()},
+        {
+            name: lambda e=engine: e.compile_seconds
+            for name, (engine, _) in variants.items()
+        },
     )
 
 
@@ -226,7 +280,7 @@ def to_table(
             for key in rounds[0]
             if key not in ("tokens", "wall", "cpu")
         ]
-        out.add_row(*cells, f"{compiled[name]:.1f}", ", ".join(more))
+        out.add_row(*cells, f"{compiled[name]():.1f}", ", ".join(more))
     return out
 
 

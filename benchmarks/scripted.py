@@ -148,11 +148,11 @@ class SimulatedPool:
 
     def arrived(self, slots: Collection[int]) -> bool:
         """Whether `receive` would not wait."""
-        return max(self._due[slot] for slot in slots) <= time.perf_counter()
+        return all(self._due[slot] <= time.perf_counter() for slot in slots)
 
     def receive(self, slots: Collection[int]) -> dict[int, pool.Reply]:
         """Waits until the last of the calls is over."""
-        last = max([self._due.pop(slot) for slot in slots])
+        last = max([self._due.pop(slot) for slot in slots], default=0.0)
         time.sleep(max(0.0, last - time.perf_counter()))
         return {slot: self._replies.pop(slot) for slot in slots}
 

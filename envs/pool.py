@@ -225,6 +225,12 @@ class EnvPool:
         self.counters.steps += len(calls)
         self._send(calls)
 
+    def arrived(self, slots: Collection[int]) -> bool:
+        """Whether the replies to all `slots` are there: `receive` would not wait."""
+        while self._pump(0.0):
+            pass
+        return self._replies.keys() >= set(slots)
+
     def receive(
         self, slots: Collection[int], *, wait_for_all: bool = True
     ) -> dict[int, Reply]:

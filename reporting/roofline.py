@@ -1,5 +1,11 @@
-"""How much of the machine the learner uses: FLOPs that the model needs over the peak."""
+"""How much of the machine is used: FLOPs of the learner, bytes of decoding.
 
+`perf/mfu` is what the model needs over the peak. `perf/mbu` is what decoding has to read,
+weights and cache columns in use, over the time with a turn on the devices and what their
+memory allows; as that time holds the appending of observations, too, it is a lower bound.
+"""
+
+import functools
 import time
 from collections.abc import Mapping
 
@@ -20,6 +26,17 @@ PEAK_FLOPS = {
     "NVIDIA H100 PCIe": 756e12,
     "NVIDIA H100": 989e12,
     "NVIDIA H200": 989e12,
+}
+PEAK_BYTES = {  # per second, between a device and its memory; as above
+    "TPU v4": 1228e9,
+    "TPU v5 lite": 819e9,
+    "TPU v5e": 819e9,
+    "TPU v5": 2765e9,
+    "TPU v6": 1638e9,
+    "NVIDIA A100": 2039e9,
+    "NVIDIA H100 PCIe": 2039e9,
+    "NVIDIA H100": 3350e9,
+    "NVIDIA H200": 4800e9,
 }
 
 
@@ -74,10 +91,30 @@ def measure_flops(size: int = 2048, repeats: int = 5) -> float:
     return 2 * size**3 / best
 
 
+@functools.cache
+def memory_bandwidth() -> float:
+    """Bytes per second that all devices of the run can move.
+
+    From the table, or the best of five copies: virtual CPU devices share the memory.
+    """
+    kind = jax.devices()[0].device_kind
+    listed = [b for name, b in PEAK_BYTES.items() if kind.startswith(name)]
+    if listed:
+        return listed[0] * jax.device_count()
+    copy = jax.jit(lambda x: x + 1)
+    source = copy(jnp.zeros(1 << 25, jnp.float32))
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        copy(source).block_until_ready()
+        seconds.append(time.perf_counter() - started)
+    return 2 * source.nbytes / min(seconds) * jax.process_count()
+
+
 def summarize(
     values: Mapping[str, float], model: model_config.ModelConfig, peak: float
 ) -> dict[str, float]:
-    """Speed of the learner in one iteration, from its other metrics.
+    """Speed of one iteration against the machine's limits, from its other metrics.
 
     With overlap the time of an update includes the rollout beside it.
     """
@@ -85,7 +122,10 @@ def summarize(
     flops = train_flops(
         model, tokens, values["learner/trained_actions"], values["learner/pairs"]
     )
-    return {
+    found = {
         "perf/learner_tokens_per_second": tokens / seconds,
         "perf/mfu": flops / seconds / peak,
     }
+    if (rate := values.get("perf/decode_bytes_per_second")) is not None:  # of this host
+        found["perf/mbu"] = rate * jax.process_count() / memory_bandwidth()
+    return found

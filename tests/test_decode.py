@@ -94,3 +94,25 @@ def test_no_budget_means_no_step():
     )
     np.testing.assert_array_equal(state.counts, 0)
     np.testing.assert_array_equal(state.cache.lengths, 0)
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "kept"),
+    [
+        (0, 1.0, [0, 1, 2, 3]),
+        (1, 1.0, [1]),
+        (3, 1.0, [0, 1, 3]),
+        (0, 0.5, [1]),  # 0.5 is reached by the first alone
+        (0, 0.51, [1, 3]),
+        (0, 0.79, [1, 3]),
+        (2, 0.95, [1, 3]),
+        (0, 0.93, [0, 1, 3]),
+    ],
+)
+def test_restrict_keeps_the_likeliest(top_k, top_p, kept):
+    logits = jnp.log(jnp.array([[0.125, 0.5, 0.0625, 0.3125]]))
+    restricted = decode.restrict(logits, top_k=top_k, top_p=top_p)[0]
+    np.testing.assert_array_equal(np.flatnonzero(np.isfinite(restricted)), kept)
+    np.testing.assert_array_equal(
+        restricted[jnp.array(kept)], logits[0, jnp.array(kept)]
+    )

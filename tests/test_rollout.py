@@ -7,12 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from agentrl import config, policy, rollout, sharding, types
+from agentrl import config, errors, policy, rollout, sharding, types
 from agentrl import run as runs
 from agentrl.models import config as model_config
 from agentrl.models import transformer
 from agentrl.text import chat, tokenizer
 from envs import base, demonstrations, pool, registry
+from reporting import timing
 
 HERE = pathlib.Path(__file__).parent
 SETTINGS = config.RolloutConfig(
@@ -22,6 +23,7 @@ SETTINGS = config.RolloutConfig(
     max_action_tokens=10,
     append_buckets=(4, 16),
     cache_buckets=(16, 48),
+    row_buckets=(8,),
 )
 TASKS = runs.make_tasks([f"recall_{i}" for i in range(6)], 4)
 
@@ -59,7 +61,17 @@ def model():
     return transformer.Model(settings)
 
 
-def play(model, framed, envs, settings=SETTINGS, *, devices=8, **options):
+def play(
+    model,
+    framed,
+    envs,
+    settings=SETTINGS,
+    *,
+    devices=8,
+    rounds=1,
+    tasks=TASKS,
+    **options,
+):
     mesh = jax.make_mesh(
         (devices, 1, 1),
         sharding.AXES,
@@ -79,9 +91,14 @@ def play(model, framed, envs, settings=SETTINGS, *, devices=8, **options):
     params["embedding"] = params["embedding"].at[stop].mul(3.0)
     placed = jax.device_put(params, sharding.replicated(mesh))
     collector = rollout.Collector(acting, envs, framed)
-    return params, collector.collect(
-        placed, TASKS, key=jax.random.key(1), policy_step=3, **options
-    )
+    if rounds > 1:
+        acting.compile(placed, jax.random.key(0))
+    key = jax.random.key(1)
+    counter = timing.CompilationCounter()
+    for _ in range(rounds):
+        found = collector.collect(placed, tasks, key=key, policy_step=3, **options)
+    assert rounds == 1 or counter.pop() == 0
+    return params, found
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +158,13 @@ def test_turns_hold_the_tokens_of_their_text(framed, played):
 
 @pytest.mark.parametrize(
     ("devices", "changes"),
-    [(1, {}), (8, {"num_cohorts": 1}), (2, {"num_slots": 4})],
-    ids=["one_device", "one_cohort", "refilled_slots"],
+    [
+        (1, {}),
+        (8, {"num_cohorts": 1}),
+        (2, {"num_slots": 4, "row_buckets": ()}),
+        (8, {"row_buckets": ()}),
+    ],
+    ids=["one_device", "one_cohort", "refilled_slots", "full_rows"],
 )
 def test_episodes_do_not_depend_on_placement(
     model, framed, envs, played, devices, changes
@@ -159,3 +181,96 @@ def test_horizon_ends_episodes(model, framed, envs):
     _, (trajectories, _) = play(model, framed, envs, max_turns=1)
     assert {len(t.turns) for t in trajectories} == {1}
     assert types.Ending.MAX_TURNS in {t.ending for t in trajectories}
+
+
+@pytest.mark.parametrize("frame", ["bare", "plain"])
+def test_shared_beginnings_change_nothing(model, framed, envs, frame, monkeypatch):
+    reframed = dataclasses.replace(framed, frame=frame)
+    settings = dataclasses.replace(SETTINGS, max_tokens=96, cache_buckets=(32, 96))
+    options = {"devices": 1, "tasks": TASKS[:8]}
+    _, (shared, _) = play(model, reframed, envs, settings, **options)
+    act = policy.Policy.act
+
+    def act_without(self, params, cohort, inputs, key):
+        alone = {
+            row: dataclasses.replace(entry, shared=()) for row, entry in inputs.items()
+        }
+        assert any(entry.shared for entry in inputs.values()) or cohort.lengths.any()
+        return act(self, params, cohort, alone, key)
+
+    monkeypatch.setattr(policy.Policy, "act", act_without)
+    _, (alone, _) = play(model, reframed, envs, settings, **options)
+    for ours, theirs in zip(shared, alone, strict=True):
+        np.testing.assert_array_equal(tokens_of(ours), tokens_of(theirs))
+        for turn, other in zip(ours.turns, theirs.turns, strict=True):
+            np.testing.assert_allclose(
+                turn.action_logprobs, other.action_logprobs, atol=5e-6
+            )
+
+
+def test_a_beginning_is_computed_once_until_parameters_change(model):
+    acting = policy.Policy(
+        model,
+        sharding.make_rollout_mesh(config.MeshConfig()),
+        SETTINGS,
+        stop_token=1,
+        num_valid_tokens=300,
+    )
+    calls = []
+    extend = acting._extend
+
+    def counted(params, cache, tokens, counts, lengths):
+        calls.append((int(lengths[0]), tokens[0, : int(counts[0])].tolist()))
+        return extend(params, cache, tokens, counts, lengths)
+
+    acting._extend = counted
+    params = model.init(jax.random.key(0))
+    cohort = acting.new_cohort()
+
+    def start(rows, tokens):
+        cohort.lengths[rows] = 0
+        inputs = {
+            row: policy.RowInput(tokens, (row, 0), 2, (3, len(tokens) - 1))
+            for row in rows
+        }
+        acting.fetch(cohort, acting.act(params, cohort, inputs, jax.random.key(1)))
+
+    start([0, 1], [5, 6, 7, 8, 9])
+    start([2], [5, 6, 7, 8, 9])
+    start([3], [5, 6, 7, 4, 4, 4])
+    assert calls == [(0, [5, 6, 7]), (3, [8]), (3, [4, 4])]
+    acting.forget_prefixes()
+    start([0], [5, 6, 7, 8, 9])
+    assert calls[3:] == [(0, [5, 6, 7]), (3, [8])]
+
+
+def test_nothing_is_compiled_after_the_warm_up(model, framed, envs):
+    settings = dataclasses.replace(
+        SETTINGS, num_slots=8, row_buckets=(1, 2), max_tokens=40
+    )
+    _, (_, statistics) = play(model, framed, envs, settings, devices=1, rounds=2)
+    # All rows at first, few in the end.
+    assert statistics.slot_turns < 8 * statistics.live_slot_turns
+
+
+def test_greedy_evaluation_takes_the_likeliest_tokens(model, framed, envs):
+    greedy = dataclasses.replace(SETTINGS, temperature=0.0)
+    params, (trajectories, _) = play(model, framed, envs, greedy, tasks=TASKS[::4])
+    first = trajectories[0].turns[0]
+    tokens = np.concatenate([first.observation_tokens, first.action_tokens])[None]
+    columns = np.arange(tokens.size)[None]
+    states = model.hidden(params, tokens, columns, np.ones_like(columns))
+    logits = (states @ model.unembedding(params))[0, :, : framed.tokenizer.vocab_size]
+    begin = len(first.observation_tokens)
+    np.testing.assert_array_equal(
+        np.argmax(logits[begin - 1 : -1], axis=-1), first.action_tokens
+    )
+    np.testing.assert_allclose(first.action_logprobs, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", [{"temperature": 0.0}, {"top_k": 5}, {"top_p": 0.9}])
+def test_training_samples_from_the_whole_policy(change):
+    settings = dataclasses.replace(SETTINGS, **change)
+    settings.validate("evaluation.rollout", training=False)
+    with pytest.raises(errors.ConfigError, match=r"whole policy.*evaluation\.rollout"):
+        settings.validate("stage.rollout", training=True)

@@ -1,18 +1,40 @@
-"""Attention over packed rows and over a key-value cache: one place for layouts.
+"""Attention over packed rows and over a key-value cache: the seam between platforms.
 
-Grouped queries are folded into an extra axis instead of repeating keys and values, which
-costs two to three times more on CPU. Scores and softmax are float32 everywhere.
+On CPU it is written out: grouped queries are folded into an extra axis instead of
+repeating keys and values, which costs two to three times more, and cached keys lie
+transposed. Elsewhere it is `jax.nn.dot_product_attention`, on GPUs in half precision with
+cuDNN's kernel. Scores and softmax are float32 everywhere.
 """
+
+from typing import Literal
 
 import chex
 import jax
 import jax.numpy as jnp
 
+from agentrl.models import config as model_config
+
+Implementation = Literal["einsum", "xla", "cudnn"]
 _MASKED = -1e30  # finite: a row with nothing to attend to stays free of NaN
 
 
+def choose(config: model_config.ModelConfig) -> Implementation:
+    """What suits the platform, unless the configuration says."""
+    if config.attention != "auto":
+        return config.attention
+    if jax.default_backend() == "cpu":
+        return "einsum"
+    half = config.compute_dtype in ("bfloat16", "float16")
+    fits = half and config.head_dim % 8 == 0 and config.head_dim <= 128
+    return "cudnn" if fits and jax.default_backend() == "gpu" else "xla"
+
+
 def attend_segments(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, segment_ids: jax.Array
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    segment_ids: jax.Array,
+    implementation: Implementation = "einsum",
 ) -> jax.Array:
     """Causal attention within the segments of packed rows.
 
@@ -21,45 +43,61 @@ def attend_segments(
       keys: float[R, T, H, D]; H divides N.
       values: float[R, T, H, D].
       segment_ids: int32[R, T]; columns see earlier columns of their own segment.
+      implementation: from `choose`.
 
     Returns:
       float[R, T, N, D] in the dtype of `values`.
     """
     chex.assert_rank([queries, keys, values, segment_ids], [4, 4, 4, 2])
     num_columns = queries.shape[1]
+    same = segment_ids[:, :, None] == segment_ids[:, None, :]
+    causal = jnp.tril(jnp.ones((num_columns, num_columns), bool))
+    visible = (same & causal[None])[:, None]
+    if implementation != "einsum":
+        return jax.nn.dot_product_attention(
+            queries, keys, values, mask=visible, implementation=implementation
+        )
     grouped = _group_heads(queries, keys.shape[2])
     scores = jnp.einsum(
         "rthgd,rshd->rhgts", grouped, keys, preferred_element_type=jnp.float32
     )
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    causal = jnp.tril(jnp.ones((num_columns, num_columns), bool))
-    visible = (same & causal[None])[:, None, None]
-    weights = _softmax(scores, visible).astype(values.dtype)
+    weights = _softmax(scores, visible[:, :, None]).astype(values.dtype)
     return jnp.einsum("rhgts,rshd->rthgd", weights, values).reshape(queries.shape)
 
 
 def attend_cache(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, positions: jax.Array
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    positions: jax.Array,
+    implementation: Implementation = "einsum",
 ) -> jax.Array:
     """Attention of appended columns over a cache that already holds them.
 
     Args:
       queries: float[B, C, N, D].
       keys: float[B, H, D, S], transposed: on CPU 1.6x faster to read than [B, H, S, D].
-      values: float[B, H, S, D].
+        All implementations but "einsum" take [B, S, H, D].
+      values: float[B, H, S, D], or [B, S, H, D] as the keys.
       positions: int32[B, C], cache column of each query; it sees columns up to its own.
+      implementation: from `choose`.
 
     Returns:
       float[B, C, N, D] in the dtype of `queries`.
     """
     chex.assert_rank([queries, keys, values, positions], [4, 4, 4, 2])
+    transposed = implementation == "einsum"
+    columns = jnp.arange(keys.shape[3 if transposed else 1])
+    visible = (columns[None, None] <= positions[:, :, None])[:, None]
+    if not transposed:
+        return jax.nn.dot_product_attention(
+            queries, keys, values, mask=visible, implementation=implementation
+        )
     grouped = _group_heads(queries, keys.shape[1])
     scores = jnp.einsum(
         "bchgd,bhds->bhgcs", grouped, keys, preferred_element_type=jnp.float32
     )
-    columns = jnp.arange(keys.shape[3])
-    visible = (columns[None, None, :] <= positions[:, :, None])[:, None, None]
-    weights = _softmax(scores, visible).astype(values.dtype)
+    weights = _softmax(scores, visible[:, :, None]).astype(queries.dtype)
     out = jnp.einsum("bhgcs,bhsd->bchgd", weights, values)
     return out.reshape(queries.shape).astype(queries.dtype)
 

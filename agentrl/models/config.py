@@ -37,3 +37,5 @@ class ModelConfig:
     max_positions: int = 32_768  # tokens; longer contexts were never trained
     param_dtype: str = "float32"
     compute_dtype: str = "float32"
+    # How attention is computed; "auto" takes what `models.attention` has for the platform.
+    attention: Literal["auto", "einsum", "xla", "cudnn"] = "auto"

@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from agentrl import types
+from agentrl.models import attention
 from agentrl.models import config as model_config
 
 
@@ -13,30 +15,36 @@ from agentrl.models import config as model_config
 class KVCache:
     """Keys and values of every layer, and how many columns of each row are in use."""
 
-    keys: tuple[jax.Array, ...]  # L x float[B, H, D, S]; transposed, see `attention`
-    values: tuple[jax.Array, ...]  # L x float[B, H, S, D]
+    keys: tuple[
+        jax.Array, ...
+    ]  # L x float[B, H, D, S] if transposed, [B, S, H, D] if not
+    values: tuple[jax.Array, ...]  # L x float[B, H, S, D], or [B, S, H, D]
     lengths: jax.Array  # int32[B]
+    transposed: bool = dataclasses.field(default=True, metadata={"static": True})
 
     @property
     def num_columns(self) -> int:
         """Allocated columns, S."""
-        return self.keys[0].shape[3]
+        return self.keys[0].shape[3 if self.transposed else 1]
 
 
 def empty(config: model_config.ModelConfig, num_rows: int, num_columns: int) -> KVCache:
-    """A cache of zeros in the compute dtype."""
+    """A cache of zeros, in the layout and dtype that suit the platform."""
+    transposed = attention.choose(config) == "einsum"
     heads, dim = config.num_kv_heads, config.head_dim
-    dtype = jnp.dtype(config.compute_dtype)
-    layers = range(config.num_layers)
-    return KVCache(
-        keys=tuple(
-            jnp.zeros((num_rows, heads, dim, num_columns), dtype) for _ in layers
-        ),
-        values=tuple(
-            jnp.zeros((num_rows, heads, num_columns, dim), dtype) for _ in layers
-        ),
-        lengths=jnp.zeros(num_rows, jnp.int32),
+    shapes = [(num_rows, num_columns, heads, dim)] * 2
+    if transposed:
+        shapes = [
+            (num_rows, heads, dim, num_columns),
+            (num_rows, heads, num_columns, dim),
+        ]
+    # XLA's CPU backend converts a whole half-precision cache for every column it writes.
+    dtype = jnp.float32 if transposed else jnp.dtype(config.compute_dtype)
+    keys, values = (
+        tuple(jnp.zeros(shape, dtype) for _ in range(config.num_layers))
+        for shape in shapes
     )
+    return KVCache(keys, values, jnp.zeros(num_rows, jnp.int32), transposed)
 
 
 def write(
@@ -45,31 +53,56 @@ def write(
     new_keys: jax.Array,
     new_values: jax.Array,
     positions: jax.Array,
+    transposed: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
     """Writes C columns of one layer at `positions`; columns beyond the cache are dropped.
 
     Args:
-      keys: float[B, H, D, S].
-      values: float[B, H, S, D].
+      keys: of `KVCache`.
+      values: of `KVCache`.
       new_keys: float[B, C, H, D].
       new_values: float[B, C, H, D].
       positions: int32[B, C]; give S or more for a column that must not be written.
+      transposed: layout of `keys` and `values`, see `KVCache`.
     """
     rows = jnp.arange(keys.shape[0])[:, None]
-    keys = keys.at[rows, :, :, positions].set(new_keys.astype(keys.dtype), mode="drop")
-    values = values.at[rows, :, positions].set(
-        new_values.astype(values.dtype), mode="drop"
+    every = slice(None)
+    key_index = (rows, every, every, positions) if transposed else (rows, positions)
+    value_index = (rows, every, positions) if transposed else (rows, positions)
+    return (
+        keys.at[key_index].set(new_keys.astype(keys.dtype), mode="drop"),
+        values.at[value_index].set(new_values.astype(values.dtype), mode="drop"),
     )
-    return keys, values
+
+
+def copy_row(cache: KVCache, source: KVCache, targets: jax.Array) -> KVCache:
+    """Copies the one row of `source` over the rows where `targets` bool[B] is True.
+
+    Only columns that both have are copied; lengths stay as they are.
+    """
+    rows = jnp.argsort(~targets)  # the targets first
+
+    def copy(index: jax.Array, arrays: types.PyTree) -> types.PyTree:
+        def overwrite(old: jax.Array, new: jax.Array) -> jax.Array:
+            fitting = new[:, : old.shape[1], : old.shape[2], : old.shape[3]]
+            return jax.lax.dynamic_update_slice(old, fitting, (rows[index], 0, 0, 0))
+
+        return jax.tree.map(overwrite, arrays, (source.keys, source.values))
+
+    arrays = (cache.keys, cache.values)
+    keys, values = jax.lax.fori_loop(0, jnp.sum(targets), copy, arrays)
+    return dataclasses.replace(cache, keys=keys, values=values)
 
 
 def grow(cache: KVCache, num_columns: int) -> KVCache:
     """Appends unused columns, so that cost follows the lengths in use."""
     extra = num_columns - cache.num_columns
-    return KVCache(
-        keys=tuple(jnp.pad(k, ((0, 0),) * 3 + ((0, extra),)) for k in cache.keys),
-        values=tuple(
-            jnp.pad(v, ((0, 0), (0, 0), (0, extra), (0, 0))) for v in cache.values
-        ),
-        lengths=cache.lengths,
+
+    def pad(array: jax.Array, axis: int) -> jax.Array:
+        return jnp.pad(array, [(0, extra * (i == axis)) for i in range(4)])
+
+    return dataclasses.replace(
+        cache,
+        keys=tuple(pad(k, 3 if cache.transposed else 1) for k in cache.keys),
+        values=tuple(pad(v, 2 if cache.transposed else 1) for v in cache.values),
     )

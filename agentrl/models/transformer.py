@@ -175,7 +175,9 @@ class Model:
             layer: int, queries: jax.Array, keys: jax.Array, values: jax.Array
         ) -> jax.Array:
             del layer
-            return attention.attend_segments(queries, keys, values, segment_ids)
+            return attention.attend_segments(
+                queries, keys, values, segment_ids, attention.choose(self.config)
+            )
 
         return self._bind(params).hidden(tokens, positions, attend, remat)
 
@@ -203,22 +205,32 @@ class Model:
         unwritten = cache.num_columns  # out of range, hence dropped
         targets = jnp.where(columns[None] < counts[:, None], positions, unwritten)
         keys, values = list(cache.keys), list(cache.values)
+        implementation = attention.choose(self.config)
 
         def attend(
             layer: int, queries: jax.Array, new_keys: jax.Array, new_values: jax.Array
         ) -> jax.Array:
             keys[layer], values[layer] = kv_cache.write(
-                keys[layer], values[layer], new_keys, new_values, targets
+                keys[layer],
+                values[layer],
+                new_keys,
+                new_values,
+                targets,
+                cache.transposed,
             )
             return attention.attend_cache(
-                queries, keys[layer], values[layer], positions
+                queries, keys[layer], values[layer], positions, implementation
             )
 
         hidden = self._bind(params).hidden(tokens, positions, attend, remat=False)
         last = jnp.maximum(counts - 1, 0)[:, None, None]
         last_hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
-        lengths = cache.lengths + counts
-        return last_hidden, kv_cache.KVCache(tuple(keys), tuple(values), lengths)
+        return last_hidden, dataclasses.replace(
+            cache,
+            keys=tuple(keys),
+            values=tuple(values),
+            lengths=cache.lengths + counts,
+        )
 
     def unembedding(self, params: types.PyTree) -> jax.Array:
         """Output matrix float[M, V]."""

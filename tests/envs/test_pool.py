@@ -141,11 +141,14 @@ def test_replies_come_as_they_finish(shared, tmp_path):
 
     first = shared.receive([0, 1], wait_for_all=False)
     assert list(first) == [1]
+    while not shared.arrived([3]):
+        pass
+    assert not shared.arrived([0, 3])
 
     flag.touch()
     assert shared.receive([0])[0].result.observation == "it exists"
     assert shared.receive([3])[3].result.observation == "total 4"  # kept for later
-    assert shared.receive([]) == {}
+    assert shared.arrived([]) and shared.receive([]) == {}
 
 
 def test_large_messages_both_ways_at_once(shared):

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from agentrl.models import attention, kv_cache, transformer
 from agentrl.models import config as model_config
-from agentrl.models import kv_cache, transformer
 
 SMALL = model_config.ModelConfig(
     vocab_size=50, hidden_size=32, num_layers=2, head_dim=8, mlp_size=48
@@ -18,6 +18,7 @@ MODELS = {
     "qwen3": dataclasses.replace(SMALL, qkv_bias=False, qk_norm=True),
     "llama": dataclasses.replace(SMALL, qkv_bias=False, tied_embeddings=False),
     "multi_head": dataclasses.replace(SMALL, num_kv_heads=4),
+    "xla": dataclasses.replace(SMALL, attention="xla"),
 }
 T = 24
 
@@ -107,3 +108,50 @@ def test_grown_cache_continues_the_same(setup):
     cache = kv_cache.grow(cache, 32)
     last, _ = model.append(params, tokens[:, 10:20], counts, cache)
     np.testing.assert_allclose(last, hidden[:, 19], atol=2e-5)
+
+
+def test_attention_implementations_agree(setup):
+    model, params, tokens, hidden = setup
+    other = {"einsum": "xla", "xla": "einsum"}[attention.choose(model.config)]
+    same = transformer.Model(dataclasses.replace(model.config, attention=other))
+    positions = jnp.tile(jnp.arange(T)[None], (3, 1))
+    segments = jnp.ones((3, T), jnp.int32)
+    np.testing.assert_allclose(
+        same.hidden(params, tokens, positions, segments), hidden, atol=2e-5
+    )
+    cache = kv_cache.empty(same.config, 3, T + 1)
+    assert cache.transposed != kv_cache.empty(model.config, 3, T).transposed
+    counts = jnp.full(3, T - 1)
+    _, cache = same.append(params, tokens[:, :-1], counts, cache)
+    last, _ = same.append(params, tokens[:, -1:], jnp.ones(3, jnp.int32), cache)
+    np.testing.assert_allclose(last, hidden[:, -1], atol=2e-5)
+
+
+def test_rows_continue_a_copied_beginning(setup):
+    model, params, tokens, hidden = setup
+    shared = kv_cache.empty(model.config, 1, T + 8)
+    _, shared = model.append(params, tokens[:1, :10], jnp.array([10]), shared)
+    cache = kv_cache.empty(model.config, 3, T)
+    cache = kv_cache.copy_row(cache, shared, jnp.array([True, False, True]))
+    cache = dataclasses.replace(cache, lengths=jnp.array([10, 0, 10]))
+    chunk = jnp.tile(tokens[:1, 10:20], (3, 1))
+    last, cache = model.append(params, chunk, jnp.array([10, 0, 10]), cache)
+    np.testing.assert_allclose(last[0], hidden[0, 19], atol=2e-5)
+    np.testing.assert_array_equal(last[2], last[0])
+    np.testing.assert_array_equal(cache.keys[0][1], 0)
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype", "expected"),
+    [
+        ("cpu", "bfloat16", "einsum"),
+        ("tpu", "bfloat16", "xla"),
+        ("gpu", "float32", "xla"),
+        ("gpu", "bfloat16", "cudnn"),
+    ],
+)
+def test_the_platform_chooses_the_attention(monkeypatch, platform, dtype, expected):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    config = dataclasses.replace(SMALL, compute_dtype=dtype)
+    assert attention.choose(config) == expected
+    assert attention.choose(dataclasses.replace(config, attention="xla")) == "xla"

@@ -1,0 +1,78 @@
+"""Hugging Face `generate` on torch, for `bench_rollout`.
+
+Reads one JSON line with the shapes from standard input, prepares, answers with a line,
+and then decodes one batch for every further line. A prefill of the same batch is timed
+beside every generation and subtracted. Of dynamic and static cache, the faster is taken.
+"""
+
+import json
+import os
+import sys
+import time
+
+import torch
+import transformers
+
+
+def make_model(shape):
+    """A random model of the given shape."""
+    settings = transformers.Qwen2Config(
+        vocab_size=shape["vocab_size"],
+        hidden_size=shape["hidden_size"],
+        intermediate_size=shape["mlp_size"],
+        num_hidden_layers=shape["num_layers"],
+        num_attention_heads=shape["num_heads"],
+        num_key_value_heads=shape["num_kv_heads"],
+        rope_theta=shape["rope_theta"],
+        tie_word_embeddings=shape["tied_embeddings"],
+        eos_token_id=None,
+        pad_token_id=0,
+        bos_token_id=None,
+    )
+    return transformers.Qwen2ForCausalLM(settings).float().eval()
+
+
+def generate(model, prompts, new, cache):
+    """Wall and CPU seconds of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    out = model.generate(
+        prompts,
+        attention_mask=torch.ones_like(prompts),
+        max_new_tokens=new,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        cache_implementation=cache,
+    )
+    assert out.shape == (prompts.shape[0], prompts.shape[1] + new)
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def main():
+    """Answers every line of standard input with one round."""
+    spec = json.loads(sys.stdin.readline())
+    torch.manual_seed(0)
+    torch.set_num_threads(os.cpu_count() or 1)
+    model = make_model(spec["model"])
+    prompts = torch.full((spec["rows"], spec["context"]), 5)
+    with torch.inference_mode():
+        speeds = {
+            cache: min(generate(model, prompts, 16, cache)[1] for _ in range(2))
+            for cache in ("dynamic", "static")
+        }
+        cache = min(speeds, key=speeds.get)
+        print(json.dumps({"cache": cache}), flush=True)
+        for _ in sys.stdin:
+            first = generate(model, prompts, 1, cache)
+            whole = generate(model, prompts, spec["new"] + 1, cache)
+            found = {
+                "tokens": spec["rows"] * spec["new"],
+                "wall": whole[0] - first[0],
+                "cpu": whole[1] - first[1],
+            }
+            print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
