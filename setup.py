@@ -25,6 +25,7 @@ setuptools.setup(
         include=[
             "agentrl*",
             "envs*",
+            "conversations*",
             "pretrained*",
             "reporting*",
             "launch*",

@@ -18,8 +18,9 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from agentrl import errors, experiment, types
+from agentrl import errors, types
 
+RUN_FILE = "run.json"  # what makes a folder the working directory of a run
 FOLDER = "checkpoints"
 _CHECKSUMS = "checksums.json"
 _BLOCK = 1 << 22  # bytes read at a time
@@ -33,6 +34,7 @@ class Progress:
     stage: int = 0  # index into the run's stages
     stage_name: str = ""
     iteration: int = 0  # iterations finished within that stage
+    frozen_digest: int = 0  # of the parameters that are not stored because none changes
     counters: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -123,9 +125,23 @@ class Checkpoints:
                 args=ocp.args.Composite(**arrays, progress=ocp.args.JsonSave(entry)),
             )
 
-    def restore_progress(self, step: int) -> Progress:
-        """Where the run stood when the checkpoint of `step` was saved."""
-        return Progress(**self._read_progress(step)["progress"])
+    def restore_progress(self, step: int, *, frozen_digest: int = 0) -> Progress:
+        """Where the run stood when the checkpoint of `step` was saved.
+
+        Raises:
+          CheckpointError: if it is missing, damaged, or was trained beside other frozen
+            parameters than those of this digest.
+        """
+        progress = Progress(**self._read_progress(step)["progress"])
+        if progress.frozen_digest != frozen_digest:
+            raise errors.CheckpointError(
+                f"checkpoint {self.folder / str(step)} was trained beside frozen "
+                f"parameters of digest {progress.frozen_digest:08x}, and this run's have "
+                f"{frozen_digest:08x}. Only trained ones are stored: put back the files "
+                "that the run's `weights` names, or its `seed` and version of JAX if it "
+                "started from random ones."
+            )
+        return progress
 
     def restore(self, step: int, like: types.TrainState) -> types.TrainState:
         """Loads a checkpoint, bit for bit.
@@ -255,9 +271,9 @@ def find_checkpoint(path: str | pathlib.Path) -> tuple[pathlib.Path, int]:
         step, path = int(path.name), path.parents[1]
     elif path.name == FOLDER:
         path = path.parent
-    if not (path / experiment.RUN_FILE).is_file():
+    if not (path / RUN_FILE).is_file():
         raise errors.CheckpointError(
-            f"{path} holds no {experiment.RUN_FILE}, so launch.train did not make it; "
+            f"{path} holds no {RUN_FILE}, so launch.train did not make it; "
             "give a working directory, or one of its checkpoints/STEP folders."
         )
     if step is None:

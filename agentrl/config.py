@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from agentrl import errors
-from agentrl.models.config import ModelConfig
+from agentrl.models.config import LoraConfig, ModelConfig
 from envs import base as envs_base
 from envs import registry
 
@@ -308,6 +308,8 @@ class RunConfig:
     environments: Mapping[str, envs_base.EnvConfig]
     model: ModelConfig
     weights: str = ""  # what to start from, as launch.train --model takes it; or random
+    lora: LoraConfig | None = None  # None trains no adapters
+    trainable: tuple[str, ...] | None = None  # patterns; see `lora.split`
     seed: int = 0
     tokenizer: TokenizerConfig = TokenizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -331,6 +333,9 @@ class RunConfig:
                 registry.get_spec(name).make(env)
             except envs_base.EnvConfigError as error:
                 raise errors.ConfigError(f"environments[{name!r}]: {error}") from error
+        if self.lora is not None:
+            _require_positive("lora.rank", self.lora.rank)
+            _require_positive("lora.alpha", self.lora.alpha)
         for stage in self.stages:
             stage.validate(f"stage '{stage.name}'")
             self._check_names(

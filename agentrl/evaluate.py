@@ -8,7 +8,7 @@ printed.
 import pathlib
 from collections.abc import Sequence
 
-from agentrl import config, types
+from agentrl import config, keys, types
 from agentrl import run as runs
 from envs import base
 from reporting import episodes, failures, results
@@ -47,7 +47,7 @@ def evaluate(
         trajectories, _ = collector.collect(
             placed,
             runs.make_tasks(panel.item_ids, settings.samples),
-            key=runs.stream_key(run.key, "evaluation", env),
+            key=keys.stream_key(run.key, "evaluation", env),
             policy_step=step,
         )
         result = to_result(

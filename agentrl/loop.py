@@ -30,6 +30,7 @@ from agentrl import (
     credit,
     errors,
     evaluate,
+    keys,
     mixture,
     packing,
     rollout,
@@ -164,7 +165,7 @@ def play(
             played, cost = collector.collect(
                 actor.params,
                 runs.make_tasks(item_ids, size, first_group=len(trajectories) // size),
-                key=runs.stream_key(stage.key, "rollout", int(draw)),
+                key=keys.stream_key(stage.key, "rollout", int(draw)),
                 policy_step=actor.step,
                 max_turns=stage.max_turns(iteration),
             )
@@ -275,7 +276,7 @@ def supervise(
     with recorder.timers("pack"):
         chosen = warmstart.choose_batch(
             stage.demonstrations,
-            runs.stream_key(stage.key, "demonstrations"),
+            keys.stream_key(stage.key, "demonstrations"),
             iteration,
             stage.settings.warm_start.episodes_per_step,
         )
@@ -330,10 +331,10 @@ def reference_params(
     if stage.settings.algorithm.kl_coefficient == 0:
         return None
     if stage.index == 0:
-        return run.init_params()
+        return run.parameters.init()
     before = run.config.stages[stage.index - 1].name
     step = recorder.checkpoints.stage_ends()[before]
-    return recorder.checkpoints.restore_params(step, run.abstract_params)
+    return recorder.checkpoints.restore_params(step, run.parameters.abstract)
 
 
 def restore_or_init(
@@ -343,9 +344,14 @@ def restore_or_init(
     step = recorder.checkpoints.latest_step()
     if step is None:
         stage = stages.build(run, 0)
-        state = stage.initial_state(run, run.init_params(), jnp.int32(0))
-        return stage, state, checkpoint.Progress(stage_name=stage.settings.name)
-    progress = recorder.checkpoints.restore_progress(step)
+        state = stage.initial_state(run, run.parameters.init(), jnp.int32(0))
+        progress = checkpoint.Progress(
+            stage_name=stage.settings.name, frozen_digest=run.parameters.frozen_digest
+        )
+        return stage, state, progress
+    progress = recorder.checkpoints.restore_progress(
+        step, frozen_digest=run.parameters.frozen_digest
+    )
     stage = stages.build(run, progress.stage)
     state = recorder.checkpoints.restore(step, stage.abstract_state(run))
     return stage, state, progress

@@ -24,7 +24,7 @@ import numpy as np
 
 from agentrl import policy as policies
 from agentrl import types
-from agentrl.text import chat as chats
+from conversations import chat as chats
 from envs import pool as pools
 
 

@@ -5,16 +5,17 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 from jax.sharding import Mesh
 
 from agentrl import config as config_lib
 from agentrl import errors, policy, rollout, sharding, types
+from agentrl import parameters as parameters_lib
 from agentrl.models import transformer
-from agentrl.text import chat as chats
-from agentrl.text import tokenizer as tokenizers
+from conversations import chat as chats
+from conversations import tokenizer as tokenizers
 from envs import base, demonstrations, tasks
 from envs import pool as env_pool
 
@@ -30,6 +31,7 @@ class Run:
     mesh: Mesh
     rollout_mesh: Mesh
     model: transformer.Model
+    parameters: parameters_lib.Parameters
     chat: chats.Chat
     pool: env_pool.EnvPool
     key: jax.Array  # the run's PRNG key
@@ -43,31 +45,9 @@ class Run:
         return tuple(self.config.environments)
 
     @functools.cached_property
-    def abstract_params(self) -> types.PyTree:
-        """Shapes of the parameters with their placements on the learner's mesh."""
-        shapes = jax.eval_shape(self.model.init, self.key)
-        return sharding.place(shapes, self.mesh)
-
-    @functools.cached_property
-    def rollout_params(self):
-        """Function from learner parameters to their layout in rollouts."""
-        return sharding.make_rollout_params(
-            self.mesh, self.rollout_mesh, self.abstract_params
-        )
-
-    def init_params(self) -> types.PyTree:
-        """Parameters that a run starts from: those of `weights`, else random ones."""
-        if not self.config.weights:
-            return self.random_params()
-        from pretrained import locate  # slow to import
-
-        return locate.find(self.config.weights).load(self.abstract_params)
-
-    def random_params(self) -> types.PyTree:
-        """Random parameters, made where they are placed."""
-        placements = jax.tree.map(lambda s: s.sharding, self.abstract_params)
-        init = jax.jit(self.model.init, out_shardings=placements)
-        return init(stream_key(self.key, "parameters"))
+    def rollout_params(self) -> Callable[[types.PyTree], types.PyTree]:
+        """Function from trained parameters to all of them in their layout in rollouts."""
+        return self.parameters.make_view(self.rollout_mesh)
 
     def panel(
         self,
@@ -107,7 +87,7 @@ class Run:
             stop_token=self.chat.tokenizer.stop_id,
             num_valid_tokens=self.chat.tokenizer.vocab_size,
         )
-        acting.compile(self.rollout_params(self.random_params()), self.key)
+        acting.compile(self.rollout_params(self.parameters.zeros()), self.key)
         return rollout.Collector(acting, self.pool, self.chat)
 
 
@@ -136,14 +116,18 @@ def assemble(settings: config_lib.RunConfig, workdir: pathlib.Path) -> Iterator[
             examples=choose_examples(settings),
         )
         claim_chat(chat, workdir)
+        model = transformer.Model(settings.model)
+        mesh = sharding.make_mesh(settings.mesh)
+        parameters = parameters_lib.Parameters(settings, model, mesh)
         yield Run(
             config=settings,
-            mesh=sharding.make_mesh(settings.mesh),
+            mesh=mesh,
             rollout_mesh=sharding.make_rollout_mesh(settings.mesh),
-            model=transformer.Model(settings.model),
+            model=model,
+            parameters=parameters,
             chat=chat,
             pool=environments,
-            key=jax.random.key(settings.seed),
+            key=parameters.key,
         )
 
 
@@ -198,14 +182,6 @@ def claim_chat(chat: chats.Chat, workdir: pathlib.Path) -> None:
             "tokens than it was trained on. Restore the tokenizer's files, or train in "
             "another --workdir."
         )
-
-
-def stream_key(key: jax.Array, *names: str | int) -> jax.Array:
-    """A key of its own for each use; the same names give the same key in every process."""
-    for name in names:
-        number = name if isinstance(name, int) else base.stable_hash(name) & 0x7FFFFFFF
-        key = jax.random.fold_in(key, number)
-    return key
 
 
 def make_tasks(

@@ -6,7 +6,7 @@ parameters into a layout that every host can read without the others.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,11 +23,15 @@ _P = PartitionSpec
 # The first pattern found in a parameter's path wins. Optimizer moments carry the path of
 # their parameter inside their own and so follow it.
 TRANSFORMER_RULES: Rules = (
-    (r"(query|key|value)_bias$", _P("model")),
-    (r"attention/(query|key|value)$", _P("fsdp", "model")),
-    (r"attention/out$", _P("model", None, "fsdp")),
-    (r"mlp/(gate|up)$", _P("fsdp", "model")),
-    (r"mlp/down$", _P("model", "fsdp")),
+    (r"(query|key|value)_bias$|(query|key|value|gate|up)(/base)?/scales$", _P("model")),
+    (r"(query|key|value|gate|up)/a$", _P("fsdp")),
+    (r"(query|key|value|gate|up)/b$", _P(None, "model")),
+    (r"(out|down)/a$", _P("model")),
+    (r"(out|down)/b$", _P(None, "fsdp")),
+    (r"attention/(query|key|value)(/base)?(/values)?$", _P("fsdp", "model")),
+    (r"attention/out(/base)?(/values)?$", _P("model", None, "fsdp")),
+    (r"mlp/(gate|up)(/base)?(/values)?$", _P("fsdp", "model")),
+    (r"mlp/down(/base)?(/values)?$", _P("model", "fsdp")),
     (r"embedding$", _P("model", "fsdp")),
     (r"head$", _P("fsdp", "model")),
     (r".*", _P()),
@@ -131,6 +135,32 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
 
 
+def place_rows(x: jax.Array, *, mesh: Mesh) -> jax.Array:
+    """Keeps the rows of float[R, T, M] spread over the batch axes.
+
+    Without this, parameters sharded over `fsdp` pull the hidden states along: devices
+    compute partial products of all rows and add them up, where they should gather the
+    weights of one layer and compute their own rows.
+    """
+    spread = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    return jax.lax.with_sharding_constraint(x, spread)
+
+
+def gather_vocabulary(params: types.PyTree, mesh: Mesh) -> types.PyTree:
+    """Asks for the embedding and the head whole, but for shards over `model`.
+
+    They are gathered once, not per chunk; logits stay sharded over the vocabulary.
+    """
+    wanted = {"embedding": PartitionSpec("model"), "head": PartitionSpec(None, "model")}
+    return params | {
+        name: jax.lax.with_sharding_constraint(
+            params[name], NamedSharding(mesh, _fit(spec, params[name].shape, mesh))
+        )
+        for name, spec in wanted.items()
+        if name in params
+    }
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Placement of a value that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
@@ -144,22 +174,30 @@ def to_global(batch: types.PyTree, mesh: Mesh) -> types.PyTree:
     )
 
 
-def make_rollout_params(mesh: Mesh, local_mesh: Mesh, abstract: types.PyTree):
+def make_rollout_params(
+    mesh: Mesh,
+    local_mesh: Mesh,
+    view: Callable[..., types.PyTree],
+    *abstract: types.PyTree,
+) -> Callable[..., types.PyTree]:
     """Returns the function that hands parameters from the learner to the rollouts.
 
     One jitted call gathers them over the batch axes; what is sharded over `model` stays
-    so. Then each host keeps the shards on its own devices.
+    so. Then each host keeps the shards on its own devices. `view` makes what rollouts
+    read of the learner's trees, whose shapes are `abstract`.
     """
 
     def keep_model(sharding: NamedSharding) -> PartitionSpec:
         return PartitionSpec(*(a if a == "model" else None for a in sharding.spec))
 
-    shardings = shardings_for(abstract, mesh, TRANSFORMER_RULES)
+    shapes = jax.eval_shape(view, *abstract)
+    shardings = shardings_for(shapes, mesh, TRANSFORMER_RULES)
     specs = jax.tree.map(keep_model, shardings)
     gathered = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
     # A copy even on one device: the learner donates its own buffers to the next update.
     gather = jax.jit(
-        lambda params: jax.tree.map(lambda x: x.copy(), params), out_shardings=gathered
+        lambda *args: jax.tree.map(lambda x: x.copy(), view(*args)),
+        out_shardings=gathered,
     )
 
     def localize(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
@@ -169,7 +207,7 @@ def make_rollout_params(mesh: Mesh, local_mesh: Mesh, abstract: types.PyTree):
             leaf.shape, NamedSharding(local_mesh, spec), buffers
         )
 
-    def rollout_params(params: types.PyTree) -> types.PyTree:
-        return jax.tree.map(localize, gather(params), specs)
+    def rollout_params(*args: types.PyTree) -> types.PyTree:
+        return jax.tree.map(localize, gather(*args), specs)
 
     return rollout_params

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import optax
 from agentrl import (
     algorithms,
     config,
+    keys,
     learner,
     mixture,
     optimizer,
@@ -92,7 +94,7 @@ def build(run: runs.Run, index: int) -> Stage:
     return Stage(
         settings=settings,
         index=index,
-        key=runs.stream_key(run.key, "stage", index),
+        key=keys.stream_key(run.key, "stage", index),
         panels=panels,
         optimizer=optimize,
         train_step=train_step,
@@ -116,28 +118,54 @@ def _make_train_step(
 ) -> tuple[learner.TrainStepFn, Callable[..., tuple[jax.Array | None, jax.Array]]]:
     """The compiled learner step, and its forward pass alone."""
     supervised = settings.kind == "warm_start"
-    critic = not supervised and algorithms.get(settings.algorithm).critic
+    algorithm = settings.algorithm
+    critic = not supervised and algorithms.get(algorithm).critic
     score = learner.make_score(
-        functools.partial(run.model.hidden, remat=run.config.learner.remat == "full"),
+        functools.partial(
+            run.model.hidden,
+            remat=run.config.learner.remat == "full",
+            place=functools.partial(sharding.place_rows, mesh=run.mesh),
+        ),
         run.model.unembedding,
         chunk=run.config.learner.logprob_chunk,
         temperature=1.0 if supervised else settings.rollout.temperature,
         num_valid_tokens=run.chat.tokenizer.vocab_size,
         value_fn=run.model.values if critic else None,
     )
-    train_step = learner.make_train_step(
-        score, optimize, algorithm=settings.algorithm, supervised=supervised
-    )
+
+    def score_beside(frozen: types.PyTree) -> learner.ScoreFn:
+        def score_all(trained: types.PyTree, rows: types.TrainBatch) -> learner.Scores:
+            params = sharding.gather_vocabulary(
+                run.parameters.join(trained, frozen), run.mesh
+            )
+            return score(params, rows)
+
+        return score_all
+
+    def train_step(
+        frozen: types.PyTree, state: types.TrainState, *data: Any
+    ) -> tuple[types.TrainState, types.Metrics]:
+        step = learner.make_train_step(
+            score_beside(frozen), optimize, algorithm=algorithm, supervised=supervised
+        )
+        return step(state, *data)
+
+    def score_tokens(
+        frozen: types.PyTree, params: types.PyTree, batch: types.TrainBatch
+    ) -> tuple[jax.Array | None, jax.Array]:
+        return _score_tokens(
+            score_beside(frozen), algorithm.kl_estimator, params, batch
+        )
+
     # The learner has no business with the mixture, which may be drawn from meanwhile.
     state = dataclasses.replace(abstract_state(run, settings, optimize), mixture=None)
     placements = jax.tree.map(lambda s: s.sharding, state)
     whole = sharding.replicated(run.mesh)
+    step = jax.jit(train_step, donate_argnums=1, out_shardings=(placements, whole))
+    forward = jax.jit(score_tokens, out_shardings=whole)
     return (
-        jax.jit(train_step, donate_argnums=0, out_shardings=(placements, whole)),
-        jax.jit(
-            functools.partial(_score_tokens, score, settings.algorithm.kl_estimator),
-            out_shardings=whole,
-        ),
+        functools.partial(step, run.parameters.frozen),
+        functools.partial(forward, run.parameters.frozen),
     )
 
 
@@ -163,14 +191,9 @@ def abstract_state(
     """
     step = jax.ShapeDtypeStruct((), jnp.int32)
     shapes = jax.eval_shape(
-        _state_maker(run, settings, optimize), run.abstract_params, step, run.key
+        _state_maker(run, settings, optimize), run.parameters.abstract, step, run.key
     )
-    placements = sharding.shardings_for(shapes, run.mesh, sharding.TRANSFORMER_RULES)
-    return jax.tree.map(
-        lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
-        shapes,
-        placements,
-    )
+    return sharding.place(shapes, run.mesh)
 
 
 def _state_maker(

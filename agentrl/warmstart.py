@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from agentrl import config, errors, types
-from agentrl.text import chat as chats
+from conversations import chat as chats
+from conversations import transcripts
 from envs import base, demonstrations
-from pretrained import conversations
 
 
 def to_trajectory(
@@ -65,7 +65,7 @@ def collect_demonstrations(
     stored = {}
     if warm_start.conversations:
         path = pathlib.Path(warm_start.conversations)
-        stored[str(path)] = conversations.read(path)
+        stored[str(path)] = transcripts.read(path)
     for env_name, panel in {} if stored else panels.items():
         solved = demonstrations.collect(
             env_name,

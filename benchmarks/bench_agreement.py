@@ -16,9 +16,10 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from agentrl import checkpoint, experiment, packing
+from agentrl import checkpoint, keys, packing
 from agentrl import run as runs
 from agentrl.ops import logprobs
+from launch import experiment
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Directory of a run.")
 _EPISODES = flags.DEFINE_integer("episodes", 1000, "Episodes, over all environments.")
@@ -57,7 +58,7 @@ def measure(run: runs.Run, params, num_episodes: int) -> np.ndarray:
         trajectories, _ = collector.collect(
             placed,
             runs.make_tasks(chosen, 1),
-            key=runs.stream_key(run.key, "agreement", played),
+            key=keys.stream_key(run.key, "agreement", played),
             policy_step=0,
         )
         played += len(trajectories)
@@ -91,7 +92,7 @@ def main(argv: Sequence[str]) -> None:
         runs.assemble(settings, workdir) as run,
         checkpoint.Checkpoints(workdir, read_only=True) as checkpoints,
     ):
-        params = checkpoints.restore_params(step, run.abstract_params)
+        params = checkpoints.restore_params(step, run.parameters.abstract)
         gaps = measure(run, params, _EPISODES.value)
     print(
         f"{_DTYPE.value}: {len(gaps)} tokens, mean |difference| {gaps.mean():.2e}, "

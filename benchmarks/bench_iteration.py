@@ -93,7 +93,7 @@ class Trainer:
     def __init__(self, run: runs.Run, recorder: loop.Recorder):
         self._run, self._recorder, self._iteration = run, recorder, 0
         first = stages.build(run, 0)
-        state = first.initial_state(run, run.init_params(), np.int32(0))
+        state = first.initial_state(run, run.parameters.init(), np.int32(0))
         for iteration in range(first.settings.num_iterations):
             state, _, _ = loop.supervise(run, first, state, iteration, recorder)
         self._stage = stages.build(run, 1)

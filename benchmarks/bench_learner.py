@@ -37,8 +37,8 @@ from rich import table
 from agentrl import config, learner, optimizer, packing, types, warmstart
 from agentrl.models import config as model_config
 from agentrl.models import transformer
-from agentrl.text import chat, tokenizer
 from benchmarks.peers import link
+from conversations import chat, tokenizer
 from envs import base, tasks
 from reporting import roofline
 

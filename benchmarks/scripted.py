@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from agentrl import policy, types
-from agentrl.text import chat
+from conversations import chat
 from envs import base, pool
 
 STOP, START, FIRST_TEXT = 0, 1, 2  # token ids

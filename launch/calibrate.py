@@ -103,8 +103,9 @@ def calibrate(
     Raises:
       ConfigError: if the file is of another calibration, or the run has no such `env`.
     """
+    from agentrl import keys
     from agentrl import run as runs
-    from agentrl import session
+    from launch import session
     from reporting import tiers
 
     changes = {"environments": (env,), "samples": samples}
@@ -123,7 +124,7 @@ def calibrate(
             episodes, _ = collector.collect(
                 run.rollout_params(params),
                 runs.make_tasks(chunk, samples),
-                key=runs.stream_key(run.key, "calibration", chunk[0]),
+                key=keys.stream_key(run.key, "calibration", chunk[0]),
                 policy_step=step,
             )
             yield book.add(episodes)

@@ -53,14 +53,14 @@ def main(argv: Sequence[str]) -> None:
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import errors
-    from pretrained import convert
+    from launch import models
 
     try:
         if _FROM_HF.value and _OUT.value:
-            convert.to_orbax(_FROM_HF.value, pathlib.Path(_OUT.value))
+            models.to_orbax(_FROM_HF.value, pathlib.Path(_OUT.value))
             print(f"Converted: {_OUT.value}")
         elif _TO_HF.value and _CHECKPOINT.value:
-            convert.to_hugging_face(
+            models.to_hugging_face(
                 pathlib.Path(_CHECKPOINT.value),
                 pathlib.Path(_TO_HF.value),
                 dtype=_DTYPE.value,

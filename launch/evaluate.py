@@ -75,7 +75,7 @@ def evaluate(
       ConfigError: if a change cannot work, or `out` is not empty.
     """
     from agentrl import evaluate as evaluation
-    from agentrl import session
+    from launch import session
     from reporting import report
 
     session.refuse_files(out)

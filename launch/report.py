@@ -26,11 +26,12 @@ def main(argv: Sequence[str]) -> None:
             f"unexpected arguments {argv[1:]}; did you mean --workdir=...?"
         )
     from agentrl import errors
+    from launch import experiment
     from reporting import jsonl, report, results
 
     workdir = pathlib.Path(_WORKDIR.value)
     try:
-        path = report.write(workdir)
+        path = report.write(workdir, experiment.read_run(workdir))
     except (errors.ConfigError, jsonl.DamagedFileError, OSError) as error:
         sys.exit(f"launch.report: {error}")
     print(report.format_table(results.load_all(workdir)))

@@ -58,7 +58,8 @@ def main(argv: Sequence[str]) -> None:
         )
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    from agentrl import errors, experiment, session, sharding
+    from agentrl import errors, sharding
+    from launch import experiment, session
 
     sharding.initialize_distributed()
     try:

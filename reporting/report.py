@@ -20,7 +20,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from agentrl import config, errors, experiment, types
+from agentrl import checkpoint, config, errors, types
 from reporting import episodes, failures, jsonl, metrics, plots, results, transfer
 
 FILE = "report.html"
@@ -59,19 +59,18 @@ _CHARTS = (
 )
 
 
-def write(workdir: pathlib.Path) -> pathlib.Path:
+def write(workdir: pathlib.Path, settings: config.RunConfig) -> pathlib.Path:
     """Writes `report.html` into the working directory of a run; returns its path.
 
     Raises:
-      ConfigError: if the directory holds no run, or the run no finished iteration.
+      ConfigError: if the run has no finished iteration.
     """
-    settings = experiment.read_run(workdir)
     records = read_metrics(workdir)
     matrix = transfer.to_matrix(results.load_all(workdir, settings.environments))
     survey = survey_episodes(workdir, settings)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
     page = environment.from_string(_TEMPLATE.read_text()).render(
-        run=json.loads((workdir / experiment.RUN_FILE).read_text()),
+        run=json.loads((workdir / checkpoint.RUN_FILE).read_text()),
         overview=_overview(settings, records, matrix),
         result_rows=_result_rows(matrix),
         gain_rows=_gain_rows(matrix, settings),

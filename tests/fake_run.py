@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 
-from agentrl import checkpoint, config, experiment, types
+from agentrl import checkpoint, config, types
 from agentrl.models.config import ModelConfig
 from envs import base
+from launch import experiment
 from reporting import metrics, results
 
 ENVIRONMENTS = ("textcraft", "babyai")

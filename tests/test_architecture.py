@@ -8,7 +8,15 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PACKAGES = ("agentrl", "envs", "pretrained", "reporting", "launch", "experiments")
+PACKAGES = (
+    "agentrl",
+    "envs",
+    "conversations",
+    "pretrained",
+    "reporting",
+    "launch",
+    "experiments",
+)
 FILES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 MAX_FUNCTION, MAX_LOOP_FUNCTION, MAX_MODULE, MAX_LIBRARY = 60, 120, 500, 6000
 
@@ -21,17 +29,22 @@ MAY_IMPORT = {
         "agentrl.types",
         "agentrl.errors",
         "agentrl.sharding",
-        "agentrl.text",
-        # For exports of runs.
-        "agentrl.checkpoint",
-        "agentrl.config",
-        "agentrl.experiment",
     ),
     "agentrl.types": (),
     "agentrl.errors": (),
     "agentrl.ops": ("agentrl.ops",),
-    "agentrl.models": ("agentrl.models", "agentrl.ops", "agentrl.types"),
-    "agentrl.text": ("agentrl.text", "agentrl.errors", "pretrained.tokenizer"),
+    "agentrl.models": (
+        "agentrl.errors",
+        "agentrl.models",
+        "agentrl.ops",
+        "agentrl.types",
+    ),
+    "conversations": (
+        "conversations",
+        "agentrl.errors",
+        "pretrained.locate",
+        "envs.base",
+    ),
     "agentrl.config": ("agentrl.errors", "agentrl.models.config", "envs"),
     "agentrl.decode": ("agentrl.models", "agentrl.ops"),
     "agentrl.policy": (
@@ -43,9 +56,11 @@ MAY_IMPORT = {
     ),
 }
 MUST_NOT_IMPORT = {
+    "agentrl": ("launch", "experiments"),
+    "reporting": ("launch", "experiments"),
     "agentrl.rollout": ("agentrl.learner", "agentrl.optimizer", "agentrl.algorithms"),
-    "agentrl.learner": ("agentrl.rollout", "agentrl.text", "envs"),
-    "agentrl.packing": ("agentrl.rollout", "agentrl.text", "envs"),
+    "agentrl.learner": ("agentrl.rollout", "conversations", "envs"),
+    "agentrl.packing": ("agentrl.rollout", "conversations", "envs"),
 }
 
 
@@ -111,7 +126,9 @@ def test_environments_and_workers_load_without_jax():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "report", "play", "convert"])
+@pytest.mark.parametrize(
+    "name", ["train", "evaluate", "report", "play", "calibrate", "convert", "plan"]
+)
 def test_commands_import_jax_only_when_they_run(name):
     code = f"import sys, launch.{name}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

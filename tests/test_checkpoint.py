@@ -6,7 +6,8 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from agentrl import checkpoint, errors, experiment, types
+from agentrl import checkpoint, errors, types
+from launch import experiment
 
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
 

@@ -11,7 +11,7 @@ from agentrl import config, errors, policy, rollout, sharding, types
 from agentrl import run as runs
 from agentrl.models import config as model_config
 from agentrl.models import transformer
-from agentrl.text import chat, tokenizer
+from conversations import chat, tokenizer
 from envs import base, demonstrations, pool, registry
 from reporting import timing
 

@@ -6,7 +6,7 @@ import pytest
 import recall_env
 
 from agentrl import config, errors, run
-from agentrl.text import chat, tokenizer
+from conversations import chat, tokenizer
 from envs import base, registry
 
 BYTES = tokenizer.ByteTokenizer()

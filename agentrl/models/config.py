@@ -39,3 +39,16 @@ class ModelConfig:
     compute_dtype: str = "float32"
     # How attention is computed; "auto" takes what `models.attention` has for the platform.
     attention: Literal["auto", "einsum", "xla", "cudnn"] = "auto"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Adapters beside frozen kernels. There is no dropout: sampler and learner agree."""
+
+    rank: int = 16
+    alpha: float = 32.0  # the product of the two factors counts alpha / rank times
+    targets: tuple[str, ...] = ("query", "key", "value", "out", "gate", "up", "down")
+    int8_base: bool = False  # adapted kernels in 8 bits, a scale per output channel
+    merge_for_rollouts: bool = (
+        True  # once per update; False keeps the base's memory low
+    )

@@ -14,11 +14,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from agentrl import types
-from agentrl.models import attention, kv_cache, rotary
+from agentrl.models import attention, kv_cache, lora, rotary
 from agentrl.models import config as model_config
 
 # (layer, queries, keys, values) -> attended, all float[rows, columns, heads, D]
 AttendFn = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Array]
+# Returns float[rows, columns, M] as given, with a constraint on where its parts lie
+PlaceFn = Callable[[jax.Array], jax.Array]
 
 
 def _dense(
@@ -69,9 +71,9 @@ class Attention(nnx.Module):
         self, x: jax.Array, positions: jax.Array, attend: Callable[..., jax.Array]
     ) -> jax.Array:
         """Mixes columns of float[rows, columns, M] with `attend`."""
-        queries = jnp.einsum("btm,mhd->bthd", x, _like(self.query[...], x))
-        keys = jnp.einsum("btm,mhd->bthd", x, _like(self.key[...], x))
-        values = jnp.einsum("btm,mhd->bthd", x, _like(self.value[...], x))
+        queries = lora.project(x, self.query.get_value())
+        keys = lora.project(x, self.key.get_value())
+        values = lora.project(x, self.value.get_value())
         if self.config.qkv_bias:
             queries = queries + _align(self.query_bias[...], queries)
             keys = keys + _align(self.key_bias[...], keys)
@@ -81,7 +83,7 @@ class Attention(nnx.Module):
         queries = rotary.rotate(queries, positions, self.config)
         keys = rotary.rotate(keys, positions, self.config)
         attended = attend(queries, keys, values)
-        return jnp.einsum("bthd,hdm->btm", attended, _like(self.out[...], x))
+        return lora.project(attended, self.out.get_value(), 2)
 
 
 class MLP(nnx.Module):
@@ -95,8 +97,9 @@ class MLP(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps float[..., M] to float[..., M]."""
-        gate = jax.nn.silu(x @ _like(self.gate[...], x))
-        return (gate * (x @ _like(self.up[...], x))) @ _like(self.down[...], x)
+        gate = jax.nn.silu(lora.project(x, self.gate.get_value()))
+        wide = gate * lora.project(x, self.up.get_value())
+        return lora.project(wide, self.down.get_value())
 
 
 class Block(nnx.Module):
@@ -133,13 +136,19 @@ class Transformer(nnx.Module):
         self.config = config
 
     def hidden(
-        self, tokens: jax.Array, positions: jax.Array, attend: AttendFn, remat: bool
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        attend: AttendFn,
+        place: PlaceFn,
+        remat: bool,
     ) -> jax.Array:
         """Final hidden states float[rows, columns, M] of int32[rows, columns] tokens."""
-        x = self.embedding[...][tokens].astype(self.config.compute_dtype)
+        x = place(self.embedding[...][tokens].astype(self.config.compute_dtype))
         for layer, block in enumerate(self.blocks):
             apply = functools.partial(block, attend=functools.partial(attend, layer))
             x = jax.checkpoint(apply)(x, positions) if remat else apply(x, positions)
+            x = place(x)
         return self.norm(x)
 
     def unembedding(self) -> jax.Array:
@@ -168,6 +177,7 @@ class Model:
         segment_ids: jax.Array,
         *,
         remat: bool = False,
+        place: PlaceFn = lambda x: x,
     ) -> jax.Array:
         """Hidden states of packed rows; every array int32[R, T], result float[R, T, M]."""
 
@@ -179,7 +189,7 @@ class Model:
                 queries, keys, values, segment_ids, attention.choose(self.config)
             )
 
-        return self._bind(params).hidden(tokens, positions, attend, remat)
+        return self._bind(params).hidden(tokens, positions, attend, place, remat)
 
     def append(
         self,
@@ -222,7 +232,9 @@ class Model:
                 queries, keys[layer], values[layer], positions, implementation
             )
 
-        hidden = self._bind(params).hidden(tokens, positions, attend, remat=False)
+        hidden = self._bind(params).hidden(
+            tokens, positions, attend, place=lambda x: x, remat=False
+        )
         last = jnp.maximum(counts - 1, 0)[:, None, None]
         last_hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
         return last_hidden, dataclasses.replace(
@@ -254,11 +266,6 @@ class Model:
         state = jax.tree.map(lambda leaf: leaf, abstract)  # a copy: replaced in place
         nnx.replace_by_pure_dict(state, params)
         return nnx.merge(graph, state)
-
-
-def _like(param: jax.Array, x: jax.Array) -> jax.Array:
-    """Casts a parameter to the compute dtype."""
-    return param.astype(x.dtype)
 
 
 def _align(param: jax.Array, x: jax.Array) -> jax.Array:

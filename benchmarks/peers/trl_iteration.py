@@ -17,8 +17,8 @@ import torch
 import transformers
 import trl
 
-from agentrl.text import chat as chats
-from agentrl.text import tokenizer as tokenizers
+from conversations import chat as chats
+from conversations import tokenizer as tokenizers
 from envs import base, registry
 
 ANSWERS, sys.stdout = sys.stdout, sys.stderr  # the trainer prints

@@ -1,3 +1,6 @@
+import functools
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,7 @@ from agentrl.models import transformer
 
 MODEL = transformer.Model(
     model_config.ModelConfig(
-        vocab_size=16, hidden_size=16, num_layers=1, num_heads=4, num_kv_heads=2,
+        vocab_size=24, hidden_size=16, num_layers=1, num_heads=4, num_kv_heads=2,
         head_dim=8, mlp_size=32,
     )
 )  # fmt: skip
@@ -20,6 +23,30 @@ OPTIMIZER = optimizer.make_optimizer(
 )
 
 
+def make_step(hidden=MODEL.hidden, gather=lambda params: params):
+    score = learner.make_score(
+        hidden,
+        MODEL.unembedding,
+        chunk=32,
+        temperature=1.0,
+        num_valid_tokens=13,
+    )
+    return learner.make_train_step(
+        lambda params, rows: score(gather(params), rows),
+        OPTIMIZER,
+        algorithm=config.AlgorithmConfig(name="gspo", clip_low=0.5, clip_high=0.5),
+    )
+
+
+def make_placed_step(mesh):
+    return make_step(
+        functools.partial(
+            MODEL.hidden, place=functools.partial(sharding.place_rows, mesh=mesh)
+        ),
+        functools.partial(sharding.gather_vocabulary, mesh=mesh),
+    )
+
+
 @pytest.fixture(scope="module")
 def problem():
     params = MODEL.init(jax.random.key(0))
@@ -27,27 +54,17 @@ def problem():
     state = types.TrainState(
         jnp.int32(0), params, OPTIMIZER.init(params), mixture, jax.random.key(1)
     )
-    step = learner.make_train_step(
-        learner.make_score(
-            MODEL.hidden,
-            MODEL.unembedding,
-            chunk=32,
-            temperature=1.0,
-            num_valid_tokens=13,
-        ),
-        OPTIMIZER,
-        algorithm=config.AlgorithmConfig(name="gspo", clip_low=0.5, clip_high=0.5),
-    )
-    return step, state
+    return make_step(), state
 
 
 @pytest.mark.parametrize(
     "mesh_config",
     [
         config.MeshConfig(data=8),
+        config.MeshConfig(fsdp=8),
         config.MeshConfig(data=2, fsdp=2, model=2),
     ],
-    ids=["data", "data_fsdp_model"],
+    ids=["data", "fsdp", "data_fsdp_model"],
 )
 def test_eight_devices_take_the_step_of_one(problem, mesh_config, make_batch):
     step, state = problem
@@ -56,7 +73,9 @@ def test_eight_devices_take_the_step_of_one(problem, mesh_config, make_batch):
 
     mesh = sharding.make_mesh(mesh_config)
     placements = sharding.shardings_for(state, mesh, sharding.TRANSFORMER_RULES)
-    jitted = jax.jit(step, out_shardings=(placements, sharding.replicated(mesh)))
+    jitted = jax.jit(
+        make_placed_step(mesh), out_shardings=(placements, sharding.replicated(mesh))
+    )
     new_state, metrics = jitted(
         jax.device_put(state, placements), sharding.to_global(batch, mesh)
     )
@@ -72,6 +91,41 @@ def test_eight_devices_take_the_step_of_one(problem, mesh_config, make_batch):
     )
     spread = len(new_state.params["embedding"].sharding.device_set)
     assert spread == 8
+
+
+def activation_shapes(step, state, batch, mesh):
+    """Shapes of the rank-3 results of collectives in the compiled step."""
+    placements = sharding.shardings_for(state, mesh, sharding.TRANSFORMER_RULES)
+    jitted = jax.jit(step, out_shardings=(placements, sharding.replicated(mesh)))
+    lowered = jitted.lower(
+        jax.device_put(state, placements), sharding.to_global(batch, mesh)
+    )
+    text = lowered.compile().as_text()
+    found = re.findall(r"= f32\[([\d,]+)\]\S* (?:all-reduce|all-gather)\(", text)
+    return {tuple(map(int, shape.split(","))) for shape in found}
+
+
+def test_with_fsdp_weights_move_and_rows_stay(problem, make_batch):
+    step, state = problem
+    batch = make_batch(0, shape=(2, 8, 24))
+    mesh = sharding.make_mesh(config.MeshConfig(fsdp=8))
+
+    def whole_rows(step):
+        shapes = activation_shapes(step, state, batch, mesh)
+        return {shape for shape in shapes if shape[:2] == (8, 24)}
+
+    assert whole_rows(make_placed_step(mesh)) == set()
+    assert whole_rows(step)  # left to itself, the compiler adds up parts of all rows
+
+
+def test_logits_stay_sharded_over_the_vocabulary(problem, make_batch):
+    _, state = problem
+    batch = make_batch(0, shape=(2, 8, 24))
+    mesh = sharding.make_mesh(config.MeshConfig(data=2, fsdp=2, model=2))
+    shapes = activation_shapes(make_placed_step(mesh), state, batch, mesh)
+    rows, width, vocabulary = 8 // 4, 32 // 8, MODEL.config.vocab_size
+    assert (rows, width) in shapes  # the maximum and the sum over all shards
+    assert (rows, width, vocabulary) not in shapes
 
 
 def test_unused_microbatches_are_skipped_on_all_devices_alike(problem, make_batch):

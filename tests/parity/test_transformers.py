@@ -14,7 +14,8 @@ import transformers  # noqa: E402
 
 from agentrl import config, learner, types  # noqa: E402
 from agentrl.models import kv_cache  # noqa: E402
-from pretrained import convert, export, orbax_io  # noqa: E402
+from launch import models as convert  # noqa: E402
+from pretrained import export, orbax_io  # noqa: E402
 from tests.parity import models  # noqa: E402
 
 TOLERANCE = 1e-4

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 
 from agentrl import errors
-from agentrl.text import tokenizer as tokenizers
+from conversations import tokenizer as tokenizers
 
 
 @pytest.fixture(scope="module")

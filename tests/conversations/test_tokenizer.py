@@ -3,7 +3,7 @@ import hypothesis.strategies as st
 import pytest
 
 from agentrl import errors
-from agentrl.text import tokenizer
+from conversations import tokenizer
 
 TEXTS = [
     "Crafting commands:\ncraft 4 oak planks using 1 oak logs\n\nGoal: craft oak door.",

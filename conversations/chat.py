@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from agentrl.text import tokenizer as tokenizers
+from conversations import tokenizer as tokenizers
 
 FrameName = Literal["bare", "plain", "agentgym"]
 VERSION = 1  # raise when the tokens of any frame change: old policies saw other ones

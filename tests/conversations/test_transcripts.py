@@ -3,10 +3,9 @@ import json
 import pytest
 
 from agentrl import config, errors, warmstart
-from agentrl.text import chat
-from agentrl.text.tokenizer import ByteTokenizer
+from conversations import chat, transcripts
+from conversations.tokenizer import ByteTokenizer
 from envs import base
-from pretrained import conversations
 
 BYTES = ByteTokenizer()
 TRAJ = {
@@ -58,7 +57,7 @@ def shown(ids):
 @pytest.mark.parametrize("lines", [True, False])
 def test_both_formats_are_read_from_lists_and_lines(tmp_path, lines):
     path = write(tmp_path / "data", TRAJ, OPENAI, lines=lines)
-    (first, traj), (second, openai) = conversations.read(path)
+    (first, traj), (second, openai) = transcripts.read(path)
     assert (first, second) == ("babyai_3", "2")
     assert [m.role for m in traj] == ["user", "assistant"] * 3 + ["user"]
     assert [m.text for m in traj if m.trained] == ["act", "go"]
@@ -125,9 +124,9 @@ def test_other_files_are_refused_by_conversation(tmp_path, content, message):
     path = tmp_path / "data.jsonl"
     path.write_text(content)
     with pytest.raises(errors.ConfigError, match=message):
-        conversations.read(path)
+        transcripts.read(path)
     with pytest.raises(errors.ConfigError, match="cannot read conversations"):
-        conversations.read(tmp_path / "absent")
+        transcripts.read(tmp_path / "absent")
 
 
 def test_conversations_out_of_turn_are_refused_by_name(tmp_path):

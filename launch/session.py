@@ -17,11 +17,11 @@ from agentrl import (
     checkpoint,
     config,
     errors,
-    experiment,
     loop,
     types,
 )
 from agentrl import run as runs
+from launch import experiment
 from reporting import metrics, report, results, roofline, timing
 
 
@@ -62,7 +62,7 @@ def train(
         )
         loop.train(run, recorder)
     print(report.format_table(results.load_all(workdir, settings.environments)))
-    print(f"Report: {report.write(workdir)}")
+    print(f"Report: {report.write(workdir, settings)}")
 
 
 @contextlib.contextmanager
@@ -92,8 +92,11 @@ def open_policy(
         runs.assemble(settings, workdir) as run,
         checkpoint.Checkpoints(workdir, read_only=True) as checkpoints,
     ):
-        params = checkpoints.restore_params(step, run.abstract_params)
-        yield run, params, checkpoints.restore_progress(step), step
+        params = checkpoints.restore_params(step, run.parameters.abstract)
+        progress = checkpoints.restore_progress(
+            step, frozen_digest=run.parameters.frozen_digest
+        )
+        yield run, params, progress, step
 
 
 def claim(settings: config.RunConfig, workdir: pathlib.Path) -> None:

@@ -21,9 +21,10 @@ from typing import Any
 import jax
 
 import agentrl
-from agentrl import config, errors, fields
+from agentrl import config, errors
+from agentrl.checkpoint import RUN_FILE
+from launch import fields
 
-RUN_FILE = "run.json"
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -62,7 +63,7 @@ def load(
             "agentrl.config.RunConfig."
         )
     if model:
-        from pretrained import start  # slow to import
+        from launch import start  # slow to import
 
         settings = start.start_from(settings, model)
     for override in overrides:

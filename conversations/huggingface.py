@@ -1,4 +1,4 @@
-"""Hugging Face tokenizers behind the protocol of `agentrl.text.tokenizer`."""
+"""Hugging Face tokenizers behind the protocol of `conversations.tokenizer`."""
 
 import dataclasses
 import json
@@ -9,8 +9,8 @@ import tokenizers
 import transformers
 
 from agentrl import errors
-from agentrl.text import chat
-from pretrained import chat_template, locate
+from conversations import chat, chat_template
+from pretrained import locate
 
 
 class HuggingFaceTokenizer:

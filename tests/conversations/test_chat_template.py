@@ -9,9 +9,9 @@ import pytest
 import transformers
 
 from agentrl import errors
-from agentrl.text import chat
-from pretrained import chat_template, locate
-from pretrained.tokenizer import HuggingFaceTokenizer
+from conversations import chat, chat_template
+from conversations.huggingface import HuggingFaceTokenizer
+from pretrained import locate
 
 FAMILIES = list(chat_families.FAMILIES)
 MARKERS = [*chat_families.CHATML, *chat_families.LLAMA]

@@ -3,7 +3,7 @@ import hypothesis.strategies as st
 import pytest
 
 from agentrl import errors
-from agentrl.text import chat, tokenizer
+from conversations import chat, tokenizer
 
 BYTES = tokenizer.ByteTokenizer()
 START, STOP = BYTES.start_id, BYTES.stop_id

@@ -199,7 +199,7 @@ def load(kind: str, path: pathlib.Path) -> Tokenizer:
     if kind in ("sentencepiece", "train_sentencepiece"):
         return SentencePieceTokenizer.load(path)
     if kind == "huggingface":
-        from pretrained import tokenizer as pretrained_tokenizer  # slow to import
+        from conversations import huggingface  # slow to import
 
-        return pretrained_tokenizer.HuggingFaceTokenizer.load(path)
+        return huggingface.HuggingFaceTokenizer.load(path)
     raise errors.ConfigError(f"tokenizer.kind = {kind!r} is not supported here.")

@@ -6,7 +6,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from agentrl import config, errors, experiment, fields
+from agentrl import config, errors
+from launch import experiment, fields
 
 SETTINGS = fake_run.make_settings()
 

@@ -27,8 +27,8 @@ import jinja2
 import transformers
 
 from agentrl import errors
-from agentrl.text import chat
-from agentrl.text.tokenizer import Delimiters
+from conversations import chat
+from conversations.tokenizer import Delimiters
 
 _DAY = "26 Jul 2024"  # the day in Llama's templates where the caller gives none
 _FIXED_DAY = "{%- macro strftime_now(format) -%}" + _DAY + "{%- endmacro -%}"

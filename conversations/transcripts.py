@@ -13,7 +13,7 @@ import pathlib
 from typing import Any
 
 from agentrl import errors
-from agentrl.text.chat import Message
+from conversations.chat import Message
 
 _ROLES = {"human": "user", "gpt": "assistant"}
 _FOLLOWS = {

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 import jax
 
-from agentrl import checkpoint, config, errors, experiment, sharding, types
+from agentrl import checkpoint, config, errors, parameters, sharding, types
 from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import lora, transformer
+from launch import experiment
 from pretrained import export, hf_config, locate, orbax_io, weights
 
 
@@ -79,7 +80,12 @@ def _read_run(path: pathlib.Path) -> _Read:
     workdir, step = checkpoint.find_checkpoint(path)
     settings = experiment.read_run(workdir)
     with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
-        params = checkpoints.restore_params(step, _abstract(settings.model))
+        model = transformer.Model(settings.model)
+        mesh = config.MeshConfig(data=1, fsdp=jax.device_count())
+        stored = parameters.Parameters(settings, model, sharding.make_mesh(mesh))
+        checkpoints.restore_progress(step, frozen_digest=stored.frozen_digest)
+        trained = checkpoints.restore_params(step, stored.abstract)
+        params = lora.merge(stored.join(trained, stored.frozen))
     tokenizer = pathlib.Path(settings.tokenizer.path)
     if settings.tokenizer.kind == "train_sentencepiece":
         tokenizer = workdir

@@ -1,0 +1,101 @@
+import dataclasses
+import functools
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from agentrl import config, policy, sharding
+from agentrl.models import config as model_config
+from agentrl.models import lora, transformer
+from launch import memory
+
+SHAPE = model_config.ModelConfig(vocab_size=2048, hidden_size=256, num_layers=2)
+WORK = memory.Workload(
+    model=SHAPE,
+    mesh=config.MeshConfig(data=1),
+    slots_per_device=16,
+    context=1024,
+    append=16,
+)
+
+
+def test_parameters_and_cache_are_what_a_compiled_turn_takes():
+    rollout = config.RolloutConfig(
+        num_slots=16, cache_buckets=(1024,), append_buckets=(16,), max_action_tokens=4
+    )
+    model = transformer.Model(SHAPE)
+    mesh = jax.sharding.Mesh([[jax.devices()[:1]]], sharding.AXES)
+    acting = policy.Policy(model, mesh, rollout, stop_token=1, num_valid_tokens=2048)
+    cache = jax.eval_shape(lambda: acting.new_cohort().cache)
+    inputs = policy.TurnInputs(
+        *(jax.ShapeDtypeStruct(s, jnp.int32) for s in ((16, 16), 16, 16, 16, (16, 2)))
+    )
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    turn = acting._turn.lower(params, cache, jax.random.key(0), inputs)
+    taken = turn.compile().memory_analysis().argument_size_in_bytes
+
+    found = memory.estimate(WORK).rollout
+    assert found["rollout parameters"] + found["cache"] == pytest.approx(
+        taken, rel=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("mesh", "adapters"),
+    [
+        (config.MeshConfig(data=8), None),
+        (config.MeshConfig(data=2, fsdp=2, model=2), None),
+        (config.MeshConfig(data=1, fsdp=8), model_config.LoraConfig(int8_base=True)),
+    ],
+    ids=["data", "all_axes", "lora_int8"],
+)
+def test_parameters_are_what_lies_on_a_device(mesh, adapters):
+    model = transformer.Model(SHAPE)
+    split = functools.partial(
+        lora.split, lora=adapters, trainable=None, frozen_dtype="float32"
+    )
+    halves = split(model.init(jax.random.key(0)), jax.random.key(1))
+    placed = sharding.place(halves, sharding.make_mesh(mesh))
+    halves = jax.device_put(halves, jax.tree.map(lambda s: s.sharding, placed))
+    on_first = [
+        sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(half))
+        for half in halves
+    ]
+    work = dataclasses.replace(WORK, mesh=mesh, lora=adapters)
+    found = memory.estimate(work).state
+    assert [found["trained parameters"], found["frozen parameters"]] == on_first
+
+
+def test_adapters_in_8_bits_take_a_quarter_of_the_kernels():
+    frozen = [
+        memory.estimate(
+            dataclasses.replace(WORK, lora=model_config.LoraConfig(int8_base=int8))
+        ).state["frozen parameters"]
+        for int8 in (False, True)
+    ]
+    vocabulary = SHAPE.vocab_size * SHAPE.hidden_size * 4
+    assert frozen[1] - vocabulary == pytest.approx(
+        (frozen[0] - vocabulary) / 4, rel=0.05
+    )
+
+
+def run_plan(*arguments):
+    command = [sys.executable, "-m", "launch.plan", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_command_finds_a_mesh_and_says_what_dominates():
+    done = run_plan("--model=qwen2.5-7b", "--devices=16", "--accelerator=v5p")
+    assert done.returncode == 0, done.stderr
+    assert "mesh: data 8, fsdp 2, model 1" in done.stdout
+    assert "largest: optimizer" in done.stdout
+
+
+def test_the_command_says_what_to_change_where_nothing_fits():
+    done = run_plan("--model=Qwen2.5-7B", "--devices=1", "--accelerator=v5e")
+    assert done.returncode == 1
+    assert "--lora_rank" in done.stdout
+    assert "qwen2.5-7b" in run_plan("--model=gpt", "--hbm_gib=16").stderr

@@ -1,0 +1,160 @@
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agentrl import errors, sharding
+from agentrl.config import MeshConfig
+from agentrl.models import config as model_config
+from agentrl.models import lora, transformer
+
+MODEL = transformer.Model(
+    model_config.ModelConfig(
+        vocab_size=50, hidden_size=32, num_layers=2, head_dim=8, mlp_size=48
+    )
+)
+LORA = model_config.LoraConfig(rank=4, alpha=6.0)
+SCALE = LORA.alpha / LORA.rank
+TOKENS = np.arange(24).reshape(2, 12) % 50
+POSITIONS = np.tile(np.arange(12)[None], (2, 1))
+
+
+def make_halves(*, shaken=True, trainable=None, **changes):
+    """Trained and frozen parameters; the adapters of `shaken` ones do something."""
+    settings = dataclasses.replace(LORA, **changes)
+    params = MODEL.init(jax.random.key(0))
+    trained, frozen = lora.split(
+        params, jax.random.key(1), lora=settings, trainable=trainable,
+        frozen_dtype="float32",
+    )  # fmt: skip
+    if shaken:
+        trained = jax.tree.map(
+            lambda x: x + 0.1 * np.random.default_rng(x.size).normal(size=x.shape),
+            trained,
+        )
+    return params, trained, frozen
+
+
+def hidden(params):
+    return MODEL.hidden(params, TOKENS, POSITIONS, np.ones_like(TOKENS))
+
+
+def names(tree):
+    leaves = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves}
+
+
+def test_new_adapters_change_nothing():
+    params, trained, frozen = make_halves(shaken=False)
+    np.testing.assert_array_equal(hidden(lora.join(trained, frozen)), hidden(params))
+
+
+@pytest.mark.parametrize("int8_base", [False, True])
+def test_merged_and_unmerged_agree(int8_base):
+    _, trained, frozen = make_halves(int8_base=int8_base)
+    joined = lora.join(trained, frozen, SCALE)
+    merged = lora.merge(joined)
+    assert names(merged) == names(MODEL.init(jax.random.key(0)))
+    np.testing.assert_allclose(hidden(merged), hidden(joined), atol=2e-5)
+
+
+def test_merged_kernels_by_hand():
+    params, trained, frozen = make_halves()
+    merged = lora.merge(lora.join(trained, frozen, SCALE))
+    for path, spec in (("query", "mr,rhd->mhd"), ("out", "hdr,rm->hdm")):
+        adapter = trained["blocks"][1]["attention"][path]
+        product = np.einsum(spec, adapter["a"], adapter["b"])
+        expected = params["blocks"][1]["attention"][path] + 1.5 * product
+        np.testing.assert_allclose(
+            merged["blocks"][1]["attention"][path], expected, atol=1e-6
+        )
+
+
+def test_gradients_of_adapters_are_those_through_the_merged_kernels():
+    _, trained, frozen = make_halves()
+
+    def loss(trained, view):
+        return jnp.sum(jnp.sin(hidden(view(lora.join(trained, frozen, SCALE)))))
+
+    unmerged = jax.grad(loss)(trained, lambda params: params)
+    merged = jax.grad(loss)(trained, lora.merge)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), unmerged, merged
+    )
+
+
+def test_int8_rounds_each_output_channel_to_its_own_grid():
+    params, _, frozen = make_halves(int8_base=True)
+    for name, inputs in (("query", 0), ("out", (0, 1))):
+        kernel = params["blocks"][0]["attention"][name]
+        stored = frozen["blocks"][0]["attention"][name]
+        assert stored.values.dtype == jnp.int8
+        np.testing.assert_allclose(
+            stored.scales, np.abs(kernel).max(axis=inputs) / 127, rtol=1e-6
+        )
+        error = np.abs(lora.merge(stored) - kernel)
+        assert np.all(error <= np.expand_dims(stored.scales, inputs) * 0.5001)
+
+
+@pytest.mark.parametrize(
+    ("settings", "trainable", "expected"),
+    [
+        (None, None, r""),
+        (None, ("blocks/1/", "^norm"), r"blocks/1/|^norm"),
+        (LORA, ("attention_norm",), r"/[ab]$|attention_norm"),
+    ],
+    ids=["everything", "last_block_and_norm", "adapters_and_norms"],
+)
+def test_patterns_choose_what_is_trained(settings, trainable, expected):
+    params = MODEL.init(jax.random.key(0))
+    trained, frozen = lora.split(
+        params, jax.random.key(1), lora=settings, trainable=trainable,
+        frozen_dtype="float32",
+    )  # fmt: skip
+    assert trained and all(re.search(expected, name) for name in names(trained))
+    left = {name for name in names(frozen) if re.search(expected, name)}
+    assert not left
+    merged = lora.merge(lora.join(trained, frozen))
+    jax.tree.map(np.testing.assert_array_equal, merged, params)
+
+
+def test_a_pattern_without_parameters_is_refused():
+    with pytest.raises(
+        ValueError, match=r"'blokcs' .* matches no parameter.*blocks/\*"
+    ):
+        make_halves(trainable=("blokcs",))
+    with pytest.raises(errors.ConfigError, match="'/qkv\\$'"):
+        make_halves(targets=("qkv",))
+
+
+def test_digest_sees_values_places_and_names_but_no_sharding():
+    kernel = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
+    first = int(lora.digest({"up": kernel}))
+    changed = kernel.copy()
+    changed[3, 5] = np.nextafter(changed[3, 5], 2, dtype=np.float32)
+    others = [changed, kernel[::-1], kernel[:, ::-1], kernel.astype(jnp.bfloat16)]
+    digests = [int(lora.digest({"up": other})) for other in others]
+    digests.append(int(lora.digest({"down": kernel})))
+    assert len({first, *digests}) == 6
+
+    mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=4, model=2))
+    placed = sharding.place({"mlp": {"up": kernel}}, mesh)["mlp"]["up"].sharding
+    spread = jax.device_put(kernel, placed)
+    assert int(jax.jit(lora.digest)({"up": spread})) == first
+
+
+@pytest.mark.parametrize("int8_base", [False, True])
+def test_adapters_and_their_base_are_cut_over_the_mesh(int8_base):
+    _, trained, frozen = make_halves(int8_base=int8_base)
+    mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=2, model=4))
+    for view in (trained, frozen, lora.join(trained, frozen)):
+        placed = jax.tree.leaves_with_path(sharding.place(view, mesh))
+        kernels = {
+            jax.tree_util.keystr(path): leaf.sharding.spec
+            for path, leaf in placed
+            if "up" in jax.tree_util.keystr(path)
+        }
+        assert kernels and all(any(spec) for spec in kernels.values()), kernels
