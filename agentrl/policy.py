@@ -86,31 +86,24 @@ class Policy:
         self.rows_per_cohort = rollout.num_slots // rollout.num_cohorts
         self._model = model
         self._rows = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
-        turn = functools.partial(
-            _turn,
-            model,
-            rollout=rollout,
-            stop_token=stop_token,
-            num_valid=num_valid_tokens,
-        )
+        settings = {"stop_token": stop_token, "num_valid": num_valid_tokens}
+        turn = functools.partial(_turn, model, rollout=rollout, **settings)
         rows, whole = PartitionSpec(sharding.BATCH_AXES), PartitionSpec()
 
-        def spread(function, in_specs, out_specs):
-            return jax.shard_map(
-                function,
-                mesh=mesh,
-                in_specs=in_specs,
-                out_specs=out_specs,
-                axis_names=set(sharding.BATCH_AXES),
-                check_vma=False,
-            )
-
-        mapped = spread(turn, (whole, rows, whole, rows), rows)
+        spread = functools.partial(
+            jax.shard_map,
+            mesh=mesh,
+            axis_names=set(sharding.BATCH_AXES),
+            check_vma=False,
+        )
+        mapped = spread(turn, in_specs=(whole, rows, whole, rows), out_specs=rows)
         self._turn = jax.jit(mapped, donate_argnums=1)
         # Every device computes the shared beginnings for itself: no collective.
-        self._extend = jax.jit(spread(functools.partial(_extend, model), whole, whole))
+        extend = functools.partial(_extend, model)
+        self._extend = jax.jit(spread(extend, in_specs=whole, out_specs=whole))
         self._copy = jax.jit(
-            spread(kv_cache.copy_row, (rows, whole, rows), rows), donate_argnums=0
+            spread(kv_cache.copy_row, in_specs=(rows, whole, rows), out_specs=rows),
+            donate_argnums=0,
         )
         self._take = jax.jit(
             lambda cache, rows: jax.tree.map(lambda x: x[rows], cache),

@@ -76,7 +76,7 @@ def test_restores_bit_for_bit_with_key_and_progress(tmp_path):
 
     assert to_bytes(restored) == to_bytes(make_state(3))
     assert jax.tree.structure(restored) == jax.tree.structure(make_state(3))
-    assert progress == checkpoint.Progress(0, "stage0", 3, {"tokens": 30.0})
+    assert progress == checkpoint.Progress(0, "stage0", 3, counters={"tokens": 30.0})
 
 
 def test_restores_onto_another_mesh(tmp_path):

@@ -80,7 +80,7 @@ def test_an_evaluation_finds_the_base_again(finished, environment, tmp_path):
         environment=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    (stored,) = (finished / "evaluations").glob("*recall*.json")
+    (stored,) = (finished / "evaluations").glob("recall.*.json")
     (again,) = (tmp_path / "out" / "evaluations").glob("*.json")
     assert (
         json.loads(stored.read_text())["success"]

@@ -18,6 +18,7 @@ TIMING = (
     "perf/decode",
     "perf/env_wait",
     "perf/learner",
+    "perf/mbu",
     "perf/mfu",
     "perf/prefill",
 )

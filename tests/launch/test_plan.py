@@ -31,7 +31,10 @@ def test_parameters_and_cache_are_what_a_compiled_turn_takes():
     acting = policy.Policy(model, mesh, rollout, stop_token=1, num_valid_tokens=2048)
     cache = jax.eval_shape(lambda: acting.new_cohort().cache)
     inputs = policy.TurnInputs(
-        *(jax.ShapeDtypeStruct(s, jnp.int32) for s in ((16, 16), 16, 16, 16, (16, 2)))
+        *(
+            jax.ShapeDtypeStruct(s, jnp.int32)
+            for s in ((16, 16), (16,), (16,), (16,), (16, 2))
+        )
     )
     params = jax.eval_shape(model.init, jax.random.key(0))
     turn = acting._turn.lower(params, cache, jax.random.key(0), inputs)

@@ -91,12 +91,9 @@ def test_trained_one_step_and_exported(pair, tmp_path, make_batch):
     batch = jax.tree.map(jnp.asarray, make_batch(3))
     optimizer = optax.sgd(0.1)
     train_step = learner.make_train_step(
-        ours.hidden,
-        ours.unembedding,
+        learner.make_score(ours.hidden, ours.unembedding, chunk=64, temperature=1.0),
         optimizer,
         algorithm=config.AlgorithmConfig(),
-        learner=config.LearnerConfig(),
-        temperature=1.0,
         supervised=True,
     )
     state = types.TrainState(

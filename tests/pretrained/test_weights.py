@@ -12,8 +12,8 @@ import safetensors.numpy
 from agentrl import config, errors, sharding
 from agentrl.models import config as model_config
 from agentrl.models import transformer
+from launch import models as conversions
 from pretrained import (
-    convert,
     export,
     hf_config,
     locate,
@@ -213,7 +213,7 @@ def test_a_name_that_means_nothing(tmp_path):
 
 
 def test_a_converted_folder_that_is_damaged_or_of_another_model(folder, tmp_path):
-    convert.to_orbax(str(folder), tmp_path / "out")
+    conversions.to_orbax(str(folder), tmp_path / "out")
     loaded = find(tmp_path / "out").load(placed(data=1, fsdp=8))
     jax.tree.map(np.testing.assert_array_equal, loaded, make_params())
     deeper = dataclasses.replace(CONFIG, num_layers=3)
