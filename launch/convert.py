@@ -12,6 +12,8 @@ write a folder with an orbax checkpoint, from which `launch.train --model=FOLDER
 write a folder that `transformers` loads: configuration, safetensors, tokenizer and
 generation settings. The checkpoint is a run's working directory, one of its
 checkpoints/STEP, or a converted folder. Without --dtype, numbers are kept as they are.
+Low-rank adapters are merged into the model; with --adapter the folder holds them alone,
+as the `peft` library loads them beside the model that the run started from.
 """
 
 import pathlib
@@ -34,6 +36,9 @@ _DTYPE = flags.DEFINE_enum(
     ["float32", "bfloat16", "float16"],
     "Type of the numbers that --to_hf writes.",
 )
+_ADAPTER = flags.DEFINE_bool(
+    "adapter", False, "With --to_hf: write a run's adapters alone, for peft."
+)
 _SHARD_GB = flags.DEFINE_float(
     "shard_gb", 5.0, "Largest safetensors file.", lower_bound=0.001
 )
@@ -43,12 +48,12 @@ def main(argv: Sequence[str]) -> None:
     """Checks the flags and converts in the direction that they name."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}.")
-    inward, outward = (_FROM_HF, _OUT), (_TO_HF, _CHECKPOINT)
-    given = tuple(flag for flag in (*inward, *outward) if flag.value)
-    if given not in (inward, outward):
+    ways = (_FROM_HF, _OUT), (_TO_HF, _CHECKPOINT)
+    given = [flag.name for way in ways for flag in way if flag.value]
+    if given not in [[flag.name for flag in way] for way in ways]:
         raise app.UsageError(
             "give --from_hf with --out, or --to_hf with --checkpoint; given: "
-            f"{', '.join(flag.name for flag in given) or 'none of them'}."
+            f"{', '.join(given) or 'none of them'}."
         )
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
@@ -59,6 +64,13 @@ def main(argv: Sequence[str]) -> None:
         if _FROM_HF.value and _OUT.value:
             models.to_orbax(_FROM_HF.value, pathlib.Path(_OUT.value))
             print(f"Converted: {_OUT.value}")
+        elif _TO_HF.value and _CHECKPOINT.value and _ADAPTER.value:
+            models.to_peft(
+                pathlib.Path(_CHECKPOINT.value),
+                pathlib.Path(_TO_HF.value),
+                dtype=_DTYPE.value,
+            )
+            print(f"Exported the adapters: {_TO_HF.value}")
         elif _TO_HF.value and _CHECKPOINT.value:
             models.to_hugging_face(
                 pathlib.Path(_CHECKPOINT.value),

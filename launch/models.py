@@ -9,7 +9,7 @@ from agentrl import checkpoint, config, errors, parameters, sharding, types
 from agentrl.models import config as model_config
 from agentrl.models import lora, transformer
 from launch import experiment
-from pretrained import export, hf_config, locate, orbax_io, weights
+from pretrained import adapters, export, hf_config, locate, orbax_io, weights
 
 
 def to_orbax(model: str, folder: pathlib.Path) -> None:
@@ -66,6 +66,41 @@ def to_hugging_face(
     )
 
 
+def to_peft(
+    path: pathlib.Path, folder: pathlib.Path, *, dtype: str | None = None
+) -> None:
+    """Writes the adapters of a run as a folder that the `peft` library loads.
+
+    With `lora.int8_base` they were trained beside rounded kernels, which only the merged
+    model of `to_hugging_face` holds.
+
+    Args:
+      path: working directory of a run with `lora`, or one of its checkpoints.
+      folder: new or empty.
+      dtype: of the tensors; None keeps each parameter's.
+
+    Raises:
+      ConfigError: if the run has no adapters, a base of random weights, or trained
+        parameters besides its adapters, or if `folder` is not empty.
+      CheckpointError: if there is no such checkpoint, or it is damaged.
+    """
+    settings, _, trained = _restore(path)
+    if settings.lora is None or not settings.weights:
+        raise errors.ConfigError(
+            f"the run in {path} has lora = {settings.lora} and weights = "
+            f"{settings.weights!r}; adapters are exported of runs that have both. Leave "
+            "out --adapter for the merged model."
+        )
+    adapters.write(
+        trained,
+        settings.model,
+        settings.lora,
+        folder,
+        base=settings.weights,
+        dtype=dtype,
+    )
+
+
 # Parameters, their shape, and the folder of the tokenizer.
 _Read = tuple[types.PyTree, model_config.ModelConfig, pathlib.Path]
 
@@ -77,6 +112,22 @@ def _read_converted(folder: pathlib.Path) -> _Read:
 
 
 def _read_run(path: pathlib.Path) -> _Read:
+    settings, stored, trained = _restore(path)
+    params = lora.merge(stored.join(trained, stored.frozen))
+    tokenizer = pathlib.Path(settings.tokenizer.path)
+    if settings.tokenizer.kind == "huggingface" and not tokenizer.is_dir():
+        tokenizer = locate.find(settings.tokenizer.path).tokenizer_folder()
+    elif settings.tokenizer.kind != "huggingface":  # in a file of its own, or none
+        kept = settings.tokenizer.kind != "sentencepiece"
+        tokenizer = checkpoint.find_checkpoint(path)[0] if kept else tokenizer
+        tokenizer = tokenizer.parent if tokenizer.is_file() else tokenizer
+    return params, settings.model, tokenizer
+
+
+def _restore(
+    path: pathlib.Path,
+) -> tuple[config.RunConfig, parameters.Parameters, types.PyTree]:
+    """A run's configuration, its parameters, and their trained half as stored."""
     workdir, step = checkpoint.find_checkpoint(path)
     settings = experiment.read_run(workdir)
     with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
@@ -84,13 +135,7 @@ def _read_run(path: pathlib.Path) -> _Read:
         mesh = config.MeshConfig(data=1, fsdp=jax.device_count())
         stored = parameters.Parameters(settings, model, sharding.make_mesh(mesh))
         checkpoints.restore_progress(step, frozen_digest=stored.frozen_digest)
-        trained = checkpoints.restore_params(step, stored.abstract)
-        params = lora.merge(stored.join(trained, stored.frozen))
-    tokenizer = pathlib.Path(settings.tokenizer.path)
-    if settings.tokenizer.kind == "train_sentencepiece":
-        tokenizer = workdir
-    tokenizer = tokenizer.parent if tokenizer.is_file() else tokenizer
-    return params, settings.model, tokenizer
+        return settings, stored, checkpoints.restore_params(step, stored.abstract)
 
 
 def _abstract(

@@ -166,6 +166,11 @@ def test_nothing_to_train_on_gives_padding(num_batches):
     assert report == packing.PackingReport(0, 1, 0, 0, 0, 0.0)
 
 
+def test_batches_with_a_critic_have_its_fields_even_if_empty():
+    batches, _ = pack(make_trajectories([[(1, 2)]]), [0.0], has_critic=True)
+    assert not batches[0].values.any() and not batches[0].returns.any()
+
+
 def test_shuffle_depends_on_the_seed_alone():
     trajectories = make_trajectories([[(1, 2)]] * 12)
 

@@ -69,7 +69,8 @@ def split(
     """Splits parameters by rule; with LoRA, adapters that change nothing yet are added.
 
     `trainable` holds regular expressions, searched in paths such as `blocks/0/mlp/up`, of
-    leaves trained in full; None takes all of them without `lora`, and none with it.
+    leaves trained in full; None takes all of them without `lora`, and none with it. A
+    critic, which no published model brings along, is always trained.
     Frozen leaves that stay floats get `frozen_dtype`: no update is ever added to them.
 
     Raises:
@@ -83,7 +84,7 @@ def split(
     names = ["/".join(map(str, path)) for path in leaves]
     _refuse_unmatched([*trainable, *(f"/{t}$" for t in targets)], names)
     for name, (path, leaf) in zip(names, leaves.items(), strict=True):
-        if any(re.search(pattern, name) for pattern in trainable):
+        if name == "critic" or any(re.search(rule, name) for rule in trainable):
             trained[path] = leaf
             continue
         frozen[path] = leaf.astype(frozen_dtype)

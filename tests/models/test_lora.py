@@ -121,6 +121,16 @@ def test_patterns_choose_what_is_trained(settings, trainable, expected):
     jax.tree.map(np.testing.assert_array_equal, merged, params)
 
 
+@pytest.mark.parametrize("trainable", [None, ("attention_norm",)])
+def test_a_critic_is_trained_whatever_else_is(trainable):
+    model = transformer.Model(dataclasses.replace(MODEL.config, critic=True))
+    trained, frozen = lora.split(
+        model.init(jax.random.key(0)), jax.random.key(1), lora=LORA,
+        trainable=trainable, frozen_dtype="bfloat16",
+    )  # fmt: skip
+    assert trained["critic"].dtype == "float32" and "critic" not in frozen
+
+
 def test_a_pattern_without_parameters_is_refused():
     with pytest.raises(
         ValueError, match=r"'blokcs' .* matches no parameter.*blocks/\*"

@@ -45,14 +45,14 @@ FAMILIES = {
 }
 
 
-def make(family):
+def make(family, **changed):
     """A model of `transformers` whose every parameter is random, norms and biases too."""
     import torch
     import transformers
 
     name, changes = FAMILIES[family]
     torch.manual_seed(0)
-    settings = getattr(transformers, f"{name}Config")(**_SHAPE | changes)
+    settings = getattr(transformers, f"{name}Config")(**_SHAPE | changes | changed)
     model = getattr(transformers, f"{name}ForCausalLM")(settings).eval()
     with torch.no_grad():
         for parameter in model.parameters():
