@@ -39,29 +39,34 @@ class Workload:
     context: int = 8192  # cache columns
     append: int = 256  # observation tokens appended at once
     reference: bool = False  # a KL term keeps another copy of what is trained
+    overlap: bool = False  # episodes are played during updates
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Bytes on the fullest device; the peak is the state and the larger phase."""
+    """Bytes on the fullest device."""
 
     state: Bytes  # there all the time
     update: Bytes  # during a learner step
     rollout: Bytes  # while episodes are played
+    overlap: bool = False  # both phases at one time, where else the larger counts
+
+    @property
+    def _at_peak(self) -> Bytes:
+        phases = (self.update, self.rollout)
+        if self.overlap:
+            return {**self.state, **self.update, **self.rollout}
+        return {**self.state, **max(phases, key=lambda phase: sum(phase.values()))}
 
     @property
     def peak(self) -> int:
         """Bytes that a device needs."""
-        phases = (sum(phase.values()) for phase in (self.update, self.rollout))
-        return sum(self.state.values()) + max(phases)
+        return sum(self._at_peak.values())
 
     @property
     def largest(self) -> str:
-        """The part that needs most."""
-        parts = self.state | max(
-            (self.update, self.rollout), key=lambda phase: sum(phase.values())
-        )  # type: ignore[operator]
-        return max(parts, key=parts.__getitem__)
+        """The part of the peak that needs most."""
+        return max(self._at_peak, key=self._at_peak.__getitem__)
 
 
 def estimate(work: Workload) -> Estimate:
@@ -106,7 +111,7 @@ def estimate(work: Workload) -> Estimate:
         )
         # XLA gathers the next layer while it computes one.
         update["gathered layers"] = 2 * _sharded({"blocks": {0: blocks}}, local)
-    return Estimate(state, update, rollout)
+    return Estimate(state, update, rollout, work.overlap)
 
 
 def cache_bytes(work: Workload) -> int:

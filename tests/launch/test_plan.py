@@ -85,6 +85,13 @@ def test_adapters_in_8_bits_take_a_quarter_of_the_kernels():
     )
 
 
+def test_overlapping_phases_need_room_together():
+    apart = memory.estimate(WORK)
+    together = memory.estimate(dataclasses.replace(WORK, overlap=True))
+    phases = [sum(phase.values()) for phase in (apart.update, apart.rollout)]
+    assert together.peak - apart.peak == min(phases) > 0
+
+
 def run_plan(*arguments):
     command = [sys.executable, "-m", "launch.plan", *arguments]
     return subprocess.run(command, capture_output=True, text=True)
