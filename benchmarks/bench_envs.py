@@ -4,12 +4,15 @@ r"""Speed and memory of the environments, and what the pool adds.
   python -m benchmarks.bench_envs --envs=textcraft,babyai --seconds=5
   python -m benchmarks.bench_envs --faults           # 10,000 episodes under sabotage
 
-Steps are played from scripts that an oracle wrote beforehand, resets included, over 50
-test tasks, in one process; rates are per second of CPU time, so that other work on the
-machine does not count. Memory is what Python allocates for each of 200 instances in
-play. The pool is measured by wall clock, on an environment that does nothing.
+Steps are played from scripts that an oracle wrote beforehand, resets included, in one
+process: once in groups of 8 episodes of a task, as training plays them, and once with
+another task after each episode. There are 300 training tasks, more than environments
+keep worlds of. Rates are per second of CPU time, so that other work on the machine does
+not count. Memory is what Python allocates for each of 200 instances in play. The pool is
+measured by wall clock, on an environment that does nothing.
 """
 
+import itertools
 import os
 import platform
 import time
@@ -20,48 +23,63 @@ from rich import console as rich_console
 from rich import table
 
 from benchmarks import faulty_env, trivial_env
-from envs import base, checks, episodes, pool, registry
+from envs import base, checks, episodes, pool, registry, tasks
 
 _ENVS = flags.DEFINE_list("envs", [], "Environments to measure; by default all.")
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "CPU time per environment.")
+_TASKS = flags.DEFINE_integer("tasks", 300, "Tasks that are played in turn.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Workers of the pool.")
 _FAULTS = flags.DEFINE_bool("faults", False, "Run the fault test instead.")
 _EPISODES = flags.DEFINE_integer("episodes", 10_000, "Episodes of the fault test.")
 
 
-def measure_steps(name: str, seconds: float) -> tuple[float, float]:
-    """Plays scripted episodes for some CPU time.
+_GROUP_SIZES = (8, 1)
+
+
+def record_scripts(name: str) -> dict[str, episodes.Script]:
+    """Training tasks, and what an oracle answers to each."""
+    config = base.EnvConfig()
+    panel = tasks.select_tasks(name, "train", config, limit=_TASKS.value)
+    return {i: episodes.record_script(name, config, i) for i in panel.item_ids}
+
+
+def measure_steps(
+    name: str, scripts: dict[str, episodes.Script], group_size: int
+) -> tuple[float, float]:
+    """Plays scripted episodes for some CPU time, `group_size` of a task in a row.
 
     Returns:
       Steps per CPU second, resets included; mean steps per episode.
     """
-    config = base.EnvConfig()
-    ids = episodes.sample_tasks(name, config, 50)
-    written = [(i, episodes.record_script(name, config, i)) for i in ids]
-    env = registry.make(name, config)
-    steps = rounds = 0
+    env = registry.make(name, base.EnvConfig())
+    groups = itertools.cycle(scripts.items())
+    steps = num_episodes = 0
     start = time.process_time()
-    while time.process_time() - start < seconds:
-        for item_id, script in written:
+    while (elapsed := time.process_time() - start) < _SECONDS.value:
+        item_id, script = next(groups)
+        for _ in range(group_size):
             steps += len(episodes.play_script(env, item_id, script)) - 1
-        rounds += 1
-    elapsed = time.process_time() - start
-    return steps / elapsed, steps / (rounds * len(written))
+        num_episodes += group_size
+    return steps / elapsed, steps / num_episodes
 
 
 def environments_table(names: Sequence[str]) -> table.Table:
     """Measures environments; one that lacks data or programs gets a line saying so."""
-    out = table.Table("environment", title="One core, resets included")
-    for column in ("steps/s", "steps per episode", "kB per instance"):
+    out = table.Table("environment", title="Steps/s on one core, resets included")
+    for column in ("groups of 8", "single", "steps per episode", "kB per instance"):
         out.add_column(column, justify="right")
     for name in names:
         try:
-            rate, length = measure_steps(name, _SECONDS.value)
+            scripts = record_scripts(name)
         except base.MissingDataError as error:
             out.add_row(name, f"left out: {str(error)[:60]}")
             continue
+        rates, lengths = zip(
+            *(measure_steps(name, scripts, size) for size in _GROUP_SIZES), strict=True
+        )
         kilobytes = checks.measure_instance_bytes(name, base.EnvConfig()) / 1e3
-        out.add_row(name, f"{rate:,.0f}", f"{length:.1f}", f"{kilobytes:.1f}")
+        cells = [f"{rate:,.0f}" for rate in rates]
+        out.add_row(name, *cells, f"{lengths[0]:.1f}", f"{kilobytes:.1f}")
     return out
 
 
@@ -94,7 +112,7 @@ def pool_table() -> table.Table:
     out = table.Table("slots", title=f"Pool, {_WORKERS.value} workers, nothing to do")
     for column in ("steps/s", "µs per step", "start-up, s"):
         out.add_column(column, justify="right")
-    rate, _ = measure_steps("trivial", _SECONDS.value)
+    rate, _ = measure_steps("trivial", record_scripts("trivial"), 1)
     out.add_row("no pool", f"{rate:,.0f}", f"{1e6 / rate:.1f}", "")
     for num_slots in (8, 64, 256):
         rate, ready = measure_pool(num_slots, _WORKERS.value, _SECONDS.value)

@@ -4,6 +4,7 @@ import collections
 import hashlib
 import re
 
+import gymnasium
 import hypothesis
 import hypothesis.strategies as st
 import minigrid.minigrid_env
@@ -137,6 +138,24 @@ def decode(code):
         constants.COLOR_TO_IDX[color],
         constants.STATE_TO_IDX[state[0]] if state else 0,
     )
+
+
+@pytest.mark.parametrize("level", [*levels.PANEL_LEVELS, "BossLevel", "SynthSeq"])
+def test_worlds_are_minigrids_own(level):
+    """Those of a plain environment, whose generator is slower than ours."""
+    ours = world._load_prototype(level)
+    plain = gymnasium.make(f"BabyAI-{level}-v0", disable_env_checker=True).unwrapped
+    assert type(plain) is type(ours).__mro__[2]
+    for seed in range(5):
+        image = plain.reset(seed=seed)[0]["image"]
+        played = world.World(level, seed).env
+        np.testing.assert_array_equal(played.grid.encode(), plain.grid.encode())
+        np.testing.assert_array_equal(played.agent_pos, plain.agent_pos)
+        np.testing.assert_array_equal(
+            minigrid.minigrid_env.MiniGridEnv.gen_obs(played)["image"], image
+        )
+        assert played.mission == plain.mission
+        assert played.max_steps == plain.max_steps
 
 
 @pytest.mark.parametrize("level", ["GoToImpUnlock", "UnblockPickup", "OneRoomS20"])
