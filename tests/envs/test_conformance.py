@@ -27,7 +27,7 @@ COUNTS = {  # tasks in train and test
     "textcraft": (374, 100),
     "babyai": (810, 90),
     "searchqa": (None, 400),
-    "sciworld": (659, 200),
+    "sciworld": (643, 200),
     "guess_number": (400, 100),
 }
 
