@@ -8,7 +8,7 @@ printed.
 import pathlib
 from collections.abc import Sequence
 
-from agentrl import config, keys, types
+from agentrl import config, hosts, keys, types
 from agentrl import run as runs
 from envs import base
 from reporting import episodes, failures, results
@@ -58,6 +58,9 @@ def evaluate(
             after_iteration=after_iteration,
             step=step,
         )
+        found.append(result)
+        if not hosts.is_first():
+            continue
         path = workdir / episodes.FOLDER / f"evaluation.{stage}.{env}.jsonl"
         path.unlink(missing_ok=True)
         episodes.append(
@@ -70,7 +73,6 @@ def evaluate(
             ),
         )
         result.save(workdir)  # last: its presence says that the evaluation is whole
-        found.append(result)
     return found
 
 

@@ -30,6 +30,7 @@ from agentrl import (
     credit,
     errors,
     evaluate,
+    hosts,
     keys,
     mixture,
     packing,
@@ -130,9 +131,10 @@ def run_stage(
         values["perf/compilations"] = recorder.compilations.pop()
         check_finite(values, stage.settings.name, iteration)
         progress = dataclasses.replace(progress, iteration=iteration + 1)
-        recorder.writer.write(
-            progress, step=int(state.step), values=values, trajectories=trajectories
-        )
+        if hosts.is_first():
+            recorder.writer.write(
+                progress, step=int(state.step), values=values, trajectories=trajectories
+            )
         if save:
             recorder.checkpoints.save(state, progress, end_of_stage=at_end)
     return state, progress
@@ -384,7 +386,8 @@ def assess(
         step=step,
         workdir=recorder.workdir,
     )
-    print(report.format_table(found), flush=True)
+    if hosts.is_first():
+        print(report.format_table(found), flush=True)
 
 
 def refuse_env_errors(

@@ -66,8 +66,8 @@ def to_train_batches(
     Args:
       examples: finished episodes, already without those that must not count at all.
       env_index: number of each environment, for `TrainBatch.env_ids`.
-      learner_config: T, R and M. On many hosts every host packs its own episodes, and R
-        is the number of rows that one host contributes.
+      learner_config: T, R and M. On many hosts every host packs all episodes alike, and
+        computes its part of the R rows.
       num_batches: minibatches, hence optimizer updates. One with nothing to train on is
         all padding.
       seed: of the shuffle; the same on every run, so that a resumed run repeats it.

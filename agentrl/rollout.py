@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
+from agentrl import hosts, types
 from agentrl import policy as policies
-from agentrl import types
 from conversations import chat as chats
 from envs import pool as pools
 
@@ -112,7 +112,7 @@ class Collector:
         policy_step: int,
         max_turns: int | None = None,
     ) -> tuple[list[types.Trajectory], Statistics]:
-        """Plays every task once.
+        """Plays every task once; on many hosts, each plays a share and all get all.
 
         Args:
           params: parameters in the rollout's layout.
@@ -122,7 +122,7 @@ class Collector:
           max_turns: the stage's horizon; the environments have limits of their own.
 
         Returns:
-          Trajectories in the order of `tasks`, and what they cost.
+          Trajectories in the order of `tasks`, and what this host's share cost.
         """
         started = time.perf_counter()
         size = self._policy.rows_per_cohort + _num_next_up(self._policy)
@@ -136,7 +136,8 @@ class Collector:
         self._policy.forget_prefixes()  # they came from older parameters
         play = _Play(self._policy, self._pool, self._chat, params, key, max_turns)
         play.policy_step = policy_step
-        play.waiting.extend(_Episode(i, task) for i, task in enumerate(tasks))
+        share = hosts.own_share(len(tasks))
+        play.waiting.extend(_Episode(i, tasks[i]) for i in share)
         busy: _Seats | None = None  # the cohort whose turn is on the device
         while play.waiting or any(s.episodes or s.next_up for s in cohorts):
             for seats in cohorts:
@@ -151,7 +152,7 @@ class Collector:
                     play.send(busy)
                 busy = seats if seats.pending is not None else None
         play.statistics.seconds = time.perf_counter() - started
-        return [play.finished[i] for i in range(len(tasks))], play.statistics
+        return hosts.gather([play.finished[i] for i in share]), play.statistics
 
 
 def _num_next_up(policy: policies.Policy) -> int:

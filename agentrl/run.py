@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 
 from agentrl import config as config_lib
-from agentrl import errors, policy, rollout, sharding, types
+from agentrl import errors, hosts, policy, rollout, sharding, types
 from agentrl import parameters as parameters_lib
 from agentrl.models import transformer
 from conversations import chat as chats
@@ -98,7 +98,8 @@ def assemble(settings: config_lib.RunConfig, workdir: pathlib.Path) -> Iterator[
     Raises:
       ConfigError: if tokenizer and model do not fit together.
     """
-    tokenizer = load_tokenizer(settings, workdir)
+    with hosts.first_then_others("tokenizer"):
+        tokenizer = load_tokenizer(settings, workdir)
     if tokenizer.vocab_size > settings.model.vocab_size:
         raise errors.ConfigError(
             f"the tokenizer has {tokenizer.vocab_size} ids but model.vocab_size = "
@@ -115,7 +116,8 @@ def assemble(settings: config_lib.RunConfig, workdir: pathlib.Path) -> Iterator[
             few_shot=settings.tokenizer.few_shot,
             examples=choose_examples(settings),
         )
-        claim_chat(chat, workdir)
+        with hosts.first_then_others("chat"):
+            claim_chat(chat, workdir)
         model = transformer.Model(settings.model)
         mesh = sharding.make_mesh(settings.mesh)
         parameters = parameters_lib.Parameters(settings, model, mesh)

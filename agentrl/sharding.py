@@ -38,16 +38,6 @@ TRANSFORMER_RULES: Rules = (
 )
 
 
-def initialize_distributed() -> None:
-    """Joins the other hosts of a pod, if the environment says there are any."""
-    if jax.distributed.is_initialized():
-        return
-    try:
-        jax.distributed.initialize()
-    except ValueError:  # no coordinator is configured: one host
-        return
-
-
 def make_mesh(mesh: config.MeshConfig) -> Mesh:
     """The global (data, fsdp, model) mesh, axes free for the compiler to use.
 
@@ -167,10 +157,10 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def to_global(batch: types.PyTree, mesh: Mesh) -> types.PyTree:
-    """Makes global arrays of host-local NumPy arrays [M, R of this host, T]."""
+    """Makes global arrays of NumPy arrays [M, R, T], which all hosts hold whole."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, x), batch
+        lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__), batch
     )
 
 

@@ -17,6 +17,7 @@ from agentrl import (
     checkpoint,
     config,
     errors,
+    hosts,
     loop,
     types,
 )
@@ -44,7 +45,8 @@ def train(
         from pretrained import locate  # slow to import
 
         locate.find(settings.weights).check(settings.model)
-    claim(settings, workdir)
+    with hosts.first_then_others("claim"):
+        claim(settings, workdir)
     with (
         runs.assemble(settings, workdir) as run,
         checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints,
@@ -61,8 +63,9 @@ def train(
             num_profiled=num_profiled,
         )
         loop.train(run, recorder)
-    print(report.format_table(results.load_all(workdir, settings.environments)))
-    print(f"Report: {report.write(workdir, settings)}")
+    if hosts.is_first():
+        print(report.format_table(results.load_all(workdir, settings.environments)))
+        print(f"Report: {report.write(workdir, settings)}")
 
 
 @contextlib.contextmanager

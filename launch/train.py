@@ -14,6 +14,9 @@ Single fields are overridden by their path, stages by name or `*`:
   --set=seed=1 --set=stages.textcraft.rollout.group_size=16
   --set='stages.*.optimizer.learning_rate=1e-4'
 
+On many hosts the same command runs on each, with a working directory that all of them
+share; launch/pods/ has it for TPU pods, Slurm and Kubernetes.
+
 The working directory receives checkpoints, `metrics.jsonl`, tensorboard event files, every
 episode as a JSON line, `run.json`, `evaluations/*.json` and, at the end, `report.html`.
 """
@@ -41,6 +44,21 @@ _SET = flags.DEFINE_multi_string(
 )
 
 
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "With many hosts, ADDRESS:PORT of the first. TPU pods and Slurm need none.",
+)
+_NUM_HOSTS = flags.DEFINE_integer(
+    "num_hosts",
+    None,
+    "Hosts of the run, which starts with this many or not at all. By default what the "
+    "environment says, and one if it says nothing.",
+    lower_bound=1,
+)
+_HOST = flags.DEFINE_integer(
+    "host_index", None, "This host's number, from 0, with --coordinator.", lower_bound=0
+)
 _PROFILE = flags.DEFINE_integer(
     "profile",
     0,
@@ -58,11 +76,11 @@ def main(argv: Sequence[str]) -> None:
         )
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    from agentrl import errors, sharding
-    from launch import experiment, session
+    from agentrl import errors
+    from launch import distributed, experiment, session
 
-    sharding.initialize_distributed()
     try:
+        distributed.join(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
         settings = experiment.load(
             _CONFIG.value, overrides=_SET.value, model=_MODEL.value
         )

@@ -1,0 +1,126 @@
+"""A run on two hosts, which are two processes here, ends as the same run on one."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from agentrl import checkpoint
+
+pytestmark = pytest.mark.slow
+ROOT = pathlib.Path(__file__).parents[2]
+EXPERIMENT = ROOT / "tests" / "e2e" / "recall_experiment.py"
+SHORT = (
+    "--set=stages.warm_start.num_iterations=20",
+    "--set=stages.recall.num_iterations=3",
+    "--set=mesh.fsdp=2",
+)
+
+
+def start(workdir, *arguments, num_devices):
+    variables = {
+        "AGENTRL_ENVS": "recall=recall_env",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(num_devices),
+    }
+    arguments = (f"--config={EXPERIMENT}", f"--workdir={workdir}", *SHORT, *arguments)
+    return subprocess.Popen(
+        [sys.executable, "-m", "launch.train", *arguments],
+        env=os.environ | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(*processes):
+    done = [process.communicate(timeout=400) for process in processes]
+    for process, (_, complaints) in zip(processes, done, strict=True):
+        assert process.returncode == 0, complaints[-3000:]
+    return [printed for printed, _ in done]
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def start_hosts(workdir, *arguments):
+    coordinator = f"--coordinator=localhost:{free_port()}"
+    return [
+        start(
+            workdir, coordinator, "--num_hosts=2", f"--host_index={host}", *arguments,
+            num_devices=2,
+        )
+        for host in range(2)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    one, two = (tmp_path_factory.mktemp(name) / "run" for name in ("one", "two"))
+    finish(start(one, num_devices=4))
+    printed = finish(*start_hosts(two))
+    assert "Report: " in printed[0] and "Report: " not in printed[1]
+    return one, two
+
+
+def read_metrics(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_metrics_are_those_of_one_host(runs):
+    one, two = map(read_metrics, runs)
+    assert len(one) == len(two) == 23
+    for expected, found in zip(one, two, strict=True):
+        assert expected.keys() == found.keys()
+        for name in expected:
+            if not name.startswith(("time/", "perf/")):
+                value = expected[name]
+                if isinstance(value, float):
+                    value = pytest.approx(value, rel=1e-3, abs=1e-5)
+                assert found[name] == value, name
+
+
+def test_all_episodes_are_stored_once_and_are_the_same(runs):
+    for name in ("recall", "evaluation.warm_start.recall", "evaluation.recall.recall"):
+        one, two = (
+            [
+                {k: v for k, v in json.loads(line).items() if k != "seconds"}
+                for line in (run / "episodes" / f"{name}.jsonl")
+                .read_text()
+                .splitlines()
+            ]
+            for run in runs
+        )
+        assert one == two and one
+
+
+def test_the_working_directory_describes_both_hosts(runs):
+    _, two = runs
+    devices = json.loads((two / "run.json").read_text())["devices"]
+    assert (devices["count"], devices["processes"]) == (4, 2)
+    folder = two / "checkpoints"
+    for step in checkpoint.list_steps(folder):
+        checkpoint.verify(folder / str(step), ["params", "state", "progress"])
+
+
+def test_a_finished_run_of_two_hosts_is_read_by_one(runs, tmp_path):
+    _, two = runs
+    process = start(two, num_devices=4)  # resumes, finds nothing to do, and reports
+    (printed,) = finish(process)
+    assert "Report: " in printed
+
+
+def test_fewer_hosts_than_asked_for_are_refused(tmp_path):
+    process = start(tmp_path / "run", "--num_hosts=2", num_devices=1)
+    _, complaint = process.communicate(timeout=120)
+    assert process.returncode != 0 and "Traceback" not in complaint
+    assert "as host None of 2" in complaint
