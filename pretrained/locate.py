@@ -31,7 +31,7 @@ PACKAGES = {
 
 
 # Fields of a model that are the run's to choose, whatever weights it starts from.
-OWN_FIELDS = ("param_dtype", "compute_dtype", "attention", "critic")
+OWN_FIELDS = ("param_dtype", "compute_dtype", "attention", "critic", "init")
 _CRITIC = "critic"  # parameter that no published model has; starts at zero
 
 

@@ -35,10 +35,21 @@ class ModelConfig:
     rope_scaling: RopeScaling | None = None
     norm_epsilon: float = 1e-6
     max_positions: int = 32_768  # tokens; longer contexts were never trained
+    init: Literal["random", "induction"] = "random"  # see `models.induction`
     param_dtype: str = "float32"
     compute_dtype: str = "float32"
     # How attention is computed; "auto" takes what `models.attention` has for the platform.
     attention: Literal["auto", "einsum", "xla", "cudnn"] = "auto"
+
+    @property
+    def has_room_for_induction(self) -> bool:
+        """Whether `init = "induction"` can be had."""
+        return (
+            min(self.num_layers, self.num_kv_heads) >= 2
+            and self.num_heads >= 2 * self.num_kv_heads
+            and self.qkv_bias
+            and not (self.qk_norm or self.tied_embeddings)
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from agentrl import types
-from agentrl.models import attention, kv_cache, lora, rotary
+from agentrl.models import attention, induction, kv_cache, lora, rotary
 from agentrl.models import config as model_config
 
 # (layer, queries, keys, values) -> attended, all float[rows, columns, heads, D]
@@ -167,7 +167,10 @@ class Model:
     def init(self, key: jax.Array) -> types.PyTree:
         """Random parameters, nested dicts of arrays."""
         model = Transformer(self.config, nnx.Rngs(params=key))
-        return nnx.to_pure_dict(nnx.split(model)[1])
+        params = nnx.to_pure_dict(nnx.split(model)[1])
+        if self.config.init == "induction":
+            return induction.place_induction_heads(params, self.config, key)
+        return params
 
     def hidden(
         self,
