@@ -92,6 +92,7 @@ class Checkpoints:
 
     def stage_ends(self) -> dict[str, int]:
         """Step of the checkpoint that ended each finished stage, by stage name."""
+        self._manager.wait_until_finished()  # the last one may still be on its way
         entries = {step: self._read_progress(step) for step in self.steps()}
         return {
             entry["progress"]["stage_name"]: step
