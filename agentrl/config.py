@@ -188,6 +188,7 @@ class MixtureConfig:
     temperature: float = 1.0  # tempered: weight ** (1 / temperature)
     tier: Literal["all", "easy", "hard"] = "all"
     tier_file: str | None = None  # calibrated tiers; None takes the structural ones
+    subsets: tuple[str, ...] = ()  # such as "textcraft/depth_1"; see `envs.tasks`
     split: str = "train"
 
     def validate(self, where: str) -> None:
@@ -212,8 +213,11 @@ class WarmStartConfig:
     """Supervised stage on oracle demonstrations."""
 
     demonstrations: int = 256  # tasks of each environment, from the training panel
-    episodes_per_step: int = 32  # demonstrations in one update
+    episodes_per_step: int = 32  # of all environments, as the mixture weighs them
     thoughts: bool = True  # keep the oracle's thoughts in its answers
+    # (environment, copies of each demonstration with other names), for small models that
+    # would rather memorise names than copy them; see `envs.demonstrations.rename`.
+    renamed_copies: tuple[tuple[str, int], ...] = ()
     conversations: str = ""  # file to learn from in the oracle's place
 
 
@@ -263,6 +267,7 @@ class EvaluationConfig:
     split: str = "test"
     tier: Literal["all", "easy", "hard"] = "all"
     tier_file: str | None = None  # calibrated tiers; None takes the structural ones
+    subsets: tuple[str, ...] = ()  # such as "textcraft/depth_1"; see `envs.tasks`
     tasks: int = 0  # of each panel; 0 takes all
     samples: int = 8  # k of avg@k
     rollout: RolloutConfig = RolloutConfig()  # its P and G are not used here
@@ -349,6 +354,11 @@ class RunConfig:
             )
         self._check_names("evaluation", self.evaluation.environments)
         self._check_learner(num_devices)
+        if self.model.init == "induction" and not self.model.has_room_for_induction:
+            raise errors.ConfigError(
+                'model.init = "induction" needs two layers, two key-value heads, two query '
+                "heads for each, qkv_bias, no qk_norm and untied embeddings."
+            )
 
     def _check_names(self, where: str, names: object) -> None:
         for name in names:  # type: ignore[attr-defined]

@@ -85,6 +85,7 @@ def select_panel(
         settings.split,
         tier=settings.tier,
         tier_file=settings.tier_file,
+        subsets=settings.subsets,
         limit=settings.tasks or None,
     )
 

@@ -283,7 +283,7 @@ def supervise(
             stage.demonstrations,
             keys.stream_key(stage.key, "demonstrations"),
             iteration,
-            stage.settings.warm_start.episodes_per_step,
+            stage.settings,
         )
         examples = [packing.Example(t, advantages=1.0) for t in chosen]
         batches, report = pack(run, stage, examples, iteration)

@@ -56,6 +56,7 @@ class Run:
         *,
         tier: tasks.TierChoice,
         tier_file: str | None = None,
+        subsets: Sequence[str] = (),
         limit: int | None = None,
     ) -> base.TaskPanel:
         """The tasks of one environment's split and tier."""
@@ -65,6 +66,7 @@ class Run:
             self.config.environments[env],
             tier=tier,
             tier_file=tier_file,
+            subsets=subsets,
             limit=limit,
         )
 

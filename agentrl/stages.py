@@ -81,7 +81,13 @@ def build(run: runs.Run, index: int) -> Stage:
     rule = settings.mixture
     wanted = dict(rule.environments)
     panels = {
-        name: run.panel(name, rule.split, tier=rule.tier, tier_file=rule.tier_file)
+        name: run.panel(
+            name,
+            rule.split,
+            tier=rule.tier,
+            tier_file=rule.tier_file,
+            subsets=rule.subsets,
+        )
         for name in run.environments
         if name in wanted
     }

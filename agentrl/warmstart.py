@@ -5,6 +5,7 @@ only text, or from a file. It is packed and masked like a sampled one, so that s
 and reinforcement stages share everything but the loss.
 """
 
+import itertools
 import pathlib
 from collections.abc import Sequence
 
@@ -73,9 +74,13 @@ def collect_demonstrations(
             panel.item_ids[: warm_start.demonstrations],
             thoughts=warm_start.thoughts,
         )
+        copies = [
+            demonstrations.rename(solved, draw)
+            for draw in range(dict(warm_start.renamed_copies).get(env_name, 0))
+        ]
         stored[env_name] = [
             (item_id, chat.episode(instruction, exchanges, item_id))
-            for item_id, instruction, exchanges in solved
+            for item_id, instruction, exchanges in itertools.chain(solved, *copies)
         ]
     kept = []
     for source, found in stored.items():
@@ -98,15 +103,22 @@ def choose_batch(
     trajectories: Sequence[types.Trajectory],
     key: jax.Array,
     iteration: int,
-    episodes_per_step: int,
+    settings: config.StageConfig,
 ) -> list[types.Trajectory]:
-    """The demonstrations of one update: each epoch visits all of them in a new order."""
+    """The demonstrations of one update, each environment's by its weight in the mixture.
+
+    Each epoch visits all demonstrations of an environment, in a new order.
+    """
     seed = int(jax.random.bits(key, dtype=np.uint32))
-    first = iteration * episodes_per_step
-    return [
-        trajectories[_nth(len(trajectories), seed, n)]
-        for n in range(first, first + episodes_per_step)
-    ]
+    weights = dict(settings.mixture.environments)
+    groups = {env: [t for t in trajectories if t.task.env == env] for env in weights}
+    total = sum(weights[env] for env in groups if groups[env])
+    chosen = []
+    for env, group in groups.items():
+        share = settings.warm_start.episodes_per_step * weights[env] / total
+        draws = range(round(iteration * share), round((iteration + 1) * share))
+        chosen += [group[_nth(len(group), seed, n)] for n in draws if group]
+    return chosen
 
 
 def _nth(size: int, seed: int, n: int) -> int:

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Literal
 
 from envs import base, registry
@@ -32,6 +33,7 @@ def select_tasks(
     *,
     tier: TierChoice = "all",
     tier_file: str | pathlib.Path | None = None,
+    subsets: Sequence[str] = (),
     item_file: str | pathlib.Path | None = None,
     limit: int | None = None,
 ) -> base.TaskPanel:
@@ -45,6 +47,8 @@ def select_tasks(
       tier: keeps the tasks of this difficulty only.
       tier_file: JSON lines with calibrated tiers; None takes the structural ones. A
         task that the file does not list is neither easy nor hard.
+      subsets: `env/subset` each, such as `textcraft/depth_1`; keeps the tasks of these
+        levels, depths or types of the environments that they name.
       item_file: AgentGym's form, a JSON list of `{"item_id": ...}`, in place of the
         split's own tasks.
       limit: keeps at most this many, the same ones in each process and for each
@@ -67,6 +71,8 @@ def select_tasks(
         panel = base.TaskPanel(env, split, f"ids of {name}", read_items(env, item_file))
     if tier != "all":
         panel = _keep_tier(panel, spec, config, tier, tier_file)
+    if kept := {s.partition("/")[2] for s in subsets if s.startswith(f"{env}/")}:
+        panel = _keep_subsets(panel, spec, config, kept)
     if limit is not None:
         panel = _sample(panel, limit)
     if not panel.item_ids:
@@ -147,6 +153,19 @@ def _keep_tier(
         ids = [i for i in panel.item_ids if tiers.get(i) == tier]
     version = f"{panel.version}, {tier} by {source}"
     return dataclasses.replace(panel, version=version, item_ids=tuple(ids))
+
+
+def _keep_subsets(
+    panel: base.TaskPanel, spec: base.EnvSpec, config: base.EnvConfig, kept: set[str]
+) -> base.TaskPanel:
+    subset_of = {i: spec.subset(i, config) for i in panel.item_ids}
+    for subset in kept:
+        _check_choice(
+            "subset", subset, tuple(sorted(set(subset_of.values()))), spec.name
+        )
+    version = f"{panel.version}, {' and '.join(sorted(kept))}"
+    ids = tuple(i for i in panel.item_ids if subset_of[i] in kept)
+    return dataclasses.replace(panel, version=version, item_ids=ids)
 
 
 def _sample(panel: base.TaskPanel, limit: int) -> base.TaskPanel:

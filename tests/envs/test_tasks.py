@@ -23,7 +23,7 @@ def toy(monkeypatch):
         splits=("train", "test"),
         panel=lambda split, _: base.TaskPanel("toy", split, "toy-1", IDS[split]),
         tier=lambda item_id, _: "hard" if int(item_id[4:]) % 2 else "easy",
-        subset=lambda *_: "all",
+        subset=lambda item_id, _: "odd" if int(item_id[4:]) % 2 else "even",
         oracles={},
     )
     monkeypatch.setattr(registry, "get_spec", {"toy": spec}.__getitem__)
@@ -53,6 +53,14 @@ def test_structural_tiers_keep_the_order():
     )
     assert hard.item_ids == ("toy_3", "toy_1")
     assert len({easy.digest, hard.digest, select().digest}) == 3
+
+
+def test_subsets_are_kept_of_the_environments_they_name():
+    odd = select(subsets=("toy/odd", "other/even"))
+    assert odd.version == "toy-1, odd"
+    assert odd.item_ids == tuple(i for i in IDS["test"] if int(i[4:]) % 2)
+    assert select(subsets=("other/even",)) == select()
+    assert select(subsets=("toy/odd", "toy/even")).item_ids == IDS["test"]
 
 
 def test_calibrated_tiers_leave_out_what_was_not_measured(tmp_path):
@@ -96,6 +104,7 @@ def test_limits_are_nested_and_not_the_first_tasks():
         ({"split": "tets"}, r"no split 'tets'.*'test'\?.*\['train', 'test'\]"),
         ({"tier": "medium"}, r"no tier 'medium'.*\['all', 'easy', 'hard'\]"),
         ({"limit": 0}, "limit = 0"),
+        ({"subsets": ("toy/ood",)}, r"no subset 'ood'.*'odd'\?.*\['even', 'odd'\]"),
         ({"item_file": "/nowhere/items.json"}, "cannot read .*/nowhere/items.json"),
         (
             {"tier": "easy", "tier_file": "/nowhere.jsonl"},
