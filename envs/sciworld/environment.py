@@ -1,9 +1,9 @@
 """ScienceWorld as an environment; see the package for its data sheet."""
 
-import json
+import functools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from envs import base, parsing
 from envs.sciworld import java, variations
@@ -61,7 +61,6 @@ class SciWorld(base.Environment):
         super().__init__(config)
         self.simplifications = read_simplifications(self.config)
         java.find_programs()  # fails here rather than in each episode
-        self._simulation: Any = None
 
     @property
     def instruction(self) -> str:
@@ -70,11 +69,23 @@ class SciWorld(base.Environment):
 
     @property
     def gold_path(self) -> list[str]:
-        """The commands that solve the present task, from a simulation of its own."""
-        task = self.variation.task, self.variation.number, self.simplifications
-        simulation = java.start_simulation()
-        simulation.load(*task, True)
-        return list(simulation.getGoldActionSequence())
+        """The commands that solve the present task, from a simulation of its own.
+
+        Which wire goes where is one thing in the first solution of a kind of task that a
+        process makes, and another in all later ones; the second is returned.
+        """
+        simulation = java.Simulation()
+        for _ in range(2):
+            simulation.load(*self._task, solve=True)
+        return simulation.solution
+
+    @functools.cached_property
+    def _simulation(self) -> java.Simulation:
+        return java.Simulation()
+
+    @property
+    def _task(self) -> tuple[str, int, str]:
+        return self.variation.task, self.variation.number, self.simplifications
 
     def available_actions(self) -> Sequence[str]:
         """The simulator's commands for things in sight or in hand, sorted.
@@ -85,10 +96,8 @@ class SciWorld(base.Environment):
         return self._choices or self._list_commands()
 
     def _list_commands(self) -> list[str]:
-        simulation = self._simulation
-        listed = json.loads(simulation.getValidActionObjectCombinationsJSON())
-        commands = [(c["action"], set(c["obj_ids"])) for c in listed["validActions"]]
-        near = set(map(int, json.loads(simulation.getPossibleObjectReferentLUTJSON())))
+        commands = self._simulation.list_commands()
+        near = self._simulation.list_near()
         for action, things in commands:
             if action.startswith("put down "):
                 near |= things  # what is carried
@@ -96,30 +105,27 @@ class SciWorld(base.Environment):
 
     def _start(self, index: int) -> str:
         self.variation = variations.find(index)
-        if self._simulation is None:
-            self._simulation = java.start_simulation()
         self._score, self._choices = 0.0, []
-        task = self.variation.task, self.variation.number, self.simplifications
-        self._simulation.load(*task, False)
+        self._simulation.load(*self._task)
         seen = self._simulation.step("look around")
-        return f"{self._simulation.getTaskDescription()}\n{seen}"
+        return f"{self._simulation.description}\n{seen}"
 
     def _apply(self, text: str) -> base.StepResult:
         action = parsing.parse_last_action(text).action
         reply = self._simulation.step(action)
         asked = reply.startswith("Ambiguous request")
         self._choices = _CHOICE.findall(reply) if asked else []
-        score = float(round(100 * self._simulation.getScore()))
-        over = bool(self._simulation.getCompleted()) or score < 0
+        score = self._simulation.score
+        over = self._simulation.completed or score < 0
         strict = self.config.profile == "strict"
-        num_steps = 0 if strict else self._simulation.getNumMoves()
         before, self._score = self._score, score
         reward = _clip(score) - _clip(before) if strict else score - before
+        late = not strict and self._simulation.num_steps > _MAX_STEPS
         return base.StepResult(
             reply,
             reward,
             terminated=over,
-            truncated=not over and num_steps > _MAX_STEPS,
+            truncated=late and not over,
             info=base.StepInfo(
                 success=score >= 100,
                 score=score,

@@ -6,6 +6,7 @@ the environment. It ends with the Python process that started it, however that e
 
 import functools
 import importlib
+import json
 import pathlib
 import shutil
 import tempfile
@@ -51,11 +52,85 @@ def find_programs() -> tuple[pathlib.Path, str]:
     return pathlib.Path(constants.JAR_PATH), java
 
 
-def start_simulation() -> Any:
-    """A new simulation, without a task: a `PythonInterface` of the simulator."""
-    if _get_gateway().java_process.poll() is not None:  # it was killed, or has crashed
-        _get_gateway.cache_clear()
-    return _get_gateway().jvm.scienceworld.runtime.pythonapi.PythonInterface()
+class Simulation:
+    """One simulation, without a task at first; Java calls its class `PythonInterface`.
+
+    The simulations of a process share one source of random numbers, one counter that
+    numbers things, and the simplifications. Each call sets these as if its simulation
+    were alone, so none feels what the others do. Random are the ways of animals, drawn
+    anew for each of the simulator's steps, and the names in a list of commands.
+    """
+
+    def __init__(self) -> None:
+        if _get_gateway().java_process.poll() is not None:  # killed, or has crashed
+            _get_gateway.cache_clear()
+        jvm = _get_gateway().jvm
+        self._random = getattr(getattr(jvm.scala.util, "Random$"), "MODULE$")
+        self._counter = jvm.util.UniqueIdentifier
+        self._simplifier = jvm.main.scala.scienceworld.runtime.SimplifierProcessor
+        self._java = jvm.scienceworld.runtime.pythonapi.PythonInterface()
+
+    def load(
+        self, task: str, variation: int, simplifications: str, *, solve: bool = False
+    ) -> None:
+        """Starts a task; with `solve` also its solution, which takes time."""
+        self._java.load(task, variation, simplifications, solve)
+        self._variation, self.num_steps = variation, 0
+        self._num_things = self._counter.count()
+        self._simplifications = self._simplifier.getSimplificationsUsed()
+        # Ten of the twelve megabytes of a simulation are the tasks that it might load.
+        getattr(self._java, "taskMaker_$eq")(None)  # the next load makes a new one
+
+    def step(self, command: str) -> str:
+        """Carries out a command; returns the reply."""
+        self._set_shared(seed=1000 * self._variation + self.num_steps)
+        reply = self._java.step(command)
+        self._num_things = self._counter.count()
+        self.num_steps = self._java.getNumMoves()
+        return reply
+
+    @property
+    def description(self) -> str:
+        """What the task is, in a sentence or more."""
+        return self._java.getTaskDescription()
+
+    @property
+    def score(self) -> float:
+        """Between 0 and 100; negative if the task is lost."""
+        return float(round(100 * self._java.getScore()))
+
+    @property
+    def completed(self) -> bool:
+        """Whether the task is over."""
+        return self._java.getCompleted()
+
+    @property
+    def solution(self) -> list[str]:
+        """The commands that solve the task, if it was loaded with `solve`."""
+        return list(self._java.getGoldActionSequence())
+
+    def list_commands(self) -> list[tuple[str, frozenset[int]]]:
+        """Valid commands, and the numbers of the things that each is about.
+
+        Where all names of a thing are names of others, too, the simulator takes one at
+        random, here always the same.
+        """
+        self._set_shared(seed=0)
+        listed = json.loads(self._java.getValidActionObjectCombinationsJSON())
+        return [
+            (one["action"], frozenset(one["obj_ids"])) for one in listed["validActions"]
+        ]
+
+    def list_near(self) -> frozenset[int]:
+        """The numbers of the things in sight."""
+        self._set_shared(seed=0)
+        names = json.loads(self._java.getPossibleObjectReferentLUTJSON())
+        return frozenset(map(int, names))
+
+    def _set_shared(self, *, seed: int) -> None:
+        self._random.setSeed(seed)
+        getattr(self._counter, "count_$eq")(self._num_things)
+        self._simplifier.parseSimplificationStr(self._simplifications)
 
 
 def launch() -> Any:

@@ -131,11 +131,27 @@ def test_a_question_is_answered_by_a_number(engine):
     assert "open door" not in env.available_actions()
 
 
-def test_instances_of_a_process_share_one_java(engine):
-    first, second = registry.make("sciworld"), registry.make("sciworld")
-    first.reset("sciworld_0")
-    second.reset("sciworld_1")
-    assert first._simulation._gateway_client is second._simulation._gateway_client
+def test_instances_share_one_java_and_do_not_feel_each_other(engine):
+    (item_id, other_id), watch = ("sciworld_3836", "sciworld_4208"), "Action: wait"
+    outside = [
+        f"Action: {verb} {place}"
+        for place in ("greenhouse", "outside")
+        for verb in ("open door to", "go to")
+    ]
+    script = [*outside, *(watch, "Action: look around") * 3]  # animals come and go
+    alone = episodes.play_script(registry.make("sciworld"), item_id, script)
+    config = base.EnvConfig(options={"simplifications": "openDoors"})
+    first, second = registry.make("sciworld"), registry.make("sciworld", config)
+    mixed = [first.reset(item_id)]
+    for text in script:
+        second.reset(other_id)
+        second.step(watch)
+        assert second.available_actions() == second.available_actions()
+        mixed.append(first.step(text))
+    assert mixed == alone
+    assert first._simulation._counter._gateway_client is (
+        second._simulation._counter._gateway_client
+    )
 
 
 def test_a_worker_survives_the_death_of_its_java(engine):
