@@ -1,7 +1,8 @@
 r"""A whole GRPO iteration on TextCraft, alone and beside other trainers.
 
   python -m benchmarks.bench_iteration
-  python -m benchmarks.bench_iteration --peer_python=trl=/path/to/venv/bin/python
+  python -m benchmarks.bench_iteration \
+    --peer_python=trl=/path/to/trl/bin/python,tunix=/path/to/tunix/bin/python
 
 A model of 1.0 M parameters is warm-started on demonstrations, because an untrained one
 never finishes a turn. All trainers then start from its weights and play the real
@@ -35,7 +36,9 @@ from reporting import timing
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.")
 _WARM_START = flags.DEFINE_integer("warm_start", 120, "Supervised steps before.")
-_PEER = flags.DEFINE_list("peer_python", [], "trl=INTERPRETER, to run beside.")
+_PEER = flags.DEFINE_list(
+    "peer_python", [], "NAME=INTERPRETER of other systems: trl, tunix."
+)
 
 ENV = base.EnvConfig(options={"distractors": 0}, max_turns=8)
 ROLLOUT = config.RolloutConfig(
@@ -48,6 +51,7 @@ ROLLOUT = config.RolloutConfig(
     cache_buckets=(128, 256, 384),
 )
 LEARNING_RATE = 1e-5
+OPENING = 128  # tokens of the longest first context, rounded up
 
 
 def make_settings() -> config.RunConfig:
@@ -157,6 +161,7 @@ def start_peers(
         "group_size": ROLLOUT.group_size,
         "max_tokens": ROLLOUT.max_tokens,
         "max_action_tokens": ROLLOUT.max_action_tokens,
+        "opening": OPENING,
         "microbatches": 2,
         "learning_rate": LEARNING_RATE,
     }

@@ -57,6 +57,7 @@ MODELS = {
     ),
 }
 NUM_SLOTS, CONTEXT, NEW = 64, 256, 64
+PEERS = {"tunix": "tunix_rollout", "transformers": "transformers_generate"}
 Variants = Mapping[str, Callable[[], dict[str, float]]]
 Part = tuple[str, Variants, Mapping[str, Callable[[], float]]]
 
@@ -66,7 +67,7 @@ def start_peers(names: Sequence[str], spec: Mapping) -> dict[str, link.Peer]:
     pythons = dict(entry.split("=", 1) for entry in _PEERS.value)
     folder = pathlib.Path(tempfile.mkdtemp())
     return {
-        name: link.Peer(name, pythons[name], dict(spec), folder / f"{name}.log")
+        name: link.Peer(PEERS[name], pythons[name], dict(spec), folder / f"{name}.log")
         for name in names
         if name in pythons
     }

@@ -31,6 +31,9 @@ _ENVS = flags.DEFINE_list(
 )
 _SPLIT = flags.DEFINE_string("split", None, "Split, such as test or train.")
 _TIER = flags.DEFINE_enum("tier", None, ["all", "easy", "hard"], "Difficulty of tasks.")
+_SUBSETS = flags.DEFINE_list(
+    "subsets", None, "Parts of panels, as ENV/SUBSET; the others are taken whole."
+)
 _TIER_FILE = flags.DEFINE_string("tier_file", None, "Calibrated tiers (JSON lines).")
 _SAMPLES = flags.DEFINE_integer("samples", None, "Episodes per task, the k of avg@k.")
 _TASKS = flags.DEFINE_integer("tasks", None, "Tasks of each panel; 0 takes all.")
@@ -49,6 +52,7 @@ def main(argv: Sequence[str]) -> None:
         "environments": tuple(_ENVS.value) if _ENVS.value else None,
         "split": _SPLIT.value,
         "tier": _TIER.value,
+        "subsets": tuple(_SUBSETS.value) if _SUBSETS.value is not None else None,
         "tier_file": _TIER_FILE.value,
         "samples": _SAMPLES.value,
         "tasks": _TASKS.value,
@@ -74,11 +78,12 @@ def evaluate(
       CheckpointError: if there is no such checkpoint.
       ConfigError: if a change cannot work, or `out` is not empty.
     """
+    from agentrl import errors
     from agentrl import evaluate as evaluation
     from launch import session
     from reporting import report
 
-    session.refuse_files(out)
+    errors.refuse_files(out)
     with session.open_policy(path, changes) as (run, params, progress, step):
         out.mkdir(parents=True, exist_ok=True)
         found = evaluation.evaluate(

@@ -114,15 +114,6 @@ def claim(settings: config.RunConfig, workdir: pathlib.Path) -> None:
                 "command to continue that run."
             )
         return
-    refuse_files(workdir)
+    errors.refuse_files(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(experiment.describe_run(settings), indent=2) + "\n")
-
-
-def refuse_files(folder: pathlib.Path) -> None:
-    """Raises `ConfigError` if `folder` holds anything: nothing is ever overwritten."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise errors.ConfigError(
-            f"{folder} is not an empty directory, and nothing is overwritten; choose "
-            "another."
-        )

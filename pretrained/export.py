@@ -84,6 +84,5 @@ def write_json(fields: Mapping[str, Any], path: pathlib.Path) -> None:
 
 def claim(folder: pathlib.Path) -> None:
     """Makes a folder, and raises `ConfigError` if there is something in it."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise errors.ConfigError(f"{folder} is not an empty folder; give a new one.")
+    errors.refuse_files(folder)
     folder.mkdir(parents=True, exist_ok=True)

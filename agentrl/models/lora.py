@@ -135,14 +135,6 @@ def for_rollouts(
     )
 
 
-def cast(params: types.PyTree, dtype: str) -> types.PyTree:
-    """Converts the floating leaves."""
-    return jax.tree.map(
-        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
-        params,
-    )
-
-
 def digest(params: types.PyTree) -> jax.Array:
     """A checksum uint32[] of every bit, its place and its name, whatever the sharding."""
     total = jnp.uint32(0)

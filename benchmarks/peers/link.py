@@ -1,16 +1,11 @@
 """Other systems in processes of their own, asked for one round at a time."""
 
 import json
+import os
 import pathlib
 import subprocess
 import time
 from typing import Any
-
-SCRIPTS = {
-    "tunix": "tunix_rollout.py",
-    "transformers": "transformers_generate.py",
-    "torch_learner": "torch_learner.py",
-}
 
 
 class Peer:
@@ -23,13 +18,13 @@ class Peer:
         """Starts the script and waits until it is ready.
 
         Args:
-          name: key of `SCRIPTS`.
+          name: the script, without `.py`.
           python: interpreter that has what the script imports.
           spec: what to measure; see the script.
           log: file for what the script prints.
         """
         started = time.perf_counter()
-        script = pathlib.Path(__file__).with_name(SCRIPTS[name])
+        script = pathlib.Path(__file__).with_name(f"{name}.py")
         self._log = log
         self._process = subprocess.Popen(
             [python, str(script)],
@@ -37,6 +32,7 @@ class Peer:
             stdout=subprocess.PIPE,
             stderr=log.open("w"),
             text=True,
+            env=os.environ | {"PYTHONPATH": str(script.parents[2])},
         )
         self.about = self._ask(spec)
         self.compile_seconds = time.perf_counter() - started

@@ -12,22 +12,7 @@ import time
 
 import numpy as np
 import torch
-import transformers
-
-
-def make_model(shape):
-    """A random model of the given shape."""
-    settings = transformers.Qwen2Config(
-        vocab_size=shape["vocab_size"],
-        hidden_size=shape["hidden_size"],
-        intermediate_size=shape["mlp_size"],
-        num_hidden_layers=shape["num_layers"],
-        num_attention_heads=shape["num_heads"],
-        num_key_value_heads=shape["num_kv_heads"],
-        tie_word_embeddings=shape["tied_embeddings"],
-        attn_implementation="sdpa",
-    )
-    return transformers.Qwen2ForCausalLM(settings).float().train()
+import torch_qwen2
 
 
 def load(path):
@@ -64,7 +49,7 @@ def main():
     spec = json.loads(sys.stdin.readline())
     torch.manual_seed(0)
     torch.set_num_threads(os.cpu_count() or 1)
-    model, fields = make_model(spec["model"]), load(spec["batch"])
+    model, fields = torch_qwen2.make_model(spec["model"]).train(), load(spec["batch"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, foreach=True)
 
     def step():

@@ -11,25 +11,7 @@ import sys
 import time
 
 import torch
-import transformers
-
-
-def make_model(shape):
-    """A random model of the given shape."""
-    settings = transformers.Qwen2Config(
-        vocab_size=shape["vocab_size"],
-        hidden_size=shape["hidden_size"],
-        intermediate_size=shape["mlp_size"],
-        num_hidden_layers=shape["num_layers"],
-        num_attention_heads=shape["num_heads"],
-        num_key_value_heads=shape["num_kv_heads"],
-        rope_theta=shape["rope_theta"],
-        tie_word_embeddings=shape["tied_embeddings"],
-        eos_token_id=None,
-        pad_token_id=0,
-        bos_token_id=None,
-    )
-    return transformers.Qwen2ForCausalLM(settings).float().eval()
+import torch_qwen2
 
 
 def generate(model, prompts, new, cache):
@@ -54,7 +36,8 @@ def main():
     spec = json.loads(sys.stdin.readline())
     torch.manual_seed(0)
     torch.set_num_threads(os.cpu_count() or 1)
-    model = make_model(spec["model"])
+    no_ends = {"eos_token_id": None, "pad_token_id": 0, "bos_token_id": None}
+    model = torch_qwen2.make_model(spec["model"], **no_ends).eval()
     prompts = torch.full((spec["rows"], spec["context"]), 5)
     with torch.inference_mode():
         speeds = {

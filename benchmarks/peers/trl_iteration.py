@@ -14,6 +14,7 @@ import time
 import datasets
 import numpy as np
 import torch
+import torch_qwen2
 import transformers
 import trl
 
@@ -27,21 +28,7 @@ PROJECTIONS = {"query": "q", "key": "k", "value": "v"}
 
 def make_model(shape, weights):
     """A Qwen2 with the weights of ours."""
-    settings = transformers.Qwen2Config(
-        vocab_size=shape["vocab_size"],
-        hidden_size=shape["hidden_size"],
-        intermediate_size=shape["mlp_size"],
-        num_hidden_layers=shape["num_layers"],
-        num_attention_heads=shape["num_heads"],
-        num_key_value_heads=shape["num_kv_heads"],
-        rope_parameters={"rope_type": "default", "rope_theta": shape["rope_theta"]},
-        rms_norm_eps=shape["norm_epsilon"],
-        tie_word_embeddings=shape["tied_embeddings"],
-        bos_token_id=None,
-        pad_token_id=0,
-        attn_implementation="sdpa",
-    )
-    model = transformers.Qwen2ForCausalLM(settings).float()
+    model = torch_qwen2.make_model(shape, bos_token_id=None, pad_token_id=0)
     size = shape["hidden_size"]
     state = {
         "model.embed_tokens.weight": weights["embedding"],

@@ -200,22 +200,28 @@ class Parser(chat_parser.QwenChatTemplateParser):
         return tokens
 
 
-def prepare_agentic(spec, mesh, clock):
-    """Returns a function that plays one batch of groups through the agentic learner."""
-    tokenizer = make_tokenizer(spec["model"]["vocab_size"])
-    num_stops = spec["model"]["vocab_size"] // spec["mean_action"]
-    config = base_rollout.RolloutConfig(
-        max_tokens_to_generate=spec["response"],
-        max_prompt_length=spec["opening"],
-        kv_cache_size=2 * spec["response"] + spec["opening"],
-        temperature=1.0,
-        top_p=1.0,
-        return_logprobs=True,
-        eos_tokens=list(range(8, 8 + num_stops)),
-    )
+def make_mesh():
+    """One device, as Tunix's sharding names its axes."""
+    devices = np.array(jax.devices()[:1]).reshape(1, 1)
+    return jax.sharding.Mesh(devices, ("fsdp", "tp"))
+
+
+def make_cluster(
+    mesh,
+    model,
+    tokenizer,
+    *,
+    opening,
+    response,
+    stops,
+    optimizer,
+    groups,
+    microbatches=1,
+):
+    """What the agentic path trains and samples with, a new seed for every call."""
     role = rl_cluster.Role
     cluster = rl_cluster.RLCluster(
-        actor=make_model(spec["model"], mesh)[1],
+        actor=model,
         tokenizer=tokenizer,
         cluster_config=rl_cluster.ClusterConfig(
             role_to_mesh=dict.fromkeys(
@@ -223,81 +229,109 @@ def prepare_agentic(spec, mesh, clock):
             ),
             rollout_engine="vanilla",
             offload_to_cpu=False,
-            rollout_config=config,
+            rollout_config=base_rollout.RolloutConfig(
+                max_tokens_to_generate=response,
+                max_prompt_length=opening,
+                kv_cache_size=2 * response + opening,
+                temperature=1.0,
+                top_p=1.0,
+                return_logprobs=True,
+                eos_tokens=stops,
+            ),
             training_config=rl_cluster.RLTrainingConfig(
-                actor_optimizer=optax.sgd(0.0),
+                actor_optimizer=optimizer,
                 eval_every_n_steps=10**6,
                 max_steps=10**6,
-                mini_batch_size=spec["groups"],
-                train_micro_batch_size=spec["groups"],
+                mini_batch_size=groups,
+                train_micro_batch_size=groups // microbatches,
             ),
         ),
     )
-    seeds = itertools.count(1)
-    generate_inner, generate = cluster.rollout.generate, cluster.generate
-    cluster.rollout.generate = lambda prompts, config, **kwargs: generate_inner(
+    seeds, generate = itertools.count(1), cluster.rollout.generate
+    cluster.rollout.generate = lambda prompts, config, **kwargs: generate(
         prompts, dataclasses.replace(config, seed=next(seeds)), **kwargs
     )
-    counts = {}
+    return cluster
 
-    def counted(*args, **kwargs):
-        out = generate(*args, **kwargs)
-        counts["tokens"] += len(out.tokens[0]) + 1  # the stop token is cut off
-        counts["calls"] += 1
+
+class Agentic:
+    """The agentic learner, whose clock stops where the update would begin."""
+
+    def __init__(self, spec, mesh, clock):
+        tokenizer = make_tokenizer(spec["model"]["vocab_size"])
+        num_stops = spec["model"]["vocab_size"] // spec["mean_action"]
+        cluster = make_cluster(
+            mesh,
+            make_model(spec["model"], mesh)[1],
+            tokenizer,
+            opening=spec["opening"],
+            response=spec["response"],
+            stops=list(range(8, 8 + num_stops)),
+            optimizer=optax.sgd(0.0),
+            groups=spec["groups"],
+        )
+        self.clock = clock
+        self.generate, cluster.generate = cluster.generate, self.count
+        self.update, cluster.update_actor = cluster.update_actor, self.stop
+        self.learner = agentic_grpo_learner.GRPOLearner(
+            rl_cluster=cluster,
+            algo_config=agentic_grpo_learner.GRPOConfig(
+                num_generations=spec["group_size"],
+                beta=0.0,
+                max_response_length=spec["response"],
+                max_concurrency=1,
+                system_prompt="",
+            ),
+            chat_parser=Parser(tokenizer, enable_thinking=True),
+            agent_class=Agent,
+            agent_kwargs={},
+            env_class=make_environment(spec),
+            env_kwargs={"max_steps": spec["turns"]},
+        )
+        prompts = [f"task {i}" for i in range(spec["groups"])]
+        self.batch = {"prompts": np.array(prompts)}
+
+    def count(self, *args, **kwargs):
+        """Generates, and counts what was generated."""
+        out = self.generate(*args, **kwargs)
+        self.tokens += len(out.tokens[0]) + 1  # the stop token is cut off
+        self.calls += 1
         return out
 
-    def stop_clock(*args, **kwargs):
-        counts.setdefault("end", time.perf_counter())
-        counts.setdefault("cpu_end", time.process_time())
-        counts.setdefault("compile_end", clock.seconds)
-        return update(*args, **kwargs)
+    def read_clocks(self):
+        """Seconds on the wall, of the processor, and of compilation so far."""
+        return time.perf_counter(), time.process_time(), self.clock.seconds
 
-    cluster.generate = counted
-    update, cluster.update_actor = cluster.update_actor, stop_clock
-    learner = agentic_grpo_learner.GRPOLearner(
-        rl_cluster=cluster,
-        algo_config=agentic_grpo_learner.GRPOConfig(
-            num_generations=spec["group_size"],
-            beta=0.0,
-            max_response_length=spec["response"],
-            max_concurrency=1,
-            system_prompt="",
-        ),
-        chat_parser=Parser(tokenizer, enable_thinking=True),
-        agent_class=Agent,
-        agent_kwargs={},
-        env_class=make_environment(spec),
-        env_kwargs={"max_steps": spec["turns"]},
-    )
-    batch = {"prompts": np.array([f"task {i}" for i in range(spec["groups"])])}
+    def stop(self, *args, **kwargs):
+        """Updates; the first update of a batch ends what is measured."""
+        self.end = self.end or self.read_clocks()
+        return self.update(*args, **kwargs)
 
-    def run():
-        counts.clear()
-        counts.update(tokens=0, calls=0)
-        wall, cpu, compiled = time.perf_counter(), time.process_time(), clock.seconds
-        learner.train([batch])
-        compiled = counts["compile_end"] - compiled
+    def play(self):
+        """One batch of groups."""
+        self.tokens, self.calls, self.end = 0, 0, None
+        start = self.read_clocks()
+        self.learner.train([self.batch])
+        wall, cpu, compiled = np.subtract(self.end, start).tolist()
         return {
-            "tokens": counts["tokens"],
-            "calls": counts["calls"],
-            "wall": counts["end"] - wall - compiled,
-            "cpu": counts["cpu_end"] - cpu - compiled,
+            "tokens": self.tokens,
+            "calls": self.calls,
+            "wall": wall - compiled,
+            "cpu": cpu - compiled,
             "compile": compiled,
         }
-
-    return run
 
 
 def main():
     """Answers every line of standard input with one round."""
     spec = json.loads(sys.stdin.readline())
     answers, sys.stdout = sys.stdout, sys.stderr  # Tunix prints, too
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("fsdp", "tp"))
+    mesh = make_mesh()
     clock = CompileClock()
     if spec["part"] == "decode":
         run = prepare_decode(spec, mesh)
     else:
-        run = prepare_agentic(spec, mesh, clock)
+        run = Agentic(spec, mesh, clock).play
     print(json.dumps({}), file=answers, flush=True)
     for _ in sys.stdin:
         before = clock.seconds

@@ -140,19 +140,22 @@ def decode(code):
     )
 
 
-@pytest.mark.parametrize("level", [*levels.PANEL_LEVELS, "BossLevel", "SynthSeq"])
+@pytest.mark.parametrize(
+    "level", [*levels.PANEL_LEVELS, "BossLevel", "PutNextS7N4Carrying"]
+)
 def test_worlds_are_minigrids_own(level):
     """Those of a plain environment, whose generator is slower than ours."""
     ours = world._load_prototype(level)
     plain = gymnasium.make(f"BabyAI-{level}-v0", disable_env_checker=True).unwrapped
     assert type(plain) is type(ours).__mro__[2]
     for seed in range(5):
-        image = plain.reset(seed=seed)[0]["image"]
+        plain.reset(seed=seed)  # its own image may be of before it put things in hand
         played = world.World(level, seed).env
         np.testing.assert_array_equal(played.grid.encode(), plain.grid.encode())
         np.testing.assert_array_equal(played.agent_pos, plain.agent_pos)
         np.testing.assert_array_equal(
-            minigrid.minigrid_env.MiniGridEnv.gen_obs(played)["image"], image
+            minigrid.minigrid_env.MiniGridEnv.gen_obs(played)["image"],
+            plain.gen_obs()["image"],
         )
         assert played.mission == plain.mission
         assert played.max_steps == plain.max_steps

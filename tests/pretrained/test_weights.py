@@ -207,7 +207,7 @@ def test_a_critic_starts_at_zero_and_stays_at_home(folder, tmp_path):
 def test_a_name_that_means_nothing(tmp_path):
     with pytest.raises(errors.ConfigError, match=r"'nowhere'.*smollm2-135m-instruct"):
         find("nowhere")
-    with pytest.raises(errors.ConfigError, match=r"not an empty folder"):
+    with pytest.raises(errors.ConfigError, match=r"not an empty directory"):
         (tmp_path / "file").write_text("")
         export.claim(tmp_path)
 
