@@ -32,7 +32,11 @@ _CONFIG = base.EnvConfig()
 def play(name: str, item_id: str) -> Iterator[tuple[str, int]]:
     """Lets each policy play a task; yields its name and turns, 0 if unsolved."""
     for kind in registry.get_spec(name).oracles:
-        turns = episodes.play_oracle(name, _CONFIG, item_id, kind)
+        try:
+            turns = episodes.play_oracle(name, _CONFIG, item_id, kind)
+        except base.OracleRefusalError:
+            yield kind, 0
+            continue
         yield kind, len(turns) if turns[-1][1].info.success else 0
     env = registry.make(name, _CONFIG)
     for number in range(_ROUNDS.value):

@@ -47,6 +47,10 @@ class MissingDataError(RuntimeError):
     """Files or programs the environment needs are absent; the message says which."""
 
 
+class OracleRefusalError(ValueError):
+    """An oracle does not know how to go about a task."""
+
+
 @dataclasses.dataclass(frozen=True)
 class EnvConfig:
     """How an environment behaves; picklable, hashable in its printed form.
@@ -119,7 +123,11 @@ class Oracle(Protocol):
     """A scripted policy over text; create one per episode."""
 
     def act(self, observation: str) -> str:
-        """Returns the full answer (`Thought: ... Action: ...`) to `observation`."""
+        """Returns the full answer (`Thought: ... Action: ...`) to `observation`.
+
+        Raises:
+          OracleRefusalError: at the first observation, if this kind of task is unknown.
+        """
         ...
 
 

@@ -27,11 +27,14 @@ def collect(
     *,
     thoughts: bool = True,
 ) -> list[Demonstration]:
-    """Demonstrations by the observational oracle; tasks it fails drop out."""
+    """Demonstrations by the observational oracle; tasks it fails or refuses drop out."""
     env = registry.make(env_name, env_config)
     solved = []
     for item_id in item_ids:
-        exchanges, result = _play(env, item_id, thoughts)
+        try:
+            exchanges, result = _play(env, item_id, thoughts)
+        except base.OracleRefusalError:
+            continue
         if result.info.success:
             solved.append(Demonstration(item_id, env.instruction, exchanges))
     return solved

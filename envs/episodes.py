@@ -88,6 +88,9 @@ def play_oracle(
 
     Returns:
       The oracle's answers and what each led to; the last result holds the outcome.
+
+    Raises:
+      OracleRefusalError: if the oracle does not know this kind of task.
     """
     env = registry.make(name, config)
     observation = env.reset(item_id)

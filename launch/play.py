@@ -58,6 +58,7 @@ _REFUSALS = (
     base.EnvConfigError,
     base.UnknownItemError,
     base.MissingDataError,
+    base.OracleRefusalError,
     tasks.TaskSelectionError,
 )
 

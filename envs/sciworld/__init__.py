@@ -23,9 +23,12 @@ ids can be played, but for many of them no solution of 30 turns is known. Easy a
 kinds of task that take few turns (`find-*`, `lifespan-*`, `power-component`); the
 subsets are the kinds.
 
-Oracles: only a privileged one, which follows the solution that ScienceWorld writes when
-it loads a task. That solution knows where things are, so there is no observational
-oracle and no demonstrations that a reader of the text alone could give.
+Oracles: the privileged one follows the solution that ScienceWorld writes when it loads
+a task. The observational one reads text, knows the plan of the house, and has plans for
+the kinds `boil`, `melt`, `freeze`, `change-the-state-of-matter-of`, `use-thermometer`,
+`power-component*`, `test-conductivity*`, `find-*`, `lifespan-*` and
+`chemistry-mix-paint-secondary-color`. It refuses the others: melting points, recipes,
+tertiary colors and life stages.
 
 Options: `simplifications` is ScienceWorld's, such as "easy" or
 "openDoors,teleportAction"; none by default, as upstream.
@@ -41,7 +44,7 @@ import collections
 import functools
 
 from envs import base
-from envs.sciworld import environment, variations
+from envs.sciworld import environment, oracles, variations
 
 VERSION = "sciworld-1"
 SPLITS = ("train", "test")
@@ -99,5 +102,8 @@ SPEC = base.EnvSpec(
     panel=panel,
     tier=tier,
     subset=subset,
-    oracles={"privileged": environment.GoldOracle},
+    oracles={
+        "privileged": oracles.Gold,
+        "observational": oracles.Observational,
+    },
 )

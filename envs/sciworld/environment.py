@@ -137,20 +137,6 @@ class SciWorld(base.Environment):
         )
 
 
-class GoldOracle:
-    """Follows the solution that comes with the task, and waits after its end."""
-
-    def __init__(self, env: base.Environment):
-        assert isinstance(env, SciWorld)
-        self._steps = iter(env.gold_path)
-
-    def act(self, observation: str) -> str:
-        """Returns the next answer of the solution."""
-        del observation
-        step = next(self._steps, "wait1")
-        return parsing.render_react(f"The next step of the solution is: {step}.", step)
-
-
 def read_simplifications(config: base.EnvConfig) -> str:
     """The simplifications that a configuration asks for, checked.
 

@@ -97,6 +97,29 @@ def test_the_oracle_solves_sampled_tasks(engine, tier):
         assert last.info.success and last.info.score == 100 and last.terminated
 
 
+@pytest.mark.parametrize(
+    ("item_id", "kind"),
+    [
+        ("sciworld_0", "boil"),
+        ("sciworld_120", "use-thermometer"),
+        ("sciworld_1416", "power-component-renewable-vs-nonrenewable-energy"),
+        ("sciworld_1458", "test-conductivity"),
+        ("sciworld_3836", "find-animal"),
+        ("sciworld_4168", "chemistry-mix-paint-secondary-color"),
+        ("sciworld_4491", "lifespan-longest-lived-then-shortest-lived"),
+    ],
+)
+def test_the_text_only_oracle_solves_kinds_it_knows(engine, item_id, kind):
+    assert SPEC.subset(item_id, STRICT) == kind
+    *_, (_, last) = episodes.play_oracle("sciworld", STRICT, item_id, "observational")
+    assert last.info.success
+
+
+def test_the_text_only_oracle_refuses_other_kinds(engine):
+    with pytest.raises(base.OracleRefusalError, match=r"no plan for .*salt water"):
+        episodes.play_oracle("sciworld", STRICT, "sciworld_4136", "observational")
+
+
 def test_rewards_are_changes_of_the_score(engine):
     item_id = SPEC.panel("test", STRICT).item_ids[-1]
     script = episodes.record_script("sciworld", STRICT, item_id)
@@ -132,26 +155,22 @@ def test_a_question_is_answered_by_a_number(engine):
 
 
 def test_instances_share_one_java_and_do_not_feel_each_other(engine):
-    (item_id, other_id), watch = ("sciworld_3836", "sciworld_4208"), "Action: wait"
-    outside = [
-        f"Action: {verb} {place}"
-        for place in ("greenhouse", "outside")
-        for verb in ("open door to", "go to")
-    ]
-    script = [*outside, *(watch, "Action: look around") * 3]  # animals come and go
-    alone = episodes.play_script(registry.make("sciworld"), item_id, script)
-    config = base.EnvConfig(options={"simplifications": "openDoors"})
-    first, second = registry.make("sciworld"), registry.make("sciworld", config)
-    mixed = [first.reset(item_id)]
-    for text in script:
-        second.reset(other_id)
-        second.step(watch)
-        assert second.available_actions() == second.available_actions()
-        mixed.append(first.step(text))
+    def play_on(env, before_each):
+        yield env.reset("sciworld_3541")  # many paints of one name are in sight
+        for answer in ("look around", "open door to hallway", "wait1"):
+            before_each()
+            yield env.step(f"Action: {answer}")
+            yield env.available_actions()
+
+    alone = list(play_on(first := registry.make("sciworld"), lambda: None))
+    other = base.EnvConfig(options={"simplifications": "noElectricalAction"})
+    second = registry.make("sciworld", other)
+    mixed = list(play_on(first, lambda: second.reset("sciworld_3836")))
     assert mixed == alone
-    assert first._simulation._counter._gateway_client is (
-        second._simulation._counter._gateway_client
-    )
+    assert any(action.startswith("connect") for action in alone[2])
+    assert not any(a.startswith("connect") for a in second.available_actions())
+    gateways = {env._simulation._counter._gateway_client for env in (first, second)}
+    assert len(gateways) == 1
 
 
 def test_a_worker_survives_the_death_of_its_java(engine):
