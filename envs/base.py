@@ -126,7 +126,7 @@ class Oracle(Protocol):
         """Returns the full answer (`Thought: ... Action: ...`) to `observation`.
 
         Raises:
-          OracleRefusalError: at the first observation, if this kind of task is unknown.
+          OracleRefusalError: if it does not know how to go about this task, or to go on.
         """
         ...
 

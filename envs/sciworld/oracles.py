@@ -7,13 +7,13 @@ cools, measures and connects things, and how old animals become.
 import collections
 import re
 from collections.abc import Callable, Generator
+from typing import Any
 
 from envs import base, parsing
 from envs.sciworld import environment
 
-Plan = Generator[
-    str, str, str
-]  # yields commands, is sent replies, returns the last one
+# Yields commands, is sent the replies, returns the last one.
+Plan = Generator[str, str, str]
 
 _HALLWAY = ("art studio", "bedroom", "greenhouse", "kitchen", "living room", "workshop")
 _DOORS = {("hallway", room) for room in _HALLWAY} | {
@@ -56,6 +56,7 @@ _SOURCES = {
     "renewable": re.compile("solar panel|wind mill|wind generator"),
     "nonrenewable": re.compile("gas generator|nuclear generator"),
 }
+_EMPTY = re.compile(r"a ([\w ]+) \(containing nothing\)")
 _DEGREES = re.compile(r"temperature of (-?[\d.]+) degrees")
 
 
@@ -84,7 +85,8 @@ class Observational:
         """Returns the next answer of the plan; waits after its end.
 
         Raises:
-          OracleRefusalError: at the first observation, if there is no plan for the task.
+          OracleRefusalError: if there is no plan for the task, or what the plan needs is
+            not in sight.
         """
         if self._visit is None:
             self._visit = _Visit(observation)
@@ -166,20 +168,33 @@ def _find_way(start: str, end: str) -> list[str]:
     return ways[0][1:]
 
 
+def _take(found: list[Any], count: int, what: str) -> list[Any]:
+    """The first `count` different ones of what was read."""
+    found = list(dict.fromkeys(found))[:count]
+    if len(found) < count:
+        raise base.OracleRefusalError(
+            f"environment 'sciworld': the observational oracle sees too few of what its "
+            f"plan needs: {what}, {len(found)} of {count}."
+        )
+    return found
+
+
 def _find(visit: _Visit, kind: str, box: str, room: str) -> Plan:
     """Something of a kind goes into a box: furniture, a plant in its pot, an animal."""
     if kind == "non-living thing":
         seen = yield from visit.go(room)
-        thing = next(t for t in _MOVABLE.findall(seen) if not t.endswith("box"))
+        loose = [name for name in _MOVABLE.findall(seen) if not name.endswith("box")]
+        (thing,) = _take(loose, 1, "thing to move")
         yield from visit.focus(thing)
         return (yield f"move {thing} to {box}")
     if kind == "animal":
         seen = yield from visit.go("outside")
-        thing, *species = _ANIMAL.findall(seen)[0]
-        carried, later = thing, "".join(species)  # it grows up on the way
+        (names,) = _take(_ANIMAL.findall(seen), 1, "animal")
+        carried, later = names[0], "".join(names[1:])  # it grows up on the way
+        thing = carried
     else:
         seen = yield from visit.go("greenhouse")
-        carried, thing = _POT_PLANT.findall(seen)[0]
+        ((carried, thing),) = _take(_POT_PLANT.findall(seen), 1, "plant in a pot")
         later = carried
     yield from visit.focus(thing)
     yield f"pick up {carried}"
@@ -194,6 +209,7 @@ def _rank_animals(visit: _Visit, first: str, second: str | None) -> Plan:
     seen = yield from visit.go("outside")
     known = [animal for animal in _YEARS if re.search(rf"\b{animal}\b", seen)]
     known.sort(key=_YEARS.__getitem__)
+    _take(known, 1, "animal that it knows")
     reply = ""
     for which in filter(None, (first, second)):
         reply = yield from visit.focus(known[-1 if which == "longest" else 0])
@@ -214,10 +230,10 @@ def _take_temperature(
     yield from visit.focus(thing)
     visit.aim = f"measure the temperature of the {thing}"
     reply = yield f"use thermometer on {thing}"
-    found = _DEGREES.search(reply)
-    box = hot if found and float(found[1]) > float(bound) else cold
+    (degrees,) = _take(_DEGREES.findall(reply), 1, "temperature")
+    box = hot if float(degrees) > float(bound) else cold
     yield from visit.go(boxes)
-    visit.aim = f"put the {thing} in the {box}, as it has {found and found[1]} degrees"
+    visit.aim = f"put the {thing} in the {box}, as it has {degrees} degrees"
     return (yield f"move {thing} to {box}")
 
 
@@ -225,8 +241,8 @@ def _power(visit: _Visit, device: str, kind: str | None) -> Plan:
     """A source, two wires and the device in a ring; renewable power is outside."""
     seen = yield from visit.find(device, "workshop")
     yield from visit.focus(device)
-    first, second, *_ = dict.fromkeys(_WIRE.findall(seen))
-    source = _SOURCES[kind].findall(seen)[0]
+    first, second = _take(_WIRE.findall(seen), 2, "wires")
+    (source,) = _take(_SOURCES[kind].findall(seen), 1, "source of power")
     if kind == "renewable":
         things = (device, source, first, second)
         visit.aim = "take what a circuit needs to where sun and wind are"
@@ -259,8 +275,8 @@ def _test_conductivity(
     yield f"pick up {thing}"
     yield from visit.focus(thing)
     seen = yield from visit.go("workshop")
-    first, second, third, *_ = dict.fromkeys(_WIRE.findall(seen))
-    device = _DEVICE.findall(seen)[0]
+    first, second, third = _take(_WIRE.findall(seen), 3, "wires")
+    (device,) = _take(_DEVICE.findall(seen), 1, "device to try")
     yield f"put down {thing}"
     yield from _connect(visit, "battery", device, first, second, third)
     visit.aim = f"see whether the {thing} conducts"
@@ -322,7 +338,7 @@ def _heat(visit: _Visit) -> Plan:
 def _mix_paint(visit: _Visit, color: str) -> Plan:
     """Two paints of the art studio in one vessel."""
     seen = yield from visit.go("art studio")
-    vessel = re.findall(r"a (jug|bowl|[\w ]+) \(containing nothing\)", seen)[0]
+    (vessel,) = _take(_EMPTY.findall(seen), 1, "empty vessel")
     visit.aim = f"mix {color} paint"
     for paint in _MIXED[color].split():
         yield f"pour {paint} paint into {vessel}"

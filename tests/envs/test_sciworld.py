@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from envs import base, episodes, pool, registry, tasks
-from envs.sciworld import java, variations
+from envs.sciworld import java, oracles, variations
 
 STRICT = base.EnvConfig()
 SPEC = registry.get_spec("sciworld")
@@ -72,6 +72,48 @@ def test_a_missing_java_is_named(engine, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(base.MissingDataError, match="needs Java"):
         registry.make("sciworld")
+
+
+# The oracle that reads text.
+
+START = "\nThis room is called the hallway. In it, you see: \n\tthe agent"
+GREEN = "Your task is to use chemistry to create green paint. When you are done, focus."
+STUDIO = "This room is called the art studio. In it, you see: \n\ta jug (containing {})"
+
+
+def test_a_plan_follows_what_is_read():
+    oracle = oracles.Observational(registry.get_spec("textcraft").make(STRICT))
+    turns = [
+        (GREEN + START, "open door to art studio"),
+        ("The door is now open.", "go to art studio"),
+        ("You move to the art studio.", "look around"),
+        (STUDIO.format("nothing"), "pour blue paint into jug"),
+        ("Ambiguous request: Please enter the number", "0"),
+        ("You pour the blue paint into the jug.", "pour yellow paint into jug"),
+        ("You pour the yellow paint into the jug.", "mix jug"),
+        ("Blue and yellow paint mix to produce green paint.", "focus on green paint"),
+        ("You focus on the green paint.", "wait1"),
+    ]
+    for observation, command in turns:
+        assert oracle.act(observation).endswith(f"Action:\n{command}")
+
+
+@pytest.mark.parametrize(
+    ("observations", "message"),
+    [
+        (
+            ["Your task is to grow a banana." + START],
+            "no plan for 'Your task is to grow",
+        ),
+        ([GREEN + START, "", "", STUDIO.format("water")], "empty vessel, 0 of 1"),
+    ],
+)
+def test_a_plan_that_lacks_something_is_refused(observations, message):
+    oracle = oracles.Observational(registry.get_spec("textcraft").make(STRICT))
+    for observation in observations[:-1]:
+        oracle.act(observation)
+    with pytest.raises(base.OracleRefusalError, match=message):
+        oracle.act(observations[-1])
 
 
 # The engine.
