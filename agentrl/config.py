@@ -157,7 +157,6 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    moment_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work."""

@@ -18,7 +18,10 @@ class LearningRateState(NamedTuple):
 
 
 def make_optimizer(
-    config: config_lib.OptimizerConfig, *, total_steps: int
+    config: config_lib.OptimizerConfig,
+    *,
+    total_steps: int,
+    moment_dtype: str = "float32",
 ) -> optax.GradientTransformation:
     """AdamW with clipping by global norm; decay touches weight matrices only.
 
@@ -27,10 +30,11 @@ def make_optimizer(
     Args:
       config: rates, betas, clipping.
       total_steps: optimizer updates the schedule spans, warm-up included.
+      moment_dtype: both moments are stored in it, and computed in float32.
     """
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
-        _scale_by_adam(config),
+        _scale_by_adam(config, moment_dtype),
         optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
         _scale_by_learning_rate(make_schedule(config, total_steps=total_steps)),
     )
@@ -68,11 +72,10 @@ def decay_mask(params: types.PyTree) -> types.PyTree:
     return jax.tree.map_with_path(is_matrix, params)
 
 
-def _scale_by_adam(config: config_lib.OptimizerConfig) -> optax.GradientTransformation:
-    """Adam that computes in float32 and stores both moments in `moment_dtype`.
-
-    Optax lets only the first moment have a dtype of its own.
-    """
+def _scale_by_adam(
+    config: config_lib.OptimizerConfig, moment_dtype: str
+) -> optax.GradientTransformation:
+    """Adam; optax lets only the first moment have a dtype of its own."""
     adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.epsilon)
 
     def store(state: Any, dtype: str) -> optax.ScaleByAdamState:
@@ -80,13 +83,13 @@ def _scale_by_adam(config: config_lib.OptimizerConfig) -> optax.GradientTransfor
         return state._replace(mu=mu, nu=nu)
 
     def init(params: types.PyTree) -> optax.ScaleByAdamState:
-        return store(adam.init(params), config.moment_dtype)
+        return store(adam.init(params), moment_dtype)
 
     def update(
         updates: types.PyTree, state: Any, params: types.PyTree | None = None
     ) -> tuple[types.PyTree, Any]:
         updates, state = adam.update(updates, store(state, "float32"), params)
-        return updates, store(state, config.moment_dtype)
+        return updates, store(state, moment_dtype)
 
     return optax.GradientTransformation(init, update)
 

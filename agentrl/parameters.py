@@ -76,8 +76,8 @@ class Parameters:
         """Returns the function from trained parameters to all that rollouts read."""
 
         def view(trained: types.PyTree, frozen: types.PyTree) -> types.PyTree:
-            joined, dtype = self.join(trained, frozen), self.model.config.compute_dtype
-            return lora.for_rollouts(joined, self.config.lora, dtype)
+            joined = self.join(trained, frozen)
+            return lora.for_rollouts(joined, self.config.lora, self.model.config)
 
         place = sharding.make_rollout_params(
             self.mesh, rollout_mesh, view, *self._abstract_halves
@@ -90,7 +90,7 @@ class Parameters:
             keys.stream_key(self.key, "adapters"),
             lora=self.config.lora,
             trainable=self.config.trainable,
-            frozen_dtype=self.model.config.compute_dtype,
+            config=self.model.config,
         )
 
     def _load_half(self, half: int) -> types.PyTree:

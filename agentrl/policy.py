@@ -196,7 +196,7 @@ class Policy:
         )
         shape = self._model.config
         numbers = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim
-        return weights, numbers * np.dtype(shape.compute_dtype).itemsize
+        return weights, numbers * jnp.dtype(shape.dtypes.cache).itemsize
 
     def compile(self, params: types.PyTree, key: jax.Array) -> None:
         """Compiles every shape that a turn can take, so that none is met later."""
@@ -361,7 +361,9 @@ def _turn(
     is_padding = jnp.arange(unembedding.shape[1]) >= num_valid
 
     def to_logits(hidden: jax.Array) -> jax.Array:
-        logits = jnp.dot(hidden, unembedding, preferred_element_type=jnp.float32)
+        logits = jnp.dot(  # as the learner does: see `ops.logprobs`
+            hidden, unembedding, precision="high", preferred_element_type=jnp.float32
+        )
         logits = jnp.where(is_padding[None], -jnp.inf, logits / (temperature or 1.0))
         if top_k or rollout.top_p < 1:
             logits = decode.restrict(logits, top_k=top_k, top_p=rollout.top_p)

@@ -24,7 +24,10 @@ from launch import experiment
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Directory of a run.")
 _EPISODES = flags.DEFINE_integer("episodes", 1000, "Episodes, over all environments.")
 _DTYPE = flags.DEFINE_enum(
-    "dtype", "float32", ["float32", "bfloat16"], "Compute dtype of both."
+    "dtype", "float32", ["float32", "bfloat16"], "Of activations and cache, in both."
+)
+_HEAD = flags.DEFINE_enum(
+    "head", "float32", ["float32", "bfloat16"], "Of the output matrix, in both."
 )
 _PER_BATCH = 100
 
@@ -86,7 +89,13 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}.")
     workdir, step = checkpoint.find_checkpoint(pathlib.Path(_CHECKPOINT.value))
     settings = experiment.read_run(workdir)
-    model = dataclasses.replace(settings.model, compute_dtype=_DTYPE.value)
+    precision = dataclasses.replace(
+        settings.model.dtypes,
+        compute=_DTYPE.value,
+        cache=_DTYPE.value,
+        head=_HEAD.value,
+    )
+    model = dataclasses.replace(settings.model, precision=precision)
     settings = dataclasses.replace(settings, model=model)
     with (
         runs.assemble(settings, workdir) as run,
@@ -95,7 +104,8 @@ def main(argv: Sequence[str]) -> None:
         params = checkpoints.restore_params(step, run.parameters.abstract)
         gaps = measure(run, params, _EPISODES.value)
     print(
-        f"{_DTYPE.value}: {len(gaps)} tokens, mean |difference| {gaps.mean():.2e}, "
+        f"{_DTYPE.value}, head {_HEAD.value}: {len(gaps)} tokens, "
+        f"mean |difference| {gaps.mean():.2e}, "
         f"99.9 % below {np.quantile(gaps, 0.999):.2e}, largest {gaps.max():.2e} nats"
     )
 

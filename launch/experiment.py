@@ -23,20 +23,25 @@ import jax
 import agentrl
 from agentrl import config, errors
 from agentrl.checkpoint import RUN_FILE
-from launch import fields
+from launch import fields, precision
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def load(
-    path: str | pathlib.Path, overrides: Sequence[str] = (), *, model: str = ""
+    path: str | pathlib.Path,
+    overrides: Sequence[str] = (),
+    *,
+    model: str = "",
+    platform: str | None = None,
 ) -> config.RunConfig:
     """Imports an experiment file and applies overrides to its configuration.
 
     Args:
       path: a Python file that defines `get_config() -> RunConfig`.
-      model: pretrained model to start from; see `pretrained.start`.
       overrides: `field.path=value` each, applied in order.
+      model: pretrained model to start from; see `launch.start`.
+      platform: to take the precision of, as `launch.precision` names it; None: this one.
 
     Raises:
       ConfigError: if the file is missing or returns something else, or an override
@@ -66,6 +71,7 @@ def load(
         from launch import start  # slow to import
 
         settings = start.start_from(settings, model)
+    settings = precision.fill_in(settings, platform or jax.default_backend())
     for override in overrides:
         settings = fields.override(settings, override)
     return settings

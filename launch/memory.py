@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 import jax
 import optax
@@ -26,11 +25,10 @@ Bytes = Mapping[str, int]  # what needs memory -> bytes on the fullest device
 class Workload:
     """What has to fit."""
 
-    model: model_config.ModelConfig  # its dtypes count
+    model: model_config.ModelConfig  # its precision counts
     mesh: config.MeshConfig  # all three axes positive
     lora: model_config.LoraConfig | None = None
     trainable: tuple[str, ...] | None = None
-    moment_dtype: Literal["float32", "bfloat16"] = "float32"
     rows_per_device: int = 1  # of one microbatch
     row_tokens: int = 8192
     logprob_chunk: int = 2048  # tokens, over all devices
@@ -72,14 +70,15 @@ class Estimate:
 def estimate(work: Workload) -> Estimate:
     """Adds up what each phase of an iteration holds."""
     model = transformer.Model(work.model)
-    compute = work.model.compute_dtype
     params = jax.eval_shape(model.init, jax.random.key(0))
     split = functools.partial(
-        lora.split, lora=work.lora, trainable=work.trainable, frozen_dtype=compute
+        lora.split, lora=work.lora, trainable=work.trainable, config=work.model
     )
     trained, frozen = jax.eval_shape(split, params, jax.random.key(0))
     adam = optimizer.make_optimizer(
-        config.OptimizerConfig(moment_dtype=work.moment_dtype), total_steps=1
+        config.OptimizerConfig(),
+        total_steps=1,
+        moment_dtype=work.model.dtypes.moments,
     )
     gradients = jax.eval_shape(lambda x: optax.tree.cast(x, "float32"), trained)
     state = {
@@ -91,7 +90,7 @@ def estimate(work: Workload) -> Estimate:
         state["reference"] = state["trained parameters"]
 
     def view(trained: types.PyTree, frozen: types.PyTree) -> types.PyTree:
-        return lora.for_rollouts(lora.join(trained, frozen), work.lora, compute)
+        return lora.for_rollouts(lora.join(trained, frozen), work.lora, work.model)
 
     # Rollouts read parameters that are cut over `model` only.
     local = config.MeshConfig(data=1, fsdp=1, model=work.mesh.model)
@@ -107,7 +106,8 @@ def estimate(work: Workload) -> Estimate:
     }
     if work.mesh.fsdp > 1:
         blocks = jax.eval_shape(
-            lambda p: optax.tree.cast(p["blocks"][0], compute), params
+            lambda p: optax.tree.cast(p["blocks"][0], work.model.dtypes.compute),
+            params,
         )
         # XLA gathers the next layer while it computes one.
         update["gathered layers"] = 2 * _sharded({"blocks": {0: blocks}}, local)
@@ -139,6 +139,10 @@ def _bytes(leaf: jax.ShapeDtypeStruct) -> int:
     return math.prod(leaf.shape) * leaf.dtype.itemsize
 
 
+def _size(dtype: model_config.Dtype) -> int:
+    return jax.numpy.dtype(dtype).itemsize
+
+
 def _activation_bytes(work: Workload) -> int:
     """What one microbatch keeps for the backward pass.
 
@@ -147,7 +151,7 @@ def _activation_bytes(work: Workload) -> int:
     attention the weights of all earlier columns, in float32 and in the compute dtype.
     With remat only the inputs of blocks stay, and one block is at work at a time.
     """
-    model, size = work.model, jax.numpy.dtype(work.model.compute_dtype).itemsize
+    model, size = work.model, _size(work.model.dtypes.compute)
     tokens, shards = work.rows_per_device * work.row_tokens, work.mesh.model
     heads = model.num_heads / shards
     kv_heads = model.num_kv_heads / shards
@@ -166,9 +170,9 @@ def _logits_bytes(work: Workload) -> int:
     rows = work.rows_per_device * work.mesh.data * work.mesh.fsdp
     chunk = max(work.logprob_chunk // rows, 1) * work.rows_per_device
     columns = model.vocab_size / work.mesh.model
-    size = jax.numpy.dtype(model.compute_dtype).itemsize
-    gathered = size if work.mesh.fsdp > 1 else 0
     frozen = work.lora is not None or work.trainable is not None
+    held = model.dtypes.head if frozen else model.dtypes.params
+    gathered = _size(held) if work.mesh.fsdp > 1 else 0
     gradient = 0 if frozen else 4  # of the vocabulary, summed over chunks in float32
     return int(columns * (chunk * 2 * 4 + model.hidden_size * (gradient + gathered)))
 
@@ -177,7 +181,7 @@ def _sampling_bytes(work: Workload) -> int:
     """Decoding's float32 logits, or an append's scores over the cache: one layer's."""
     model = work.model
     logits = 3 * 4 * work.slots_per_device * model.vocab_size
-    size = jax.numpy.dtype(model.compute_dtype).itemsize
+    size = _size(model.dtypes.compute)
     tokens = work.slots_per_device * work.append
     scores = tokens * model.num_heads * work.context * (4 + size)
     return (

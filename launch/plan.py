@@ -32,7 +32,10 @@ _CONFIG = flags.DEFINE_string(
     "config", None, "Experiment file to plan for, in place of --model."
 )
 _SET = flags.DEFINE_multi_string(
-    "set", [], "Override of a field of --config, as launch.train takes it."
+    "set",
+    [],
+    "Override of a field of --config, as launch.train takes it. With --model those of the "
+    "shape: --set=model.precision.moments=bfloat16.",
 )
 _MODEL = flags.DEFINE_string(
     "model", None, "Shape by name: qwen2.5-3b, qwen3-8b, llama-3.2-1b, smollm2-360m..."
@@ -74,12 +77,6 @@ _LORA = flags.DEFINE_integer(
 _INT8 = flags.DEFINE_bool(
     "int8_base", False, "With --lora_rank: hold the adapted kernels in 8 bits."
 )
-_COMPUTE = flags.DEFINE_enum(
-    "compute", "bfloat16", ["float32", "bfloat16"], "Type of activations and cache."
-)
-_MOMENTS = flags.DEFINE_enum(
-    "moments", "float32", ["float32", "bfloat16"], "Type of the optimizer's moments."
-)
 _SIZES = {  # fields of memory.Workload
     name: flags.DEFINE_integer(name, default, help, lower_bound=1)
     for name, default, help in (
@@ -112,17 +109,21 @@ def main(argv: Sequence[str]) -> None:
     from agentrl import errors
     from launch import planning
 
+    platform = "tpu" if (_ACCELERATOR.value or "").startswith("v") else "gpu"
     jax.config.update("jax_platforms", "cpu")  # leaves accelerators to who uses them
     try:
         if _CONFIG.value:
             work = planning.of_experiment(
                 _CONFIG.value,
                 _SET.value,
+                platform=platform,
                 num_devices=_DEVICES.value,
                 tensor=_TENSOR.value,
             )
         else:
-            work = planning.of_model(_MODEL.value or "", **_flags_of_model())
+            work = planning.of_model(
+                _MODEL.value or "", _SET.value, platform=platform, **_flags_of_model()
+            )
     except errors.ConfigError as error:
         sys.exit(f"launch.plan: {error}")
     meshes = list(
@@ -147,10 +148,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _flags_of_model() -> dict[str, Any]:
     return {
-        "compute_dtype": _COMPUTE.value,
         "lora_rank": _LORA.value,
         "int8_base": _INT8.value,
-        "moment_dtype": _MOMENTS.value,
         **{name: flag.value for name, flag in _SIZES.items()},
     }
 

@@ -5,14 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from agentrl import config
 from agentrl.models import config as model_config
-from launch import experiment, memory
+from launch import experiment, fields, memory, precision
 from pretrained import presets
 
 GIB = 2**30
 ADVICE = {  # by the part that needs most
     "trained parameters": "raise --fsdp, or train adapters with --lora_rank",
     "frozen parameters": "raise --fsdp, or hold them in 8 bits with --int8_base",
-    "optimizer": "raise --fsdp, take --moments=bfloat16, or adapters with --lora_rank",
+    "optimizer": "raise --fsdp, take --set=model.precision.moments=bfloat16, or train "
+    "adapters with --lora_rank",
     "reference": "set the KL coefficient to 0, or train adapters with --lora_rank",
     "gradients": "raise --fsdp, or train adapters with --lora_rank",
     "activations": "use shorter --row_tokens or fewer --rows_per_device, or raise --tensor",
@@ -26,8 +27,9 @@ ADVICE = {  # by the part that needs most
 
 def of_model(
     name: str,
+    overrides: Sequence[str],
     *,
-    compute_dtype: str,
+    platform: str,
     lora_rank: int | None,
     int8_base: bool,
     **sizes: object,
@@ -36,35 +38,44 @@ def of_model(
 
     Args:
       name: of the shape; case does not count.
-      compute_dtype: of activations and cache.
+      overrides: of single fields, such as `model.precision.cache=float32`.
+      platform: whose precision to take, as `launch.precision` names it.
       lora_rank: of the adapters; None trains all parameters.
       int8_base: whether the kernels beside adapters are held in 8 bits.
       **sizes: further fields of `memory.Workload`.
 
     Raises:
-      ConfigError: if there is no such shape.
+      ConfigError: if there is no such shape, or no such field.
     """
-    model = dataclasses.replace(presets.get(name.lower()), compute_dtype=compute_dtype)
+    model = dataclasses.replace(
+        presets.get(name.lower()), precision=precision.PLATFORMS[platform]
+    )
     lora = None
     if lora_rank is not None:
         lora = model_config.LoraConfig(rank=lora_rank, int8_base=int8_base)
-    return memory.Workload(model=model, mesh=config.MeshConfig(), lora=lora, **sizes)  # type: ignore[arg-type]
+    work = memory.Workload(model=model, mesh=config.MeshConfig(), lora=lora, **sizes)  # type: ignore[arg-type]
+    for override in overrides:
+        work = fields.override(work, override)
+    return work
 
 
 def of_experiment(
-    path: str, overrides: Sequence[str], *, num_devices: int, tensor: int | None
+    path: str,
+    overrides: Sequence[str],
+    *,
+    platform: str,
+    num_devices: int,
+    tensor: int | None,
 ) -> memory.Workload:
     """The workload of an experiment file: the largest that any of its stages needs."""
-    run = experiment.load(path, overrides=overrides)
+    run = experiment.load(path, overrides=overrides, platform=platform)
     rollouts = [stage.rollout for stage in run.stages] + [run.evaluation.rollout]
     shards = num_devices // (tensor or run.mesh.model)
-    moments = {stage.optimizer.moment_dtype for stage in run.stages}
     return memory.Workload(
         model=run.model,
         mesh=run.mesh,
         lora=run.lora,
         trainable=run.trainable,
-        moment_dtype="float32" if "float32" in moments else "bfloat16",
         rows_per_device=-(-run.learner.rows_per_microbatch // shards),
         row_tokens=run.learner.row_tokens,
         logprob_chunk=run.learner.logprob_chunk,

@@ -120,7 +120,7 @@ def read_fields(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def parse(fields: Mapping[str, Any], where: object) -> model_config.ModelConfig:
-    """The model that a `config.json` describes; its dtypes stay at their defaults.
+    """The model that a `config.json` describes; its precision is the run's to choose.
 
     Args:
       fields: of the file.

@@ -31,7 +31,7 @@ PACKAGES = {
 
 
 # Fields of a model that are the run's to choose, whatever weights it starts from.
-OWN_FIELDS = ("param_dtype", "compute_dtype", "attention", "critic", "init")
+OWN_FIELDS = ("precision", "attention", "critic", "init")
 _CRITIC = "critic"  # parameter that no published model has; starts at zero
 
 
@@ -46,7 +46,7 @@ class Pretrained:
 
     @functools.cached_property
     def config(self) -> model_config.ModelConfig:
-        """Shape of the model, dtypes at their defaults."""
+        """Shape of the model; its precision is not the file's to say."""
         return hf_config.parse(self.fields, self.path)
 
     def check(self, config: model_config.ModelConfig) -> None:

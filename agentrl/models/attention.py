@@ -24,7 +24,7 @@ def choose(config: model_config.ModelConfig) -> Implementation:
         return config.attention
     if jax.default_backend() == "cpu":
         return "einsum"
-    half = config.compute_dtype in ("bfloat16", "float16")
+    half = config.dtypes.compute == "bfloat16"
     fits = half and config.head_dim % 8 == 0 and config.head_dim <= 128
     return "cudnn" if fits and jax.default_backend() == "gpu" else "xla"
 
@@ -90,10 +90,12 @@ def attend_cache(
     columns = jnp.arange(keys.shape[3 if transposed else 1])
     visible = (columns[None, None] <= positions[:, :, None])[:, None]
     if not transposed:
+        keys, values = keys.astype(queries.dtype), values.astype(queries.dtype)
         return jax.nn.dot_product_attention(
             queries, keys, values, mask=visible, implementation=implementation
         )
-    grouped = _group_heads(queries, keys.shape[1])
+    # XLA's CPU backend has no product of two bf16 arrays in this order of axes.
+    grouped = _group_heads(queries, keys.shape[1]).astype(jnp.float32)
     scores = jnp.einsum(
         "bchgd,bhds->bhgcs", grouped, keys, preferred_element_type=jnp.float32
     )

@@ -1,7 +1,9 @@
-"""Shape of a transformer."""
+"""Shape of a transformer, and the types its numbers have."""
 
 import dataclasses
 from typing import Literal
+
+Dtype = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,6 +16,17 @@ class RopeScaling:
     low_frequency_factor: float = 1.0
     high_frequency_factor: float = 4.0  # ... and from which nothing is
     original_context: int = 8192  # llama3: tokens
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Types of a run's numbers; `launch.precision` has each platform's, with reasons."""
+
+    params: Dtype = "float32"  # what the optimizer updates
+    compute: Dtype = "float32"  # activations, and parameters that are only read
+    cache: Dtype = "float32"  # keys and values of live episodes
+    head: Dtype = "float32"  # output matrix, where only read and in the last product
+    moments: Dtype = "float32"  # both of Adam's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,10 +49,19 @@ class ModelConfig:
     norm_epsilon: float = 1e-6
     max_positions: int = 32_768  # tokens; longer contexts were never trained
     init: Literal["random", "induction"] = "random"  # see `models.induction`
-    param_dtype: str = "float32"
-    compute_dtype: str = "float32"
+    precision: Precision | None = None  # None: float32; commands take the platform's
     # How attention is computed; "auto" takes what `models.attention` has for the platform.
     attention: Literal["auto", "einsum", "xla", "cudnn"] = "auto"
+
+    @property
+    def dtypes(self) -> Precision:
+        """The precision, or all float32."""
+        return self.precision or Precision()
+
+    def read_dtype(self, path: str) -> Dtype:
+        """Type of a parameter where it is only read: frozen, or in rollouts."""
+        output = "embedding" if self.tied_embeddings else "head"
+        return self.dtypes.head if path == output else self.dtypes.compute
 
     @property
     def has_room_for_induction(self) -> bool:
@@ -60,6 +82,4 @@ class LoraConfig:
     alpha: float = 32.0  # the product of the two factors counts alpha / rank times
     targets: tuple[str, ...] = ("query", "key", "value", "out", "gate", "up", "down")
     int8_base: bool = False  # adapted kernels in 8 bits, a scale per output channel
-    merge_for_rollouts: bool = (
-        True  # once per update; False keeps the base's memory low
-    )
+    merge_for_rollouts: bool = True  # once per update; False needs less memory

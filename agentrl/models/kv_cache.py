@@ -15,10 +15,8 @@ from agentrl.models import config as model_config
 class KVCache:
     """Keys and values of every layer, and how many columns of each row are in use."""
 
-    keys: tuple[
-        jax.Array, ...
-    ]  # L x float[B, H, D, S] if transposed, [B, S, H, D] if not
-    values: tuple[jax.Array, ...]  # L x float[B, H, S, D], or [B, S, H, D]
+    keys: tuple[jax.Array, ...]  # L x float[B, H, D, S]; not transposed, [B, S, H, D]
+    values: tuple[jax.Array, ...]  # L x float[B, H, S, D]; not transposed, as the keys
     lengths: jax.Array  # int32[B]
     transposed: bool = dataclasses.field(default=True, metadata={"static": True})
 
@@ -29,7 +27,7 @@ class KVCache:
 
 
 def empty(config: model_config.ModelConfig, num_rows: int, num_columns: int) -> KVCache:
-    """A cache of zeros, in the layout and dtype that suit the platform."""
+    """A cache of zeros, in the layout that suits the platform."""
     transposed = attention.choose(config) == "einsum"
     heads, dim = config.num_kv_heads, config.head_dim
     shapes = [(num_rows, num_columns, heads, dim)] * 2
@@ -38,10 +36,8 @@ def empty(config: model_config.ModelConfig, num_rows: int, num_columns: int) -> 
             (num_rows, heads, dim, num_columns),
             (num_rows, heads, num_columns, dim),
         ]
-    # XLA's CPU backend converts a whole half-precision cache for every column it writes.
-    dtype = jnp.float32 if transposed else jnp.dtype(config.compute_dtype)
     keys, values = (
-        tuple(jnp.zeros(shape, dtype) for _ in range(config.num_layers))
+        tuple(jnp.zeros(shape, config.dtypes.cache) for _ in range(config.num_layers))
         for shape in shapes
     )
     return KVCache(keys, values, jnp.zeros(num_rows, jnp.int32), transposed)

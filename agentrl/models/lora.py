@@ -64,14 +64,14 @@ def split(
     *,
     lora: model_config.LoraConfig | None,
     trainable: Sequence[str] | None,
-    frozen_dtype: str,
+    config: model_config.ModelConfig,
 ) -> tuple[types.PyTree, types.PyTree]:
     """Splits parameters by rule; with LoRA, adapters that change nothing yet are added.
 
     `trainable` holds regular expressions, searched in paths such as `blocks/0/mlp/up`, of
     leaves trained in full; None takes all of them without `lora`, and none with it. A
     critic, which no published model brings along, is always trained.
-    Frozen leaves that stay floats get `frozen_dtype`: no update is ever added to them.
+    Frozen leaves that stay floats are cast: no update is ever added to them.
 
     Raises:
       ConfigError: if a pattern matches no parameter.
@@ -87,7 +87,7 @@ def split(
         if name == "critic" or any(re.search(rule, name) for rule in trainable):
             trained[path] = leaf
             continue
-        frozen[path] = leaf.astype(frozen_dtype)
+        frozen[path] = leaf.astype(config.read_dtype(name))
         if lora and path[-1] in targets:
             stream = jax.random.fold_in(key, zlib.crc32(name.encode()))
             trained[path] = _new_adapter(leaf, path[-1], lora.rank, stream)
@@ -125,14 +125,19 @@ def merge(params: types.PyTree) -> types.PyTree:
 
 
 def for_rollouts(
-    params: types.PyTree, lora: model_config.LoraConfig | None, dtype: str
+    params: types.PyTree,
+    lora: model_config.LoraConfig | None,
+    config: model_config.ModelConfig,
 ) -> types.PyTree:
-    """What rollouts read: merged unless `lora` says otherwise, floats as computed with."""
+    """What rollouts read: merged unless `lora` says otherwise, floats cast."""
+
+    def cast(path: tuple, x: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        floats = jnp.issubdtype(x.dtype, jnp.floating)
+        return x.astype(config.read_dtype(name)) if floats else x
+
     merges = lora is None or lora.merge_for_rollouts
-    return jax.tree.map(
-        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
-        merge(params) if merges else params,
-    )
+    return jax.tree.map_with_path(cast, merge(params) if merges else params)
 
 
 def digest(params: types.PyTree) -> jax.Array:

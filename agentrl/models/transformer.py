@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 
 from agentrl import types
@@ -23,21 +24,19 @@ AttendFn = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Array]
 PlaceFn = Callable[[jax.Array], jax.Array]
 
 
-def _dense(
-    rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int, dtype: str
-) -> nnx.Param:
+def _dense(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
     """A kernel drawn with std 1 / sqrt(fan_in).
 
     Small models never learn to copy from the context with the usual constant 0.02.
     """
-    return nnx.Param(jax.random.normal(rngs.params(), shape, dtype) * fan_in**-0.5)
+    return nnx.Param(jax.random.normal(rngs.params(), shape) * fan_in**-0.5)
 
 
 class RMSNorm(nnx.Module):
     """Root-mean-square normalisation over the last axis, in float32."""
 
     def __init__(self, size: int, config: model_config.ModelConfig):
-        self.scale = nnx.Param(jnp.ones(size, config.param_dtype))
+        self.scale = nnx.Param(jnp.ones(size))
         self.epsilon = config.norm_epsilon
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -52,16 +51,16 @@ class Attention(nnx.Module):
     """Projections around an attention function given by the caller."""
 
     def __init__(self, config: model_config.ModelConfig, rngs: nnx.Rngs):
-        size, dim, dtype = config.hidden_size, config.head_dim, config.param_dtype
+        size, dim = config.hidden_size, config.head_dim
         heads, kv_heads = config.num_heads, config.num_kv_heads
-        self.query = _dense(rngs, (size, heads, dim), size, dtype)
-        self.key = _dense(rngs, (size, kv_heads, dim), size, dtype)
-        self.value = _dense(rngs, (size, kv_heads, dim), size, dtype)
-        self.out = _dense(rngs, (heads, dim, size), heads * dim, dtype)
+        self.query = _dense(rngs, (size, heads, dim), size)
+        self.key = _dense(rngs, (size, kv_heads, dim), size)
+        self.value = _dense(rngs, (size, kv_heads, dim), size)
+        self.out = _dense(rngs, (heads, dim, size), heads * dim)
         if config.qkv_bias:
-            self.query_bias = nnx.Param(jnp.zeros((heads, dim), dtype))
-            self.key_bias = nnx.Param(jnp.zeros((kv_heads, dim), dtype))
-            self.value_bias = nnx.Param(jnp.zeros((kv_heads, dim), dtype))
+            self.query_bias = nnx.Param(jnp.zeros((heads, dim)))
+            self.key_bias = nnx.Param(jnp.zeros((kv_heads, dim)))
+            self.value_bias = nnx.Param(jnp.zeros((kv_heads, dim)))
         if config.qk_norm:
             self.query_norm = RMSNorm(dim, config)
             self.key_norm = RMSNorm(dim, config)
@@ -90,10 +89,10 @@ class MLP(nnx.Module):
     """Gated feed-forward layer with SiLU."""
 
     def __init__(self, config: model_config.ModelConfig, rngs: nnx.Rngs):
-        size, wide, dtype = config.hidden_size, config.mlp_size, config.param_dtype
-        self.gate = _dense(rngs, (size, wide), size, dtype)
-        self.up = _dense(rngs, (size, wide), size, dtype)
-        self.down = _dense(rngs, (wide, size), wide, dtype)
+        size, wide = config.hidden_size, config.mlp_size
+        self.gate = _dense(rngs, (size, wide), size)
+        self.up = _dense(rngs, (size, wide), size)
+        self.down = _dense(rngs, (wide, size), wide)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps float[..., M] to float[..., M]."""
@@ -124,15 +123,13 @@ class Transformer(nnx.Module):
 
     def __init__(self, config: model_config.ModelConfig, rngs: nnx.Rngs):
         shape = (config.vocab_size, config.hidden_size)
-        self.embedding = _dense(rngs, shape, config.hidden_size, config.param_dtype)
+        self.embedding = _dense(rngs, shape, config.hidden_size)
         self.blocks = nnx.List([Block(config, rngs) for _ in range(config.num_layers)])
         self.norm = RMSNorm(config.hidden_size, config)
         if not config.tied_embeddings:
-            self.head = _dense(
-                rngs, shape[::-1], config.hidden_size, config.param_dtype
-            )
+            self.head = _dense(rngs, shape[::-1], config.hidden_size)
         if config.critic:
-            self.critic = nnx.Param(jnp.zeros(config.hidden_size, config.param_dtype))
+            self.critic = nnx.Param(jnp.zeros(config.hidden_size))
         self.config = config
 
     def hidden(
@@ -144,7 +141,7 @@ class Transformer(nnx.Module):
         remat: bool,
     ) -> jax.Array:
         """Final hidden states float[rows, columns, M] of int32[rows, columns] tokens."""
-        x = place(self.embedding[...][tokens].astype(self.config.compute_dtype))
+        x = place(self.embedding[...][tokens].astype(self.config.dtypes.compute))
         for layer, block in enumerate(self.blocks):
             apply = functools.partial(block, attend=functools.partial(attend, layer))
             x = jax.checkpoint(apply)(x, positions) if remat else apply(x, positions)
@@ -153,9 +150,9 @@ class Transformer(nnx.Module):
 
     def unembedding(self) -> jax.Array:
         """Output matrix float[M, V]."""
-        if self.config.tied_embeddings:
-            return self.embedding[...].T
-        return self.head[...]
+        tied = self.config.tied_embeddings
+        matrix = self.embedding[...].T if tied else self.head[...]
+        return matrix.astype(self.config.dtypes.head)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,8 +166,8 @@ class Model:
         model = Transformer(self.config, nnx.Rngs(params=key))
         params = nnx.to_pure_dict(nnx.split(model)[1])
         if self.config.init == "induction":
-            return induction.place_induction_heads(params, self.config, key)
-        return params
+            params = induction.place_induction_heads(params, self.config, key)
+        return optax.tree.cast(params, self.config.dtypes.params)
 
     def hidden(
         self,

@@ -158,10 +158,10 @@ _score.defvjp(_score_forward, _score_backward)
 def _logits(
     states: jax.Array, unembedding: jax.Array, temperature: float, num_valid: int
 ) -> jax.Array:
-    # bf16 logits would put an error of about 1e-2 nats on every log-probability.
-    logits = jnp.einsum(
-        "rcd,dv->rcv", states, unembedding, preferred_element_type=jnp.float32
-    )
+    # bf16 logits would put an error of about 1e-2 nats on every log-probability. "high":
+    # TPUs round float32 operands to bf16 otherwise.
+    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    logits = product("rcd,dv->rcv", states, unembedding, precision="high")
     columns = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2)
     return jnp.where(columns < num_valid, logits / temperature, _MASKED)
 

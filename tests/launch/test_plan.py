@@ -57,9 +57,7 @@ def test_parameters_and_cache_are_what_a_compiled_turn_takes():
 )
 def test_parameters_are_what_lies_on_a_device(mesh, adapters):
     model = transformer.Model(SHAPE)
-    split = functools.partial(
-        lora.split, lora=adapters, trainable=None, frozen_dtype="float32"
-    )
+    split = functools.partial(lora.split, lora=adapters, trainable=None, config=SHAPE)
     halves = split(model.init(jax.random.key(0)), jax.random.key(1))
     placed = sharding.place(halves, sharding.make_mesh(mesh))
     halves = jax.device_put(halves, jax.tree.map(lambda s: s.sharding, placed))

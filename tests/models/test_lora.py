@@ -28,7 +28,7 @@ def make_halves(*, shaken=True, trainable=None, **changes):
     params = MODEL.init(jax.random.key(0))
     trained, frozen = lora.split(
         params, jax.random.key(1), lora=settings, trainable=trainable,
-        frozen_dtype="float32",
+        config=MODEL.config,
     )  # fmt: skip
     if shaken:
         trained = jax.tree.map(
@@ -112,7 +112,7 @@ def test_patterns_choose_what_is_trained(settings, trainable, expected):
     params = MODEL.init(jax.random.key(0))
     trained, frozen = lora.split(
         params, jax.random.key(1), lora=settings, trainable=trainable,
-        frozen_dtype="float32",
+        config=MODEL.config,
     )  # fmt: skip
     assert trained and all(re.search(expected, name) for name in names(trained))
     left = {name for name in names(frozen) if re.search(expected, name)}
@@ -123,12 +123,40 @@ def test_patterns_choose_what_is_trained(settings, trainable, expected):
 
 @pytest.mark.parametrize("trainable", [None, ("attention_norm",)])
 def test_a_critic_is_trained_whatever_else_is(trainable):
-    model = transformer.Model(dataclasses.replace(MODEL.config, critic=True))
+    half = model_config.Precision(compute="bfloat16")
+    settings = dataclasses.replace(MODEL.config, critic=True, precision=half)
+    model = transformer.Model(settings)
     trained, frozen = lora.split(
         model.init(jax.random.key(0)), jax.random.key(1), lora=LORA,
-        trainable=trainable, frozen_dtype="bfloat16",
+        trainable=trainable, config=settings,
     )  # fmt: skip
     assert trained["critic"].dtype == "float32" and "critic" not in frozen
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("adapters", [None, LORA], ids=["all", "lora"])
+def test_what_is_only_read_has_the_type_of_its_use(tied, adapters):
+    half = model_config.Precision(compute="bfloat16")
+    config = dataclasses.replace(MODEL.config, tied_embeddings=tied, precision=half)
+    params = transformer.Model(config).init(jax.random.key(0))
+    trained, frozen = lora.split(
+        params, jax.random.key(1), lora=adapters, trainable=None, config=config
+    )
+    read = lora.for_rollouts(lora.join(trained, frozen), adapters, config)
+    output = "embedding" if tied else "head"
+    for tree in (read, frozen):
+        exact = {
+            path for path in names(tree)
+            if leaf_of(tree, path).dtype == "float32"
+        }  # fmt: skip
+        assert exact == ({output} & names(tree))
+    assert {x.dtype for x in jax.tree.leaves(trained)} == {jnp.dtype("float32")}
+
+
+def leaf_of(tree, path):
+    for key in path.split("/"):
+        tree = tree[int(key) if key.isdecimal() else key]
+    return tree
 
 
 def test_a_pattern_without_parameters_is_refused():

@@ -152,6 +152,7 @@ def test_rows_continue_a_copied_beginning(setup):
 )
 def test_the_platform_chooses_the_attention(monkeypatch, platform, dtype, expected):
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    config = dataclasses.replace(SMALL, compute_dtype=dtype)
+    half = model_config.Precision(compute=dtype)
+    config = dataclasses.replace(SMALL, precision=half)
     assert attention.choose(config) == expected
     assert attention.choose(dataclasses.replace(config, attention="xla")) == "xla"

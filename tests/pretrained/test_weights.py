@@ -188,10 +188,11 @@ def test_a_copy_of_the_tied_matrix_is_accepted_only_if_it_is_one(tmp_path, equal
 
 
 def test_weights_of_another_model_are_refused_by_field(folder):
-    other = dataclasses.replace(CONFIG, num_layers=3, compute_dtype="bfloat16")
+    half = model_config.Precision(compute="bfloat16")
+    other = dataclasses.replace(CONFIG, num_layers=3, precision=half)
     with pytest.raises(errors.ConfigError, match="num_layers is 2 there and 3 here"):
         find(folder).check(other)
-    find(folder).check(dataclasses.replace(CONFIG, compute_dtype="bfloat16"))
+    find(folder).check(dataclasses.replace(CONFIG, precision=half))
 
 
 def test_a_critic_starts_at_zero_and_stays_at_home(folder, tmp_path):
