@@ -20,6 +20,7 @@ difference has a name:
   tokens          plain text is tokenized differently in turns and in one piece
 """
 
+import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -71,7 +72,7 @@ def render(
     except (jinja2.TemplateError, TypeError) as error:
         roles = ", ".join(message.role for message in messages)
         raise errors.ConfigError(
-            f"the chat template of {tokenizer.name_or_path} raises on a conversation of "
+            f"the chat template of {_file(tokenizer)} raises on a conversation of "
             f"{roles}: {type(error).__name__}: {error}"
         ) from error
     assert isinstance(rendered, str)
@@ -103,7 +104,7 @@ def find_delimiters(
     stop = next((i for i, p in enumerate(after_answer) if isinstance(p, int)), None)
     if stop is None or any(str(piece).strip() for piece in after_answer[:stop]):
         raise errors.ConfigError(
-            f"the chat template of {tokenizer.name_or_path} ends an answer with "
+            f"the chat template of {_file(tokenizer)} ends an answer with "
             f"{gaps['assistant', 'user']!r}; a policy needs a special token to stop at."
         )
     pieces["assistant", "user"] = after_answer[stop + 1 :]
@@ -213,14 +214,14 @@ def _find_gaps(
     for index, message in enumerate(messages):
         if rest.count(message.text) != 1:
             raise errors.ConfigError(
-                f"the chat template of {tokenizer.name_or_path} renders message {index} "
+                f"the chat template of {_file(tokenizer)} renders message {index} "
                 f"({message.role}) {rest.count(message.text)} times, not once and in order."
             )
         gap, _, rest = rest.partition(message.text)
         key = (roles[index], message.role)
         if gaps.setdefault(key, gap) != gap:
             raise errors.ConfigError(
-                f"the chat template of {tokenizer.name_or_path} writes {gap!r} between "
+                f"the chat template of {_file(tokenizer)} writes {gap!r} between "
                 f"{key[0]} and {key[1]} where it wrote {gaps[key]!r} earlier in the same "
                 "conversation, so turns cannot be appended."
             )
@@ -246,6 +247,15 @@ def _join(
 ) -> str:
     tokens: Mapping[int, transformers.AddedToken] = tokenizer.added_tokens_decoder
     return "".join(p if isinstance(p, str) else tokens[p].content for p in pieces)
+
+
+def _file(tokenizer: transformers.PreTrainedTokenizerBase) -> str:
+    """The file that a tokenizer's template is in, for messages."""
+    folder = pathlib.Path(tokenizer.name_or_path)
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            return str(folder / name)
+    return tokenizer.name_or_path
 
 
 def _source(tokenizer: transformers.PreTrainedTokenizerBase) -> str:

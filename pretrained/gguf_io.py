@@ -73,7 +73,9 @@ class GGUFFile:
             ) from error
         self._tensors = {_rename(t.name): t for t in self._reader.tensors}
         self.entries: Mapping[str, weights.Entry] = {
-            name: weights.Entry(tuple(map(int, reversed(tensor.shape))), "F32")
+            name: weights.Entry(
+                tuple(map(int, reversed(tensor.shape))), "F32", path.name
+            )
             for name, tensor in self._tensors.items()
         }
 

@@ -35,7 +35,7 @@ class SafetensorsSource:
                 piece = opened.get_slice(name)
                 self._files[name] = opened
                 self.entries[name] = weights.Entry(
-                    tuple(piece.get_shape()), piece.get_dtype()
+                    tuple(piece.get_shape()), piece.get_dtype(), file
                 )
         if absent := sorted(set(listed) - set(self.entries)):
             raise errors.CheckpointError(

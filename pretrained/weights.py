@@ -28,6 +28,7 @@ class Entry:
 
     shape: tuple[int, ...]
     dtype: str  # as safetensors names it: F32, BF16, ...
+    file: str = dataclasses.field(compare=False)  # its name, for messages
 
 
 class Source(Protocol):
@@ -99,14 +100,18 @@ def check(source: Source, config: model_config.ModelConfig) -> None:
     for name, entry in source.entries.items():
         if name not in expected:
             if not _is_redundant(source, config, name):
-                problems.append(f"{name} {list(entry.shape)} is not expected")
+                problems.append(
+                    f"{entry.file}: {name} {list(entry.shape)} is not expected"
+                )
             continue
-        if entry.shape != expected[name].shape:
+        if entry.shape != (shape := expected[name].shape):
             problems.append(
-                f"{name} is {list(entry.shape)}, expected {list(expected[name].shape)}"
+                f"{entry.file}: {name} is {list(entry.shape)}, expected {list(shape)}"
             )
         if entry.dtype not in _DTYPES:
-            problems.append(f"{name} is {entry.dtype}, expected one of {list(_DTYPES)}")
+            problems.append(
+                f"{entry.file}: {name} is {entry.dtype}, expected {' or '.join(_DTYPES)}"
+            )
     if problems:
         more = len(problems) - _MAX_LISTED
         listed = problems[:_MAX_LISTED] + [f"and {more} more"] * (more > 0)

@@ -71,6 +71,22 @@ def test_tokenizer_larger_than_the_embedding_is_refused(folder, loaded, tmp_path
     assert tokenizers.load("huggingface", tmp_path).vocab_size == 380
 
 
+@pytest.mark.parametrize("file", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_template_that_raises_is_named_by_its_file(tmp_path, file):
+    made = chat_families.make_family("smollm2")
+    made.chat_template = "{{ raise_exception('not today') }}"
+    made.save_pretrained(tmp_path)
+    if file == "tokenizer_config.json":  # where releases before kept it
+        (tmp_path / "chat_template.jinja").unlink()
+        fields = json.loads((tmp_path / file).read_text())
+        fields["chat_template"] = made.chat_template
+        (tmp_path / file).write_text(json.dumps(fields))
+    with pytest.raises(
+        errors.ConfigError, match=f"{tmp_path / file} raises.*not today"
+    ):
+        tokenizers.load("huggingface", tmp_path)
+
+
 def test_folders_without_a_tokenizer_are_named(tmp_path):
     with pytest.raises(errors.ConfigError, match="holds no tokenizer"):
         tokenizers.load("huggingface", tmp_path)

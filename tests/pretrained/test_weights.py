@@ -119,20 +119,44 @@ def test_all_that_does_not_fit_is_listed_at_once(folder):
         tensors["model.embed_tokens.weight"] = np.zeros((31, 16), np.float32)
 
     index = json.loads((folder / safetensors_io.INDEX).read_text())
+    embedding = index["weight_map"]["model.embed_tokens.weight"]
     del index["weight_map"]["model.norm.weight"]
     (folder / safetensors_io.INDEX).write_text(json.dumps(index))
-    rewrite(folder / index["weight_map"]["model.embed_tokens.weight"], spoil)
-    path = folder / index["weight_map"][QUERY]
-    rewrite(path, lambda t: t.update({QUERY: t[QUERY].astype(np.int8)}))
+    rewrite(folder / embedding, spoil)
+    query = index["weight_map"][QUERY]
+    rewrite(folder / query, lambda t: t.update({QUERY: t[QUERY].astype(np.int8)}))
     with pytest.raises(errors.CheckpointError, match="4 problems") as caught:
         find(folder).load(placed())
     for problem in (
         "model.norm.weight is missing",
-        "model.extra.weight [3] is not expected",
-        "model.embed_tokens.weight is [31, 16], expected [32, 16]",
-        f"{QUERY} is I8, expected one of",
+        f"{embedding}: model.extra.weight [3] is not expected",
+        f"{embedding}: model.embed_tokens.weight is [31, 16], expected [32, 16]",
+        f"{query}: {QUERY} is I8, expected F32 or F16 or BF16",
     ):
         assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["I64", "I8", "F64", "F8_E4M3", "BOOL"])
+def test_a_tensor_that_is_no_plain_float_is_named_with_its_file(folder, dtype):
+    index = json.loads((folder / safetensors_io.INDEX).read_text())
+    path = folder / index["weight_map"][QUERY]
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    first, last = header[QUERY]["data_offsets"]
+    # The same bytes, read as numbers of another size.
+    size = {"I64": 8, "F64": 8}.get(dtype, 1)
+    rows = (last - first) // size // 16
+    header[QUERY] |= {"dtype": dtype, "shape": [rows, 16]}
+    changed = json.dumps(header).encode()
+    path.write_bytes(
+        len(changed).to_bytes(8, "little") + changed + content[8 + length :]
+    )
+    with pytest.raises(errors.CheckpointError) as caught:
+        find(folder).load(placed())
+    assert f"{path.name}: {QUERY} is {dtype}, expected F32" in str(caught.value)
+    with pytest.raises(errors.CheckpointError, match=f"{QUERY} is {dtype}"):
+        conversions.to_orbax(str(folder), folder / "out")
 
 
 def test_a_missing_shard_is_named(folder):
