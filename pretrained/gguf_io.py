@@ -135,7 +135,8 @@ class GGUFFile:
         return halves[(within, *region[1:])]
 
     def _rows(self, tensor: gguf.ReaderTensor, rows: slice) -> np.ndarray:
-        return gguf.dequantize(tensor.data[rows], tensor.tensor_type)
+        data = np.asarray(tensor.data)  # slices of a np.memmap cost more than the work
+        return gguf.dequantize(data[rows], tensor.tensor_type)
 
 
 def _rename(name: str) -> str:
