@@ -18,10 +18,7 @@ class LearningRateState(NamedTuple):
 
 
 def make_optimizer(
-    config: config_lib.OptimizerConfig,
-    *,
-    total_steps: int,
-    moment_dtype: str = "float32",
+    config: config_lib.OptimizerConfig, *, total_steps: int, moments: str = "float32"
 ) -> optax.GradientTransformation:
     """AdamW with clipping by global norm; decay touches weight matrices only.
 
@@ -30,11 +27,11 @@ def make_optimizer(
     Args:
       config: rates, betas, clipping.
       total_steps: optimizer updates the schedule spans, warm-up included.
-      moment_dtype: both moments are stored in it, and computed in float32.
+      moments: type in which both are stored; they are computed in float32.
     """
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
-        _scale_by_adam(config, moment_dtype),
+        _scale_by_adam(config, moments),
         optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
         _scale_by_learning_rate(make_schedule(config, total_steps=total_steps)),
     )
@@ -73,7 +70,7 @@ def decay_mask(params: types.PyTree) -> types.PyTree:
 
 
 def _scale_by_adam(
-    config: config_lib.OptimizerConfig, moment_dtype: str
+    config: config_lib.OptimizerConfig, moments: str
 ) -> optax.GradientTransformation:
     """Adam; optax lets only the first moment have a dtype of its own."""
     adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.epsilon)
@@ -83,13 +80,13 @@ def _scale_by_adam(
         return state._replace(mu=mu, nu=nu)
 
     def init(params: types.PyTree) -> optax.ScaleByAdamState:
-        return store(adam.init(params), moment_dtype)
+        return store(adam.init(params), moments)
 
     def update(
         updates: types.PyTree, state: Any, params: types.PyTree | None = None
     ) -> tuple[types.PyTree, Any]:
         updates, state = adam.update(updates, store(state, "float32"), params)
-        return updates, store(state, moment_dtype)
+        return updates, store(state, moments)
 
     return optax.GradientTransformation(init, update)
 
@@ -106,8 +103,7 @@ def _scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransform
     ) -> tuple[types.PyTree, Any]:
         del params
         rate = jnp.asarray(schedule(state.count), jnp.float32)
-        return optax.tree.scale(-rate, updates), LearningRateState(
-            state.count + 1, rate
-        )
+        state = LearningRateState(state.count + 1, rate)
+        return optax.tree.scale(-rate, updates), state
 
     return optax.GradientTransformation(init, update)

@@ -95,7 +95,7 @@ def build(run: runs.Run, index: int) -> Stage:
     optimize = optimizer.make_optimizer(
         settings.optimizer,
         total_steps=settings.num_iterations * settings.algorithm.updates_per_iteration,
-        moment_dtype=run.model.config.dtypes.moments,
+        moments=run.model.config.dtypes.moments,
     )
     train_step, score_tokens = _make_train_step(run, settings, optimize)
     return Stage(

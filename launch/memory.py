@@ -78,7 +78,7 @@ def estimate(work: Workload) -> Estimate:
     adam = optimizer.make_optimizer(
         config.OptimizerConfig(),
         total_steps=1,
-        moment_dtype=work.model.dtypes.moments,
+        moments=work.model.dtypes.moments,
     )
     gradients = jax.eval_shape(lambda x: optax.tree.cast(x, "float32"), trained)
     state = {

@@ -98,9 +98,7 @@ def test_moments_have_the_dtype_asked_for(moment_dtype, param_dtype):
     rng = np.random.default_rng(0)
     params = {"kernel": jnp.asarray(rng.normal(size=(8, 8)), param_dtype)}
     gradients = [{"kernel": jnp.float32(g)} for g in rng.normal(size=(5, 8, 8))]
-    optimize = optimizer.make_optimizer(
-        settings(), total_steps=5, moment_dtype=moment_dtype
-    )
+    optimize = optimizer.make_optimizer(settings(), total_steps=5, moments=moment_dtype)
 
     after, state = apply(optimize, params, gradients)
 
@@ -119,7 +117,7 @@ def test_bfloat16_moments_stay_close_to_float32():
 
     moved = {
         dtype: apply(
-            optimizer.make_optimizer(settings(), total_steps=20, moment_dtype=dtype),
+            optimizer.make_optimizer(settings(), total_steps=20, moments=dtype),
             params,
             gradients,
         )[0]["kernel"]

@@ -24,8 +24,7 @@ def choose(config: model_config.ModelConfig) -> Implementation:
         return config.attention
     if jax.default_backend() == "cpu":
         return "einsum"
-    half = config.dtypes.compute == "bfloat16"
-    fits = half and config.head_dim % 8 == 0 and config.head_dim <= 128
+    fits = config.dtypes.compute == "bfloat16" and config.head_dim in range(8, 129, 8)
     return "cudnn" if fits and jax.default_backend() == "gpu" else "xla"
 
 

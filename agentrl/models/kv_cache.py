@@ -32,10 +32,8 @@ def empty(config: model_config.ModelConfig, num_rows: int, num_columns: int) -> 
     heads, dim = config.num_kv_heads, config.head_dim
     shapes = [(num_rows, num_columns, heads, dim)] * 2
     if transposed:
-        shapes = [
-            (num_rows, heads, dim, num_columns),
-            (num_rows, heads, num_columns, dim),
-        ]
+        lead = num_rows, heads
+        shapes = [(*lead, dim, num_columns), (*lead, num_columns, dim)]
     keys, values = (
         tuple(jnp.zeros(shape, config.dtypes.cache) for _ in range(config.num_layers))
         for shape in shapes

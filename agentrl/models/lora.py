@@ -133,8 +133,7 @@ def for_rollouts(
 
     def cast(path: tuple, x: jax.Array) -> jax.Array:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        floats = jnp.issubdtype(x.dtype, jnp.floating)
-        return x.astype(config.read_dtype(name)) if floats else x
+        return x if x.dtype == "int8" else x.astype(config.read_dtype(name))
 
     merges = lora is None or lora.merge_for_rollouts
     return jax.tree.map_with_path(cast, merge(params) if merges else params)

@@ -220,13 +220,9 @@ class Model:
         def attend(
             layer: int, queries: jax.Array, new_keys: jax.Array, new_values: jax.Array
         ) -> jax.Array:
+            old = keys[layer], values[layer]
             keys[layer], values[layer] = kv_cache.write(
-                keys[layer],
-                values[layer],
-                new_keys,
-                new_values,
-                targets,
-                cache.transposed,
+                *old, new_keys, new_values, targets, cache.transposed
             )
             return attention.attend_cache(
                 queries, keys[layer], values[layer], positions, implementation
@@ -237,11 +233,9 @@ class Model:
         )
         last = jnp.maximum(counts - 1, 0)[:, None, None]
         last_hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
+        lengths = cache.lengths + counts
         return last_hidden, dataclasses.replace(
-            cache,
-            keys=tuple(keys),
-            values=tuple(values),
-            lengths=cache.lengths + counts,
+            cache, keys=tuple(keys), values=tuple(values), lengths=lengths
         )
 
     def unembedding(self, params: types.PyTree) -> jax.Array:
