@@ -301,6 +301,7 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     model: int = 1
+    cpu_devices: int = 1  # of a CPU; small models run fastest with one for each core
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

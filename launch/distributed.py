@@ -1,8 +1,23 @@
-"""Joins the hosts of a run."""
+"""Devices of a run: the hosts it joins, and what a CPU is split into."""
 
 import jax
 
-from agentrl import errors
+from agentrl import config, errors
+
+
+def split_cpu(mesh: config.MeshConfig) -> None:
+    """Makes `mesh.cpu_devices` devices of a CPU; call it before JAX counts its devices.
+
+    XLA gives most operations of a small model one core of a device. With a device for each
+    core, rows are spread over them, and each decodes its own. Episodes do not depend on
+    the number of devices, updates do by rounding. Elsewhere than on CPUs, and in a process
+    whose devices are counted already, nothing changes.
+    """
+    if mesh.cpu_devices > 1:
+        try:
+            jax.config.update("jax_num_cpu_devices", mesh.cpu_devices)
+        except RuntimeError:
+            return  # the program around us has decided
 
 
 def join(

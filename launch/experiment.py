@@ -23,7 +23,7 @@ import jax
 import agentrl
 from agentrl import config, errors
 from agentrl.checkpoint import RUN_FILE
-from launch import fields, precision
+from launch import distributed, fields, precision
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -71,8 +71,13 @@ def load(
         from launch import start  # slow to import
 
         settings = start.start_from(settings, model)
+    # The precision comes last: to ask for the platform makes JAX count its devices.
+    late = [o for o in overrides if o.startswith("model.precision.")]
+    for override in (o for o in overrides if o not in late):
+        settings = fields.override(settings, override)
+    distributed.split_cpu(settings.mesh)
     settings = precision.fill_in(settings, platform or jax.default_backend())
-    for override in overrides:
+    for override in late:
         settings = fields.override(settings, override)
     return settings
 

@@ -178,12 +178,17 @@ def _logits_bytes(work: Workload) -> int:
 
 
 def _sampling_bytes(work: Workload) -> int:
-    """Decoding's float32 logits, or an append's scores over the cache: one layer's."""
+    """What a turn needs beside parameters and cache, at its widest moment.
+
+    That is decoding's float32 logits, or in an append one layer's scores over the cache,
+    in float32 and in the compute dtype, or its MLP.
+    """
     model = work.model
-    logits = 3 * 4 * work.slots_per_device * model.vocab_size
     size = _size(model.dtypes.compute)
     tokens = work.slots_per_device * work.append
-    scores = tokens * model.num_heads * work.context * (4 + size)
-    return (
-        logits + scores + tokens * size * (3 * model.mlp_size + 4 * model.hidden_size)
+    widest = max(
+        3 * 4 * work.slots_per_device * model.vocab_size,
+        tokens * model.num_heads * work.context * (4 + size),
+        tokens * 3 * model.mlp_size * size,
     )
+    return widest + tokens * 4 * model.hidden_size * size

@@ -22,7 +22,7 @@ from agentrl import (
     types,
 )
 from agentrl import run as runs
-from launch import experiment
+from launch import distributed, experiment
 from reporting import metrics, report, results, roofline, timing
 
 
@@ -88,6 +88,7 @@ def open_policy(
     """
     workdir, step = checkpoint.find_checkpoint(path)
     settings = experiment.read_run(workdir)
+    distributed.split_cpu(settings.mesh)
     wanted = dataclasses.replace(settings.evaluation, **changes)
     settings = dataclasses.replace(settings, evaluation=wanted)
     settings.validate(num_devices=jax.device_count())

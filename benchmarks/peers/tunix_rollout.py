@@ -61,7 +61,7 @@ def make_tokenizer(vocab_size):
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     roles = ["system\n", "user\n", "assistant\n"]
     letters = [*string.printable[:96], "\n"]
-    filler = (chr(0x4E00 + i) for i in itertools.count())
+    filler = (chr(0x20000 + i) for i in itertools.count())
     words = list(dict.fromkeys(special + roles + letters))
     words += itertools.islice(filler, vocab_size - len(words))
     vocab = {word: i for i, word in enumerate(words)}

@@ -97,6 +97,7 @@ def get_config() -> config.RunConfig:
         evaluation=config.EvaluationConfig(
             tier="easy", subsets=TRAINED, samples=8, rollout=ROLLOUT
         ),
+        mesh=config.MeshConfig(cpu_devices=2),
         learner=config.LearnerConfig(
             row_tokens=384, rows_per_microbatch=12, max_microbatches=32
         ),

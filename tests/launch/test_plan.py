@@ -22,28 +22,36 @@ WORK = memory.Workload(
 )
 
 
-def test_parameters_and_cache_are_what_a_compiled_turn_takes():
+@pytest.mark.parametrize(("tied", "append"), [(True, 16), (False, 16), (False, 128)])
+def test_a_compiled_turn_takes_what_was_planned(tied, append):
+    shape = dataclasses.replace(SHAPE, tied_embeddings=tied)
     rollout = config.RolloutConfig(
-        num_slots=16, cache_buckets=(1024,), append_buckets=(16,), max_action_tokens=4
+        num_slots=16,
+        cache_buckets=(1024,),
+        append_buckets=(append,),
+        max_action_tokens=4,
     )
-    model = transformer.Model(SHAPE)
+    model = transformer.Model(shape)
     mesh = jax.sharding.Mesh([[jax.devices()[:1]]], sharding.AXES)
     acting = policy.Policy(model, mesh, rollout, stop_token=1, num_valid_tokens=2048)
     cache = jax.eval_shape(lambda: acting.new_cohort().cache)
     inputs = policy.TurnInputs(
         *(
             jax.ShapeDtypeStruct(s, jnp.int32)
-            for s in ((16, 16), (16,), (16,), (16,), (16, 2))
+            for s in ((16, append), (16,), (16,), (16,), (16, 2))
         )
     )
     params = jax.eval_shape(model.init, jax.random.key(0))
     turn = acting._turn.lower(params, cache, jax.random.key(0), inputs)
-    taken = turn.compile().memory_analysis().argument_size_in_bytes
+    taken = turn.compile().memory_analysis()
 
-    found = memory.estimate(WORK).rollout
-    assert found["rollout parameters"] + found["cache"] == pytest.approx(
-        taken, rel=0.01
-    )
+    found = memory.estimate(
+        dataclasses.replace(WORK, model=shape, append=append)
+    ).rollout
+    held = found["rollout parameters"] + found["cache"]
+    assert held == pytest.approx(taken.argument_size_in_bytes, rel=0.01)
+    peak = held + taken.temp_size_in_bytes  # outputs take the place of arguments
+    assert sum(found.values()) == pytest.approx(peak, rel=0.1)
 
 
 @pytest.mark.parametrize(
