@@ -28,7 +28,7 @@ lint: .venv/.installed
 	$(BIN)/pyright
 
 bench: .venv/.installed  ## speed of environments, rollouts and learner on this machine
-	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	for name in envs oracles rollout learner iteration; do $(BIN)/python -m benchmarks.bench_$$name || exit 1; done
 
 clean:
 	rm -rf .venv runs build *.egg-info

@@ -32,6 +32,7 @@ from agentrl import run as runs
 from agentrl.models import config as model_config
 from benchmarks.peers import link
 from envs import base
+from launch import distributed
 from reporting import timing
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.")
@@ -64,6 +65,7 @@ def make_settings() -> config.RunConfig:
             vocab_size=1024, num_layers=3, mlp_size=512, tied_embeddings=False
         ),
         tokenizer=config.TokenizerConfig(vocab_size=640),
+        mesh=config.MeshConfig(cpu_devices=2),
         learner=config.LearnerConfig(
             row_tokens=384, rows_per_microbatch=8, max_microbatches=16
         ),
@@ -174,6 +176,7 @@ def start_peers(
 def measure(folder: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
     """Rounds of iterations of all trainers, after one that is not counted."""
     settings = make_settings()
+    distributed.split_cpu(settings.mesh)
     with (
         runs.assemble(settings, folder) as run,
         checkpoint.Checkpoints(folder) as checkpoints,

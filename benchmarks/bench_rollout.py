@@ -33,6 +33,7 @@ from agentrl.models import config as model_config
 from agentrl.models import transformer
 from benchmarks import scripted
 from benchmarks.peers import link
+from launch import distributed
 
 _PARTS = flags.DEFINE_list("parts", ["decode", "turns", "slow"], "What to measure.")
 _MODELS = flags.DEFINE_list("models", ["tiny", "smollm2"], "Shapes for part decode.")
@@ -40,6 +41,9 @@ _PEERS = flags.DEFINE_list(
     "peer_python", [], "NAME=INTERPRETER of other systems: tunix, transformers."
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds of each part.")
+_CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices", 2, "Devices that our engine splits a CPU into, a power of 2."
+)
 
 MODELS = {
     "tiny": model_config.ModelConfig(  # 1.0 M parameters
@@ -289,10 +293,12 @@ def main(argv: Sequence[str]) -> None:
     """Measures what the flags ask for and prints tables."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; did you mean --parts?")
+    distributed.split_cpu(config.MeshConfig(cpu_devices=_CPU_DEVICES.value))
     out = rich_console.Console(width=140)
     out.print(
         f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, "
         f"jax {metadata.version('jax')}, {platform.machine()}, {os.cpu_count()} cores, "
+        f"{_CPU_DEVICES.value} devices, "
         f"GLIBC_TUNABLES={os.environ.get('GLIBC_TUNABLES', '')!r}"
     )
     parts = []
