@@ -1,7 +1,7 @@
 """Attention over packed rows and over a key-value cache: the seam between platforms.
 
-On CPU it is written out: grouped queries are folded into an extra axis instead of
-repeating keys and values, which costs two to three times more, and cached keys lie
+On CPU it is written out: queries that share a head of keys are rows of one matrix instead
+of repeating keys and values, which costs two to three times more, and cached keys lie
 transposed. Elsewhere it is `jax.nn.dot_product_attention`, on GPUs in half precision with
 cuDNN's kernel. Scores and softmax are float32 everywhere.
 """
@@ -56,12 +56,9 @@ def attend_segments(
         return jax.nn.dot_product_attention(
             queries, keys, values, mask=visible, implementation=implementation
         )
-    grouped = _group_heads(queries, keys.shape[2])
-    scores = jnp.einsum(
-        "rthgd,rshd->rhgts", grouped, keys, preferred_element_type=jnp.float32
+    return _attend(
+        queries, keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3), visible
     )
-    weights = _softmax(scores, visible[:, :, None]).astype(values.dtype)
-    return jnp.einsum("rhgts,rshd->rthgd", weights, values).reshape(queries.shape)
 
 
 def attend_cache(
@@ -93,23 +90,26 @@ def attend_cache(
         return jax.nn.dot_product_attention(
             queries, keys, values, mask=visible, implementation=implementation
         )
-    # XLA's CPU backend has no product of two bf16 arrays in this order of axes.
-    grouped = _group_heads(queries, keys.shape[1]).astype(jnp.float32)
-    scores = jnp.einsum(
-        "bchgd,bhds->bhgcs", grouped, keys, preferred_element_type=jnp.float32
-    )
-    weights = _softmax(scores, visible[:, :, None]).astype(queries.dtype)
-    out = jnp.einsum("bhgcs,bhsd->bchgd", weights, values)
-    return out.reshape(queries.shape).astype(queries.dtype)
+    return _attend(queries, keys, values, visible)
 
 
-def _group_heads(queries: jax.Array, num_kv_heads: int) -> jax.Array:
-    """Splits N query heads into (H, N / H) and scales them for the dot product."""
-    *lead, num_heads, head_dim = queries.shape
-    scaled = queries * head_dim**-0.5
-    return scaled.reshape(*lead, num_kv_heads, num_heads // num_kv_heads, head_dim)
+def _attend(
+    queries: jax.Array, keys: jax.Array, values: jax.Array, visible: jax.Array
+) -> jax.Array:
+    """Attention of [B, C, N, D] to keys [B, H, D, S] and values [B, H, S, D].
 
-
-def _softmax(scores: jax.Array, visible: jax.Array) -> jax.Array:
-    visible = jnp.broadcast_to(visible, scores.shape)
-    return jax.nn.softmax(jnp.where(visible, scores, _MASKED), axis=-1)
+    Products are of matrices along one axis of batches: XLA's CPU backend has fast code for
+    these, 5 to 7 times faster in decoding than einsums with an axis each for rows and heads.
+    """
+    rows, count, num_heads, size = queries.shape
+    heads = keys.shape[1]
+    matrices = queries.reshape(rows, count, heads, -1, size).transpose(0, 2, 3, 1, 4)
+    # Float32, because CPUs have no product of two bfloat16 arrays in this order of axes.
+    matrices = matrices.reshape(rows * heads, -1, size).astype(jnp.float32) * size**-0.5
+    scores = jnp.matmul(matrices, keys.reshape(rows * heads, size, -1))
+    scores = scores.reshape(rows, num_heads, count, -1)
+    weights = jax.nn.softmax(jnp.where(visible, scores, _MASKED), axis=-1)
+    weights = weights.reshape(rows * heads, -1, scores.shape[-1])
+    out = jnp.matmul(weights, values.reshape(rows * heads, -1, size))
+    out = out.reshape(rows, num_heads, count, size).transpose(0, 2, 1, 3)
+    return out.astype(queries.dtype)
