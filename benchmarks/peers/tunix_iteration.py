@@ -164,6 +164,7 @@ class Iterations:
             groups=spec["groups"],
             microbatches=spec["microbatches"],
         )
+        self.cluster = cluster
         self.generate, cluster.generate = cluster.generate, self.limit
         self.learner = agentic_grpo_learner.GRPOLearner(
             rl_cluster=cluster,
@@ -191,7 +192,9 @@ class Iterations:
         self.counts.clear()
         items = self.random.sample(self.spec["items"], self.spec["groups"])
         wall, cpu = time.perf_counter(), time.process_time()
-        self.learner.train([{"prompts": np.array(items)}])
+        # Tunix skips as many batches as it has trained on.
+        batches = [{"prompts": np.array(items)}] * (self.cluster.global_steps + 1)
+        self.learner.train(batches)
         return {
             "wall": time.perf_counter() - wall,
             "cpu": time.process_time() - cpu,

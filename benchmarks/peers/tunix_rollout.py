@@ -270,7 +270,7 @@ class Agentic:
             optimizer=optax.sgd(0.0),
             groups=spec["groups"],
         )
-        self.clock = clock
+        self.clock, self.cluster = clock, cluster
         self.generate, cluster.generate = cluster.generate, self.count
         self.update, cluster.update_actor = cluster.update_actor, self.stop
         self.learner = agentic_grpo_learner.GRPOLearner(
@@ -311,7 +311,8 @@ class Agentic:
         """One batch of groups."""
         self.tokens, self.calls, self.end = 0, 0, None
         start = self.read_clocks()
-        self.learner.train([self.batch])
+        # Tunix skips as many batches as it has trained on.
+        self.learner.train([self.batch] * (self.cluster.global_steps + 1))
         wall, cpu, compiled = np.subtract(self.end, start).tolist()
         return {
             "tokens": self.tokens,
