@@ -5,8 +5,8 @@ r"""A real language model on a CPU: SmolLM2-135M-Instruct learns to craft.
       --config=experiments/smollm2/smollm2.py --workdir=runs/smollm2
 
 The first command brings the model (Apache-2.0). Low-rank adapters are warm-started on a
-few dozen demonstrations, which teach the form of an answer, then trained with GRPO on easy
-TextCraft tasks, and evaluated on held-out ones after each of the two.
+few dozen demonstrations of goals with two recipes, which teach the form of an answer, then
+trained with GRPO on goals with one, and evaluated on held-out ones after each of the two.
 
 Sizes are those of two cores and an hour, in which the learner sees some 150,000 tokens.
 So conversations are bare: no instruction, which the demonstrations replace, and answers
@@ -34,12 +34,17 @@ ROLLOUT = config.RolloutConfig(
 
 def get_config() -> config.RunConfig:
     """The recipe's configuration; `launch.train --model` brings weights and tokenizer."""
-    easy = config.MixtureConfig(environments=(("textcraft", 1.0),), tier="easy")
+    demonstrated, trained = (
+        config.MixtureConfig(
+            environments=(("textcraft", 1.0),), tier="easy", subsets=(subset,)
+        )
+        for subset in ("textcraft/depth_2", "textcraft/depth_1")
+    )
     warm_start = config.StageConfig(
         name="warm_start",
         kind="warm_start",
-        mixture=easy,
-        num_iterations=12,
+        mixture=demonstrated,
+        num_iterations=8,
         rollout=ROLLOUT,
         optimizer=config.OptimizerConfig(learning_rate=5e-4, warmup_steps=2),
         warm_start=config.WarmStartConfig(
@@ -48,7 +53,7 @@ def get_config() -> config.RunConfig:
     )
     reinforce = config.StageConfig(
         name="grpo",
-        mixture=easy,
+        mixture=trained,
         num_iterations=20,
         rollout=ROLLOUT,
         # As published, each trajectory weighs the same; clip-higher as in DAPO.
@@ -61,7 +66,9 @@ def get_config() -> config.RunConfig:
         model=presets.get("smollm2-135m"),
         lora=LoraConfig(rank=16, alpha=32.0),
         tokenizer=config.TokenizerConfig(frame="bare"),
-        evaluation=config.EvaluationConfig(tier="easy", samples=2, rollout=ROLLOUT),
+        evaluation=config.EvaluationConfig(
+            tier="easy", subsets=trained.subsets, samples=4, rollout=ROLLOUT
+        ),
         learner=config.LearnerConfig(
             row_tokens=512, rows_per_microbatch=2, max_microbatches=24
         ),
