@@ -8,8 +8,8 @@ The first command brings the model (Apache-2.0). Low-rank adapters are warm-star
 few dozen demonstrations of goals with two recipes, which teach the form of an answer, then
 trained with GRPO on goals with one, and evaluated on held-out ones after each of the two.
 
-Sizes are those of two cores and an hour, in which the learner sees some 150,000 tokens.
-So conversations are bare: no instruction, which the demonstrations replace, and answers
+Sizes are meant for two cores and about an hour; it has not been run to its end yet. So
+conversations are bare: no instruction, which the demonstrations replace, and answers
 without thoughts. All is float32: CPUs compute bfloat16 more slowly.
 """
 
