@@ -353,6 +353,7 @@ class RunConfig:
                 f"tokenizer.few_shot = {self.tokenizer.few_shot}; give 0 or more."
             )
         self._check_names("evaluation", self.evaluation.environments)
+        _require_positive("mesh.cpu_devices", self.mesh.cpu_devices)
         self._check_learner(num_devices)
         if self.model.init == "induction" and not self.model.has_room_for_induction:
             raise errors.ConfigError(

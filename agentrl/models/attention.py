@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from agentrl.models import config as model_config
 
-Implementation = Literal["einsum", "xla", "cudnn"]
+Implementation = Literal["matmul", "xla", "cudnn"]
 _MASKED = -1e30  # finite: a row with nothing to attend to stays free of NaN
 
 
@@ -23,7 +23,7 @@ def choose(config: model_config.ModelConfig) -> Implementation:
     if config.attention != "auto":
         return config.attention
     if jax.default_backend() == "cpu":
-        return "einsum"
+        return "matmul"
     fits = config.dtypes.compute == "bfloat16" and config.head_dim in range(8, 129, 8)
     return "cudnn" if fits and jax.default_backend() == "gpu" else "xla"
 
@@ -33,7 +33,7 @@ def attend_segments(
     keys: jax.Array,
     values: jax.Array,
     segment_ids: jax.Array,
-    implementation: Implementation = "einsum",
+    implementation: Implementation = "matmul",
 ) -> jax.Array:
     """Causal attention within the segments of packed rows.
 
@@ -45,14 +45,14 @@ def attend_segments(
       implementation: from `choose`.
 
     Returns:
-      float[R, T, N, D] in the dtype of `values`.
+      float[R, T, N, D] in the dtype of `queries`.
     """
     chex.assert_rank([queries, keys, values, segment_ids], [4, 4, 4, 2])
     num_columns = queries.shape[1]
     same = segment_ids[:, :, None] == segment_ids[:, None, :]
     causal = jnp.tril(jnp.ones((num_columns, num_columns), bool))
     visible = (same & causal[None])[:, None]
-    if implementation != "einsum":
+    if implementation != "matmul":
         return jax.nn.dot_product_attention(
             queries, keys, values, mask=visible, implementation=implementation
         )
@@ -66,14 +66,14 @@ def attend_cache(
     keys: jax.Array,
     values: jax.Array,
     positions: jax.Array,
-    implementation: Implementation = "einsum",
+    implementation: Implementation = "matmul",
 ) -> jax.Array:
     """Attention of appended columns over a cache that already holds them.
 
     Args:
       queries: float[B, C, N, D].
-      keys: float[B, H, D, S], transposed: on CPU 1.6x faster to read than [B, H, S, D].
-        All implementations but "einsum" take [B, S, H, D].
+      keys: float[B, H, D, S], transposed, as the product with queries reads them.
+        All implementations but "matmul" take [B, S, H, D].
       values: float[B, H, S, D], or [B, S, H, D] as the keys.
       positions: int32[B, C], cache column of each query; it sees columns up to its own.
       implementation: from `choose`.
@@ -82,7 +82,7 @@ def attend_cache(
       float[B, C, N, D] in the dtype of `queries`.
     """
     chex.assert_rank([queries, keys, values, positions], [4, 4, 4, 2])
-    transposed = implementation == "einsum"
+    transposed = implementation == "matmul"
     columns = jnp.arange(keys.shape[3 if transposed else 1])
     visible = (columns[None, None] <= positions[:, :, None])[:, None]
     if not transposed:
@@ -99,7 +99,7 @@ def _attend(
     """Attention of [B, C, N, D] to keys [B, H, D, S] and values [B, H, S, D].
 
     Products are of matrices along one axis of batches: XLA's CPU backend has fast code for
-    these, 5 to 7 times faster in decoding than einsums with axes for rows and for heads.
+    these, not for einsums with axes for rows and for heads (`benchmarks/RESULTS.md`).
     """
     rows, count, num_heads, size = queries.shape
     heads = keys.shape[1]

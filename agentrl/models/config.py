@@ -51,7 +51,7 @@ class ModelConfig:
     init: Literal["random", "induction"] = "random"  # see `models.induction`
     precision: Precision | None = None  # None: float32; commands take the platform's
     # How attention is computed; "auto" takes what `models.attention` has for the platform.
-    attention: Literal["auto", "einsum", "xla", "cudnn"] = "auto"
+    attention: Literal["auto", "matmul", "xla", "cudnn"] = "auto"
 
     @property
     def dtypes(self) -> Precision:

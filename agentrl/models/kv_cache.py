@@ -28,7 +28,7 @@ class KVCache:
 
 def empty(config: model_config.ModelConfig, num_rows: int, num_columns: int) -> KVCache:
     """A cache of zeros, in the layout that suits the platform."""
-    transposed = attention.choose(config) == "einsum"
+    transposed = attention.choose(config) == "matmul"
     heads, dim = config.num_kv_heads, config.head_dim
     shapes = [(num_rows, num_columns, heads, dim)] * 2
     if transposed:
