@@ -47,6 +47,7 @@ setuptools.setup(
         "gguf>=0.17,<1",
         "tensorboardX>=2.6.4,<3",
         "absl-py>=2.3,<3",
+        "filelock>=3.16,<5",
         "rich>=14,<16",
         "matplotlib>=3.10,<4",
         "jinja2>=3.1,<4",

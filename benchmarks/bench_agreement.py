@@ -66,8 +66,7 @@ def measure(run: runs.Run, params, num_episodes: int) -> np.ndarray:
         )
         played += len(trajectories)
         (batch,), report = packing.to_train_batches(
-            trajectories,
-            [1.0] * len(trajectories),
+            [packing.Example(episode, 1.0) for episode in trajectories],
             {name: i for i, name in enumerate(run.environments)},
             learner_config=learner,
             num_batches=1,
@@ -87,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
     """Measures and prints."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}.")
-    workdir, step = checkpoint.find_checkpoint(pathlib.Path(_CHECKPOINT.value))
+    workdir, step = checkpoint.find_checkpoint(pathlib.Path(_CHECKPOINT.value or ""))
     settings = experiment.read_run(workdir)
     precision = dataclasses.replace(
         settings.model.dtypes,

@@ -4,17 +4,20 @@ r"""Speed and memory of the environments, and what the pool adds.
   python -m benchmarks.bench_envs --envs=textcraft,babyai --seconds=5
   python -m benchmarks.bench_envs --faults           # 10,000 episodes under sabotage
 
-Steps are played from scripts that an oracle wrote beforehand, resets included, in one
+Steps are played from scripts that were written beforehand, resets included, in one
 process: once in groups of 8 episodes of a task, as training plays them, and once with
 another task after each episode. There are 300 training tasks, more than environments
-keep worlds of. Rates are per second of CPU time, so that other work on the machine does
-not count. Memory is what Python allocates for each of 200 instances in play. The pool is
-measured by wall clock, on an environment that does nothing.
+keep worlds of. An oracle wrote one script for each task, and random choice of listed
+actions, as a policy that knows nothing yet, eight different and longer ones. Rates are
+per second of CPU time, so that other work on the machine does not count. Memory is what
+Python allocates for each of 200 instances in play. The pool is measured by wall clock, on
+an environment that does nothing.
 """
 
 import itertools
 import os
 import platform
+import random
 import time
 from collections.abc import Sequence
 
@@ -23,7 +26,7 @@ from rich import console as rich_console
 from rich import table
 
 from benchmarks import faulty_env, trivial_env
-from envs import base, checks, episodes, pool, registry, tasks
+from envs import base, checks, episodes, parsing, pool, registry, tasks
 
 _ENVS = flags.DEFINE_list("envs", [], "Environments to measure; by default all.")
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "CPU time per environment.")
@@ -34,18 +37,44 @@ _EPISODES = flags.DEFINE_integer("episodes", 10_000, "Episodes of the fault test
 
 
 _GROUP_SIZES = (8, 1)
+Scripts = dict[str, list[episodes.Script]]  # by task
 
 
-def record_scripts(name: str) -> dict[str, episodes.Script]:
+def record_oracle(name: str) -> Scripts:
     """Training tasks, and what an oracle answers to each."""
     config = base.EnvConfig()
     panel = tasks.select_tasks(name, "train", config, limit=_TASKS.value)
-    return {i: episodes.record_script(name, config, i) for i in panel.item_ids}
+    return {i: [episodes.record_script(name, config, i)] for i in panel.item_ids}
 
 
-def measure_steps(
-    name: str, scripts: dict[str, episodes.Script], group_size: int
-) -> tuple[float, float]:
+def record_random(name: str) -> Scripts:
+    """Training tasks, and eight random walks each; none where no action is listed."""
+    config = base.EnvConfig()
+    env = registry.make(name, config)
+    panel = tasks.select_tasks(name, "train", config, limit=_TASKS.value)
+    return {
+        item_id: [_walk(env, item_id, random.Random(n)) for n in range(8)]
+        for item_id in panel.item_ids
+        if env.reset(item_id) and env.available_actions() is not None
+    }
+
+
+def _walk(env: base.Environment, item_id: str, draw: random.Random) -> episodes.Script:
+    """Plays listed actions at random to the end, and returns the answers."""
+    env.reset(item_id)
+    script: list[str] = []
+    done = False
+    while not done:
+        action = draw.choice(env.available_actions() or ("",))
+        script.append(parsing.render_react("", action))
+        done = env.step(script[-1]).done
+    return script
+
+
+_PLAYERS = {"oracle": record_oracle, "random": record_random}
+
+
+def measure_steps(name: str, scripts: Scripts, group_size: int) -> tuple[float, float]:
     """Plays scripted episodes for some CPU time, `group_size` of a task in a row.
 
     Returns:
@@ -56,8 +85,8 @@ def measure_steps(
     steps = num_episodes = 0
     start = time.process_time()
     while (elapsed := time.process_time() - start) < _SECONDS.value:
-        item_id, script = next(groups)
-        for _ in range(group_size):
+        item_id, written = next(groups)
+        for script in itertools.islice(itertools.cycle(written), group_size):
             steps += len(episodes.play_script(env, item_id, script)) - 1
         num_episodes += group_size
     return steps / elapsed, steps / num_episodes
@@ -65,21 +94,27 @@ def measure_steps(
 
 def environments_table(names: Sequence[str]) -> table.Table:
     """Measures environments; one that lacks data or programs gets a line saying so."""
-    out = table.Table("environment", title="Steps/s on one core, resets included")
+    out = table.Table(
+        "environment", "player", title="Steps/s on one core, resets included"
+    )
     for column in ("groups of 8", "single", "steps per episode", "kB per instance"):
         out.add_column(column, justify="right")
     for name in names:
         try:
-            scripts = record_scripts(name)
+            played = {player: record(name) for player, record in _PLAYERS.items()}
         except base.MissingDataError as error:
             out.add_row(name, f"left out: {str(error)[:60]}")
             continue
-        rates, lengths = zip(
-            *(measure_steps(name, scripts, size) for size in _GROUP_SIZES), strict=True
-        )
         kilobytes = checks.measure_instance_bytes(name, base.EnvConfig()) / 1e3
-        cells = [f"{rate:,.0f}" for rate in rates]
-        out.add_row(name, *cells, f"{lengths[0]:.1f}", f"{kilobytes:.1f}")
+        for player, scripts in played.items():
+            if not scripts:
+                continue
+            rates, lengths = zip(
+                *(measure_steps(name, scripts, size) for size in _GROUP_SIZES),
+                strict=True,
+            )
+            cells = [f"{rate:,.0f}" for rate in rates]
+            out.add_row(name, player, *cells, f"{lengths[0]:.1f}", f"{kilobytes:.1f}")
     return out
 
 
@@ -112,7 +147,7 @@ def pool_table() -> table.Table:
     out = table.Table("slots", title=f"Pool, {_WORKERS.value} workers, nothing to do")
     for column in ("steps/s", "µs per step", "start-up, s"):
         out.add_column(column, justify="right")
-    rate, _ = measure_steps("trivial", record_scripts("trivial"), 1)
+    rate, _ = measure_steps("trivial", record_oracle("trivial"), 1)
     out.add_row("no pool", f"{rate:,.0f}", f"{1e6 / rate:.1f}", "")
     for num_slots in (8, 64, 256):
         rate, ready = measure_pool(num_slots, _WORKERS.value, _SECONDS.value)

@@ -39,7 +39,7 @@ from agentrl.models import config as model_config
 from agentrl.models import transformer
 from benchmarks.peers import link
 from conversations import chat, tokenizer
-from envs import base, tasks
+from envs import base, demonstrations, tasks
 from reporting import roofline
 
 _PARTS = flags.DEFINE_list("parts", ["packing", "speed", "memory"], "What to measure.")
@@ -68,10 +68,9 @@ ENVIRONMENTS = {
 def collect_episodes(env: str) -> list[types.Trajectory]:
     """Oracle episodes in a vocabulary of 512 pieces trained on them."""
     panel = tasks.select_tasks(env, "train", ENVIRONMENTS[env], limit=100)
-    transcripts = warmstart.collect_transcripts(
-        env, ENVIRONMENTS[env], panel.item_ids[:40], thoughts=True
-    )
-    trained = tokenizer.SentencePieceTokenizer.train(warmstart.corpus(transcripts), 512)
+    solved = demonstrations.collect(env, ENVIRONMENTS[env], panel.item_ids[:40])
+    corpus = demonstrations.texts(solved)
+    trained = tokenizer.SentencePieceTokenizer.train(corpus, 512)
     return warmstart.collect_demonstrations(
         {env: panel},
         ENVIRONMENTS,
@@ -170,7 +169,7 @@ class Update:
         }
         batch = types.TrainBatch(
             **{
-                f.name: jax.ShapeDtypeStruct(shape, kinds.get(f.name, jnp.int32))
+                f.name: jnp.empty(shape, kinds.get(f.name, jnp.int32))
                 for f in dataclasses.fields(types.TrainBatch)
                 if f.name not in ("values", "returns")
             }

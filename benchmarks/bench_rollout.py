@@ -8,7 +8,7 @@ r"""Speed of rollouts, alone and beside other systems.
 Parts:
   decode   64 rows decode 64 tokens after a context of 256; prefill is not in it.
   turns    64 episodes of 8 turns in 64 slots; environments cost nothing.
-  slow     192 episodes of 4 to 12 turns in 64 slots; each call takes 50 ms.
+  slow     512 episodes of 4 to 12 turns in 64 slots; each call takes 50 ms.
 Variants run in turn, round after round, and lines give medians: of tokens per second of
 wall clock, per second of CPU time, and of the ratio to the first line of the same round.
 Compilation comes before the first round and is not in it. Weights are random, float32.
@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
+from typing import Any
 
 import jax
 import numpy as np
@@ -106,7 +107,7 @@ class Engine:
         self.policy.compile(self.params, self.key)
         self.compile_seconds = time.perf_counter() - started
         if script is not None:
-            pool = scripted.SimulatedPool(script, env_seconds)
+            pool: Any = scripted.SimulatedPool(script, env_seconds)
             framed = scripted.make_chat(shape.vocab_size)
             self.collector = rollout.Collector(self.policy, pool, framed)
 
@@ -204,6 +205,7 @@ def turns_part(model_name: str) -> Part:
     tasks = scripted.make_tasks(NUM_SLOTS // 8, 8)
 
     def play(engine: Engine) -> dict[str, float]:
+        assert isinstance(engine.policy, scripted.ScriptedPolicy)
         engine.policy.turns.clear()
         found = engine.play(tasks)
         rates = {
@@ -236,7 +238,7 @@ def turns_part(model_name: str) -> Part:
 def slow_part(model_name: str) -> Part:
     """Slow environments: cohorts and refilled slots against lockstep rounds."""
     script = scripted.Script(turns=(4, 12))
-    tasks = scripted.make_tasks(24, 8)
+    tasks = scripted.make_tasks(64, 8)
     engines = {}
     for cohorts in (1, 2, 4):
         settings = config.RolloutConfig(

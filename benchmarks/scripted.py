@@ -81,7 +81,7 @@ class ScriptedPolicy(policy.Policy):
         super().__init__(*args, **kwargs)
         self._script = script
         self._reprefill = reprefill
-        self._contexts: dict[int, list[int]] = {}  # by cohort and row
+        self._contexts: dict[tuple[int, int], list[int]] = {}  # by cohort and row
         self._started: dict[int, tuple[float, int]] = {}
         self.turns: dict[int, list[tuple[int, float]]] = {}  # turn -> (tokens, s)
 

@@ -10,6 +10,7 @@ import json
 import pathlib
 from collections.abc import Iterator, Mapping
 
+import filelock
 import jax
 
 from agentrl import (
@@ -25,6 +26,8 @@ from agentrl import run as runs
 from launch import distributed, experiment
 from reporting import metrics, report, results, roofline, timing
 
+LOCK_FILE = ".lock"
+
 
 def train(
     settings: config.RunConfig, workdir: pathlib.Path, *, num_profiled: int = 0
@@ -37,7 +40,8 @@ def train(
       num_profiled: iterations of each stage to write a trace of, in `profile/STAGE`.
 
     Raises:
-      ConfigError: if the configuration cannot work, or the directory is another run's.
+      ConfigError: if the configuration cannot work, or the directory is another run's
+        or in use.
     """
     settings.validate(num_devices=jax.device_count())
     algorithms.validate(settings)
@@ -48,6 +52,7 @@ def train(
     with hosts.first_then_others("claim"):
         claim(settings, workdir)
     with (
+        hold(workdir),
         runs.assemble(settings, workdir) as run,
         checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints,
         metrics.Writer(workdir, settings) as writer,
@@ -118,3 +123,27 @@ def claim(settings: config.RunConfig, workdir: pathlib.Path) -> None:
     errors.refuse_files(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(experiment.describe_run(settings), indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def hold(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps other sessions out of a directory; the lock ends with the process.
+
+    Raises:
+      ConfigError: if another session is at work there.
+    """
+    if not hosts.is_first():
+        yield
+        return
+    lock = filelock.FileLock(workdir / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise errors.ConfigError(
+            f"another process trains in {workdir}: wait for its end, stop it, or use "
+            "another --workdir."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

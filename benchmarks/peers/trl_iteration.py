@@ -8,6 +8,7 @@ its whole context again. The environments are called directly, without a process
 
 import json
 import os
+import pathlib
 import sys
 import time
 
@@ -185,7 +186,7 @@ def main():
     spec = json.loads(sys.stdin.readline())
     torch.manual_seed(0)
     torch.set_num_threads(os.cpu_count() or 1)
-    tokenizer = tokenizers.load("sentencepiece", spec["tokenizer"])
+    tokenizer = tokenizers.load("sentencepiece", pathlib.Path(spec["tokenizer"]))
     player = Player(spec, tokenizer)
     count = spec["groups"] * spec["group_size"]
     settings = trl.GRPOConfig(

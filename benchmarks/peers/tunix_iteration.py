@@ -9,6 +9,7 @@ call, compilation is not counted, and the environments are called directly.
 
 import collections
 import json
+import pathlib
 import random
 import sys
 import time
@@ -17,7 +18,6 @@ import jax
 import numpy as np
 import optax
 import tunix_rollout
-from tunix.rl.agentic import agentic_grpo_learner
 from tunix.rl.agentic.environments import base_environment
 
 from conversations import chat as chats
@@ -147,18 +147,19 @@ class Iterations:
     """The agentic learner, an iteration at a time."""
 
     def __init__(self, spec, mesh):
-        tokenizer = tokenizers.load("sentencepiece", spec["tokenizer"])
+        tokenizer = tokenizers.load("sentencepiece", pathlib.Path(spec["tokenizer"]))
         chat = chats.Chat(tokenizer, spec["frame"])
         self.spec, self.counts = spec, collections.Counter()
         self.random = random.Random(0)
         model = tunix_rollout.make_model(spec["model"], mesh)[1]
         load_weights(model, np.load(spec["weights"]))
+        response = spec["max_tokens"] - spec["opening"]
         cluster = tunix_rollout.make_cluster(
             mesh,
             model,
             Characters(tokenizer.stop_id),
             opening=spec["opening"],
-            response=spec["max_tokens"] - spec["opening"],
+            response=response,
             stops=[tokenizer.stop_id],
             optimizer=optax.adamw(spec["learning_rate"]),
             groups=spec["groups"],
@@ -166,20 +167,13 @@ class Iterations:
         )
         self.cluster = cluster
         self.generate, cluster.generate = cluster.generate, self.limit
-        self.learner = agentic_grpo_learner.GRPOLearner(
-            rl_cluster=cluster,
-            algo_config=agentic_grpo_learner.GRPOConfig(
-                num_generations=spec["group_size"],
-                beta=0.0,
-                max_response_length=spec["max_tokens"] - spec["opening"],
-                max_concurrency=1,
-                system_prompt="",
-            ),
-            chat_parser=Parser(),
-            agent_class=tunix_rollout.Agent,
-            agent_kwargs={},
-            env_class=make_environment(spec, chat, self.counts),
-            env_kwargs={"max_steps": spec["env_config"]["max_turns"]},
+        self.learner = tunix_rollout.make_learner(
+            cluster,
+            Parser(),
+            make_environment(spec, chat, self.counts),
+            group_size=spec["group_size"],
+            response=response,
+            turns=spec["env_config"]["max_turns"],
         )
 
     def limit(self, *args, max_generation_steps, **kwargs):

@@ -254,6 +254,25 @@ def make_cluster(
     return cluster
 
 
+def make_learner(cluster, parser, env_class, *, group_size, response, turns):
+    """The agentic learner around one class of environments."""
+    return agentic_grpo_learner.GRPOLearner(
+        rl_cluster=cluster,
+        algo_config=agentic_grpo_learner.GRPOConfig(
+            num_generations=group_size,
+            beta=0.0,
+            max_response_length=response,
+            max_concurrency=1,
+            system_prompt="",
+        ),
+        chat_parser=parser,
+        agent_class=Agent,
+        agent_kwargs={},
+        env_class=env_class,
+        env_kwargs={"max_steps": turns},
+    )
+
+
 class Agentic:
     """The agentic learner, whose clock stops where the update would begin."""
 
@@ -273,20 +292,13 @@ class Agentic:
         self.clock, self.cluster = clock, cluster
         self.generate, cluster.generate = cluster.generate, self.count
         self.update, cluster.update_actor = cluster.update_actor, self.stop
-        self.learner = agentic_grpo_learner.GRPOLearner(
-            rl_cluster=cluster,
-            algo_config=agentic_grpo_learner.GRPOConfig(
-                num_generations=spec["group_size"],
-                beta=0.0,
-                max_response_length=spec["response"],
-                max_concurrency=1,
-                system_prompt="",
-            ),
-            chat_parser=Parser(tokenizer, enable_thinking=True),
-            agent_class=Agent,
-            agent_kwargs={},
-            env_class=make_environment(spec),
-            env_kwargs={"max_steps": spec["turns"]},
+        self.learner = make_learner(
+            cluster,
+            Parser(tokenizer, enable_thinking=True),
+            make_environment(spec),
+            group_size=spec["group_size"],
+            response=spec["response"],
+            turns=spec["turns"],
         )
         prompts = [f"task {i}" for i in range(spec["groups"])]
         self.batch = {"prompts": np.array(prompts)}

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import time
 
+import filelock
 import pytest
+
+from launch import session
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -221,13 +224,23 @@ def test_calibration_writes_tiers_and_goes_on_where_it_ended(
     ],
 )
 def test_bad_input_is_refused_by_name(finished, environment, arguments, message):
-    before = (finished / "metrics.jsonl").read_bytes()
+    refuse(finished, environment, arguments, message)
+
+
+def test_two_sessions_do_not_share_a_directory(finished, environment):
+    with filelock.FileLock(finished / session.LOCK_FILE):
+        refuse(finished, environment, [], "another process trains")
+
+
+def refuse(workdir, environment, arguments, message):
+    """Starts a run that must not begin, and must leave everything as it was."""
+    before = (workdir / "metrics.jsonl").read_bytes()
     done = subprocess.run(
-        [*train_command(finished), *arguments],
+        [*train_command(workdir), *arguments],
         env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode != 0
     assert message in done.stderr and "Traceback" not in done.stderr
-    assert (finished / "metrics.jsonl").read_bytes() == before
+    assert (workdir / "metrics.jsonl").read_bytes() == before
