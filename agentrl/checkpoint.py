@@ -24,6 +24,7 @@ RUN_FILE = "run.json"  # what makes a folder the working directory of a run
 FOLDER = "checkpoints"
 _CHECKSUMS = "checksums.json"
 _BLOCK = 1 << 22  # bytes read at a time
+_MIN_SLICE = 1 << 26  # bytes; replicas share the writing of larger arrays
 _MOVE_AWAY = "Move the folder away to go on from the checkpoint before it."
 
 
@@ -60,6 +61,11 @@ class Checkpoints:
         self._saving: int | None = None  # step of the save under way
         retention = _Retention(keep)
         self._retention = retention
+        # Arrays are cut for sharing by programs that the first save would compile.
+        handler = ocp.type_handlers.ArrayHandler(
+            min_slice_bytes_for_replica_parallel=_MIN_SLICE
+        )
+        ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(

@@ -232,7 +232,8 @@ def make_cluster(
             rollout_config=base_rollout.RolloutConfig(
                 max_tokens_to_generate=response,
                 max_prompt_length=opening,
-                kv_cache_size=2 * response + opening,
+                # Prompts are padded to a power of 2, and a whole response follows.
+                kv_cache_size=(1 << (opening + response).bit_length()) + response,
                 temperature=1.0,
                 top_p=1.0,
                 return_logprobs=True,

@@ -29,6 +29,7 @@ def get_config() -> config.RunConfig:
         learner=config.LearnerConfig(
             row_tokens=64, rows_per_microbatch=8, max_microbatches=2
         ),
+        mesh=config.MeshConfig(cpu_devices=2),
         save_every=2,
         stages=(
             config.StageConfig(
