@@ -14,10 +14,12 @@ Parts:
 
 Variants of `speed` run in turn, round after round, and lines give medians: of tokens per
 second of wall clock, per second of CPU time, and of the ratio to the first line of the same
-round. Compilation comes before the first round. Weights are random.
+round. Each runs twice in its turn, and the second counts. Compilation comes before the
+first round. Weights are random.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import platform
@@ -34,18 +36,22 @@ from absl import app, flags
 from rich import console as rich_console
 from rich import table
 
-from agentrl import config, learner, optimizer, packing, types, warmstart
+from agentrl import config, learner, optimizer, packing, sharding, types, warmstart
 from agentrl.models import config as model_config
 from agentrl.models import transformer
 from benchmarks.peers import link
 from conversations import chat, tokenizer
 from envs import base, demonstrations, tasks
+from launch import distributed
 from reporting import roofline
 
 _PARTS = flags.DEFINE_list("parts", ["packing", "speed", "memory"], "What to measure.")
 _MODELS = flags.DEFINE_list("models", ["d256", "smollm2"], "Shapes for part speed.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds of part speed.")
 _PEER = flags.DEFINE_list("peer_python", [], "torch=INTERPRETER, to run beside.")
+_CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices", 2, "Devices that our learner splits a CPU into, a power of 2."
+)
 
 MODELS = {
     "d256": model_config.ModelConfig(
@@ -59,28 +65,34 @@ MODELS = {
 }  # fmt: skip
 ROWS = {"d256": 8, "smollm2": 2}  # of ROW_TOKENS, one microbatch
 ROW_TOKENS, CHUNK = 512, 1024
+ROW_LENGTHS = (512, 1024, 2048)  # of part packing
 ENVIRONMENTS = {
     "textcraft": base.EnvConfig(options={"distractors": 0}, max_turns=16),
     "babyai": base.EnvConfig(list_actions="never", max_turns=16),
 }
 
 
-def collect_episodes(env: str) -> list[types.Trajectory]:
+def collect_episodes(env: str, count: int) -> list[types.Trajectory]:
     """Oracle episodes in a vocabulary of 512 pieces trained on them."""
-    panel = tasks.select_tasks(env, "train", ENVIRONMENTS[env], limit=100)
+    panel = tasks.select_tasks(env, "train", ENVIRONMENTS[env], limit=count)
     solved = demonstrations.collect(env, ENVIRONMENTS[env], panel.item_ids[:40])
     corpus = demonstrations.texts(solved)
     trained = tokenizer.SentencePieceTokenizer.train(corpus, 512)
     return warmstart.collect_demonstrations(
         {env: panel},
         ENVIRONMENTS,
-        config.WarmStartConfig(demonstrations=100, thoughts=True),
+        config.WarmStartConfig(demonstrations=count, thoughts=True),
         chat.Chat(trained, "bare"),
         max_tokens=ROW_TOKENS,
     )
 
 
-def pack(episodes: list[types.Trajectory], num_rows: int, max_microbatches: int):
+def pack(
+    episodes: list[types.Trajectory],
+    num_rows: int,
+    max_microbatches: int,
+    row_tokens: int = ROW_TOKENS,
+):
     """One batch of the episodes, with advantages of both signs, and its report."""
     examples = [
         packing.Example(episode, float((-1) ** index))
@@ -90,7 +102,7 @@ def pack(episodes: list[types.Trajectory], num_rows: int, max_microbatches: int)
         examples,
         {name: index for index, name in enumerate(ENVIRONMENTS)},
         learner_config=config.LearnerConfig(
-            row_tokens=ROW_TOKENS,
+            row_tokens=row_tokens,
             rows_per_microbatch=num_rows,
             max_microbatches=max_microbatches,
         ),
@@ -101,19 +113,20 @@ def pack(episodes: list[types.Trajectory], num_rows: int, max_microbatches: int)
 
 
 def measure_packing(console: rich_console.Console) -> None:
-    """Padding of all episodes of each environment, packed and one to a row."""
-    lines = table.Table("environment", "episodes", "tokens", "packed", "one to a row")
+    """Padding of 256 episodes of each environment, packed and one to a row."""
+    headings = [f"rows of {n}" for n in ROW_LENGTHS]
+    lines = table.Table("environment", "episodes", "tokens", *headings, "one to a row")
     for env in ENVIRONMENTS:
-        episodes = collect_episodes(env)
-        _, report = pack(episodes, 8, len(episodes))
+        episodes = collect_episodes(env, 256)
+        reports = [pack(episodes, 8, len(episodes), n)[1] for n in ROW_LENGTHS]
+        tokens = reports[0].num_tokens
         longest = max(e.num_tokens for e in episodes)
-        apart = 1 - report.num_tokens / (len(episodes) * longest)
         lines.add_row(
             env,
             f"{len(episodes)}",
-            f"{report.num_tokens:,}",
-            f"{report.padding_fraction:.1%}",
-            f"{apart:.1%}",
+            f"{tokens:,}",
+            *(f"{report.padding_fraction:.1%}" for report in reports),
+            f"{1 - tokens / (len(episodes) * longest):.1%}",
         )
     console.print(lines)
 
@@ -123,11 +136,18 @@ class Update:
 
     def __init__(self, shape: model_config.ModelConfig, *, all_columns: bool = False):
         self.model = transformer.Model(shape)
+        self._mesh = sharding.make_mesh(config.MeshConfig())
         optimize = optimizer.make_optimizer(
             config.OptimizerConfig(learning_rate=1e-5), total_steps=10**6
         )
         score = learner.make_score(
-            self.model.hidden, self.model.unembedding, chunk=CHUNK, temperature=1.0
+            functools.partial(
+                self.model.hidden,
+                place=functools.partial(sharding.place_rows, mesh=self._mesh),
+            ),
+            self.model.unembedding,
+            chunk=CHUNK,
+            temperature=1.0,
         )
         if all_columns:
             score = _on_all_columns(score)
@@ -148,8 +168,9 @@ class Update:
 
     def start(self, batch: types.TrainBatch) -> None:
         """Compiles, and applies a first update."""
-        self._batch = jax.device_put(batch)
-        self._state = jax.jit(self._init)(jax.random.key(0))
+        self._batch = sharding.to_global(batch, self._mesh)
+        whole = sharding.replicated(self._mesh)
+        self._state = jax.jit(self._init, out_shardings=whole)(jax.random.key(0))
         self.run()
 
     def run(self) -> dict[str, float]:
@@ -191,7 +212,7 @@ def _on_all_columns(score: learner.ScoreFn) -> learner.ScoreFn:
 
 def measure_speed(console: rich_console.Console, peers: Mapping[str, str]) -> None:
     """Rounds of updates of all variants."""
-    episodes = collect_episodes("textcraft")
+    episodes = collect_episodes("textcraft", 100)
     for name in _MODELS.value:
         shape, batch, report = MODELS[name], *fill(episodes, ROWS[name])
         variants: dict[str, Callable[[], dict[str, float]]] = {}
@@ -213,7 +234,7 @@ def measure_speed(console: rich_console.Console, peers: Mapping[str, str]) -> No
                 )
                 variants[peer], compile_seconds[peer] = other.run, other.compile_seconds
             rounds = [
-                {variant: run() for variant, run in variants.items()}
+                {variant: _run_warm(run) for variant, run in variants.items()}
                 for _ in range(_ROUNDS.value)
             ]
         lines = table.Table("variant", "tok/s", "tok/CPU s", "ratio", "ready after")
@@ -244,6 +265,12 @@ def measure_speed(console: rich_console.Console, peers: Mapping[str, str]) -> No
         console.print(lines)
 
 
+def _run_warm(run: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Runs twice, and counts the second: memory that lay idle may be gone."""
+    run()
+    return run()
+
+
 def fill(episodes: list[types.Trajectory], num_rows: int):
     """As many of the episodes as fill `num_rows` rows, packed."""
     count = len(episodes)
@@ -260,7 +287,7 @@ def measure_memory(console: rich_console.Console) -> None:
     for vocab in (8192, 32768, 131072):
         update = Update(dataclasses.replace(MODELS["d256"], vocab_size=vocab))
         small, large = (update.temporary_bytes(rows, ROW_TOKENS) for rows in (4, 12))
-        per_position = (large - small) / (8 * ROW_TOKENS)
+        per_position = (large - small) / (8 * ROW_TOKENS / jax.device_count())
         lines.add_row(f"{vocab:,}", f"{per_position:,.0f}", f"{4 * vocab:,}")
     console.print(lines)
 
@@ -268,9 +295,13 @@ def measure_memory(console: rich_console.Console) -> None:
 def main(argv: list[str]) -> None:
     """Runs the chosen parts."""
     del argv
+    distributed.split_cpu(config.MeshConfig(cpu_devices=_CPU_DEVICES.value))
     console = rich_console.Console()
     versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "optax")}
-    console.print(f"{os.cpu_count()} cores, {platform.platform()}, {versions}")
+    console.print(
+        f"{os.cpu_count()} cores, {_CPU_DEVICES.value} devices, {platform.platform()}, "
+        f"{versions}"
+    )
     if "packing" in _PARTS.value:
         measure_packing(console)
     if "speed" in _PARTS.value:

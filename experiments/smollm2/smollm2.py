@@ -54,7 +54,7 @@ def get_config() -> config.RunConfig:
     reinforce = config.StageConfig(
         name="grpo",
         mixture=trained,
-        num_iterations=20,
+        num_iterations=16,
         rollout=ROLLOUT,
         # As published, each trajectory weighs the same; clip-higher as in DAPO.
         algorithm=config.AlgorithmConfig(name="grpo", clip_high=0.28),
@@ -69,6 +69,7 @@ def get_config() -> config.RunConfig:
         evaluation=config.EvaluationConfig(
             tier="easy", subsets=trained.subsets, samples=4, rollout=ROLLOUT
         ),
+        mesh=config.MeshConfig(cpu_devices=2),
         learner=config.LearnerConfig(
             row_tokens=512, rows_per_microbatch=2, max_microbatches=24
         ),
