@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 
 from agentrl import errors, types
 
@@ -65,7 +66,10 @@ class Checkpoints:
         handler = ocp.type_handlers.ArrayHandler(
             min_slice_bytes_for_replica_parallel=_MIN_SLICE
         )
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)  # orbax warns of every override
         ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
+        logging.set_verbosity(verbosity)
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
