@@ -25,7 +25,6 @@ RUN_FILE = "run.json"  # what makes a folder the working directory of a run
 FOLDER = "checkpoints"
 _CHECKSUMS = "checksums.json"
 _BLOCK = 1 << 22  # bytes read at a time
-_MIN_SLICE = 1 << 26  # bytes; replicas share the writing of larger arrays
 _MOVE_AWAY = "Move the folder away to go on from the checkpoint before it."
 
 
@@ -60,11 +59,11 @@ class Checkpoints:
         """
         self.folder = workdir.resolve() / FOLDER
         self._saving: int | None = None  # step of the save under way
-        retention = _Retention(keep)
-        self._retention = retention
-        # Arrays are cut for sharing by programs that the first save would compile.
+        self._retention = retention = _Retention(keep)
+        # Replicas share the writing of large arrays only: to cut them, the first save
+        # compiles programs.
         handler = ocp.type_handlers.ArrayHandler(
-            min_slice_bytes_for_replica_parallel=_MIN_SLICE
+            min_slice_bytes_for_replica_parallel=1 << 26
         )
         verbosity = logging.get_verbosity()
         logging.set_verbosity(logging.ERROR)  # orbax warns of every override

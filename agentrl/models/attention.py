@@ -50,15 +50,22 @@ def attend_segments(
     chex.assert_rank([queries, keys, values, segment_ids], [4, 4, 4, 2])
     num_columns = queries.shape[1]
     same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    causal = jnp.tril(jnp.ones((num_columns, num_columns), bool))
-    visible = (same & causal[None])[:, None]
+    visible = jnp.tril(same)[:, None]
     if implementation != "matmul":
         return jax.nn.dot_product_attention(
             queries, keys, values, mask=visible, implementation=implementation
         )
-    return _attend(
-        queries, keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3), visible
-    )
+    keys, values = keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)
+    # Quarters of long rows skip the keys that come after them: 5/8 of the work is left.
+    width = num_columns // (1 if num_columns < 512 or num_columns % 4 else 4)
+    parts = []
+    for end in range(width, num_columns + 1, width):
+        part = slice(end - width, end)
+        seen = visible[:, :, part, :end]
+        parts.append(
+            _attend(queries[:, part], keys[..., :end], values[:, :, :end], seen)
+        )
+    return jnp.concatenate(parts, axis=1)
 
 
 def attend_cache(

@@ -147,7 +147,9 @@ class _Quick:
         return {}
 
     def check_objs_reachable(self: Any, raise_exc: bool = True) -> bool:
-        """Whether the agent can come to each object; where not, minigrid answers."""
+        """Whether the agent can come to each object; raises or returns, as upstream's."""
+        from minigrid.envs.babyai.core import roomgrid_level as generator
+
         width, cells = self.grid.width, self.grid.grid
         passable = [cell is None or cell.type == "door" for cell in cells]
         unseen = [True] * len(cells)
@@ -161,7 +163,9 @@ class _Quick:
                     stack += (at + 1, at - 1, at + width, at - width)
         for cell, hidden in zip(cells, unseen, strict=True):
             if hidden and cell is not None and cell.type != "wall":
-                return super().check_objs_reachable(raise_exc)  # pyright: ignore
+                if raise_exc:
+                    raise generator.RejectSampling("unreachable object")
+                return False
         return True
 
 
