@@ -1,8 +1,14 @@
 """Devices of a run: the hosts it joins, and what a CPU is split into."""
 
+import os
+
 import jax
 
 from agentrl import config, errors
+
+# XLA ends a process in which one device has waited 40 seconds for another: on a busy
+# machine with a large model that may be nobody's fault.
+_PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds=300"
 
 
 def split_cpu(mesh: config.MeshConfig) -> None:
@@ -18,6 +24,7 @@ def split_cpu(mesh: config.MeshConfig) -> None:
             jax.config.update("jax_num_cpu_devices", mesh.cpu_devices)
         except RuntimeError:
             return  # the program around us has decided
+        os.environ["XLA_FLAGS"] = f"{_PATIENCE} {os.environ.get('XLA_FLAGS', '')}"
 
 
 def join(
