@@ -8,7 +8,7 @@ The first command brings the model (Apache-2.0). Low-rank adapters are warm-star
 few dozen demonstrations of goals with two recipes, which teach the form of an answer, then
 trained with GRPO on goals with one, and evaluated on held-out ones after each of the two.
 
-Sizes are meant for two cores and about an hour; it has not been run to its end yet. So
+Sizes are meant for two cores and half an hour; README.md beside has what came out. So
 conversations are bare: no instruction, which the demonstrations replace, and answers
 without thoughts. All is float32: CPUs compute bfloat16 more slowly.
 """
