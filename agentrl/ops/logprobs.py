@@ -53,18 +53,16 @@ def chunked_token_logprobs(
     if mask is None:
         mask = jnp.ones(tokens.shape, bool)
     wanted = jnp.roll(mask.at[:, 0].set(False), -1, axis=1)
-    first = jnp.argsort(~wanted, axis=1, stable=True)  # the wanted ones
     scores: tuple[jax.Array, jax.Array] = _score(
-        jnp.take_along_axis(hidden, first[..., None], axis=1),
+        hidden,
         unembedding,
-        jnp.take_along_axis(targets, first, axis=1),
+        targets,
+        jnp.argsort(~wanted, axis=1, stable=True),  # the wanted ones first
         -(-jnp.max(jnp.sum(wanted, axis=1)) // width),
         width,
         temperature,
         num_valid,
     )
-    back = jnp.argsort(first, axis=1)
-    scores = jax.tree.map(lambda x: jnp.take_along_axis(x, back, axis=1), scores)
     logprobs, entropy = (align(jnp.where(wanted, x, 0)) for x in scores)
     return logprobs, entropy
 
@@ -74,33 +72,33 @@ def align(predictions: jax.Array) -> jax.Array:
     return jnp.pad(predictions[:, :-1], ((0, 0), (1, 0)))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
 def _score(
     hidden: jax.Array,
     unembedding: jax.Array,
     targets: jax.Array,
+    order: jax.Array,
     num_chunks: jax.Array,
     width: int,
     temperature: float,
     num_valid: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Scores of the first `num_chunks` chunks; 0 in the others."""
-    scores, _ = _score_forward(
-        hidden, unembedding, targets, num_chunks, width, temperature, num_valid
-    )
-    return scores
+    """Scores of the columns in the first `num_chunks` chunks of `order`, else 0."""
+    arguments = (hidden, unembedding, targets, order, num_chunks)
+    return _score_forward(*arguments, width, temperature, num_valid)[0]
 
 
 def _score_forward(
     hidden: jax.Array,
     unembedding: jax.Array,
     targets: jax.Array,
+    order: jax.Array,
     num_chunks: jax.Array,
     width: int,
     temperature: float,
     num_valid: int,
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
-    states, ids = _split(hidden, width), _split(targets, width)
+    states, ids = _split(hidden, order, width), _split(targets, order, width)
 
     def score_chunk(index: jax.Array, scores: jax.Array) -> jax.Array:
         logits = _logits(states[index], unembedding, temperature, num_valid)
@@ -112,8 +110,8 @@ def _score_forward(
 
     scores = jnp.zeros((3, *ids.shape), jnp.float32)
     scores = jax.lax.fori_loop(0, num_chunks, score_chunk, scores)
-    logprobs, entropy, total = (_join(part, targets.shape[1]) for part in scores)
-    return (logprobs, entropy), (hidden, unembedding, targets, num_chunks, total)
+    logprobs, entropy, total = (_join(part, order) for part in scores)
+    return (logprobs, entropy), (hidden, unembedding, targets, order, num_chunks, total)
 
 
 def _score_backward(
@@ -122,10 +120,11 @@ def _score_backward(
     num_valid: int,
     residuals: tuple[jax.Array, ...],
     cotangents: tuple[jax.Array, jax.Array],
-) -> tuple[jax.Array, jax.Array, None, None]:
-    hidden, unembedding, targets, num_chunks, total = residuals
+) -> tuple[jax.Array, jax.Array, None, None, None]:
+    hidden, unembedding, targets, order, num_chunks, total = residuals
     dtype = jnp.result_type(hidden, unembedding)
-    chunks = tuple(_split(x, width) for x in (hidden, targets, total, cotangents[0]))
+    whole = (hidden, targets, total, cotangents[0])
+    chunks = tuple(_split(x, order, width) for x in whole)
 
     def differentiate_chunk(
         index: jax.Array, sums: tuple[jax.Array, jax.Array]
@@ -148,8 +147,8 @@ def _score_backward(
         differentiate_chunk,
         (jnp.zeros(unembedding.shape, jnp.float32), jnp.zeros(chunks[0].shape, dtype)),
     )
-    state_gradient = _join(state_gradients, targets.shape[1]).astype(hidden.dtype)
-    return state_gradient, weight_gradient.astype(unembedding.dtype), None, None
+    gradient = _join(state_gradients, order).astype(hidden.dtype)
+    return gradient, weight_gradient.astype(unembedding.dtype), None, None, None
 
 
 _score.defvjp(_score_forward, _score_backward)
@@ -166,16 +165,17 @@ def _logits(
     return jnp.where(columns < num_valid, logits / temperature, _MASKED)
 
 
-def _split(x: jax.Array, width: int) -> jax.Array:
-    """[R, T, ...] to [chunks, R, width, ...], the last chunk padded with zeros."""
+def _split(x: jax.Array, order: jax.Array, width: int) -> jax.Array:
+    """Columns of [R, T, ...] in `order`: [chunks, R, width, ...], padded with zeros."""
     num_rows, num_columns, *rest = x.shape
-    padding = -num_columns % width
-    x = jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * len(rest))
+    x = jnp.take_along_axis(x, order.reshape(num_rows, -1, *(1 for _ in rest)), axis=1)
+    x = jnp.pad(x, ((0, 0), (0, -num_columns % width)) + ((0, 0),) * len(rest))
     return jnp.moveaxis(x.reshape(num_rows, -1, width, *rest), 1, 0)
 
 
-def _join(chunks: jax.Array, num_columns: int) -> jax.Array:
-    """Inverse of `_split`."""
+def _join(chunks: jax.Array, order: jax.Array) -> jax.Array:
+    """Inverse of `_split`; its derivative, too, without a scatter, slow on CPUs."""
     _, num_rows, _, *rest = chunks.shape
     joined = jnp.moveaxis(chunks, 0, 1).reshape(num_rows, -1, *rest)
-    return joined[:, :num_columns]
+    back = jnp.argsort(order, axis=1).reshape(num_rows, -1, *(1 for _ in rest))
+    return jnp.take_along_axis(joined, back, axis=1)
