@@ -25,8 +25,8 @@ from absl import app, flags
 from rich import console as rich_console
 from rich import table
 
-from benchmarks import faulty_env, trivial_env
-from envs import base, checks, episodes, parsing, pool, registry, tasks
+from benchmarks import faulty_env, trivial_env, walks
+from envs import base, checks, episodes, pool, registry, tasks
 
 _ENVS = flags.DEFINE_list("envs", [], "Environments to measure; by default all.")
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "CPU time per environment.")
@@ -53,22 +53,12 @@ def record_random(name: str) -> Scripts:
     env = registry.make(name, config)
     panel = tasks.select_tasks(name, "train", config, limit=_TASKS.value)
     return {
-        item_id: [_walk(env, item_id, random.Random(n)) for n in range(8)]
+        item_id: [
+            walks.play_random(env, item_id, random.Random(n))[0] for n in range(8)
+        ]
         for item_id in panel.item_ids
         if env.reset(item_id) and env.available_actions() is not None
     }
-
-
-def _walk(env: base.Environment, item_id: str, draw: random.Random) -> episodes.Script:
-    """Plays listed actions at random to the end, and returns the answers."""
-    env.reset(item_id)
-    script: list[str] = []
-    done = False
-    while not done:
-        action = draw.choice(env.available_actions() or ("",))
-        script.append(parsing.render_react("", action))
-        done = env.step(script[-1]).done
-    return script
 
 
 _PLAYERS = {"oracle": record_oracle, "random": record_random}

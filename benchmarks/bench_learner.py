@@ -113,7 +113,7 @@ def pack(
 
 
 def measure_packing(console: rich_console.Console) -> None:
-    """Padding of 256 episodes of each environment, packed and one to a row."""
+    """Padding of up to 256 episodes of each environment, packed and one to a row."""
     headings = [f"rows of {n}" for n in ROW_LENGTHS]
     lines = table.Table("environment", "episodes", "tokens", *headings, "one to a row")
     for env in ENVIRONMENTS:

@@ -18,7 +18,8 @@ from absl import app, flags
 from rich import console as rich_console
 from rich import table
 
-from envs import base, episodes, parsing, registry, tasks
+from benchmarks import walks
+from envs import base, episodes, registry, tasks
 
 _ENVS = flags.DEFINE_list("envs", [], "Environments to play; by default all.")
 _SPLIT = flags.DEFINE_string("split", "test", "Whose panel is played.")
@@ -40,22 +41,11 @@ def play(name: str, item_id: str) -> Iterator[tuple[str, int]]:
         yield kind, len(turns) if turns[-1][1].info.success else 0
     env = registry.make(name, _CONFIG)
     for number in range(_ROUNDS.value):
-        first = env.reset(item_id)
+        env.reset(item_id)
         if env.available_actions() is None:
             return
-        yield "random", walk(env, first, random.Random(number))
-
-
-def walk(env: base.Environment, first: str, draw: random.Random) -> int:
-    """Plays listed actions at random; returns the turns taken, 0 if unsolved."""
-    turns = 0
-    while True:
-        action = draw.choice(env.available_actions() or ("",))
-        action = action.replace("<keywords>", first)
-        result = env.step(parsing.render_react("", action))
-        turns += 1
-        if result.done:
-            return turns if result.info.success else 0
+        script, last = walks.play_random(env, item_id, random.Random(number))
+        yield "random", len(script) if last.info.success else 0
 
 
 def describe(turns: Sequence[int]) -> str:

@@ -115,8 +115,7 @@ def _keep_mask(columns: int) -> int:
     return sum(0xFF << 8 * column for column in range(_SIGHT) if columns >> column & 1)
 
 
-@functools.lru_cache(maxsize=2048)  # about 1 MB; episodes of a group see the same
-def make_view(rows: tuple[bytes, ...], carried: int) -> bytes:
+def make_view(rows: list[bytes], carried: int) -> bytes:
     """Hides what cannot be seen.
 
     Args:
@@ -152,7 +151,7 @@ def take_view(
         bytes(cells[corner : corner + _SIGHT * right : right])
         for corner in range(far, far - _SIGHT * ahead, -ahead)
     ]
-    return make_view(tuple(rows), carried)
+    return make_view(rows, carried)
 
 
 def flood(free: int) -> int:
