@@ -49,7 +49,7 @@ class Checkpoints:
     def __init__(
         self, workdir: pathlib.Path, *, keep: int = 1, read_only: bool = False
     ):
-        """Opens the directory, and clears what a killed process left half-written.
+        """Opens it; what a killed process left half-written goes before the next save.
 
         Args:
           workdir: working directory of the run.
