@@ -5,19 +5,22 @@ r"""Speed and memory of the environments, and what the pool adds.
   python -m benchmarks.bench_envs --faults           # 10,000 episodes under sabotage
 
 Steps are played from scripts that were written beforehand, resets included, in one
-process: once in groups of 8 episodes of a task, as training plays them, and once with
-another task after each episode. There are 300 training tasks, more than environments
-keep worlds of. An oracle wrote one script for each task, and random choice of listed
-actions, as a policy that knows nothing yet, eight different and longer ones. Rates are
-per second of CPU time, so that other work on the machine does not count. Memory is what
-Python allocates for each of 200 instances in play. The pool is measured by wall clock, on
-an environment that does nothing.
+process: half of the tasks in groups of 8 episodes, as training plays them, the others
+one episode each. There are 600 training tasks or all, more than environments keep worlds
+of. An oracle wrote one script for each task, and random choice of listed actions, as a
+policy that knows nothing yet, eight different and longer ones. Rates are per second of
+CPU time. Neighbours slow a core down: all cells are measured in turn, round after round,
+and give their median and, in brackets, their best. Memory is what Python allocates for
+each of 200 instances in play. The pool is measured by wall clock, on an environment that
+does nothing.
 """
 
+import dataclasses
 import itertools
 import os
 import platform
 import random
+import statistics
 import time
 from collections.abc import Sequence
 
@@ -29,8 +32,9 @@ from benchmarks import faulty_env, trivial_env, walks
 from envs import base, checks, episodes, pool, registry, tasks
 
 _ENVS = flags.DEFINE_list("envs", [], "Environments to measure; by default all.")
-_SECONDS = flags.DEFINE_float("seconds", 2.0, "CPU time per environment.")
-_TASKS = flags.DEFINE_integer("tasks", 300, "Tasks that are played in turn.")
+_SECONDS = flags.DEFINE_float("seconds", 0.5, "Time per round.")
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "Rounds of each measurement.")
+_TASKS = flags.DEFINE_integer("tasks", 600, "Tasks that are played in turn, at most.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Workers of the pool.")
 _FAULTS = flags.DEFINE_bool("faults", False, "Run the fault test instead.")
 _EPISODES = flags.DEFINE_integer("episodes", 10_000, "Episodes of the fault test.")
@@ -64,22 +68,49 @@ def record_random(name: str) -> Scripts:
 _PLAYERS = {"oracle": record_oracle, "random": record_random}
 
 
-def measure_steps(name: str, scripts: Scripts, group_size: int) -> tuple[float, float]:
-    """Plays scripted episodes for some CPU time, `group_size` of a task in a row.
+@dataclasses.dataclass
+class Cell:
+    """Scripted episodes of one environment, `group_size` of a task in a row."""
 
-    Returns:
-      Steps per CPU second, resets included; mean steps per episode.
+    env: base.Environment
+    scripts: Scripts
+    group_size: int
+    steps: int = 0
+    episodes: int = 0
+    rates: list[float] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._groups = itertools.cycle(self.scripts.items())
+
+    def play_round(self) -> None:
+        """Measures steps per CPU second, resets included."""
+        steps, start = 0, time.process_time()
+        while (elapsed := time.process_time() - start) < _SECONDS.value:
+            item_id, written = next(self._groups)
+            for script in itertools.islice(itertools.cycle(written), self.group_size):
+                steps += len(episodes.play_script(self.env, item_id, script)) - 1
+            self.episodes += self.group_size
+        self.steps += steps
+        self.rates.append(steps / elapsed)
+
+    def __str__(self) -> str:
+        return f"{statistics.median(self.rates):,.0f} ({max(self.rates):,.0f})"
+
+
+def make_cells(name: str) -> dict[str, list[Cell]]:
+    """What is to be played in an environment, by player and size of groups.
+
+    No two sizes share a task: a world kept for one would save the other its making.
     """
-    env = registry.make(name, base.EnvConfig())
-    groups = itertools.cycle(scripts.items())
-    steps = num_episodes = 0
-    start = time.process_time()
-    while (elapsed := time.process_time() - start) < _SECONDS.value:
-        item_id, written = next(groups)
-        for script in itertools.islice(itertools.cycle(written), group_size):
-            steps += len(episodes.play_script(env, item_id, script)) - 1
-        num_episodes += group_size
-    return steps / elapsed, steps / num_episodes
+    cells = {}
+    for player, record in _PLAYERS.items():
+        scripts = list(record(name).items())
+        cells[player] = [
+            Cell(registry.make(name), dict(scripts[k :: len(_GROUP_SIZES)]), size)
+            for k, size in enumerate(_GROUP_SIZES)
+            if scripts
+        ]
+    return cells
 
 
 def environments_table(names: Sequence[str]) -> table.Table:
@@ -89,22 +120,23 @@ def environments_table(names: Sequence[str]) -> table.Table:
     )
     for column in ("groups of 8", "single", "steps per episode", "kB per instance"):
         out.add_column(column, justify="right")
+    cells: dict[str, dict[str, list[Cell]]] = {}
     for name in names:
         try:
-            played = {player: record(name) for player, record in _PLAYERS.items()}
+            cells[name] = make_cells(name)
         except base.MissingDataError as error:
             out.add_row(name, f"left out: {str(error)[:60]}")
-            continue
+    for _ in range(_ROUNDS.value):
+        for cell in (
+            c for rows in cells.values() for row in rows.values() for c in row
+        ):
+            cell.play_round()
+    for name, rows in cells.items():
         kilobytes = checks.measure_instance_bytes(name, base.EnvConfig()) / 1e3
-        for player, scripts in played.items():
-            if not scripts:
-                continue
-            rates, lengths = zip(
-                *(measure_steps(name, scripts, size) for size in _GROUP_SIZES),
-                strict=True,
-            )
-            cells = [f"{rate:,.0f}" for rate in rates]
-            out.add_row(name, player, *cells, f"{lengths[0]:.1f}", f"{kilobytes:.1f}")
+        for player, row in rows.items():
+            if row:
+                length = f"{row[0].steps / row[0].episodes:.1f}"
+                out.add_row(name, player, *map(str, row), length, f"{kilobytes:.1f}")
     return out
 
 
@@ -137,10 +169,12 @@ def pool_table() -> table.Table:
     out = table.Table("slots", title=f"Pool, {_WORKERS.value} workers, nothing to do")
     for column in ("steps/s", "µs per step", "start-up, s"):
         out.add_column(column, justify="right")
-    rate, _ = measure_steps("trivial", record_oracle("trivial"), 1)
+    alone = Cell(registry.make("trivial"), record_oracle("trivial"), 1)
+    alone.play_round()
+    (rate,) = alone.rates
     out.add_row("no pool", f"{rate:,.0f}", f"{1e6 / rate:.1f}", "")
     for num_slots in (8, 64, 256):
-        rate, ready = measure_pool(num_slots, _WORKERS.value, _SECONDS.value)
+        rate, ready = measure_pool(num_slots, _WORKERS.value, 4 * _SECONDS.value)
         out.add_row(str(num_slots), f"{rate:,.0f}", f"{1e6 / rate:.1f}", f"{ready:.2f}")
     return out
 
