@@ -49,4 +49,5 @@ class Peer:
         self._process.stdin.flush()
         if answer := self._process.stdout.readline():
             return json.loads(answer)
-        raise RuntimeError(f"the peer ended; its last words are in {self._log}")
+        last_words = self._log.read_text(errors="replace")[-3000:]
+        raise RuntimeError(f"the peer ended; its last words:\n{last_words}")

@@ -12,7 +12,6 @@ messages that are one token each. Random weights end an action by one of many st
 import dataclasses
 import itertools
 import json
-import logging
 import os
 import string
 import sys
@@ -36,24 +35,17 @@ from tunix.rl.agentic.parser.chat_template_parser import parser as chat_parser
 from tunix.rl.rollout import base_rollout
 
 
-class CompileClock(logging.Handler):
-    """Adds up the seconds that XLA compiles."""
+class CompileClock:
+    """Adds up the seconds that JAX traces, lowers and compiles."""
 
     def __init__(self):
-        super().__init__()
-        self.seconds, self.count = 0.0, 0
-        jax.config.update("jax_log_compiles", True)
-        for name in ("jax._src.dispatch", "jax._src.interpreters.pxla"):
-            logger = logging.getLogger(name)
-            logger.handlers, logger.propagate = [self], False
-            logger.setLevel(logging.DEBUG)
+        self.seconds = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._add)
 
-    def emit(self, record):
-        """Takes one log message in."""
-        message = record.getMessage()
-        if message.startswith("Finished XLA compilation"):
-            self.seconds += float(message.rsplit(" in ", 1)[1].split()[0])
-            self.count += 1
+    def _add(self, event, seconds, **kwargs):
+        del kwargs
+        if event.startswith("/jax/core/compile/"):
+            self.seconds += seconds
 
 
 def make_tokenizer(vocab_size):
@@ -312,7 +304,7 @@ class Agentic:
         return out
 
     def read_clocks(self):
-        """Seconds on the wall, of the processor, and of compilation so far."""
+        """Seconds on the wall, of the processor, and of compiling so far."""
         return time.perf_counter(), time.process_time(), self.clock.seconds
 
     def stop(self, *args, **kwargs):
