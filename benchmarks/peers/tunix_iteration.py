@@ -83,7 +83,7 @@ def make_environment(spec, chat, counts):
             self._used = 0
 
         def _initial_observation(self):
-            observation = self._env.reset(str(self.task["prompts"]))
+            observation = self._env.reset(str(np.ravel(self.task["prompts"])[0]))
             return to_text(self._count(chat.open(self._env.instruction, observation)))
 
         def _step_impl(self, action):
