@@ -12,6 +12,7 @@ messages that are one token each. Random weights end an action by one of many st
 import dataclasses
 import itertools
 import json
+import logging
 import os
 import string
 import sys
@@ -35,17 +36,37 @@ from tunix.rl.agentic.parser.chat_template_parser import parser as chat_parser
 from tunix.rl.rollout import base_rollout
 
 
-class CompileClock:
-    """Adds up the seconds that JAX traces, lowers and compiles."""
+class CompileClock(logging.Handler):
+    """Measures how long JAX traces, lowers or compiles, in whatever thread.
+
+    Reads the log, as Tunix removes all listeners to JAX's events.
+    """
 
     def __init__(self):
-        self.seconds = 0.0
-        jax.monitoring.register_event_duration_secs_listener(self._add)
+        super().__init__()
+        self._spans = []  # disjoint, ascending
+        jax.config.update("jax_log_compiles", True)
+        logger = logging.getLogger("jax._src.dispatch")
+        logger.handlers, logger.propagate = [self], False
+        logger.setLevel(logging.DEBUG)
+        logging.getLogger("jax._src.interpreters.pxla").setLevel(logging.ERROR)
 
-    def _add(self, event, seconds, **kwargs):
-        del kwargs
-        if event.startswith("/jax/core/compile/"):
-            self.seconds += seconds
+    def emit(self, record):
+        """Takes one log message in."""
+        message = record.getMessage()
+        if not message.startswith("Finished"):
+            return
+        end = time.perf_counter()
+        start = end - float(message.rsplit(" in ", 1)[1].split()[0])
+        while self._spans and self._spans[-1][1] > start:
+            start = min(start, self._spans.pop()[0])
+        self._spans.append((start, end))
+
+    @property
+    def seconds(self):
+        """What has been measured so far."""
+        with self.lock:
+            return sum(end - start for start, end in self._spans)
 
 
 def make_tokenizer(vocab_size):
@@ -255,7 +276,7 @@ def make_learner(cluster, parser, env_class, *, group_size, response, turns):
             num_generations=group_size,
             beta=0.0,
             max_response_length=response,
-            max_concurrency=1,
+            max_concurrency=1,  # of several, one would work while another compiles
             system_prompt="",
         ),
         chat_parser=parser,
