@@ -200,10 +200,9 @@ class Policy:
 
     def compile(self, params: types.PyTree, key: jax.Array) -> None:
         """Compiles every shape that a turn can take, so that none is met later."""
-        widths = self.rollout.append_buckets
+        widths, buckets = self.rollout.append_buckets, self.rollout.cache_buckets
         for width in widths:
             prefix = self._append_prefix(params, self._blank, [0] * width, 0)
-        buckets = self.rollout.cache_buckets
         for columns, wider in itertools.zip_longest(buckets, buckets[1:]):
             cohort = self.new_cohort()
             self._ensure_columns(cohort, columns)
@@ -214,7 +213,8 @@ class Policy:
                 if wider:
                     self._grow(cohort.cache, wider)
                 for width in widths:
-                    self._call(params, cohort, {0: [0] * width}, {}, {}, key)
+                    ids = [0] * min(width, columns)
+                    self._call(params, cohort, {0: ids}, {}, {}, key)
                     cohort.lengths[:] = 0
 
     def _copy_prefixes(

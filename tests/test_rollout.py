@@ -244,9 +244,23 @@ def test_a_beginning_is_computed_once_until_parameters_change(model):
     assert calls[3:] == [(0, [5, 6, 7]), (3, [8])]
 
 
-def test_nothing_is_compiled_after_the_warm_up(model, framed, envs):
+@pytest.mark.parametrize(
+    ("append_buckets", "cache_buckets"),
+    [
+        (SETTINGS.append_buckets, SETTINGS.cache_buckets),
+        ((4, 48), (16, 24, 48)),  # wider than most caches
+    ],
+)
+def test_nothing_is_compiled_after_the_warm_up(
+    model, framed, envs, append_buckets, cache_buckets
+):
     settings = dataclasses.replace(
-        SETTINGS, num_slots=8, row_buckets=(1, 2), max_tokens=40
+        SETTINGS,
+        num_slots=8,
+        row_buckets=(1, 2),
+        max_tokens=40,
+        append_buckets=append_buckets,
+        cache_buckets=cache_buckets,
     )
     _, (_, statistics) = play(model, framed, envs, settings, devices=1, rounds=2)
     # All rows at first, few in the end.
