@@ -50,7 +50,8 @@ ROLLOUT = config.RolloutConfig(
     max_action_tokens=26,
     num_slots=64,
     append_buckets=(32, 128, 256),
-    cache_buckets=(128, 256, 384),
+    cache_buckets=(128, 192, 256, 384),
+    row_buckets=(16,),
 )
 LEARNING_RATE = 1e-5
 VOCABULARY = 640  # of tokenizer and model: peers know no ids that are never sampled
