@@ -1,7 +1,7 @@
 r"""Speed and memory of the environments, and what the pool adds.
 
   python -m benchmarks.bench_envs                    # all that are installed
-  python -m benchmarks.bench_envs --envs=textcraft,babyai --seconds=5
+  python -m benchmarks.bench_envs --envs=textcraft,babyai --rounds=3
   python -m benchmarks.bench_envs --faults           # 10,000 episodes under sabotage
 
 Steps are played from scripts that were written beforehand, resets included, in one
@@ -75,8 +75,8 @@ class Cell:
     env: base.Environment
     scripts: Scripts
     group_size: int
-    steps: int = 0
-    episodes: int = 0
+    num_steps: int = 0
+    num_episodes: int = 0
     rates: list[float] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -89,8 +89,8 @@ class Cell:
             item_id, written = next(self._groups)
             for script in itertools.islice(itertools.cycle(written), self.group_size):
                 steps += len(episodes.play_script(self.env, item_id, script)) - 1
-            self.episodes += self.group_size
-        self.steps += steps
+            self.num_episodes += self.group_size
+        self.num_steps += steps
         self.rates.append(steps / elapsed)
 
     def __str__(self) -> str:
@@ -135,7 +135,7 @@ def environments_table(names: Sequence[str]) -> table.Table:
         kilobytes = checks.measure_instance_bytes(name, base.EnvConfig()) / 1e3
         for player, row in rows.items():
             if row:
-                length = f"{row[0].steps / row[0].episodes:.1f}"
+                length = f"{row[0].num_steps / row[0].num_episodes:.1f}"
                 out.add_row(name, player, *map(str, row), length, f"{kilobytes:.1f}")
     return out
 
