@@ -2,12 +2,14 @@
 
 A run keeps its newest few checkpoints and the last one of every stage, in
 `WORKDIR/checkpoints/STEP`. Arrays are restored onto whatever shardings are asked for,
-so the devices may have changed. A checkpoint appears whole or not at all, and carries
-the CRC-32 of its files: a damaged one is reported, never skipped.
+so the devices may have changed. A checkpoint appears whole and disappears whole, both by
+a rename, and carries the CRC-32 of its files: a damaged one that is asked for is
+reported, never skipped, and one that is not asked for hinders nobody.
 """
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
 import shutil
@@ -16,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
@@ -24,6 +27,9 @@ from agentrl import errors, types
 RUN_FILE = "run.json"  # what makes a folder the working directory of a run
 FOLDER = "checkpoints"
 _CHECKSUMS = "checksums.json"
+_REMOVED = "removed-"  # before the name of a checkpoint while it is removed
+_ASIDE = "aside-"  # before the name of what stood in the way
+_KEY_IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")  # all that JAX has
 _BLOCK = 1 << 22  # bytes read at a time
 _MOVE_AWAY = "Move the folder away to go on from the checkpoint before it."
 
@@ -58,8 +64,9 @@ class Checkpoints:
             evaluated while it trains.
         """
         self.folder = workdir.resolve() / FOLDER
+        self._keep = keep
+        self._read_only = read_only
         self._saving: int | None = None  # step of the save under way
-        self._retention = retention = _Retention(keep)
         # Replicas share the writing of large arrays only: to cut them, the first save
         # compiles programs.
         handler = ocp.type_handlers.ArrayHandler(
@@ -75,14 +82,15 @@ class Checkpoints:
                 create=not read_only,
                 read_only=read_only,
                 cleanup_tmp_directories=not read_only,
-                preservation_policy=retention,
+                max_to_keep=None,  # `_remove_old` removes: orbax does it file by file
                 async_options=ocp.AsyncOptions(
                     # Runs once all arrays are written, before the folder is renamed.
                     post_finalization_callback=self._write_checksums
                 ),
             ),
         )
-        retention.stage_ends.update(self.stage_ends().values())
+        if not read_only and jax.process_index() == 0:
+            self._clear_leftovers()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -90,6 +98,7 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         with self._explain_writing():
             self._manager.close()  # waits for the save under way
+            self._remove_old()
 
     def steps(self) -> list[int]:
         """Optimizer steps that have a complete checkpoint, ascending."""
@@ -100,14 +109,20 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def stage_ends(self) -> dict[str, int]:
-        """Step of the checkpoint that ended each finished stage, by stage name."""
+        """Step of the checkpoint that ended each finished stage, by stage name.
+
+        A damaged checkpoint that cannot say what it is counts as none.
+        """
         self._manager.wait_until_finished()  # the last one may still be on its way
-        entries = {step: self._read_progress(step) for step in self.steps()}
-        return {
-            entry["progress"]["stage_name"]: step
-            for step, entry in entries.items()
-            if entry["end_of_stage"]
-        }
+        ends = {}
+        for step in self.steps():
+            try:
+                entry = self._read_progress(step)
+            except errors.CheckpointError:
+                continue
+            if entry["end_of_stage"]:
+                ends[entry["progress"]["stage_name"]] = step
+        return ends
 
     def save(
         self, state: types.TrainState, progress: Progress, *, end_of_stage: bool = False
@@ -124,12 +139,14 @@ class Checkpoints:
             "end_of_stage": end_of_stage,
             "arrays": {name: _describe_arrays(tree) for name, tree in items.items()},
         }
-        arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        arrays = {
+            name: ocp.args.StandardSave(_unwrap_keys(tree))
+            for name, tree in items.items()
+        }
         with self._explain_writing():
             self._manager.wait_until_finished()
+            self._remove_old()
             self._saving = step
-            if end_of_stage:
-                self._retention.stage_ends.add(step)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(**arrays, progress=ocp.args.JsonSave(entry)),
@@ -177,13 +194,68 @@ class Checkpoints:
     ) -> Mapping[str, Any]:
         self._check_files(step, list(wanted))
         self._check_arrays(step, wanted)
-        args = {name: ocp.args.StandardRestore(like) for name, like in wanted.items()}
-        return self._manager.restore(step, args=ocp.args.Composite(**args))
+        args = {
+            name: ocp.args.StandardRestore(_unwrap_keys(like))
+            for name, like in wanted.items()
+        }
+        found = self._manager.restore(step, args=ocp.args.Composite(**args))
+        restored = {
+            name: _wrap_keys(found[name], like) for name, like in wanted.items()
+        }
+        for name, like in wanted.items():
+            _check_restored(restored[name], like)
+        return restored
 
     def _read_progress(self, step: int) -> Mapping[str, Any]:
         self._check_files(step, ["progress"])
         args = ocp.args.Composite(progress=ocp.args.JsonRestore())
         return self._manager.restore(step, args=args)["progress"]
+
+    def _remove_old(self) -> None:
+        """Removes what need not stay: the newest and the ends of stages do.
+
+        Each is renamed first, so that a process killed meanwhile leaves either a whole
+        checkpoint or a folder that nobody takes for one.
+        """
+        if self._read_only or jax.process_index() != 0:
+            return
+        for step in self.steps()[: -self._keep]:
+            folder = self.folder / str(step)
+            try:
+                needed = self._read_progress(step)["end_of_stage"]
+            except errors.CheckpointError as error:
+                self._move_aside(folder, str(error))
+                continue
+            if not needed:
+                removed = folder.with_name(_REMOVED + folder.name)
+                folder.rename(removed)
+                shutil.rmtree(removed)
+
+    def _clear_leftovers(self) -> None:
+        """Clears the way: nothing but the newest checkpoint has to be sound for a run.
+
+        What a removal has left goes. A file named by a number, or an older checkpoint
+        whose progress cannot be read, is moved aside, where a person may look at it.
+        """
+        for path in self.folder.glob(_REMOVED + "*"):
+            shutil.rmtree(path)
+        for path in self.folder.glob("*"):
+            if path.name.isdecimal() and not path.is_dir():
+                self._move_aside(path, "it is no folder")
+        for step in self.steps()[:-1]:
+            try:
+                self._read_progress(step)
+            except errors.CheckpointError as error:
+                self._move_aside(self.folder / str(step), str(error))
+
+    def _move_aside(self, path: pathlib.Path, reason: str) -> None:
+        taken = {other.name for other in self.folder.iterdir()}
+        names = (f"{_ASIDE}{path.name}" + "+" * n for n in itertools.count())
+        aside = path.with_name(next(name for name in names if name not in taken))
+        path.rename(aside)
+        logging.warning(
+            "%s is not used, and is called %s now: %s", path, aside.name, reason
+        )
 
     def _check_arrays(self, step: int, wanted: Mapping[str, types.PyTree]) -> None:
         stored = self._read_progress(step)["arrays"]
@@ -209,11 +281,7 @@ class Checkpoints:
     def _write_checksums(self) -> None:
         if jax.process_index() != 0:
             return
-        (unfinished,) = (
-            path
-            for path in self.folder.iterdir()
-            if path.name.partition(".")[0] == str(self._saving)
-        )
+        (unfinished,) = self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
         sums = {
             path.relative_to(unfinished).as_posix(): _checksum(path)
             for path in sorted(unfinished.rglob("*"))
@@ -236,25 +304,43 @@ class Checkpoints:
             ) from error
 
 
-@dataclasses.dataclass
-class _Retention:
-    """Orbax policy: keep the newest checkpoints and the ends of stages."""
+@dataclasses.dataclass(frozen=True)
+class StoredPolicy:
+    """A policy as a checkpoint holds it."""
 
-    keep: int
-    stage_ends: set[int] = dataclasses.field(default_factory=set)
+    params: types.PyTree  # the trained ones
+    progress: Progress
+    step: int
 
-    def should_preserve(
-        self,
-        checkpoints: Sequence[ocp.checkpoint_managers.PolicyCheckpointInfo],
-        *,
-        context: ocp.checkpoint_managers.PreservationContext,
-    ) -> Sequence[bool]:
-        del context
-        first_kept = len(checkpoints) - self.keep
-        return [
-            index >= first_kept or checkpoint.step in self.stage_ends
-            for index, checkpoint in enumerate(checkpoints)
-        ]
+
+def restore_policy(
+    path: str | pathlib.Path, like: types.PyTree, *, frozen_digest: int
+) -> StoredPolicy:
+    """Loads the policy that `path` names, while its run may go on training.
+
+    Args:
+      path: as `find_checkpoint` takes it. If it names no step and the newest checkpoint
+        makes way for a newer one meanwhile, the newer one is loaded.
+      like: `jax.ShapeDtypeStruct`s of the trained parameters, with their shardings.
+      frozen_digest: of the parameters beside which they were trained.
+
+    Raises:
+      CheckpointError: if it is missing, damaged, or of another run.
+    """
+    workdir, step = find_checkpoint(path)
+    while True:
+        try:
+            with Checkpoints(workdir, read_only=True) as checkpoints:
+                progress = checkpoints.restore_progress(
+                    step, frozen_digest=frozen_digest
+                )
+                return StoredPolicy(
+                    checkpoints.restore_params(step, like), progress, step
+                )
+        except (errors.CheckpointError, OSError, ValueError):
+            replaced, step = step, find_checkpoint(path)[1]
+            if step == replaced or (workdir / FOLDER / str(replaced)).is_dir():
+                raise
 
 
 def find_checkpoint(path: str | pathlib.Path) -> tuple[pathlib.Path, int]:
@@ -297,11 +383,12 @@ def find_checkpoint(path: str | pathlib.Path) -> tuple[pathlib.Path, int]:
 
 
 def list_steps(folder: pathlib.Path) -> list[int]:
-    """Steps of the complete checkpoints in `folder`, ascending.
+    """Steps of the checkpoints in `folder`, ascending.
 
     Orbax's own list counts a save that is still under way, or has failed.
     """
-    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdecimal())
+    folders = (p for p in folder.glob("*") if p.name.isdecimal() and p.is_dir())
+    return sorted(int(p.name) for p in folders)
 
 
 def verify(folder: pathlib.Path, items: Sequence[str]) -> None:
@@ -349,6 +436,59 @@ def _describe_arrays(tree: types.PyTree) -> dict[str, str]:
         jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _unwrap_keys(tree: types.PyTree) -> types.PyTree:
+    """Typed PRNG keys as their raw data, which files of any version hold alike."""
+
+    def unwrap(leaf: Any) -> Any:
+        if not _is_key(leaf):
+            return leaf
+        if isinstance(leaf, jax.Array):
+            return jax.random.key_data(leaf)
+        data = jax.eval_shape(jax.random.key_data, leaf)
+        return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=leaf.sharding)
+
+    return jax.tree.map(unwrap, tree)
+
+
+def _wrap_keys(tree: types.PyTree, like: types.PyTree) -> types.PyTree:
+    """Makes typed PRNG keys of raw data where `like` has them."""
+
+    def wrap(leaf: jax.Array, wanted: Any) -> jax.Array:
+        if not _is_key(wanted):
+            return leaf
+        impl = next(
+            name
+            for name in _KEY_IMPLEMENTATIONS
+            if jax.random.key(0, impl=name).dtype == wanted.dtype
+        )
+        return jax.random.wrap_key_data(leaf, impl=impl)
+
+    return jax.tree.map(wrap, tree, like)
+
+
+def _check_restored(restored: types.PyTree, like: types.PyTree) -> None:
+    """Raises if what came back differs from `like` in structure, type, shape or place."""
+    if (found := _describe_arrays(restored)) != (wanted := _describe_arrays(like)):
+        different = dict(found.items() ^ wanted.items())
+        raise errors.CheckpointError(
+            f"restored arrays differ from those asked for in {sorted(different)}; this "
+            "is a fault of the library, and nothing was trained with them."
+        )
+    for leaf, asked in zip(
+        jax.tree.leaves(restored), jax.tree.leaves(like), strict=True
+    ):
+        placed = asked.sharding
+        if placed is not None and not leaf.sharding.is_equivalent_to(placed, leaf.ndim):
+            raise errors.CheckpointError(
+                f"an array was restored onto {leaf.sharding} in place of {placed}; this "
+                "is a fault of the library, and nothing was trained with it."
+            )
 
 
 def _without_params(state: types.TrainState) -> types.TrainState:

@@ -86,7 +86,8 @@ def main(argv: Sequence[str]) -> None:
     """Measures and prints."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}.")
-    workdir, step = checkpoint.find_checkpoint(pathlib.Path(_CHECKPOINT.value or ""))
+    path = pathlib.Path(_CHECKPOINT.value or "")
+    workdir, _ = checkpoint.find_checkpoint(path)
     settings = experiment.read_run(workdir)
     precision = dataclasses.replace(
         settings.model.dtypes,
@@ -96,12 +97,12 @@ def main(argv: Sequence[str]) -> None:
     )
     model = dataclasses.replace(settings.model, precision=precision)
     settings = dataclasses.replace(settings, model=model)
-    with (
-        runs.assemble(settings, workdir) as run,
-        checkpoint.Checkpoints(workdir, read_only=True) as checkpoints,
-    ):
-        params = checkpoints.restore_params(step, run.parameters.abstract)
-        gaps = measure(run, params, _EPISODES.value)
+    with runs.assemble(settings, workdir) as run:
+        parameters = run.parameters
+        stored = checkpoint.restore_policy(
+            path, parameters.abstract, frozen_digest=parameters.frozen_digest
+        )
+        gaps = measure(run, stored.params, _EPISODES.value)
     print(
         f"{_DTYPE.value}, head {_HEAD.value}: {len(gaps)} tokens, "
         f"mean |difference| {gaps.mean():.2e}, "

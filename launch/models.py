@@ -128,14 +128,15 @@ def _restore(
     path: pathlib.Path,
 ) -> tuple[config.RunConfig, parameters.Parameters, types.PyTree]:
     """A run's configuration, its parameters, and their trained half as stored."""
-    workdir, step = checkpoint.find_checkpoint(path)
+    workdir, _ = checkpoint.find_checkpoint(path)
     settings = experiment.read_run(workdir)
-    with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
-        model = transformer.Model(settings.model)
-        mesh = config.MeshConfig(data=1, fsdp=jax.device_count())
-        stored = parameters.Parameters(settings, model, sharding.make_mesh(mesh))
-        checkpoints.restore_progress(step, frozen_digest=stored.frozen_digest)
-        return settings, stored, checkpoints.restore_params(step, stored.abstract)
+    model = transformer.Model(settings.model)
+    mesh = config.MeshConfig(data=1, fsdp=jax.device_count())
+    stored = parameters.Parameters(settings, model, sharding.make_mesh(mesh))
+    policy = checkpoint.restore_policy(
+        path, stored.abstract, frozen_digest=stored.frozen_digest
+    )
+    return settings, stored, policy.params
 
 
 def _abstract(

@@ -91,21 +91,18 @@ def open_policy(
       CheckpointError: if there is no such checkpoint.
       ConfigError: if a change cannot work.
     """
-    workdir, step = checkpoint.find_checkpoint(path)
+    workdir, _ = checkpoint.find_checkpoint(path)
     settings = experiment.read_run(workdir)
     distributed.split_cpu(settings.mesh)
     wanted = dataclasses.replace(settings.evaluation, **changes)
     settings = dataclasses.replace(settings, evaluation=wanted)
     settings.validate(num_devices=jax.device_count())
-    with (
-        runs.assemble(settings, workdir) as run,
-        checkpoint.Checkpoints(workdir, read_only=True) as checkpoints,
-    ):
-        params = checkpoints.restore_params(step, run.parameters.abstract)
-        progress = checkpoints.restore_progress(
-            step, frozen_digest=run.parameters.frozen_digest
+    with runs.assemble(settings, workdir) as run:
+        parameters = run.parameters
+        stored = checkpoint.restore_policy(
+            path, parameters.abstract, frozen_digest=parameters.frozen_digest
         )
-        yield run, params, progress, step
+        yield run, stored.params, stored.progress, stored.step
 
 
 def claim(settings: config.RunConfig, workdir: pathlib.Path) -> None:

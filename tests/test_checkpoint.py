@@ -1,3 +1,5 @@
+import dataclasses
+
 import fake_run
 import jax
 import jax.numpy as jnp
@@ -77,6 +79,25 @@ def test_restores_bit_for_bit_with_key_and_progress(tmp_path):
     assert to_bytes(restored) == to_bytes(make_state(3))
     assert jax.tree.structure(restored) == jax.tree.structure(make_state(3))
     assert progress == checkpoint.Progress(0, "stage0", 3, counters={"tokens": 30.0})
+
+
+def test_what_was_restored_is_saved_and_restored_again(tmp_path):
+    like = abstract(make_state())
+    save_all(tmp_path, [1])
+    for step in (1, 2, 3):  # each round is one more interruption
+        with checkpoint.Checkpoints(tmp_path) as checkpoints:
+            state = checkpoints.restore(step, like)
+            state = dataclasses.replace(state, step=jnp.int32(step + 1))
+            checkpoints.save(state, checkpoint.Progress())
+
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore(4, like)
+
+    expected = dataclasses.replace(make_state(1), step=jnp.int32(4))
+    assert to_bytes(restored) == to_bytes(expected)
+    assert jax.tree.map(lambda x: x.dtype, restored) == jax.tree.map(
+        lambda x: x.dtype, expected
+    )
 
 
 def test_restores_onto_another_mesh(tmp_path):

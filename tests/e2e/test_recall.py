@@ -92,30 +92,39 @@ def test_nothing_is_compiled_after_the_first_iteration_of_a_stage(finished):
 
 
 def kill_and_resume(workdir, environment, after, arguments=()):
-    """Kills a run once it has recorded `after` iterations, and starts it again."""
+    """Kills a run whenever it has recorded so many iterations, and lets it end then.
+
+    Args:
+      workdir: of the run.
+      environment: variables of its processes.
+      after: numbers of recorded iterations, ascending: one kill at each.
+      arguments: further ones of the command.
+    """
     command = [*train_command(workdir), *arguments]
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        process_group=0,
-    )
-    deadline = time.monotonic() + 300
     metrics = workdir / "metrics.jsonl"
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < after:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    for count in after:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,
+        )
+        deadline = time.monotonic() + 300
+        while not metrics.exists() or len(metrics.read_text().splitlines()) < count:
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_a_killed_run_ends_as_if_nothing_had_happened(finished, environment, tmp_path):
     workdir = tmp_path / "run"
-    # In the second stage, after a checkpoint and some iterations that will be repeated.
-    kill_and_resume(workdir, environment, after=33)
+    # Twice in the first stage, then in the second, each time after a checkpoint and some
+    # iterations that will be repeated.
+    kill_and_resume(workdir, environment, after=[12, 25, 33])
 
     expected = without_timing(read_metrics(finished))
     assert without_timing(read_metrics(workdir)) == expected
@@ -154,7 +163,7 @@ def test_overlap_and_divergence_in_the_reward_resume_too(
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    kill_and_resume(tmp_path / "killed", environment, 6, arguments)
+    kill_and_resume(tmp_path / "killed", environment, [6], arguments)
 
     records = read_metrics(tmp_path / "whole")
     assert without_timing(read_metrics(tmp_path / "killed")) == without_timing(records)

@@ -1,6 +1,7 @@
 """Checkpoints that were cut off, changed, removed, or never finished."""
 
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,10 +76,97 @@ def test_with_the_damaged_folder_moved_away_the_run_goes_on(tmp_path):
 
 def test_a_foreign_folder_is_reported(tmp_path):
     (tmp_path / "checkpoints" / "7").mkdir(parents=True)
-    with pytest.raises(
-        errors.CheckpointError, match=r"7 has no readable checksums.json"
+    with (
+        pytest.raises(
+            errors.CheckpointError, match=r"7 has no readable checksums.json"
+        ),
+        checkpoint.Checkpoints(tmp_path) as checkpoints,
     ):
-        checkpoint.Checkpoints(tmp_path)
+        checkpoints.restore_progress(checkpoints.latest_step())
+
+
+def damage_old_checkpoints(folder):
+    """What removals that were killed, copies that failed and people leave behind."""
+    shutil.copytree(folder / "4", folder / "removed-1")
+    (folder / "removed-1" / "checksums.json").unlink()
+    (folder / "2" / "checksums.json").unlink()
+    shutil.rmtree(folder / "3" / "progress")
+    (folder / "26").write_text("a file")
+    (folder / "5.orbax-checkpoint-tmp").mkdir()
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_only_the_newest_checkpoint_has_to_be_sound(tmp_path, read_only):
+    test_checkpoint.save_all(tmp_path, [1, 2, 3, 4], keep=4, ends=(1,))
+    damage_old_checkpoints(tmp_path / "checkpoints")
+    like = test_checkpoint.abstract(test_checkpoint.make_state())
+
+    with checkpoint.Checkpoints(tmp_path, read_only=read_only) as checkpoints:
+        assert checkpoints.latest_step() == 4
+        assert checkpoints.stage_ends() == {"stage0": 1}
+        restored = checkpoints.restore(4, like)
+
+    expected = test_checkpoint.make_state(4)
+    assert test_checkpoint.to_bytes(restored) == test_checkpoint.to_bytes(expected)
+
+
+def test_a_run_goes_on_beside_damaged_old_checkpoints(tmp_path):
+    test_checkpoint.save_all(tmp_path, [1, 2, 3, 4], keep=4, ends=(1,))
+    folder = tmp_path / "checkpoints"
+    damage_old_checkpoints(folder)
+
+    test_checkpoint.save_all(tmp_path, [5, 26], keep=2)
+
+    # Nothing that a person may still want to look at is gone.
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("1", "26", "5", "aside-2", "aside-26", "aside-3"),
+    ]
+
+
+def test_a_kill_in_the_middle_of_a_removal_hinders_nobody(tmp_path):
+    done = run_python(
+        """
+        import os, shutil, signal
+
+        def half_remove(folder):
+            next(path for path in folder.rglob("*") if path.is_file()).unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        with checkpoint.Checkpoints(workdir, keep=1) as checkpoints:
+            for step in (1, 2):
+                state = test_checkpoint.make_state(step)
+                checkpoints.save(state, checkpoint.Progress())
+            checkpoints._manager.wait_until_finished()
+            shutil.rmtree = half_remove
+            checkpoints._remove_old()
+        """,
+        tmp_path,
+    )
+
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [2]
+    test_checkpoint.save_all(tmp_path, [3], keep=1)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+
+
+def test_a_policy_is_loaded_while_its_run_replaces_checkpoints(tmp_path, monkeypatch):
+    test_checkpoint.save_all(tmp_path, [1], keep=1)
+    (tmp_path / checkpoint.RUN_FILE).write_text("{}")
+    like = test_checkpoint.abstract(test_checkpoint.make_state()).params
+    verify = checkpoint.verify
+
+    def save_meanwhile(folder, items):
+        monkeypatch.setattr(checkpoint, "verify", verify)
+        test_checkpoint.save_all(tmp_path, [2], keep=1)
+        verify(folder, items)
+
+    monkeypatch.setattr(checkpoint, "verify", save_meanwhile)
+    stored = checkpoint.restore_policy(tmp_path, like, frozen_digest=0)
+
+    assert stored.step == 2
+    expected = test_checkpoint.make_state(2).params
+    assert test_checkpoint.to_bytes(stored.params) == test_checkpoint.to_bytes(expected)
 
 
 def test_leftovers_of_a_killed_save_are_cleared_before_the_next(tmp_path):
