@@ -322,7 +322,8 @@ class RunConfig:
     mesh: MeshConfig = MeshConfig()
     num_env_workers: int = 2
     env_timeout_s: float = 60.0
-    max_env_error_fraction: float = 0.1  # of an iteration's episodes; more stops it
+    # Of the episodes of an iteration or of an evaluation's panel; more stop the run.
+    max_env_error_fraction: float = 0.1
     save_every: int = 10  # iterations between checkpoints, besides each stage's end
     keep_checkpoints: int = 2
 

@@ -321,9 +321,14 @@ def fetch(updates: Sequence[types.Metrics]) -> list[Mapping[str, float]]:
 def record_success(
     run: runs.Run, state: types.MixtureState, trajectories: Sequence[types.Trajectory]
 ) -> types.MixtureState:
-    """Feeds an iteration's successes back to the mixture."""
+    """Feeds an iteration's successes back to the mixture.
+
+    Episodes that their environments lost say nothing of the policy and are left out.
+    """
     totals = np.zeros((2, len(run.environments)), np.float32)
     for trajectory in trajectories:
+        if trajectory.ending.lost:
+            continue
         env = run.environments.index(trajectory.task.env)
         totals[:, env] += (trajectory.success, 1)
     return mixture.record_success(state, *jax.device_put(totals))
@@ -368,26 +373,35 @@ def assess(
     progress: checkpoint.Progress,
     recorder: Recorder,
 ) -> None:
-    """Evaluates the policy after a stage, unless an earlier session already has."""
+    """Evaluates the policy after a stage; what an earlier session has measured stays.
+
+    Raises:
+      EnvWorkerError: if environments lost too many episodes. The stage's checkpoint is
+        on disk by then: the same command goes on with this evaluation.
+    """
     settings, step = run.config.evaluation, int(state.step)
-    done = [
-        result.env
-        for result in results.load_all(recorder.workdir)
-        if (result.stage, result.step) == (progress.stage_name, step)
-    ]
-    if set(done) >= set(settings.environments or run.environments):
+    environments = settings.environments or run.environments
+
+    def load_done() -> list[results.EvaluationResult]:
+        stored = results.load_all(recorder.workdir, environments)
+        place = (progress.stage_name, step)
+        return [result for result in stored if (result.stage, result.step) == place]
+
+    done = {result.env for result in load_done()}
+    missing = tuple(env for env in environments if env not in done)
+    if not missing:
         return
-    found = evaluate.evaluate(
+    evaluate.evaluate(
         run,
         state.params,
-        settings,
+        dataclasses.replace(settings, environments=missing),
         stage=progress.stage_name,
         after_iteration=progress.iteration,
         step=step,
         workdir=recorder.workdir,
     )
     if hosts.is_first():
-        print(report.format_table(found), flush=True)
+        print(report.format_table(load_done()), flush=True)
 
 
 def refuse_env_errors(

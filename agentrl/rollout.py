@@ -62,8 +62,9 @@ class Statistics:
 class _Episode:
     """An episode under way."""
 
-    index: int  # position among the tasks of this rollout; names its randomness
+    index: int  # position among the tasks of this rollout
     task: types.Task
+    stream: int  # names its randomness, together with the turn
     slot: int = -1  # its seat in the environment pool
     tokens: list[int] = dataclasses.field(default_factory=list)  # new, not yet appended
     shared: tuple[int, ...] = ()  # tokens of its opening that other episodes share
@@ -111,15 +112,18 @@ class Collector:
         key: jax.Array,
         policy_step: int,
         max_turns: int | None = None,
+        streams: Sequence[int] | None = None,
     ) -> tuple[list[types.Trajectory], Statistics]:
         """Plays every task once; on many hosts, each plays a share and all get all.
 
         Args:
           params: parameters in the rollout's layout.
           tasks: episodes to play, in the order in which they get slots.
-          key: names the randomness, together with each episode's index and turn.
+          key: names the randomness, together with each episode's stream and turn.
           policy_step: updates behind `params`, recorded in the trajectories.
           max_turns: the stage's horizon; the environments have limits of their own.
+          streams: number of each task's stream of randomness, from 0 to 2**31 - 1; None
+            takes its position in `tasks`.
 
         Returns:
           Trajectories in the order of `tasks`, and what this host's share cost.
@@ -137,7 +141,8 @@ class Collector:
         play = _Play(self._policy, self._pool, self._chat, params, key, max_turns)
         play.policy_step = policy_step
         share = hosts.own_share(len(tasks))
-        play.waiting.extend(_Episode(i, tasks[i]) for i in share)
+        numbers = range(len(tasks)) if streams is None else streams
+        play.waiting.extend(_Episode(i, tasks[i], numbers[i]) for i in share)
         busy: _Seats | None = None  # the cohort whose turn is on the device
         while play.waiting or any(s.episodes or s.next_up for s in cohorts):
             for seats in cohorts:
@@ -221,7 +226,7 @@ class _Play:
         inputs = {}
         for row, episode in seats.episodes.items():
             budget = episode.budget(limits.max_tokens, limits.max_action_tokens)
-            stream = (episode.index, len(episode.turns))
+            stream = (episode.stream, len(episode.turns))
             chunk = episode.carry + episode.tokens
             shared = () if episode.turns else episode.shared
             inputs[row] = policies.RowInput(chunk, stream, budget, shared)

@@ -45,6 +45,11 @@ class Ending(enum.StrEnum):
         """True if a limit ended the episode while its state was not terminal."""
         return self in (Ending.MAX_TURNS, Ending.MAX_TOKENS, Ending.ENV_TIMEOUT)
 
+    @property
+    def lost(self) -> bool:
+        """True if the environment broke or hung: nothing is known of the policy."""
+        return self in (Ending.ENV_ERROR, Ending.ENV_TIMEOUT)
+
 
 @dataclasses.dataclass(frozen=True)
 class Turn:

@@ -3,7 +3,9 @@ r"""Measures how hard each task is for a policy, and writes the tiers.
   python -m launch.calibrate --checkpoint=runs/qwen --env=babyai --out=babyai.jsonl
 
 plays every task of the training and test panels 8 times. A task is easy if the pass rate
-is at least --threshold, else hard. The same command goes on where it was interrupted.
+is at least --threshold, else hard. Episodes that the environment loses, because it raises
+or hangs, are played again, and left out if they stay lost. The same command goes on where
+it was interrupted.
 Training and evaluation take the file as `tier_file`, along with `tier`:
 
   python -m launch.evaluate --checkpoint=runs/mine --out=/tmp/hard --envs=babyai \\
@@ -14,9 +16,14 @@ import collections
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
+
+if TYPE_CHECKING:
+    from agentrl import run as runs
+    from agentrl import types
+    from reporting import tiers
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
@@ -64,6 +71,7 @@ def main(argv: Sequence[str]) -> None:
     except (
         errors.ConfigError,
         errors.CheckpointError,
+        errors.EnvWorkerError,
         tasks.TaskSelectionError,
     ) as error:
         sys.exit(f"launch.calibrate: {error}")
@@ -102,9 +110,9 @@ def calibrate(
 
     Raises:
       ConfigError: if the file is of another calibration, or the run has no such `env`.
+      EnvWorkerError: if the environment lost too many episodes; the tasks played last
+        are not in the file then.
     """
-    from agentrl import keys
-    from agentrl import run as runs
     from launch import session
     from reporting import tiers
 
@@ -116,18 +124,77 @@ def calibrate(
         yield list(book.lines.values())
         panels = [run.panel(env, split, tier="all", limit=limit) for split in splits]
         ids = [item_id for panel in panels for item_id in panel.item_ids]
-        collector = run.collector(run.config.evaluation.rollout)
-        for start in range(0, len(ids), _CHUNK):
-            chunk = ids[start : start + _CHUNK]
-            if all(item_id in book.lines for item_id in chunk):
-                continue
-            episodes, _ = collector.collect(
-                run.rollout_params(params),
-                runs.make_tasks(chunk, samples),
-                key=keys.stream_key(run.key, "calibration", chunk[0]),
-                policy_step=step,
-            )
-            yield book.add(episodes)
+        placed = run.rollout_params(params)
+        yield from play_missing(run, placed, env, ids, book, step=step)
+
+
+def play_missing(
+    run: "runs.Run",
+    placed: "types.PyTree",
+    env: str,
+    item_ids: Sequence[str],
+    book: "tiers.Book",
+    *,
+    step: int,
+) -> Iterator[list[dict[str, Any]]]:
+    """Plays the tasks that a file of tiers lacks, and adds them; see `calibrate`.
+
+    Args:
+      run: the run; its pool plays the episodes.
+      placed: parameters in the rollout's layout.
+      env: environment of the tasks.
+      item_ids: all tasks of the calibration.
+      book: the file.
+      step: optimizer updates behind the policy.
+
+    Yields:
+      The new lines, chunk by chunk.
+    """
+    from agentrl import evaluate, keys
+
+    samples = book.shared["samples"]
+    num_episodes = len(item_ids) * samples
+    num_lost_before = sum(samples - line["n"] for line in book.lines.values())
+    missing = [item_id for item_id in item_ids if item_id not in book.lines]
+    lost: list[types.Trajectory] = []
+    for start in range(0, len(missing), _CHUNK):
+        chunk = missing[start : start + _CHUNK]
+        episodes = evaluate.play_tasks(
+            run,
+            placed,
+            chunk,
+            samples=samples,
+            settings=run.config.evaluation.rollout,
+            key=keys.stream_key(run.key, "calibration", env),
+            step=step,
+            streams=_name_streams(chunk, samples),
+        )
+        lost += [episode for episode in episodes if episode.ending.lost]
+        evaluate.refuse_lost(
+            lost,
+            num_episodes=num_episodes,
+            max_fraction=run.config.max_env_error_fraction,
+            what=f"the calibration on '{env}'",
+            num_lost_before=num_lost_before,
+        )
+        yield book.add(episodes)
+    if num_lost := len(lost) + num_lost_before:
+        left = sum(item_id not in book.lines for item_id in item_ids)
+        print(
+            f"The environment lost {num_lost} of {num_episodes} episodes, which do not "
+            f"count; {left} of {len(item_ids)} tasks have no other, hence no tier."
+        )
+
+
+def _name_streams(item_ids: Sequence[str], samples: int) -> list[int]:
+    """Streams of randomness by name: which tasks are left must not change their draws."""
+    from envs import base
+
+    return [
+        base.stable_hash(item_id, sample) & 0x7FFFFFFF
+        for item_id in item_ids
+        for sample in range(samples)
+    ]
 
 
 if __name__ == "__main__":

@@ -62,6 +62,11 @@ def main(argv: Sequence[str]) -> None:
         evaluate(pathlib.Path(_CHECKPOINT.value), pathlib.Path(_OUT.value), given)
     except (errors.ConfigError, errors.CheckpointError) as error:
         sys.exit(f"launch.evaluate: {error}")
+    except errors.EnvWorkerError as error:
+        sys.exit(
+            f"launch.evaluate: {error}\nRepeat it with another --out if {_OUT.value} "
+            "holds results of other environments by now."
+        )
 
 
 def evaluate(
@@ -77,6 +82,7 @@ def evaluate(
     Raises:
       CheckpointError: if there is no such checkpoint.
       ConfigError: if a change cannot work, or `out` is not empty.
+      EnvWorkerError: if an environment lost too many episodes.
     """
     from agentrl import errors
     from agentrl import evaluate as evaluation

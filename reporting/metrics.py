@@ -206,15 +206,15 @@ def summarize_line(values: Mapping[str, float | None]) -> str:
 def summarize_trajectories(trajectories: Sequence[types.Trajectory]) -> types.Metrics:
     """Averages the episodes of one iteration.
 
-    Episodes that their environment lost (`env_error`) count among the endings only. A
-    mean over no episodes is NaN.
+    Episodes that their environment lost (`env_error`, `env_timeout`) count among the
+    endings only. A mean over no episodes is NaN.
 
     Returns:
       `rollout/*` over all episodes and `env/<name>/*` over those of one environment.
       Fractions of groups are over the groups with at least two episodes:
       `zero_variance` ones have equal returns, `identical` ones also equal tokens.
     """
-    played = [t for t in trajectories if t.ending is not types.Ending.ENV_ERROR]
+    played = [t for t in trajectories if not t.ending.lost]
     turns = [turn for t in played for turn in t.turns]
     values = {f"rollout/{k}": v for k, v in _means(played).items()}
     values["rollout/score"] = _mean(t.score for t in played)

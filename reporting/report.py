@@ -20,7 +20,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from agentrl import checkpoint, config, errors, types
+from agentrl import checkpoint, config, errors
 from reporting import episodes, failures, jsonl, metrics, plots, results, transfer
 
 FILE = "report.html"
@@ -134,7 +134,8 @@ def format_table(found: Sequence[results.EvaluationResult]) -> str:
 
 def _format_estimate(result: results.EvaluationResult) -> str:
     value = results.avg_at_k(result)
-    return f"{100 * value.mean:5.1f}  [{100 * value.low:5.1f}, {100 * value.high:5.1f}]"
+    text = f"{100 * value.mean:5.1f}  [{100 * value.low:5.1f}, {100 * value.high:5.1f}]"
+    return f"{text}  {result.num_lost} lost" if result.num_lost else text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,10 +155,15 @@ class _Cell:
             return cls()
         value, k = results.avg_at_k(result), result.samples
         best = results.mean_pass_at_k(result, k)
-        note = f"{100 * value.low:.1f} to {100 * value.high:.1f}"
+        notes = [
+            f"{100 * value.low:.1f} to {100 * value.high:.1f}",
+            f"pass@{k} {100 * best:.1f}",
+        ]
+        if result.num_lost:
+            notes.append(f"{result.num_lost} lost")
         return cls(
             text=f"{100 * value.mean:.1f}",
-            note=f"{note} \N{MIDDLE DOT} pass@{k} {100 * best:.1f}",
+            note=" \N{MIDDLE DOT} ".join(notes),
             interval=value,
         )
 
@@ -200,7 +206,7 @@ def _overview(
         for panel in matrix.panels:
             if (last, panel) in matrix.cells:
                 result = matrix.cells[last, panel]
-                text = f"{100 * result.task_means.mean():.1f} %"
+                text = f"{100 * result.mean:.1f} %"
                 tiles.append((f"{panel}, avg@{result.samples}", text))
     return tiles
 
@@ -213,13 +219,22 @@ def _result_rows(matrix: transfer.ResultMatrix) -> list[tuple[str, list[_Cell]]]
 
 
 def _panel_notes(matrix: transfer.ResultMatrix) -> list[str]:
+    """What the panels are, and what the environments lost of them."""
     latest = {panel: result for (_, panel), result in matrix.cells.items()}
-    return [
+    panels = [
         f"{panel}: {len(result.item_ids)} tasks \N{MULTIPLICATION SIGN} "
         f"{result.samples} samples, split {result.split}, tier {result.tier}, "
         f"{result.panel_version}, digest {result.panel_digest}"
         for panel, result in latest.items()
     ]
+    losses = [
+        f"{panel} after stage {stage}: the environment lost {result.num_lost} of "
+        f"{result.samples * len(result.item_ids)} samples, which do not count; "
+        f"{result.num_lost_tasks} of {len(result.item_ids)} tasks have no other"
+        for (stage, panel), result in matrix.cells.items()
+        if result.num_lost
+    ]
+    return panels + losses
 
 
 def _gain_rows(
@@ -375,7 +390,7 @@ class Survey:
 
     def add(self, episode: episodes.StoredEpisode, place: str) -> None:
         """Takes in one episode; those that their environment lost do not count."""
-        if episode.ending is types.Ending.ENV_ERROR:
+        if episode.ending.lost:
             return
         key = (episode.stage, episode.env)
         self.latest[*key, episode.success] = Example(episode, place)

@@ -3,6 +3,10 @@
 Intervals come from a bootstrap over tasks: the samples of one task share its
 difficulty, so tasks are what a new panel would redraw. Two results compare only on the
 same tasks, and then task by task, which removes that difficulty from the difference.
+
+A sample that the environment lost says nothing of the policy. It is None in every table
+of a result and enters no statistic: a task with fewer than k finished samples counts
+with those it has, and a task without any does not count.
 """
 
 import dataclasses
@@ -23,7 +27,10 @@ _LEVEL = 0.95
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """One policy on one panel; rows are tasks, columns the k samples of each."""
+    """One policy on one panel; rows are tasks, columns the k samples of each.
+
+    A sample that the environment lost is None in all four tables.
+    """
 
     stage: str  # the stage after which the policy was evaluated
     after_iteration: int  # of that stage
@@ -34,10 +41,10 @@ class EvaluationResult:
     panel_version: str
     panel_digest: str
     item_ids: tuple[str, ...]
-    success: tuple[tuple[bool, ...], ...]
-    score: tuple[tuple[float, ...], ...]
-    turns: tuple[tuple[int, ...], ...]
-    tokens: tuple[tuple[int, ...], ...]  # tokens the policy wrote
+    success: tuple[tuple[bool | None, ...], ...]
+    score: tuple[tuple[float | None, ...], ...]
+    turns: tuple[tuple[int | None, ...], ...]
+    tokens: tuple[tuple[int | None, ...], ...]  # tokens the policy wrote
 
     @property
     def samples(self) -> int:
@@ -45,17 +52,55 @@ class EvaluationResult:
         return len(self.success[0])
 
     @property
-    def task_means(self) -> np.ndarray:
-        """Mean success of each task, float64[tasks]."""
-        return np.asarray(self.success, np.float64).mean(axis=1)
+    def lost(self) -> tuple[int, ...]:
+        """Samples of each task that the environment lost."""
+        return tuple(row.count(None) for row in self.success)
+
+    @property
+    def num_lost(self) -> int:
+        """Samples of all tasks that the environment lost."""
+        return sum(self.lost)
+
+    @property
+    def num_lost_tasks(self) -> int:
+        """Tasks without a finished sample."""
+        return self.lost.count(self.samples)
+
+    @property
+    def finished(self) -> dict[str, tuple[bool, ...]]:
+        """Success of the finished samples of each task that has any, by item id."""
+        rows = (
+            tuple(success for success in row if success is not None)
+            for row in self.success
+        )
+        return {
+            item_id: row
+            for item_id, row in zip(self.item_ids, rows, strict=True)
+            if row
+        }
+
+    @property
+    def task_means(self) -> dict[str, float]:
+        """Mean success of each task that has a finished sample, by item id."""
+        return {item_id: sum(row) / len(row) for item_id, row in self.finished.items()}
+
+    @property
+    def mean(self) -> float:
+        """The avg@k: mean success over tasks."""
+        return float(np.mean(list(self.task_means.values())))
 
     def save(self, workdir: pathlib.Path) -> pathlib.Path:
-        """Writes `evaluations/<stage>.<env>.<split>.<tier>.json`; returns its path."""
-        name = f"{self.stage}.{self.env}.{self.split}.{self.tier}.json"
-        path = workdir / FOLDER / name
+        """Writes `evaluations/<stage>.<env>.<split>.<tier>.json`; returns its path.
+
+        The file holds the fields of the result, and `lost` for whoever reads only that.
+        """
+        path = find_path(
+            workdir, stage=self.stage, env=self.env, split=self.split, tier=self.tier
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(dataclasses.asdict(self)) + "\n")
+        record = dataclasses.asdict(self) | {"lost": self.lost}
+        partial.write_text(json.dumps(record) + "\n")
         partial.replace(path)
         return path
 
@@ -72,6 +117,13 @@ class Estimate:
     def excludes_zero(self) -> bool:
         """True if the whole interval lies on one side of 0."""
         return self.low > 0 or self.high < 0
+
+
+def find_path(
+    workdir: pathlib.Path, *, stage: str, env: str, split: str, tier: str
+) -> pathlib.Path:
+    """Where the result of a stage on a panel is, or would be."""
+    return workdir / FOLDER / f"{stage}.{env}.{split}.{tier}.json"
 
 
 def load(path: pathlib.Path) -> EvaluationResult:
@@ -117,8 +169,19 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
 
 
 def mean_pass_at_k(result: EvaluationResult, k: int) -> float:
-    """`pass_at_k` averaged over the tasks of a result."""
-    values = [pass_at_k(len(row), sum(row), k) for row in result.success]
+    """`pass_at_k` averaged over the tasks of a result.
+
+    A task with fewer than k finished samples counts with those it has.
+
+    Raises:
+      ValueError: if k exceeds the samples of the evaluation.
+    """
+    if k > result.samples:
+        raise ValueError(f"pass@{k} needs at least {k} samples, not {result.samples}.")
+    values = [
+        pass_at_k(len(row), sum(row), min(k, len(row)))
+        for row in result.finished.values()
+    ]
     return float(np.mean(values))
 
 
@@ -140,8 +203,8 @@ def bootstrap(
 
 
 def avg_at_k(result: EvaluationResult, **options: int) -> Estimate:
-    """Mean success over all samples of all tasks, with its interval."""
-    return bootstrap(result.task_means, **options)
+    """Mean over tasks of the mean success of their samples, with its interval."""
+    return bootstrap(np.array(list(result.task_means.values())), **options)
 
 
 def paired_difference(
@@ -149,8 +212,11 @@ def paired_difference(
 ) -> Estimate:
     """Gain in avg@k from `before` to `after`, task by task; see `bootstrap`.
 
+    Tasks of which one of the two has no finished sample are left out of both.
+
     Raises:
-      ConfigError: if the two were not measured on the same panel.
+      ConfigError: if the two were not measured on the same panel, or have no task in
+        common that both have finished.
     """
     if (before.env, before.panel_digest, before.item_ids) != (
         after.env,
@@ -162,7 +228,20 @@ def paired_difference(
             f"{_panel_name(before)}, '{after.stage}' on {_panel_name(after)}; evaluate "
             "both on one panel."
         )
-    return bootstrap(after.task_means - before.task_means, **options)
+    tasks = common_tasks(before, after)
+    if not tasks:
+        raise errors.ConfigError(
+            f"'{before.stage}' and '{after.stage}' have no task of {_panel_name(before)} "
+            "in common: the environment lost each in one of them. Evaluate both again."
+        )
+    earlier, later = before.task_means, after.task_means
+    return bootstrap(np.array([later[t] - earlier[t] for t in tasks]), **options)
+
+
+def common_tasks(first: EvaluationResult, second: EvaluationResult) -> tuple[str, ...]:
+    """Tasks of which both results have finished samples, in the order of the first."""
+    known = second.task_means
+    return tuple(item_id for item_id in first.task_means if item_id in known)
 
 
 def _panel_name(result: EvaluationResult) -> str:
@@ -174,17 +253,27 @@ def _panel_name(result: EvaluationResult) -> str:
 
 def _from_record(record: Mapping[str, Any]) -> EvaluationResult:
     tables = ("success", "score", "turns", "tokens")
+    fields = dict(record)
+    lost = fields.pop("lost", None)  # files of older versions lack it
     result = EvaluationResult(
         **{
-            **record,
+            **fields,
             "item_ids": tuple(record["item_ids"]),
             **{name: _to_rows(record[name]) for name in tables},
         }
     )
     for name in tables:
-        shape = {len(row) for row in getattr(result, name)}
-        if len(getattr(result, name)) != len(result.item_ids) or len(shape) != 1:
+        table = getattr(result, name)
+        if len(table) != len(result.item_ids) or len(set(map(len, table))) != 1:
             raise ValueError(f"{name} is not one row of k samples for each task")
+        if tuple(row.count(None) for row in table) != result.lost:
+            raise ValueError(f"{name} and success do not lack the same samples")
+    if lost is not None and tuple(lost) != result.lost:
+        raise ValueError(f"lost is {lost}, but success lacks {list(result.lost)}")
+    if len(set(result.item_ids)) != len(result.item_ids):
+        raise ValueError("a task comes twice")
+    if not result.finished:
+        raise ValueError("no task has a finished sample")
     return result
 
 

@@ -2,8 +2,8 @@
 
 A line holds `item_id`, `n` (episodes that count), `pass_rate`, `tier`, and what all
 lines of a file share: `samples` asked for, `threshold` and the name of the `policy`. A
-task is easy if its pass rate is at least the threshold, else hard. Episodes that an
-error of the environment ended do not count; a task without any other has no line.
+task is easy if its pass rate is at least the threshold, else hard. Episodes that the
+environment lost do not count; a task without any other has no line.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class Book:
         solved: dict[str, list[bool]] = {}
         for episode in episodes:
             item_id = episode.task.item_id
-            if episode.ending != types.Ending.ENV_ERROR and item_id not in self.lines:
+            if not episode.ending.lost and item_id not in self.lines:
                 solved.setdefault(item_id, []).append(episode.success)
         new = [self._to_line(*item) for item in solved.items()]
         jsonl.append(self.path, new)

@@ -18,9 +18,14 @@ class ResultMatrix:
     def change(
         self, before: str, after: str, panel: str, **options: int
     ) -> results.Estimate | None:
-        """Paired gain between two stages; None where either was not evaluated."""
+        """Paired gain between two stages, over the tasks that both have finished.
+
+        None where either was not evaluated, or where there is no such task.
+        """
         first, second = self.cells.get((before, panel)), self.cells.get((after, panel))
         if first is None or second is None:
+            return None
+        if not results.common_tasks(first, second):
             return None
         return results.paired_difference(first, second, **options)
 
@@ -30,14 +35,15 @@ class ResultMatrix:
           max_{s < t} R[s, e] - R[t, e],  t the last stage
 
         Chaudhry et al. 2018, https://arxiv.org/abs/1801.10112, section 3.1. Positive is
-        a loss. None with fewer than two evaluated stages.
+        a loss. Each earlier stage is compared on the tasks that it and the last one have
+        finished. None with fewer than two evaluated stages.
         """
         evaluated = [s for s in self.stages if (s, panel) in self.cells]
-        if len(evaluated) < 2:
-            return None
-        *earlier, last = evaluated
-        best = max(earlier, key=lambda s: self.cells[s, panel].task_means.mean())
-        return self.change(last, best, panel, **options)
+        losses = [
+            self.change(evaluated[-1], s, panel, **options) for s in evaluated[:-1]
+        ]
+        known = [loss for loss in losses if loss is not None]
+        return max(known, key=lambda loss: loss.mean, default=None)
 
 
 def to_matrix(found: Sequence[results.EvaluationResult]) -> ResultMatrix:

@@ -18,7 +18,7 @@ PACKAGES = (
     "experiments",
 )
 FILES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
-MAX_FUNCTION, MAX_LOOP_FUNCTION, MAX_MODULE, MAX_LIBRARY = 60, 120, 500, 6000
+MAX_FUNCTION, MAX_LOOP_FUNCTION, MAX_MODULE, MAX_LIBRARY = 60, 120, 500, 6600
 
 # Module prefix -> first-party prefixes it may import.
 MAY_IMPORT = {

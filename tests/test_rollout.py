@@ -177,6 +177,15 @@ def test_episodes_do_not_depend_on_placement(
         assert (ours.ending, ours.success) == (theirs.ending, theirs.success)
 
 
+def test_an_episode_played_again_among_others_is_the_same(model, framed, envs, played):
+    _, (expected, _) = played
+    chosen = [17, 4, 9]
+    options = {"tasks": [TASKS[index] for index in chosen], "streams": chosen}
+    _, (again, _) = play(model, framed, envs, **options)
+    for ours, index in zip(again, chosen, strict=True):
+        np.testing.assert_array_equal(tokens_of(ours), tokens_of(expected[index]))
+
+
 def test_horizon_ends_episodes(model, framed, envs):
     _, (trajectories, _) = play(model, framed, envs, max_turns=1)
     assert {len(t.turns) for t in trajectories} == {1}

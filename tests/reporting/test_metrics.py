@@ -25,8 +25,9 @@ def test_summary_by_hand():
         # Group 2: the same twice.
         make("babyai", group=2, sample=0),
         make("babyai", group=2, sample=1),
-        # Lost by its environment: in the endings, in no mean, in no group.
+        # Lost by their environment: in the endings, in no mean, in no group.
         make("babyai", group=3, success=False, ending=types.Ending.ENV_ERROR),
+        make("babyai", group=3, success=False, ending=types.Ending.ENV_TIMEOUT),
     ]
 
     values = metrics.summarize_trajectories(trajectories)
@@ -35,9 +36,10 @@ def test_summary_by_hand():
     assert values["rollout/success"] == pytest.approx(5 / 6)
     assert values["rollout/turns"] == pytest.approx(7 / 6)
     assert values["rollout/valid_action_fraction"] == pytest.approx(6 / 7)
-    assert values["rollout/ending/solved"] == pytest.approx(5 / 7)
-    assert values["rollout/ending/max_turns"] == pytest.approx(1 / 7)
-    assert values["rollout/ending/env_error"] == pytest.approx(1 / 7)
+    assert values["rollout/ending/solved"] == pytest.approx(5 / 8)
+    assert values["rollout/ending/max_turns"] == pytest.approx(1 / 8)
+    assert values["rollout/ending/env_error"] == pytest.approx(1 / 8)
+    assert values["rollout/ending/env_timeout"] == pytest.approx(1 / 8)
     assert values["rollout/ending/failed"] == 0
     assert values["rollout/zero_variance_groups"] == pytest.approx(2 / 3)
     assert values["rollout/identical_groups"] == pytest.approx(1 / 3)

@@ -10,7 +10,7 @@ import fake_run
 import numpy as np
 import pytest
 
-from agentrl import errors
+from agentrl import errors, types
 from launch import experiment
 from reporting import episodes, jsonl, metrics, plots, report, results
 
@@ -107,6 +107,37 @@ def test_held_out_episodes_go_before_training_ones(tmp_path):
 
     assert "both · textcraft 3 of 3 episodes failed repeat_loop 100 % (3)" in page.text
     assert "both · babyai" not in page.text
+
+
+def test_what_environments_lost_is_in_table_and_page_and_counts_nowhere(tmp_path):
+    fake_run.write_run(tmp_path)
+    result = fake_run.make_result("both", 24, "textcraft", 1.0)
+    tables = {
+        name: (
+            *((None,) * 4,) * 2,
+            (None, *getattr(result, name)[2][1:]),
+            *getattr(result, name)[3:],
+        )
+        for name in ("success", "score", "turns", "tokens")
+    }
+    dataclasses.replace(result, **tables).save(tmp_path)
+    lost = fake_run.make_trajectory(success=False, ending=types.Ending.ENV_TIMEOUT)
+    stored = episodes.from_trajectory(lost, stage="both", iteration=8)
+    folder = tmp_path / episodes.FOLDER
+    episodes.append(folder / "evaluation.both.textcraft.jsonl", [stored])
+
+    page = Page(report.write(tmp_path, experiment.read_run(tmp_path)).read_text())
+    table = report.format_table(results.load_all(tmp_path, ["textcraft", "babyai"]))
+
+    told = (
+        "textcraft after stage both: the environment lost 9 of 40 samples, which do not "
+        "count; 2 of 10 tasks have no other"
+    )
+    assert told in page.text and told in table
+    assert "100.0 100.0 to 100.0 · pass@4 100.0 · 9 lost" in page.text
+    assert "100.0  [100.0, 100.0]  9 lost" in table
+    assert "both +75.0 +75.0 to +75.0 +75.0" in page.text  # over eight tasks
+    assert "both · textcraft" not in page.text  # no episode to judge
 
 
 def test_hostile_text_stays_text(tmp_path):

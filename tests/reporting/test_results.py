@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import json
 
 import fake_run
 import numpy as np
@@ -10,8 +11,8 @@ from reporting import jsonl, results, transfer
 
 
 def with_success(result, rows):
-    rows = tuple(tuple(map(bool, row)) for row in rows)
-    table = tuple((0,) * len(row) for row in rows)
+    rows = tuple(tuple(None if x is None else bool(x) for x in row) for row in rows)
+    table = tuple(tuple(None if x is None else 0 for x in row) for row in rows)
     return dataclasses.replace(
         result,
         item_ids=tuple(f"textcraft_{i}" for i in range(len(rows))),
@@ -110,6 +111,85 @@ def test_foreign_result_is_reported(tmp_path, text):
     path.write_text(text)
     with pytest.raises(jsonl.DamagedFileError, match=r"warm\.textcraft\.test\.all"):
         results.load_all(tmp_path)
+
+
+LOST = with_success(RESULT, [[1, None, 1], [None, None, None], [0, 1, 0]])
+
+
+def test_lost_samples_enter_no_statistic(tmp_path):
+    assert LOST.lost == (1, 3, 0)
+    assert (LOST.num_lost, LOST.num_lost_tasks) == (4, 1)
+    assert LOST.task_means == {"textcraft_0": 1.0, "textcraft_2": pytest.approx(1 / 3)}
+    assert LOST.mean == results.avg_at_k(LOST).mean == pytest.approx((1 + 1 / 3) / 2)
+    # pass@3 of the first task from the two samples that it has.
+    assert results.mean_pass_at_k(LOST, 3) == 1.0
+    assert results.mean_pass_at_k(LOST, 2) == pytest.approx((1 + 2 / 3) / 2)
+    with pytest.raises(ValueError, match=r"pass@4 needs at least 4 samples, not 3"):
+        results.mean_pass_at_k(LOST, 4)
+
+    path = LOST.save(tmp_path)
+    assert results.load(path) == LOST
+    assert json.loads(path.read_text())["lost"] == [1, 3, 0]
+
+
+def test_a_result_from_before_losses_were_counted_still_loads(tmp_path):
+    path = RESULT.save(tmp_path)
+    record = json.loads(path.read_text())
+    del record["lost"]
+    path.write_text(json.dumps(record))
+    assert results.load(path) == RESULT
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lost": [0, 3, 0]}, "lost is"),
+        ({"score": [[1, 1, 1], [None] * 3, [0, 1, 0]]}, "do not lack the same samples"),
+        ({"item_ids": ["textcraft_0"] * 3}, "a task comes twice"),
+        (
+            {name: [[None] * 3] * 3 for name in ("success", "score", "turns", "tokens")}
+            | {"lost": [3, 3, 3]},
+            "no task has a finished sample",
+        ),
+    ],
+)
+def test_a_result_that_miscounts_its_losses_is_reported(tmp_path, change, message):
+    path = LOST.save(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(jsonl.DamagedFileError, match=message):
+        results.load(path)
+
+
+def test_a_difference_takes_the_tasks_that_both_have_finished():
+    before = with_success(RESULT, [[0, 0], [None, None], [0, 1], [1, 1]])
+    after = with_success(RESULT, [[None, 1], [1, 1], [1, 1], [None, None]])
+
+    gain = results.paired_difference(before, after)
+
+    assert results.common_tasks(before, after) == ("textcraft_0", "textcraft_2")
+    assert gain.mean == pytest.approx((1.0 + 0.5) / 2)
+    nothing = with_success(RESULT, [[None, None]] * 3 + [[1, 1]])
+    with pytest.raises(errors.ConfigError, match="no task of textcraft test"):
+        results.paired_difference(nothing, after)
+
+
+def test_a_matrix_copes_with_tasks_that_one_stage_lost():
+    def after(stage, step, rows):
+        return dataclasses.replace(with_success(RESULT, rows), stage=stage, step=step)
+
+    matrix = transfer.to_matrix(
+        [
+            # On its one finished task better than the last stage, which has lost it.
+            after("a", 1, [[1, 1], [None, None], [None, None]]),
+            after("b", 2, [[0, 0], [1, 1], [1, 1]]),
+            after("c", 3, [[None, None], [1, 0], [1, None]]),
+        ]
+    )
+
+    assert matrix.change("a", "c", "textcraft") is None
+    assert matrix.change("b", "c", "textcraft").mean == pytest.approx(-0.25)
+    assert matrix.change("a", "b", "textcraft").mean == -1.0
+    assert matrix.forgetting("textcraft").mean == pytest.approx(0.25)
 
 
 def test_result_whose_rows_do_not_match_its_tasks_is_reported(tmp_path):

@@ -19,11 +19,12 @@ def test_tiers_follow_the_pass_rate(tmp_path):
     path = tmp_path / "tiers.jsonl"
     book = tiers.open_book(path, 2, 0.5, "run step 3")
     error = episode("toy_2", False, types.Ending.ENV_ERROR)
+    hung = episode("toy_2", False, types.Ending.ENV_TIMEOUT)
     book.add(
         [
             *(episode("toy_0", False), episode("toy_0", True)),
             *(episode("toy_1", False), episode("toy_1", False)),
-            *(episode("toy_2", True), error),
+            *(episode("toy_2", True), error, hung),
             *(episode("toy_3", False, types.Ending.ENV_ERROR), error),
         ]
     )
