@@ -4,14 +4,21 @@ A cohort is a set of cache rows that turn together. One jitted call per turn app
 row's new tokens and samples its action in a `while_loop`. What several episodes begin with
 is computed once, in a cache of one row, and copied. Shapes come from three short lists,
 appended columns, cache columns and rows, and every combination is compiled before the
-first episode. The rows are spread over the local devices with `shard_map`: each device's
-loop ends by itself, and no token needs a collective.
+first episode. The rows are spread over the local devices with `shard_map`: each batch
+shard's loop ends by itself, so no collective of a turn may join two of them. One that did
+would wait for ever for a shard that has left its loop.
+
+Wide models are cut over the mesh axis `model`. Collectives then join the devices of one
+batch shard only, and there are few: attention runs on each device's own heads, hidden
+states and logits are made whole before anything else reads them. Left to itself the
+compiler shifts parts of the vocabulary between devices with `collective-permute`, which
+has no groups: all devices of the host have to take part in it.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -86,40 +93,62 @@ class Policy:
         self.rows_per_cohort = rollout.num_slots // rollout.num_cohorts
         self._model = model
         self._rows = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
-        settings = {"stop_token": stop_token, "num_valid": num_valid_tokens}
-        turn = functools.partial(_turn, model, rollout=rollout, **settings)
-        rows, whole = PartitionSpec(sharding.BATCH_AXES), PartitionSpec()
+        self._prefixes: dict[tuple[int, ...], kv_cache.KVCache] = {}  # last used last
+        append = _make_append(model, mesh)
+        turn = functools.partial(
+            _turn,
+            model,
+            append,
+            rollout=rollout,
+            stop_token=stop_token,
+            num_valid=num_valid_tokens,
+        )
+        self._make_calls(mesh, turn, functools.partial(_extend, append))
 
-        spread = functools.partial(
-            jax.shard_map,
-            mesh=mesh,
-            axis_names=set(sharding.BATCH_AXES),
-            check_vma=False,
+    def _make_calls(
+        self, mesh: Mesh, turn: Callable[..., Any], extend: Callable[..., Any]
+    ) -> None:
+        """Jits what a rollout calls, with a fixed placement for every cache."""
+        shape = self._model.config
+        heads = sharding.heads_axis(mesh, shape.num_kv_heads)
+        cached = kv_cache.specs(shape, rows=sharding.BATCH_AXES, heads=heads)
+        shared = kv_cache.specs(shape, heads=heads)
+        in_place, in_copies = (
+            jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+            for specs in (cached, shared)
         )
-        mapped = spread(turn, in_specs=(whole, rows, whole, rows), out_specs=rows)
-        self._turn = jax.jit(mapped, donate_argnums=1)
-        # Every device computes the shared beginnings for itself: no collective.
-        extend = functools.partial(_extend, model)
-        self._extend = jax.jit(spread(extend, in_specs=whole, out_specs=whole))
-        self._copy = jax.jit(
-            spread(kv_cache.copy_row, in_specs=(rows, whole, rows), out_specs=rows),
-            donate_argnums=0,
+        rows, whole = PartitionSpec(sharding.BATCH_AXES), PartitionSpec()
+        spread = functools.partial(sharding.spread_rows, mesh=mesh)
+        self._turn = jax.jit(
+            spread(turn, in_specs=(whole, rows, whole, rows), out_specs=rows),
+            donate_argnums=1,
+            out_shardings=(self._rows, in_place),
         )
+        # Every batch shard computes the shared beginnings for itself.
+        self._extend = jax.jit(
+            spread(extend, in_specs=whole, out_specs=whole), out_shardings=in_copies
+        )
+        copy = spread(
+            kv_cache.copy_row,
+            in_specs=(cached, shared, rows),
+            out_specs=cached,
+            manual_model=True,
+        )
+        self._copy = jax.jit(copy, donate_argnums=0, out_shardings=in_place)
         self._take = jax.jit(
             lambda cache, rows: jax.tree.map(lambda x: x[rows], cache),
-            out_shardings=self._rows,
+            out_shardings=in_place,
         )
-        self._grow = jax.jit(kv_cache.grow, static_argnums=1, out_shardings=self._rows)
+        self._grow = jax.jit(kv_cache.grow, static_argnums=1, out_shardings=in_place)
         self._empty = jax.jit(
-            lambda columns: kv_cache.empty(model.config, self.rows_per_cohort, columns),
+            lambda columns: kv_cache.empty(shape, self.rows_per_cohort, columns),
             static_argnums=0,
-            out_shardings=self._rows,
+            out_shardings=in_place,
         )
         self._blank = jax.jit(
-            lambda: kv_cache.empty(model.config, 1, rollout.cache_buckets[-1]),
-            out_shardings=NamedSharding(mesh, whole),
+            lambda: kv_cache.empty(shape, 1, self.rollout.cache_buckets[-1]),
+            out_shardings=in_copies,
         )()
-        self._prefixes: dict[tuple[int, ...], kv_cache.KVCache] = {}  # last used last
 
     def new_cohort(self) -> Cohort:
         """A cohort of empty rows, allocated at the smallest bucket."""
@@ -330,8 +359,24 @@ class TurnInputs:
 jax.tree_util.register_dataclass(PendingActions)
 
 
+AppendFn = Callable[..., tuple[jax.Array, kv_cache.KVCache]]  # `Model.append`
+
+
+def _make_append(model: transformer.Model, mesh: Mesh) -> AppendFn:
+    """The model's `append`, with its parts placed if the model is cut over devices."""
+    if mesh.shape["model"] == 1:
+        return model.append
+    heads = sharding.heads_axis(mesh, model.config.num_kv_heads)
+    cached: Any = kv_cache.specs(model.config, heads=heads).keys[0]
+    return functools.partial(
+        model.append,
+        place=sharding.make_whole,
+        split_heads=lambda attend: sharding.split_heads(attend, heads, cached),
+    )
+
+
 def _extend(
-    model: transformer.Model,
+    append: AppendFn,
     params: types.PyTree,
     cache: kv_cache.KVCache,
     tokens: jax.Array,
@@ -340,11 +385,12 @@ def _extend(
 ) -> kv_cache.KVCache:
     """Appends tokens to a cache that is `lengths` int32[B] long."""
     cache = dataclasses.replace(cache, lengths=lengths)
-    return model.append(params, tokens, counts, cache)[1]
+    return append(params, tokens, counts, cache)[1]
 
 
 def _turn(
     model: transformer.Model,
+    append: AppendFn,
     params: types.PyTree,
     cache: kv_cache.KVCache,
     key: jax.Array,
@@ -364,6 +410,7 @@ def _turn(
         logits = jnp.dot(  # as the learner does: see `ops.logprobs`
             hidden, unembedding, precision="high", preferred_element_type=jnp.float32
         )
+        logits = sharding.make_whole(logits)
         logits = jnp.where(is_padding[None], -jnp.inf, logits / (temperature or 1.0))
         if top_k or rollout.top_p < 1:
             logits = decode.restrict(logits, top_k=top_k, top_p=rollout.top_p)
@@ -373,7 +420,7 @@ def _turn(
         tokens: jax.Array, live: jax.Array, cache: kv_cache.KVCache
     ) -> tuple[jax.Array, kv_cache.KVCache]:
         counts = live.astype(jnp.int32)
-        hidden, cache = model.append(params, tokens[:, None], counts, cache)
+        hidden, cache = append(params, tokens[:, None], counts, cache)
         return to_logits(hidden), cache
 
     def draw(stream: jax.Array) -> jax.Array:
@@ -381,7 +428,7 @@ def _turn(
         return jax.random.uniform(folded, (rollout.max_action_tokens,))
 
     cache = dataclasses.replace(cache, lengths=inputs.lengths)
-    hidden, cache = model.append(params, inputs.tokens, inputs.counts, cache)
+    hidden, cache = append(params, inputs.tokens, inputs.counts, cache)
     state = decode.decode(
         next_logits,
         to_logits(hidden),

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from agentrl import config, errors, types
 
@@ -149,6 +149,65 @@ def gather_vocabulary(params: types.PyTree, mesh: Mesh) -> types.PyTree:
         for name, spec in wanted.items()
         if name in params
     }
+
+
+def heads_axis(mesh: Mesh | AbstractMesh, num_kv_heads: int) -> str | None:
+    """The mesh axis that rollouts spread key-value heads over, or None.
+
+    Where the heads cannot be divided over `model`, every device holds and computes all.
+    """
+    size = mesh.shape["model"]
+    return "model" if size > 1 and num_kv_heads % size == 0 else None
+
+
+def spread_rows(
+    function: Callable[..., Any],
+    mesh: Mesh,
+    *,
+    in_specs: types.PyTree,
+    out_specs: types.PyTree,
+    manual_model: bool = False,
+) -> Callable[..., Any]:
+    """Runs a function on each batch shard's own rows.
+
+    `model` is left to the compiler unless `manual_model`, with which the function sees
+    one device's part along all axes.
+    """
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=in_specs,
+        out_specs=out_specs,
+        axis_names=set(AXES if manual_model else BATCH_AXES),
+        check_vma=False,
+    )
+
+
+def make_whole(x: jax.Array) -> jax.Array:
+    """Keeps an array undivided over `model`, inside a function of `spread_rows`."""
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*(None,) * x.ndim))
+
+
+def split_heads(
+    attend: Callable[..., Any], heads: str | None, cached: PartitionSpec
+) -> Callable[..., Any]:
+    """Runs attention over a cache on each device's own heads, without collectives.
+
+    To be called inside a function of `spread_rows`.
+
+    Args:
+      attend: a `transformer.AttendCacheFn`.
+      heads: from `heads_axis`; with None, every device computes all heads.
+      cached: partition of a layer's cached keys, and of its values.
+    """
+    projected, whole = PartitionSpec(None, None, heads), PartitionSpec()
+    return jax.shard_map(
+        attend,
+        in_specs=(*(projected,) * 3, cached, cached, whole, whole),
+        out_specs=(projected, cached, cached),
+        axis_names={"model"},
+        check_vma=False,
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -115,11 +115,20 @@ def estimate(work: Workload) -> Estimate:
 
 
 def cache_bytes(work: Workload) -> int:
-    """Bytes of the key-value cache on one device; it is not cut over `model`."""
+    """Bytes of the key-value cache on one device."""
     make = functools.partial(
         kv_cache.empty, work.model, work.slots_per_device, work.context
     )
-    return sum(_bytes(leaf) for leaf in jax.tree.leaves(jax.eval_shape(make)))
+    whole = sum(_bytes(leaf) for leaf in jax.tree.leaves(jax.eval_shape(make)))
+    return whole // _head_shards(work)
+
+
+def _head_shards(work: Workload) -> int:
+    """Devices that rollouts spread the key-value heads over."""
+    sizes = (work.mesh.data, work.mesh.fsdp, work.mesh.model)
+    mesh = AbstractMesh(sizes, sharding.AXES)
+    cut = sharding.heads_axis(mesh, work.model.num_kv_heads)
+    return work.mesh.model if cut else 1
 
 
 def _sharded(tree: types.PyTree, mesh: config.MeshConfig) -> int:
@@ -188,7 +197,7 @@ def _sampling_bytes(work: Workload) -> int:
     tokens = work.slots_per_device * work.append
     widest = max(
         3 * 4 * work.slots_per_device * model.vocab_size,
-        tokens * model.num_heads * work.context * (4 + size),
+        tokens * model.num_heads // _head_shards(work) * work.context * (4 + size),
         tokens * 3 * model.mlp_size * size,
     )
     return widest + tokens * 4 * model.hidden_size * size

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from agentrl import types
 from agentrl.models import attention
@@ -39,6 +40,27 @@ def empty(config: model_config.ModelConfig, num_rows: int, num_columns: int) -> 
         for shape in shapes
     )
     return KVCache(keys, values, jnp.zeros(num_rows, jnp.int32), transposed)
+
+
+def specs(
+    config: model_config.ModelConfig,
+    *,
+    rows: tuple[str, ...] | None = None,
+    heads: str | None = None,
+) -> KVCache:
+    """The partition of each array of a cache.
+
+    Args:
+      config: of the model.
+      rows: mesh axes that the rows are spread over; None for every row on every device.
+      heads: mesh axis that the heads of keys and values are spread over, if any.
+    """
+    transposed = attention.choose(config) == "matmul"
+    spec = (
+        PartitionSpec(rows, heads) if transposed else PartitionSpec(rows, None, heads)
+    )
+    layers = (spec,) * config.num_layers
+    return KVCache(layers, layers, PartitionSpec(rows), transposed)  # type: ignore[arg-type]
 
 
 def write(

@@ -22,6 +22,9 @@ from agentrl.models import config as model_config
 AttendFn = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Array]
 # Returns float[rows, columns, M] as given, with a constraint on where its parts lie
 PlaceFn = Callable[[jax.Array], jax.Array]
+# (queries, new keys, new values, cached keys, cached values, columns to write, positions)
+# -> (attended, cached keys, cached values), of one layer
+AttendCacheFn = Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
 
 
 def _dense(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
@@ -197,6 +200,9 @@ class Model:
         tokens: jax.Array,
         counts: jax.Array,
         cache: kv_cache.KVCache,
+        *,
+        place: PlaceFn = lambda x: x,
+        split_heads: Callable[[AttendCacheFn], AttendCacheFn] = lambda attend: attend,
     ) -> tuple[jax.Array, kv_cache.KVCache]:
         """Appends up to C tokens to every row of the cache.
 
@@ -205,6 +211,8 @@ class Model:
           tokens: int32[B, C], right-padded.
           counts: int32[B], valid tokens of each row; 0 leaves the row as it is.
           cache: with room for `lengths + counts` columns.
+          place: constrains where hidden states lie.
+          split_heads: makes attention run on each device's own heads.
 
         Returns:
           Hidden state float[B, M] of each row's last valid token (of column 0 where the
@@ -215,21 +223,22 @@ class Model:
         unwritten = cache.num_columns  # out of range, hence dropped
         targets = jnp.where(columns[None] < counts[:, None], positions, unwritten)
         keys, values = list(cache.keys), list(cache.values)
-        implementation = attention.choose(self.config)
+        attend_layer = split_heads(
+            functools.partial(
+                _attend_cache,
+                transposed=cache.transposed,
+                implementation=attention.choose(self.config),
+            )
+        )
 
-        def attend(
-            layer: int, queries: jax.Array, new_keys: jax.Array, new_values: jax.Array
-        ) -> jax.Array:
-            old = keys[layer], values[layer]
-            keys[layer], values[layer] = kv_cache.write(
-                *old, new_keys, new_values, targets, cache.transposed
+        def attend(layer: int, *projected: jax.Array) -> jax.Array:
+            attended, keys[layer], values[layer] = attend_layer(
+                *projected, keys[layer], values[layer], targets, positions
             )
-            return attention.attend_cache(
-                queries, keys[layer], values[layer], positions, implementation
-            )
+            return attended
 
         hidden = self._bind(params).hidden(
-            tokens, positions, attend, place=lambda x: x, remat=False
+            tokens, positions, attend, place=place, remat=False
         )
         last = jnp.maximum(counts - 1, 0)[:, None, None]
         last_hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
@@ -260,6 +269,26 @@ class Model:
         state = jax.tree.map(lambda leaf: leaf, abstract)  # a copy: replaced in place
         nnx.replace_by_pure_dict(state, params)
         return nnx.merge(graph, state)
+
+
+def _attend_cache(
+    queries: jax.Array,
+    new_keys: jax.Array,
+    new_values: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    targets: jax.Array,
+    positions: jax.Array,
+    *,
+    transposed: bool,
+    implementation: attention.Implementation,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Writes columns of one layer into the cache, then attends to it."""
+    keys, values = kv_cache.write(
+        keys, values, new_keys, new_values, targets, transposed
+    )
+    attended = attention.attend_cache(queries, keys, values, positions, implementation)
+    return attended, keys, values
 
 
 def _align(param: jax.Array, x: jax.Array) -> jax.Array:
