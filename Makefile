@@ -14,7 +14,7 @@ demo bench: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_th
 	touch $@
 
 demo: .venv/.installed  ## train a small agent in stages, evaluate it, write a report
-	$(BIN)/python -m launch.train --config=experiments/demo/demo.py --workdir=$(WORKDIR)
+	$(BIN)/python -m agentrl.launch.train --config=experiments/demo/demo.py --workdir=$(WORKDIR)
 
 test: lint  ## everything a change must pass
 	$(BIN)/python -m pytest -n 2 --dist=loadfile -m "not slow"

@@ -14,25 +14,21 @@ ENVIRONMENTS = [
 ]
 
 setuptools.setup(
-    name="agentrl",
+    name="agentrl-jax",
     version="0.1.0",
     description="Reinforcement fine-tuning of LLM agents over text environments, in JAX",
     long_description=(pathlib.Path(__file__).parent / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
-    packages=setuptools.find_namespace_packages(
-        include=[
-            "agentrl*",
-            "envs*",
-            "conversations*",
-            "pretrained*",
-            "reporting*",
-            "launch*",
-            "experiments*",
-        ]
-    ),
-    package_data={"reporting": ["*.html"], "envs": ["data/*"]},
+    # agentrl/envs, agentrl/launch and agentrl/experiments are links to the folders beside
+    # agentrl/: everything that is installed lies in the one package.
+    packages=setuptools.find_namespace_packages(include=["agentrl*"]),
+    package_data={
+        "agentrl": ["py.typed"],
+        "agentrl.reporting": ["*.html"],
+        "agentrl.envs": ["data/*"],
+    },
     install_requires=[
         *ENVIRONMENTS,
         "jax>=0.10.2,<0.12",

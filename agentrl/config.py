@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 from agentrl import errors
+from agentrl.envs import base, registry
 from agentrl.models.config import LoraConfig, ModelConfig
-from envs import base as envs_base
-from envs import registry
 
 EndingPolicy = Literal["keep", "mask", "penalize"]
 
@@ -187,7 +186,9 @@ class MixtureConfig:
     temperature: float = 1.0  # tempered: weight ** (1 / temperature)
     tier: Literal["all", "easy", "hard"] = "all"
     tier_file: str | None = None  # calibrated tiers; None takes the structural ones
-    subsets: tuple[str, ...] = ()  # such as "textcraft/depth_1"; see `envs.tasks`
+    subsets: tuple[
+        str, ...
+    ] = ()  # such as "textcraft/depth_1"; see `agentrl.envs.tasks`
     split: str = "train"
 
     def validate(self, where: str) -> None:
@@ -215,7 +216,7 @@ class WarmStartConfig:
     episodes_per_step: int = 32  # of all environments, as the mixture weighs them
     thoughts: bool = True  # keep the oracle's thoughts in its answers
     # (environment, copies of each demonstration with other names), for small models that
-    # would rather memorise names than copy them; see `envs.demonstrations.rename`.
+    # would rather memorise names than copy them; see `agentrl.envs.demonstrations.rename`.
     renamed_copies: tuple[tuple[str, int], ...] = ()
     conversations: str = ""  # file to learn from in the oracle's place
 
@@ -266,7 +267,9 @@ class EvaluationConfig:
     split: str = "test"
     tier: Literal["all", "easy", "hard"] = "all"
     tier_file: str | None = None  # calibrated tiers; None takes the structural ones
-    subsets: tuple[str, ...] = ()  # such as "textcraft/depth_1"; see `envs.tasks`
+    subsets: tuple[
+        str, ...
+    ] = ()  # such as "textcraft/depth_1"; see `agentrl.envs.tasks`
     tasks: int = 0  # of each panel; 0 takes all
     samples: int = 8  # k of avg@k
     rollout: RolloutConfig = RolloutConfig()  # its P and G are not used here
@@ -310,7 +313,7 @@ class RunConfig:
 
     name: str
     stages: tuple[StageConfig, ...]
-    environments: Mapping[str, envs_base.EnvConfig]
+    environments: Mapping[str, base.EnvConfig]
     model: ModelConfig
     weights: str = ""  # what to start from, as launch.train --model takes it; or random
     lora: LoraConfig | None = None  # None trains no adapters
@@ -337,7 +340,7 @@ class RunConfig:
         for name, env in self.environments.items():
             try:
                 registry.get_spec(name).make(env)
-            except envs_base.EnvConfigError as error:
+            except base.EnvConfigError as error:
                 raise errors.ConfigError(f"environments[{name!r}]: {error}") from error
         if self.lora is not None:
             _require_positive("lora.rank", self.lora.rank)

@@ -23,25 +23,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agentrl import (
-    algorithms,
-    checkpoint,
-    config,
-    credit,
-    errors,
-    evaluate,
-    hosts,
-    keys,
-    mixture,
-    packing,
-    rollout,
-    sharding,
-    stages,
-    types,
-    warmstart,
-)
-from agentrl import run as runs
-from reporting import metrics, report, results, roofline, timing
+from agentrl import config, errors, types
+from agentrl.hardware import roofline, timing
+from agentrl.learner import algorithms, credit, packing
+from agentrl.parallel import processes, rng, sharding
+from agentrl.reporting import metrics, report, results
+from agentrl.rollout import collect, mixture
+from agentrl.run import assemble, checkpoint, evaluate, stages, warmstart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +53,7 @@ class Actor:
     step: int  # updates behind them
 
     @classmethod
-    def of(cls, run: runs.Run, state: types.TrainState) -> "Actor":
+    def of(cls, run: assemble.Run, state: types.TrainState) -> "Actor":
         """An actor with the parameters of `state`."""
         return cls(run.rollout_params(state.params), int(state.step))
 
@@ -80,7 +68,7 @@ class Experience:
     values: types.Metrics  # what they cost
 
 
-def train(run: runs.Run, recorder: Recorder) -> types.TrainState:
+def train(run: assemble.Run, recorder: Recorder) -> types.TrainState:
     """Runs all stages, from wherever the working directory says the run stands."""
     stage, state, progress = restore_or_init(run, recorder)
     while True:
@@ -98,13 +86,13 @@ def train(run: runs.Run, recorder: Recorder) -> types.TrainState:
 
 
 def run_stage(
-    run: runs.Run,
+    run: assemble.Run,
     stage: stages.Stage,
     state: types.TrainState,
-    progress: checkpoint.Progress,
+    progress: types.Progress,
     reference: types.PyTree | None,
     recorder: Recorder,
-) -> tuple[types.TrainState, checkpoint.Progress]:
+) -> tuple[types.TrainState, types.Progress]:
     """Runs what is left of one stage, and saves its final state."""
     ahead: Experience | None = None
     iterations = range(progress.iteration, stage.settings.num_iterations)
@@ -131,7 +119,7 @@ def run_stage(
         values["perf/compilations"] = recorder.compilations.pop()
         check_finite(values, stage.settings.name, iteration)
         progress = dataclasses.replace(progress, iteration=iteration + 1)
-        if hosts.is_first():
+        if processes.is_first():
             recorder.writer.write(
                 progress, step=int(state.step), values=values, trajectories=trajectories
             )
@@ -141,7 +129,7 @@ def run_stage(
 
 
 def play(
-    run: runs.Run,
+    run: assemble.Run,
     stage: stages.Stage,
     actor: Actor,
     state: types.MixtureState,
@@ -153,7 +141,7 @@ def play(
     assert collector is not None
     size, rounds = settings.rollout.group_size, settings.algorithm.max_refills + 1
     trajectories: list[types.Trajectory] = []
-    statistics, missing = rollout.Statistics(), settings.rollout.tasks_per_iteration
+    statistics, missing = collect.Statistics(), settings.rollout.tasks_per_iteration
     for refill in range(rounds):
         with timers("mixture"):
             draw = jnp.int32(iteration * rounds + refill)
@@ -166,8 +154,10 @@ def play(
         with timers("rollout"):
             played, cost = collector.collect(
                 actor.params,
-                runs.make_tasks(item_ids, size, first_group=len(trajectories) // size),
-                key=keys.stream_key(stage.key, "rollout", int(draw)),
+                assemble.make_tasks(
+                    item_ids, size, first_group=len(trajectories) // size
+                ),
+                key=rng.stream_key(stage.key, "rollout", int(draw)),
                 policy_step=actor.step,
                 max_turns=stage.max_turns(iteration),
             )
@@ -184,7 +174,7 @@ def play(
 
 
 def reinforce(
-    run: runs.Run,
+    run: assemble.Run,
     stage: stages.Stage,
     state: types.TrainState,
     experience: Experience,
@@ -218,7 +208,7 @@ def reinforce(
 
 
 def score_tokens(
-    run: runs.Run,
+    run: assemble.Run,
     stage: stages.Stage,
     params: types.PyTree,
     trajectories: Sequence[types.Trajectory],
@@ -249,7 +239,7 @@ def score_tokens(
 
 
 def pack(
-    run: runs.Run,
+    run: assemble.Run,
     stage: stages.Stage,
     examples: Sequence[packing.Example],
     seed: int,
@@ -271,7 +261,7 @@ def pack(
 
 
 def supervise(
-    run: runs.Run,
+    run: assemble.Run,
     stage: stages.Stage,
     state: types.TrainState,
     iteration: int,
@@ -281,7 +271,7 @@ def supervise(
     with recorder.timers("pack"):
         chosen = warmstart.choose_batch(
             stage.demonstrations,
-            keys.stream_key(stage.key, "demonstrations"),
+            rng.stream_key(stage.key, "demonstrations"),
             iteration,
             stage.settings,
         )
@@ -294,7 +284,7 @@ def supervise(
 
 
 def update(
-    run: runs.Run,
+    run: assemble.Run,
     stage: stages.Stage,
     state: types.TrainState,
     batches: Sequence[types.TrainBatch],
@@ -319,7 +309,9 @@ def fetch(updates: Sequence[types.Metrics]) -> list[Mapping[str, float]]:
 
 
 def record_success(
-    run: runs.Run, state: types.MixtureState, trajectories: Sequence[types.Trajectory]
+    run: assemble.Run,
+    state: types.MixtureState,
+    trajectories: Sequence[types.Trajectory],
 ) -> types.MixtureState:
     """Feeds an iteration's successes back to the mixture.
 
@@ -335,7 +327,7 @@ def record_success(
 
 
 def reference_params(
-    run: runs.Run, stage: stages.Stage, recorder: Recorder
+    run: assemble.Run, stage: stages.Stage, recorder: Recorder
 ) -> types.PyTree | None:
     """Parameters at the start of the stage, if its objective has a KL term."""
     if stage.settings.algorithm.kl_coefficient == 0:
@@ -348,14 +340,14 @@ def reference_params(
 
 
 def restore_or_init(
-    run: runs.Run, recorder: Recorder
-) -> tuple[stages.Stage, types.TrainState, checkpoint.Progress]:
+    run: assemble.Run, recorder: Recorder
+) -> tuple[stages.Stage, types.TrainState, types.Progress]:
     """The stage, state and progress a run goes on from."""
     step = recorder.checkpoints.latest_step()
     if step is None:
         stage = stages.build(run, 0)
         state = stage.initial_state(run, run.parameters.init(), jnp.int32(0))
-        progress = checkpoint.Progress(
+        progress = types.Progress(
             stage_name=stage.settings.name, frozen_digest=run.parameters.frozen_digest
         )
         return stage, state, progress
@@ -368,9 +360,9 @@ def restore_or_init(
 
 
 def assess(
-    run: runs.Run,
+    run: assemble.Run,
     state: types.TrainState,
-    progress: checkpoint.Progress,
+    progress: types.Progress,
     recorder: Recorder,
 ) -> None:
     """Evaluates the policy after a stage; what an earlier session has measured stays.
@@ -400,7 +392,7 @@ def assess(
         step=step,
         workdir=recorder.workdir,
     )
-    if hosts.is_first():
+    if processes.is_first():
         print(report.format_table(load_done()), flush=True)
 
 

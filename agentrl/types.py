@@ -148,3 +148,14 @@ class TrainState:
     opt_state: PyTree
     mixture: MixtureState  # left out, as None, while the learner has the state
     key: jax.Array  # the run's PRNG key; every draw folds counters into it
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a run stands, apart from arrays. Small, and readable as JSON."""
+
+    stage: int = 0  # index into the run's stages
+    stage_name: str = ""
+    iteration: int = 0  # iterations finished within that stage
+    frozen_digest: int = 0  # of the parameters that are not stored because none changes
+    counters: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -16,10 +16,11 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from agentrl import checkpoint, keys, packing
-from agentrl import run as runs
+from agentrl.experiment import files
+from agentrl.learner import packing
 from agentrl.ops import logprobs
-from launch import experiment
+from agentrl.parallel import rng
+from agentrl.run import assemble, checkpoint
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Directory of a run.")
 _EPISODES = flags.DEFINE_integer("episodes", 1000, "Episodes, over all environments.")
@@ -32,7 +33,7 @@ _HEAD = flags.DEFINE_enum(
 _PER_BATCH = 100
 
 
-def measure(run: runs.Run, params, num_episodes: int) -> np.ndarray:
+def measure(run: assemble.Run, params, num_episodes: int) -> np.ndarray:
     """Differences float32[tokens] over episodes of all environments."""
     settings = run.config.stages[-1].rollout
     collector = run.collector(settings)
@@ -60,8 +61,8 @@ def measure(run: runs.Run, params, num_episodes: int) -> np.ndarray:
         chosen = [panel[(played + i) % len(panel)] for i in range(_PER_BATCH)]
         trajectories, _ = collector.collect(
             placed,
-            runs.make_tasks(chosen, 1),
-            key=keys.stream_key(run.key, "agreement", played),
+            assemble.make_tasks(chosen, 1),
+            key=rng.stream_key(run.key, "agreement", played),
             policy_step=0,
         )
         played += len(trajectories)
@@ -88,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}.")
     path = pathlib.Path(_CHECKPOINT.value or "")
     workdir, _ = checkpoint.find_checkpoint(path)
-    settings = experiment.read_run(workdir)
+    settings = files.read_run(workdir)
     precision = dataclasses.replace(
         settings.model.dtypes,
         compute=_DTYPE.value,
@@ -97,7 +98,7 @@ def main(argv: Sequence[str]) -> None:
     )
     model = dataclasses.replace(settings.model, precision=precision)
     settings = dataclasses.replace(settings, model=model)
-    with runs.assemble(settings, workdir) as run:
+    with assemble.assemble(settings, workdir) as run:
         parameters = run.parameters
         stored = checkpoint.restore_policy(
             path, parameters.abstract, frozen_digest=parameters.frozen_digest

@@ -28,8 +28,8 @@ from absl import app, flags
 from rich import console as rich_console
 from rich import table
 
+from agentrl.envs import base, checks, episodes, pool, registry, tasks
 from benchmarks import faulty_env, trivial_env, walks
-from envs import base, checks, episodes, pool, registry, tasks
 
 _ENVS = flags.DEFINE_list("envs", [], "Environments to measure; by default all.")
 _SECONDS = flags.DEFINE_float("seconds", 0.5, "Time per round.")

@@ -28,13 +28,13 @@ from absl import app, flags
 from rich import console as rich_console
 from rich import table
 
-from agentrl import checkpoint, config, loop, stages, types
-from agentrl import run as runs
+from agentrl import config, loop, types
+from agentrl.envs import base
+from agentrl.hardware import timing
 from agentrl.models import config as model_config
+from agentrl.parallel import startup
+from agentrl.run import assemble, checkpoint, stages
 from benchmarks.peers import link
-from envs import base
-from launch import distributed
-from reporting import timing
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.")
 _WARM_START = flags.DEFINE_integer("warm_start", 120, "Supervised steps before.")
@@ -99,7 +99,7 @@ def make_settings() -> config.RunConfig:
 class Trainer:
     """Our loop, one iteration at a time."""
 
-    def __init__(self, run: runs.Run, recorder: loop.Recorder):
+    def __init__(self, run: assemble.Run, recorder: loop.Recorder):
         self._run, self._recorder, self._iteration = run, recorder, 0
         first = stages.build(run, 0)
         state = first.initial_state(run, run.parameters.init(), jnp.int32(0))
@@ -179,9 +179,9 @@ def start_peers(
 def measure(folder: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
     """Rounds of iterations of all trainers, after one that is not counted."""
     settings = make_settings()
-    distributed.split_cpu(settings.mesh)
+    startup.split_cpu(settings.mesh)
     with (
-        runs.assemble(settings, folder) as run,
+        assemble.assemble(settings, folder) as run,
         checkpoint.Checkpoints(folder) as checkpoints,
     ):
         recorder: Any = _Timing(timing.Timers(), folder, checkpoints)

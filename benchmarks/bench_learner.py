@@ -36,14 +36,16 @@ from absl import app, flags
 from rich import console as rich_console
 from rich import table
 
-from agentrl import config, learner, optimizer, packing, sharding, types, warmstart
+from agentrl import config, types
+from agentrl.chat import renderer, tokenizer
+from agentrl.envs import base, demonstrations, tasks
+from agentrl.hardware import roofline
+from agentrl.learner import optimizer, packing, update
 from agentrl.models import config as model_config
 from agentrl.models import transformer
+from agentrl.parallel import sharding, startup
+from agentrl.run import warmstart
 from benchmarks.peers import link
-from conversations import chat, tokenizer
-from envs import base, demonstrations, tasks
-from launch import distributed
-from reporting import roofline
 
 _PARTS = flags.DEFINE_list("parts", ["packing", "speed", "memory"], "What to measure.")
 _MODELS = flags.DEFINE_list("models", ["d256", "smollm2"], "Shapes for part speed.")
@@ -82,7 +84,7 @@ def collect_episodes(env: str, count: int) -> list[types.Trajectory]:
         {env: panel},
         ENVIRONMENTS,
         config.WarmStartConfig(demonstrations=count, thoughts=True),
-        chat.Chat(trained, "bare"),
+        renderer.Chat(trained, "bare"),
         max_tokens=ROW_TOKENS,
     )
 
@@ -140,7 +142,7 @@ class Update:
         optimize = optimizer.make_optimizer(
             config.OptimizerConfig(learning_rate=1e-5), total_steps=10**6
         )
-        score = learner.make_score(
+        score = update.make_score(
             functools.partial(
                 self.model.hidden,
                 place=functools.partial(sharding.place_rows, mesh=self._mesh),
@@ -153,7 +155,7 @@ class Update:
             score = _on_all_columns(score)
         self._init = lambda key: self._start(key, optimize)
         self.step = jax.jit(
-            learner.make_train_step(
+            update.make_train_step(
                 score, optimize, algorithm=config.AlgorithmConfig(name="dapo")
             ),
             donate_argnums=0,
@@ -202,8 +204,8 @@ class Update:
         return analysis.temp_size_in_bytes
 
 
-def _on_all_columns(score: learner.ScoreFn) -> learner.ScoreFn:
-    def score_all(params: types.PyTree, rows: types.TrainBatch) -> learner.Scores:
+def _on_all_columns(score: update.ScoreFn) -> update.ScoreFn:
+    def score_all(params: types.PyTree, rows: types.TrainBatch) -> update.Scores:
         everything = jnp.ones(rows.action_mask.shape, bool)
         return score(params, dataclasses.replace(rows, action_mask=everything))
 
@@ -295,7 +297,7 @@ def measure_memory(console: rich_console.Console) -> None:
 def main(argv: list[str]) -> None:
     """Runs the chosen parts."""
     del argv
-    distributed.split_cpu(config.MeshConfig(cpu_devices=_CPU_DEVICES.value))
+    startup.split_cpu(config.MeshConfig(cpu_devices=_CPU_DEVICES.value))
     console = rich_console.Console()
     versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "optax")}
     console.print(

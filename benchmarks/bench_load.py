@@ -23,9 +23,10 @@ import time
 import jax
 from absl import app, flags
 
-from agentrl import config, sharding
+from agentrl import config
 from agentrl.models import transformer
-from pretrained import export, locate, presets
+from agentrl.parallel import sharding
+from agentrl.pretrained import hf_export, locate, presets
 
 _MODEL = flags.DEFINE_string("model", None, "Folder, GGUF file or name to load.")
 _SHAPE = flags.DEFINE_string("shape", "smollm2-135m", "Of the random weights.")
@@ -63,7 +64,7 @@ def write_random(folder: pathlib.Path, *, dtype: str, shard_bytes: int) -> None:
     """Writes a Hugging Face folder, without a tokenizer."""
     shape = presets.get(_SHAPE.value)
     params = transformer.Model(shape).init(jax.random.key(0))
-    export.write(
+    hf_export.write(
         params,
         shape,
         folder,

@@ -18,8 +18,8 @@ from absl import app, flags
 from rich import console as rich_console
 from rich import table
 
+from agentrl.envs import base, episodes, registry, tasks
 from benchmarks import walks
-from envs import base, episodes, registry, tasks
 
 _ENVS = flags.DEFINE_list("envs", [], "Environments to play; by default all.")
 _SPLIT = flags.DEFINE_string("split", "test", "Whose panel is played.")

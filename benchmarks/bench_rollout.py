@@ -29,12 +29,13 @@ from absl import app, flags
 from rich import console as rich_console
 from rich import table
 
-from agentrl import config, policy, rollout, sharding
+from agentrl import config
 from agentrl.models import config as model_config
 from agentrl.models import transformer
+from agentrl.parallel import sharding, startup
+from agentrl.rollout import collect, engine
 from benchmarks import scripted
 from benchmarks.peers import link
-from launch import distributed
 
 _PARTS = flags.DEFINE_list("parts", ["decode", "turns", "slow"], "What to measure.")
 _MODELS = flags.DEFINE_list("models", ["tiny", "smollm2"], "Shapes for part decode.")
@@ -98,7 +99,7 @@ class Engine:
         self.params = jax.device_put(params, sharding.replicated(mesh))
         kwargs = {"stop_token": -1, "num_valid_tokens": shape.vocab_size}
         if script is None:
-            self.policy = policy.Policy(model, mesh, settings, **kwargs)
+            self.policy = engine.Policy(model, mesh, settings, **kwargs)
         else:
             self.policy = scripted.ScriptedPolicy(
                 model, mesh, settings, script=script, reprefill=reprefill, **kwargs
@@ -109,7 +110,7 @@ class Engine:
         if script is not None:
             pool: Any = scripted.SimulatedPool(script, env_seconds)
             framed = scripted.make_chat(shape.vocab_size)
-            self.collector = rollout.Collector(self.policy, pool, framed)
+            self.collector = collect.Collector(self.policy, pool, framed)
 
     def play(self, tasks: Sequence, *, at_once: int = 0) -> dict[str, float]:
         """Plays all tasks, or rounds of `at_once`, each to its end."""
@@ -142,15 +143,15 @@ def decode_part(model_name: str) -> Part:
         append_buckets=(1, CONTEXT),
         cache_buckets=(CONTEXT + NEW,),
     )
-    engine = Engine(model_name, settings)
-    cohort = engine.policy.new_cohort()
+    measured = Engine(model_name, settings)
+    cohort = measured.policy.new_cohort()
 
     def append(tokens: Sequence[int], budget: int) -> int:
         inputs = {
-            row: policy.RowInput(tokens, (0, row), budget) for row in range(NUM_SLOTS)
+            row: engine.RowInput(tokens, (0, row), budget) for row in range(NUM_SLOTS)
         }
-        pending = engine.policy.act(engine.params, cohort, inputs, engine.key)
-        actions = engine.policy.fetch(cohort, pending)
+        pending = measured.policy.act(measured.params, cohort, inputs, measured.key)
+        actions = measured.policy.fetch(cohort, pending)
         return sum(len(action.tokens) for action in actions.values())
 
     append([1] * (CONTEXT - 1), 0)
@@ -171,7 +172,7 @@ def decode_part(model_name: str) -> Part:
     return (
         title,
         {"agentrl": run} | {name: peer.run for name, peer in peers.items()},
-        {"agentrl": lambda: engine.compile_seconds}
+        {"agentrl": lambda: measured.compile_seconds}
         | {name: lambda p=peer: p.compile_seconds for name, peer in peers.items()},
     )
 
@@ -204,13 +205,13 @@ def turns_part(model_name: str) -> Part:
     }
     tasks = scripted.make_tasks(NUM_SLOTS // 8, 8)
 
-    def play(engine: Engine) -> dict[str, float]:
-        assert isinstance(engine.policy, scripted.ScriptedPolicy)
-        engine.policy.turns.clear()
-        found = engine.play(tasks)
+    def play(measured: Engine) -> dict[str, float]:
+        assert isinstance(measured.policy, scripted.ScriptedPolicy)
+        measured.policy.turns.clear()
+        found = measured.play(tasks)
         rates = {
             turn: sum(n for n, _ in spent) / sum(s for _, s in spent)
-            for turn, spent in engine.policy.turns.items()
+            for turn, spent in measured.policy.turns.items()
         }
         return found | {"turn 8 / turn 2": rates[7] / rates[1]}
 
@@ -228,9 +229,12 @@ def turns_part(model_name: str) -> Part:
     peers = start_peers(("tunix",), spec)
     return (
         f"8-turn episodes, {model_name}, 64 slots, environments cost nothing",
-        {name: lambda e=engine: play(e) for name, engine in engines.items()}
+        {name: lambda e=measured: play(e) for name, measured in engines.items()}
         | {name: peer.run for name, peer in peers.items()},
-        {name: lambda e=engine: e.compile_seconds for name, engine in engines.items()}
+        {
+            name: lambda e=measured: e.compile_seconds
+            for name, measured in engines.items()
+        }
         | {name: lambda p=peer: p.compile_seconds for name, peer in peers.items()},
     )
 
@@ -256,12 +260,12 @@ def slow_part(model_name: str) -> Part:
     return (
         f"4 to 12 turns, {model_name}, 64 slots, 50 ms a call",
         {
-            name: lambda e=engine, n=at_once: e.play(tasks, at_once=n)
-            for name, (engine, at_once) in variants.items()
+            name: lambda e=measured, n=at_once: e.play(tasks, at_once=n)
+            for name, (measured, at_once) in variants.items()
         },
         {
-            name: lambda e=engine: e.compile_seconds
-            for name, (engine, _) in variants.items()
+            name: lambda e=measured: e.compile_seconds
+            for name, (measured, _) in variants.items()
         },
     )
 
@@ -295,7 +299,7 @@ def main(argv: Sequence[str]) -> None:
     """Measures what the flags ask for and prints tables."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; did you mean --parts?")
-    distributed.split_cpu(config.MeshConfig(cpu_devices=_CPU_DEVICES.value))
+    startup.split_cpu(config.MeshConfig(cpu_devices=_CPU_DEVICES.value))
     out = rich_console.Console(width=140)
     out.print(
         f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, "

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from typing import ClassVar, Literal
 
-from envs import base, pool
+from agentrl.envs import base, pool
 
 TURNS = 4
 Fate = Literal["finished", "raised", "timed_out", "lost"]

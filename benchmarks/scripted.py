@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Mapping
 import jax
 import numpy as np
 
-from agentrl import policy, types
-from conversations import chat
-from envs import base, pool
+from agentrl import types
+from agentrl.chat import renderer
+from agentrl.envs import base, pool
+from agentrl.rollout import engine
 
 STOP, START, FIRST_TEXT = 0, 1, 2  # token ids
 
@@ -37,9 +38,9 @@ class CharacterTokenizer:
         return "x" * len(ids)
 
 
-def make_chat(vocab_size: int) -> chat.Chat:
+def make_chat(vocab_size: int) -> renderer.Chat:
     """The bare frame over `CharacterTokenizer`."""
-    return chat.Chat(CharacterTokenizer(vocab_size), "bare")  # type: ignore[arg-type]
+    return renderer.Chat(CharacterTokenizer(vocab_size), "bare")  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _draw(bounds: tuple[int, int], *names: int) -> int:
     return int(np.random.default_rng(names).integers(bounds[0], bounds[1] + 1))
 
 
-class ScriptedPolicy(policy.Policy):
+class ScriptedPolicy(engine.Policy):
     """A policy whose actions end where the script says; it times every turn."""
 
     def __init__(self, *args, script: Script, reprefill: bool = False, **kwargs):
@@ -122,7 +123,7 @@ class ScriptedPolicy(policy.Policy):
 
 
 class SimulatedPool:
-    """Stands in for `envs.pool.EnvPool`: every call takes `seconds`, side by side."""
+    """Stands in for `agentrl.envs.pool.EnvPool`: every call takes `seconds`, side by side."""  # noqa: E501
 
     def __init__(self, script: Script, seconds: float = 0.0):
         self._script, self._seconds = script, seconds

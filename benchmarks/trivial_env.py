@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from envs import base
+from agentrl.envs import base
 
 TURNS = 10
 _OBSERVATION = "You see nothing of interest. " * 7  # 203 characters

@@ -2,7 +2,7 @@
 
 import random
 
-from envs import base, episodes, parsing
+from agentrl.envs import base, episodes, parsing
 
 
 def play_random(

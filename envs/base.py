@@ -236,7 +236,7 @@ class TaskPanel:
 
 @dataclasses.dataclass(frozen=True)
 class EnvSpec:
-    """All that the rest of the system knows about an environment; see `envs.registry`."""
+    """All that the rest of the system knows about an environment; see `agentrl.envs.registry`."""  # noqa: E501
 
     name: str
     make: Callable[[EnvConfig], Environment]

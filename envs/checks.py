@@ -5,7 +5,7 @@ raises `ConformanceError` on the first broken promise. `check_environment` runs 
 all; the tests run them for every environment, profile and list policy, and a new
 environment is checked before anything is trained on it:
 
-    python -m envs.checks NAME ...
+    python -m agentrl.envs.checks NAME ...
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from envs import base, episodes, parsing, registry
+from agentrl.envs import base, episodes, parsing, registry
 
 MAX_INSTANCE_BYTES = 1 << 20  # what one more instance may cost in a process
 MIN_OBSERVATIONAL = 0.8  # share of sampled tasks that the text-only oracle must solve
@@ -382,9 +382,9 @@ def measure_instance_bytes(name: str, config: base.EnvConfig) -> int:
 def _run_elsewhere(
     function: str, name: str, config: base.EnvConfig, *, hash_seed: str = "random"
 ) -> str:
-    """What a function of `envs.episodes` returns in a new process, as text."""
+    """What a function of `agentrl.envs.episodes` returns in a new process, as text."""
     code = (
-        "import pickle, sys; from envs import episodes; "
+        "import pickle, sys; from agentrl.envs import episodes; "
         f"print(episodes.{function}(*pickle.load(sys.stdin.buffer)))"
     )
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from envs import base, episodes, registry
+from agentrl.envs import base, episodes, registry
 
 _WORD = re.compile(r"[a-z]{2,}")
 _COMMON = 0.5  # words that more demonstrations copy are grammar, not names

@@ -10,7 +10,7 @@ import tracemalloc
 import typing
 from collections.abc import Callable, Iterable, Sequence
 
-from envs import base, parsing, registry, tasks
+from agentrl.envs import base, parsing, registry, tasks
 
 Script = Sequence[str]  # answers of an agent, in order
 Transcript = list[str | base.StepResult]  # the first observation, then the results

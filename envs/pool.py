@@ -36,9 +36,9 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from multiprocessing import connection
 
-from envs import base, worker
+from agentrl.envs import base, worker
 
-_WORKER_CODE = "from envs import worker; worker.main()"
+_WORKER_CODE = "from agentrl.envs import worker; worker.main()"
 _START_TIMEOUT_S = 60.0  # a worker imports its environments and may build their data
 _MAX_FAILED_STARTS = 3  # in a row; more is not bad luck
 
@@ -415,4 +415,4 @@ def replay_command(item_id: str, config: base.EnvConfig) -> str:
     if config.max_turns is not None:
         flags.append(f"--max_turns={config.max_turns}")
     flags += [f"--option={key}={value}" for key, value in config.options.items()]
-    return shlex.join(["python", "-m", "launch.play", *flags])
+    return shlex.join(["python", "-m", "agentrl.launch.play", *flags])

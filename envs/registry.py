@@ -5,15 +5,15 @@ import functools
 import importlib
 import os
 
-from envs import base
+from agentrl.envs import base
 
 _MODULES = {
-    "textcraft": "envs.textcraft",
-    "babyai": "envs.babyai",
-    "alfworld": "envs.alfworld",
-    "searchqa": "envs.searchqa",
-    "webshop": "envs.webshop",
-    "sciworld": "envs.sciworld",
+    "textcraft": "agentrl.envs.textcraft",
+    "babyai": "agentrl.envs.babyai",
+    "alfworld": "agentrl.envs.alfworld",
+    "searchqa": "agentrl.envs.searchqa",
+    "webshop": "agentrl.envs.webshop",
+    "sciworld": "agentrl.envs.sciworld",
 }
 
 

@@ -1,11 +1,11 @@
 """Which tasks to play: a split, a difficulty, a list of ids, or a sample of them.
 
 Difficulty is either *structural*, known from the task itself, or *calibrated*: measured
-as the pass rate of some policy and stored by `python -m launch.calibrate` as JSON lines
+as the pass rate of some policy and stored by `python -m agentrl.launch.calibrate` as JSON lines
 `{"item_id": ..., "n": ..., "pass_rate": ..., "tier": "easy" or "hard", "threshold": ...}`.
 A panel's version says which tasks it holds and how they were chosen, as in
 `textcraft-1, hard by qwen.jsonl (easy from pass rate 0.5), 50 of 87`.
-"""
+"""  # noqa: E501
 
 import collections
 import dataclasses
@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Literal
 
-from envs import base, registry
+from agentrl.envs import base, registry
 
 TierChoice = Literal["all", "easy", "hard"]
 

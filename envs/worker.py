@@ -1,6 +1,6 @@
 """A worker process of the pool: plays many environments, one call at a time.
 
-`envs.pool` starts it and holds the other end of its socket. A worker receives the
+`agentrl.envs.pool` starts it and holds the other end of its socket. A worker receives the
 configurations once, then batches of calls, and answers each call as soon as it is done,
 in the order received. So the first call without an answer is the one that is running,
 which tells a call that hangs or kills its worker from those that waited behind it.
@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Mapping
 from multiprocessing import connection
 
-from envs import base, registry
+from agentrl.envs import base, registry
 
 GRACE_S = 2.0  # for closing environments once the parent has gone or closed the pool
 

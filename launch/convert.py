@@ -1,20 +1,20 @@
 r"""Converts models: from the formats of others into ours, and trained ones back.
 
-  python -m launch.convert --from_hf=/models/Qwen2.5-3B-Instruct --out=/models/qwen2.5-3b
-  python -m launch.convert --from_hf=smollm2-135m-instruct --out=/tmp/smollm2
+  python -m agentrl.launch.convert --from_hf=/models/Qwen2.5-3B-Instruct --out=/models/qwen2.5-3b
+  python -m agentrl.launch.convert --from_hf=smollm2-135m-instruct --out=/tmp/smollm2
 
 write a folder with an orbax checkpoint, from which `launch.train --model=FOLDER` starts.
 (It also starts from a Hugging Face folder as it is.)
 
-  python -m launch.convert --checkpoint=runs/mine --to_hf=/tmp/mine
-  python -m launch.convert --checkpoint=/tmp/smollm2 --to_hf=/tmp/back --dtype=bfloat16
+  python -m agentrl.launch.convert --checkpoint=runs/mine --to_hf=/tmp/mine
+  python -m agentrl.launch.convert --checkpoint=/tmp/smollm2 --to_hf=/tmp/back --dtype=bfloat16
 
 write a folder that `transformers` loads: configuration, safetensors, tokenizer and
 generation settings. The checkpoint is a run's working directory, one of its
 checkpoints/STEP, or a converted folder. Without --dtype, numbers are kept as they are.
 Low-rank adapters are merged into the model; with --adapter the folder holds them alone,
 as the `peft` library loads them beside the model that the run started from.
-"""
+"""  # noqa: E501
 
 import pathlib
 import sys
@@ -58,21 +58,21 @@ def main(argv: Sequence[str]) -> None:
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import errors
-    from launch import models
+    from agentrl.run import export
 
     try:
         if _FROM_HF.value and _OUT.value:
-            models.to_orbax(_FROM_HF.value, pathlib.Path(_OUT.value))
+            export.to_orbax(_FROM_HF.value, pathlib.Path(_OUT.value))
             print(f"Converted: {_OUT.value}")
         elif _TO_HF.value and _CHECKPOINT.value and _ADAPTER.value:
-            models.to_peft(
+            export.to_peft(
                 pathlib.Path(_CHECKPOINT.value),
                 pathlib.Path(_TO_HF.value),
                 dtype=_DTYPE.value,
             )
             print(f"Exported the adapters: {_TO_HF.value}")
         elif _TO_HF.value and _CHECKPOINT.value:
-            models.to_hugging_face(
+            export.to_hugging_face(
                 pathlib.Path(_CHECKPOINT.value),
                 pathlib.Path(_TO_HF.value),
                 dtype=_DTYPE.value,

@@ -1,6 +1,6 @@
 r"""Evaluates a checkpoint on fixed task panels.
 
-  python -m launch.evaluate --checkpoint=runs/demo --out=/tmp/results
+  python -m agentrl.launch.evaluate --checkpoint=runs/demo --out=/tmp/results
 
 plays what the run itself evaluates, and prints the same numbers. Any part may differ:
 
@@ -84,10 +84,9 @@ def evaluate(
       ConfigError: if a change cannot work, or `out` is not empty.
       EnvWorkerError: if an environment lost too many episodes.
     """
-    from agentrl import errors
-    from agentrl import evaluate as evaluation
-    from launch import session
-    from reporting import report
+    from agentrl import errors, session
+    from agentrl.reporting import report
+    from agentrl.run import evaluate as evaluation
 
     errors.refuse_files(out)
     with session.open_policy(path, changes) as (run, params, progress, step):

@@ -1,15 +1,15 @@
 r"""Says whether a run fits into the memory of its devices, before any is touched.
 
-  python -m launch.plan --model=qwen2.5-7b --devices=16 --accelerator=v5p
-  python -m launch.plan --model=qwen2.5-3b --devices=1 --accelerator=h100 --lora_rank=32
-  python -m launch.plan --config=experiments/demo/demo.py --devices=1 --hbm_gib=16
+  python -m agentrl.launch.plan --model=qwen2.5-7b --devices=16 --accelerator=v5p
+  python -m agentrl.launch.plan --model=qwen2.5-3b --devices=1 --accelerator=h100 --lora_rank=32
+  python -m agentrl.launch.plan --config=experiments/demo/demo.py --devices=1 --hbm_gib=16
 
 Without --fsdp and --tensor it tries meshes, and takes the first that fits, the one that
 cuts the model least; with them it computes that mesh. --config takes all sizes from the
 experiment. The numbers are arithmetic (`launch/memory.py`), per device; what XLA allocates
 differs, hence --headroom. `docs/howto_plan.md` explains each line. Exits with 1 if nothing
 fits.
-"""
+"""  # noqa: E501
 
 import sys
 from collections.abc import Sequence
@@ -107,7 +107,7 @@ def main(argv: Sequence[str]) -> None:
     import jax
 
     from agentrl import errors
-    from launch import planning
+    from agentrl.experiment import planning
 
     platform = "tpu" if (_ACCELERATOR.value or "").startswith("v") else "gpu"
     jax.config.update("jax_platforms", "cpu")  # leaves accelerators to who uses them

@@ -1,8 +1,8 @@
 r"""Plays one task in the terminal: by hand, by an oracle, or from a stored episode.
 
-  python -m launch.play --env=textcraft
-  python -m launch.play --env=textcraft --task=textcraft_12 --oracle=observational
-  python -m launch.play --replay=runs/demo/episodes/textcraft.jsonl:17
+  python -m agentrl.launch.play --env=textcraft
+  python -m agentrl.launch.play --env=textcraft --task=textcraft_12 --oracle=observational
+  python -m agentrl.launch.play --replay=runs/demo/episodes/textcraft.jsonl:17
 
 By hand, type an action, or a whole answer (`Thought: ... Action: ...`) on one line; `?`
 lists the available actions where the environment knows them; `quit` or Ctrl-D ends.
@@ -27,7 +27,7 @@ from absl import app, flags
 from rich import console as rich_console
 from rich import rule
 
-from envs import base, episodes, parsing, registry, tasks
+from agentrl.envs import base, episodes, parsing, registry, tasks
 
 _ENV = flags.DEFINE_string("env", None, "Environment, such as textcraft.")
 _TASK = flags.DEFINE_string(

@@ -1,6 +1,6 @@
 r"""Writes `report.html` for a run and prints its table; the run may still be going on.
 
-  python -m launch.report --workdir=runs/demo
+  python -m agentrl.launch.report --workdir=runs/demo
 
 The page shows success on held-out tasks after every stage with 95 % intervals, gains
 over the warm start, transfer and forgetting, training curves, time, failure tags and
@@ -26,12 +26,12 @@ def main(argv: Sequence[str]) -> None:
             f"unexpected arguments {argv[1:]}; did you mean --workdir=...?"
         )
     from agentrl import errors
-    from launch import experiment
-    from reporting import jsonl, report, results
+    from agentrl.experiment import files
+    from agentrl.reporting import jsonl, report, results
 
     workdir = pathlib.Path(_WORKDIR.value)
     try:
-        path = report.write(workdir, experiment.read_run(workdir))
+        path = report.write(workdir, files.read_run(workdir))
     except (errors.ConfigError, jsonl.DamagedFileError, OSError) as error:
         sys.exit(f"launch.report: {error}")
     print(report.format_table(results.load_all(workdir)))

@@ -2,7 +2,7 @@ r"""Trains the stages of one experiment file; resumes by itself.
 
 The same command starts a run and continues one that was interrupted:
 
-  python -m launch.train --config=experiments/demo/demo.py --workdir=runs/demo
+  python -m agentrl.launch.train --config=experiments/demo/demo.py --workdir=runs/demo
 
 A run starts from random weights, or from a model that others trained: a Hugging Face
 folder, a folder of launch.convert, or the name of one that a package carries:
@@ -76,14 +76,13 @@ def main(argv: Sequence[str]) -> None:
         )
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    from agentrl import errors
-    from launch import distributed, experiment, session
+    from agentrl import errors, session
+    from agentrl.experiment import files
+    from agentrl.parallel import startup
 
     try:
-        distributed.join(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
-        settings = experiment.load(
-            _CONFIG.value, overrides=_SET.value, model=_MODEL.value
-        )
+        startup.join(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
+        settings = files.load(_CONFIG.value, overrides=_SET.value, model=_MODEL.value)
         session.train(
             settings, pathlib.Path(_WORKDIR.value), num_profiled=_PROFILE.value
         )

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 
-from agentrl import checkpoint, config, types
+from agentrl import config, types
+from agentrl.envs import base
+from agentrl.experiment import files
 from agentrl.models.config import ModelConfig
-from envs import base
-from launch import experiment
-from reporting import metrics, results
+from agentrl.reporting import metrics, results
 
 ENVIRONMENTS = ("textcraft", "babyai")
 
@@ -116,7 +116,7 @@ def write_iterations(workdir, settings, *, first=0, last=None):
         for step, (index, stage, iteration) in enumerate(places):
             if not first <= step < (len(places) if last is None else last):
                 continue
-            progress = checkpoint.Progress(
+            progress = types.Progress(
                 stage=index, stage_name=stage.name, iteration=iteration + 1
             )
             values, trajectories = make_iteration(stage, step)
@@ -152,8 +152,8 @@ def write_run(workdir, settings=None):
     """Writes everything but checkpoints."""
     settings = settings or make_settings()
     workdir.mkdir(parents=True, exist_ok=True)
-    described = json.dumps(experiment.describe_run(settings))
-    (workdir / experiment.RUN_FILE).write_text(described)
+    described = json.dumps(files.describe_run(settings))
+    (workdir / files.RUN_FILE).write_text(described)
     write_iterations(workdir, settings)
     rates = {"warm": (0.25, 0.25), "textcraft": (0.75, 0.25), "both": (0.5, 1.0)}
     for step, (stage, by_env) in enumerate(rates.items()):

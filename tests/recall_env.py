@@ -6,7 +6,7 @@ free, in the second it must repeat the first observation's letter.
 
 import string
 
-from envs import base, parsing
+from agentrl.envs import base, parsing
 
 LETTERS = string.ascii_lowercase[:8]
 

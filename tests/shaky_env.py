@@ -10,7 +10,7 @@ Options, all with task numbers as "3,17":
 import pathlib
 import time
 
-from envs import base, parsing
+from agentrl.envs import base, parsing
 
 
 class Shaky(base.Environment):

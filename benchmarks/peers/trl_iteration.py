@@ -19,9 +19,9 @@ import torch_qwen2
 import transformers
 import trl
 
-from conversations import chat as chats
-from conversations import tokenizer as tokenizers
-from envs import base, registry
+from agentrl.chat import renderer
+from agentrl.chat import tokenizer as tokenizers
+from agentrl.envs import base, registry
 
 ANSWERS, sys.stdout = sys.stdout, sys.stderr  # the trainer prints
 PROJECTIONS = {"query": "q", "key": "k", "value": "v"}
@@ -65,7 +65,7 @@ class Player:
     """Plays groups of episodes: TRL's `rollout_func`."""
 
     def __init__(self, spec, tokenizer):
-        self.chat = chats.Chat(tokenizer, spec["frame"])
+        self.chat = renderer.Chat(tokenizer, spec["frame"])
         self.spec, self.envs = spec, {}
         self.counts = {"tokens": 0, "action_tokens": 0, "turns": 0}
 

@@ -20,9 +20,9 @@ import optax
 import tunix_rollout
 from tunix.rl.agentic.environments import base_environment
 
-from conversations import chat as chats
-from conversations import tokenizer as tokenizers
-from envs import base, registry
+from agentrl.chat import renderer
+from agentrl.chat import tokenizer as tokenizers
+from agentrl.envs import base, registry
 
 FIRST = 0xE000  # of Unicode's private use area
 
@@ -148,7 +148,7 @@ class Iterations:
 
     def __init__(self, spec, mesh):
         tokenizer = tokenizers.load("sentencepiece", pathlib.Path(spec["tokenizer"]))
-        chat = chats.Chat(tokenizer, spec["frame"])
+        chat = renderer.Chat(tokenizer, spec["frame"])
         self.spec, self.counts = spec, collections.Counter()
         self.random = random.Random(0)
         model = tunix_rollout.make_model(spec["model"], mesh)[1]

@@ -10,15 +10,15 @@ A module of your own says which one, and how its tasks are named:
     )
 
 Item k is `reset(seed=k)`. The environment must be a pure function of that seed: run
-`python -m envs.checks NAME` to find out. What it makes of an invalid action is its own
+`python -m agentrl.envs.checks NAME` to find out. What it makes of an invalid action is its own
 affair; it must not raise.
-"""
+"""  # noqa: E501
 
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from envs import base, parsing
+from agentrl.envs import base, parsing
 
 
 class TextGym(Protocol):

@@ -10,7 +10,7 @@ Rewards: 1 when the goal holds, else 0; success and score are the same.
 Ending: reaching the goal terminates; 30 turns truncate, in both profiles.
 
 The engine is our own and follows ALFWorld's PDDL domain as TextWorld executes it, odd
-corners included (`envs.alfworld.world` lists them). The two are compared word for word
+corners included (`agentrl.envs.alfworld.world` lists them). The two are compared word for word
 by `tests/parity/test_alfworld_real.py`. Profile `strict` (default) speaks like alfworld
 0.4, `move O to R`. Profile `agentgym` speaks like alfworld 0.3 behind AgentGym's
 server: `put O in/on R`, no `help`, and no `You arrive at ...` before what is seen.
@@ -28,13 +28,13 @@ Data: what stands in 120 rooms of AI2-THOR and what fits where, from the alfworl
 many things there are and where they lie is ours, as upstream's games are not part of
 the wheel. Option `data_dir`, for instance `$ALFWORLD_DATA`, plays upstream's
 `game.tw-pddl` files instead, in the wording of each file; `mappings` numbers them as
-AgentGym does, see `envs.alfworld.files`. The variable alone changes nothing.
+AgentGym does, see `agentrl.envs.alfworld.files`. The variable alone changes nothing.
 ALFWorld: https://arxiv.org/abs/2010.03768.
-"""
+"""  # noqa: E501
 
-from envs import base
-from envs.alfworld import environment, files, generate, oracles
-from envs.alfworld import game as game_lib
+from agentrl.envs import base
+from agentrl.envs.alfworld import environment, files, generate, oracles
+from agentrl.envs.alfworld import game as game_lib
 
 _MANY_RECEPTACLES = 25
 _EASY_KINDS = ("place", "look")

@@ -4,9 +4,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
-from envs import base, parsing
-from envs.alfworld import files, generate, world
-from envs.alfworld import game as game_lib
+from agentrl.envs import base, parsing
+from agentrl.envs.alfworld import files, generate, world
+from agentrl.envs.alfworld import game as game_lib
 
 TURN_LIMIT = 30  # in both profiles
 

@@ -5,8 +5,8 @@
 
 from collections.abc import Iterator
 
-from envs.alfworld import game as game_lib
-from envs.alfworld import problem
+from agentrl.envs.alfworld import game as game_lib
+from agentrl.envs.alfworld import problem
 
 _LOOK = """\
 (and (exists (?t - object ?r - receptacle ?a - agent ?l - location)

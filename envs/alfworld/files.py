@@ -8,9 +8,8 @@ import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
-from envs import base
-from envs.alfworld import game as game_lib
-from envs.alfworld import problem
+from agentrl.envs import base
+from agentrl.envs.alfworld import game, problem
 
 _FOLDERS = {
     "train": ("train",),
@@ -29,7 +28,7 @@ class GameFiles:
     splits: Mapping[str, range]
     version: str  # changes with the names of the games
 
-    def load(self, index: int) -> game_lib.Game:
+    def load(self, index: int) -> game.Game:
         """Reads the game of task `index`.
 
         Raises:
@@ -141,7 +140,7 @@ def _read_mapping(
 
 
 @functools.lru_cache(maxsize=512)
-def _load(path: pathlib.Path) -> game_lib.Game:
+def _load(path: pathlib.Path) -> game.Game:
     try:
         texts = json.loads(path.read_text())
         return problem.read_game(

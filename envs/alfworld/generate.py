@@ -11,9 +11,9 @@ import itertools
 import random
 from collections.abc import Mapping, Sequence
 
-from envs import base
-from envs.alfworld import facts, plan, world
-from envs.alfworld import game as game_lib
+from agentrl.envs import base
+from agentrl.envs.alfworld import facts, plan, world
+from agentrl.envs.alfworld import game as game_lib
 
 VERSION = "alfworld-1"
 

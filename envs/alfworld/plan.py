@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 
-from envs.alfworld import game as game_lib
+from agentrl.envs.alfworld import game as game_lib
 
 Fetch = tuple[int, int]  # item, receptacle that holds it
 

@@ -1,16 +1,16 @@
 """Reads games from the texts of upstream's `game.tw-pddl` files.
 
 Such a file holds a PDDL domain, a PDDL problem and a grammar for the replies. The
-domain is always ALFWorld's, see `envs.alfworld.world`; the problem says what the room
+domain is always ALFWorld's, see `agentrl.envs.alfworld.world`; the problem says what the room
 holds and what the goal is; of the grammar, the task's sentence and the wording matter.
-"""
+"""  # noqa: E501
 
 import collections
 import json
 import re
 from collections.abc import Mapping, Sequence
 
-from envs.alfworld import game as game_lib
+from agentrl.envs.alfworld import game
 
 _COMMENT = re.compile(r";[^\n]*")
 _DISTANCE = re.compile(r"\(=\s*\(distance[^()]*\)[^()]*\)")  # most of a real file
@@ -65,7 +65,7 @@ class ProblemError(ValueError):
     """A game that the rules here do not cover, or text that is no game."""
 
 
-def read_game(problem: str, grammar: str, domain: str) -> game_lib.Game:
+def read_game(problem: str, grammar: str, domain: str) -> game.Game:
     """Reads a game from the texts of a game file.
 
     Raises:
@@ -77,7 +77,7 @@ def read_game(problem: str, grammar: str, domain: str) -> game_lib.Game:
             raise ProblemError(f"the PDDL problem has no ({name} ...)")
     facts = _read_facts(sections[":init"])
     kind, item, target = _read_goal(sections[":goal"])
-    goal = game_lib.Goal(kind, item, target, _read_task(grammar))
+    goal = game.Goal(kind, item, target, _read_task(grammar))
     return _build(facts, goal, _read_wording(grammar, domain))
 
 
@@ -120,7 +120,7 @@ def _read_facts(init: Expression) -> Facts:
     return facts
 
 
-def _read_goal(section: Expression) -> tuple[game_lib.GoalKind, str, str]:
+def _read_goal(section: Expression) -> tuple[game.GoalKind, str, str]:
     """Recognizes one of the six goals by the facts that it combines."""
     atoms = list(_find_atoms(section[0]))
     predicates = {atom[0] for atom in atoms}
@@ -141,7 +141,7 @@ def _read_goal(section: Expression) -> tuple[game_lib.GoalKind, str, str]:
 
 
 _PLACED = {"inreceptacle", "objecttype", "receptacletype"}
-_GOALS: Mapping[game_lib.GoalKind, set[str]] = {
+_GOALS: Mapping[game.GoalKind, set[str]] = {
     "place": _PLACED,
     "clean": _PLACED | {"cleanable", "isclean"},
     "heat": _PLACED | {"heatable", "ishot"},
@@ -190,11 +190,11 @@ def _read_task(grammar: str) -> str:
     return text.removesuffix(".")
 
 
-def _read_wording(grammar: str, domain: str) -> game_lib.Wording:
-    puts = [w.put for w in (game_lib.MOVE, game_lib.PUT) if _command(w.put) in grammar]
+def _read_wording(grammar: str, domain: str) -> game.Wording:
+    puts = [w.put for w in (game.MOVE, game.PUT) if _command(w.put) in grammar]
     if len(puts) != 1:
         raise ProblemError("the grammar's command for putting things down is not known")
-    return game_lib.Wording(
+    return game.Wording(
         put=puts[0],
         names_arrival="You arrive at {r.name}." in grammar,
         has_help="(:action help" in domain and "action help {" in grammar,
@@ -208,9 +208,7 @@ def _command(put: tuple[str, str]) -> str:
 # The game.
 
 
-def _build(
-    facts: Facts, goal: game_lib.Goal, wording: game_lib.Wording
-) -> game_lib.Game:
+def _build(facts: Facts, goal: game.Goal, wording: game.Wording) -> game.Game:
     names = _display_names(facts)
     at = _pairs(facts, "receptacleatlocation")
     (start,) = _pairs(facts, "atlocation").values()
@@ -221,11 +219,11 @@ def _build(
     item_kinds = _pairs(facts, "objecttype")
     items = {name: i for i, name in enumerate(sorted(item_kinds))}
     traits = {name: _find_traits(facts, name) for name in items}
-    return game_lib.Game(
+    return game.Game(
         goal=goal,
         wording=wording,
         receptacles=tuple(
-            game_lib.Receptacle(
+            game.Receptacle(
                 name=names[name],
                 kind=_kind(holder_kinds.get(name, "")),
                 location=locations[at[name]],
@@ -234,7 +232,7 @@ def _build(
             for name in places
         ),
         items=tuple(
-            game_lib.Item(names[name], _kind(item_kinds[name]), traits[name])
+            game.Item(names[name], _kind(item_kinds[name]), traits[name])
             for name in items
         ),
         contents=_group(facts["inreceptacle"], items, places),

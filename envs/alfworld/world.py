@@ -15,7 +15,7 @@ where common sense might differ:
 import bisect
 from collections.abc import Callable, Iterable, Sequence
 
-from envs.alfworld import game as game_lib
+from agentrl.envs.alfworld import game as game_lib
 
 _MIDDLE = "You are in the middle of a room. Looking quickly around you, you see "
 _KNIVES = ("knife", "butterknife")

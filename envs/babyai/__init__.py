@@ -38,8 +38,8 @@ Source: the levels are minigrid's (MIT), the text layer follows AgentGym's
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from envs import base, parsing
-from envs.babyai import levels, oracles, scene, view, world
+from agentrl.envs import base, parsing
+from agentrl.envs.babyai import levels, oracles, scene, view, world
 
 _ACTIONS = """\
 - turn right

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Collection
 
-from envs.babyai import planner, view
+from agentrl.envs.babyai import planner, view
 
 _THING = r"(?:the|a) ((?:\w+ )??)(object|ball|box|key|door)"
 _PLACE = r"((?: in front of you| behind you| on your left| on your right)?)"

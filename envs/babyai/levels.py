@@ -3,7 +3,7 @@
 import functools
 import itertools
 
-from envs import base
+from agentrl.envs import base
 
 NAME = "babyai"
 SPLITS = ("train", "test")

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
-from envs import base, parsing
-from envs.babyai import goals, planner, routes, textmap, view, world
+from agentrl.envs import base, parsing
+from agentrl.envs.babyai import goals, planner, routes, textmap, view, world
 
 _MAX_LOOKS = 100  # states of a search for something new to see
 

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 from collections.abc import Collection, Iterator
 
-from envs.babyai import scene, view
+from agentrl.envs.babyai import scene, view
 
 _OPENED = {
     view.CODES[f"{color} {state} door"]: view.CODES[f"{color} open door"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator
 
-from envs.babyai import goals, planner, view
+from agentrl.envs.babyai import goals, planner, view
 
 Locate = Callable[[goals.Description], set[int]]
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 
-from envs.babyai import view
+from agentrl.envs.babyai import view
 
 CHECK = "check available actions"
 

@@ -5,7 +5,7 @@ import functools
 import re
 from collections.abc import Iterator
 
-from envs.babyai import goals, planner, scene, view
+from agentrl.envs.babyai import goals, planner, scene, view
 
 _THING = re.compile(
     r"There is a (\w+ (?:open |closed |locked )?\w+) (\d+) "

@@ -7,7 +7,7 @@ import io
 import pickle
 from typing import Any
 
-from envs.babyai import view
+from agentrl.envs.babyai import view
 
 _Views = dict[tuple[int, int], bytes]  # by the agent's cell and heading
 MARGIN = 7  # cells of wall around the grid, so that every view lies inside
@@ -52,7 +52,7 @@ class World:
         return (int(y) + MARGIN) * self.stride + int(x) + MARGIN
 
     def look(self) -> bytes:
-        """The agent's view; see `envs.babyai.view`."""
+        """The agent's view; see `agentrl.envs.babyai.view`."""
         pose = self.at, self.heading
         if pose not in self._views:
             self._views[pose] = view.take_view(

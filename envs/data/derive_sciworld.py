@@ -1,6 +1,6 @@
 """Derives `sciworld_tasks.json` from the `scienceworld` package, in about half an hour.
 
-  python -m envs.data.derive_sciworld
+  python -m agentrl.envs.data.derive_sciworld
 
 Counts the variations of each kind of task in the package's splits, which lie one after
 the other: train, dev, test. Then plays the solutions that the package gives, and keeps
@@ -14,8 +14,8 @@ import json
 import pathlib
 from typing import Any
 
-from envs import base, registry
-from envs.sciworld import environment, java, variations
+from agentrl.envs import base, registry
+from agentrl.envs.sciworld import environment, java, variations
 
 _LEFT_OUT = ("5-1", "5-2", "9-1", "9-2", "9-3", "10-1", "10-2")  # by AgentGym
 _KEPT = {"train": 50, "test": 15}  # of each kind

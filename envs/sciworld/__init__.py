@@ -43,8 +43,8 @@ and some kilobytes in Python. Which tasks are solved is in
 import collections
 import functools
 
-from envs import base
-from envs.sciworld import environment, oracles, variations
+from agentrl.envs import base
+from agentrl.envs.sciworld import environment, oracles, variations
 
 VERSION = "sciworld-1"
 SPLITS = ("train", "test")

@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from envs import base, parsing
-from envs.sciworld import java, variations
+from agentrl.envs import base, parsing
+from agentrl.envs.sciworld import java, variations
 
 TURN_LIMIT = 30  # in both profiles
 

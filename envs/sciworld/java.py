@@ -12,10 +12,10 @@ import shutil
 import tempfile
 from typing import Any
 
-from envs import base
-from envs.sciworld import variations
+from agentrl.envs import base
+from agentrl.envs.sciworld import variations
 
-_INSTALL = "install both with: pip install 'agentrl[sciworld]'"
+_INSTALL = "install both with: pip install 'agentrl-jax[sciworld]'"
 # The simulator lists the contents of things in the order of identity hash codes, which
 # depend on what else the process has done; a constant one leaves the order of insertion.
 # Workers run side by side, so collecting garbage gets no threads of its own.

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Generator
 from typing import Any
 
-from envs import base, parsing
-from envs.sciworld import environment
+from agentrl.envs import base, parsing
+from agentrl.envs.sciworld import environment
 
 # Yields commands, is sent the replies, returns the last one.
 Plan = Generator[str, str, str]

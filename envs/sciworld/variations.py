@@ -5,7 +5,7 @@ import functools
 import importlib.resources
 import json
 
-from envs import base
+from agentrl.envs import base
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

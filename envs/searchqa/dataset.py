@@ -13,8 +13,8 @@ import importlib.metadata
 import pathlib
 from collections.abc import Sequence
 
-from envs import base, filecache
-from envs.searchqa import factbook, generate, index, records
+from agentrl.envs import base, filecache
+from agentrl.envs.searchqa import factbook, generate, index, records
 
 VERSION = "factbook-1"  # of what is built by default; a change needs a new one
 

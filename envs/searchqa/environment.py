@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from envs import base
-from envs.searchqa import dataset, records, scoring
+from agentrl.envs import base
+from agentrl.envs.searchqa import dataset, records, scoring
 
 DEFAULT_TOP_K = 3
 MAX_TOP_K = 20

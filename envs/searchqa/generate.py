@@ -1,6 +1,6 @@
 """Questions about the default corpus, from the relations of its fields.
 
-Every relation that `envs.searchqa.relations` can read off an entry is a fact. A fact may
+Every relation that `agentrl.envs.searchqa.relations` can read off an entry is a fact. A fact may
 be used in a question if a search of one line finds its passage among the first three. A
 chain starts at a country, or at a value that only one country has, goes on from country
 to country and ends at a country or a value. Its question is left out if it contains a
@@ -8,7 +8,7 @@ name or value that is to be found.
 
 Splits go by entry: about a fifth are held out. A test question has one of them in its
 chain; a train question does not even name one, nor do its answers.
-"""
+"""  # noqa: E501
 
 import collections
 import dataclasses
@@ -18,8 +18,8 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from envs import base
-from envs.searchqa import factbook, index, records, relations, scoring
+from agentrl.envs import base
+from agentrl.envs.searchqa import factbook, index, records, relations, scoring
 
 HELD_OUT_SHARE = 0.2
 MAX_HOPS = 3

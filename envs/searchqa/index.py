@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import tantivy
 
-from envs.searchqa import records
+from agentrl.envs.searchqa import records
 
 MAX_QUERY_CHARS = 1000  # of a longer query, the rest is not looked at
 

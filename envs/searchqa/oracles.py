@@ -2,8 +2,8 @@
 
 import re
 
-from envs import base
-from envs.searchqa import environment, relations, scoring
+from agentrl.envs import base
+from agentrl.envs.searchqa import environment, relations, scoring
 
 _QUESTION = re.compile(r"Question: (.*)\Z", re.DOTALL)
 _PASSAGE = re.compile(

@@ -22,7 +22,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from envs import base
+from agentrl.envs import base
 
 MULTI_HOP_SETS = ("hotpotqa", "2wikimultihopqa", "musique", "bamboogle")
 

@@ -35,9 +35,8 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 
-from envs import base, parsing
-from envs.textcraft import planner
-from envs.textcraft import recipes as recipe_lib
+from agentrl.envs import base, parsing
+from agentrl.envs.textcraft import planner, recipes
 
 NAME = "textcraft"
 VERSION = "textcraft-1"
@@ -58,7 +57,7 @@ class TextCraft(base.Environment):
 
     def __init__(self, config: base.EnvConfig | None = None):
         super().__init__(config)
-        self._book = recipe_lib.load_book(_recipes_dir(self.config))
+        self._book = recipes.load_book(_recipes_dir(self.config))
         self._distractors = self.config.options.get("distractors", 10)
         if type(self._distractors) is not int or self._distractors < 0:
             raise base.EnvConfigError(
@@ -117,7 +116,7 @@ class TextCraft(base.Environment):
                 crafts.append(f"craft {recipe.count} {recipe.output} using {using}")
         return [*gets, *crafts, "inventory"]
 
-    def _choose_held(self, recipe: recipe_lib.Recipe) -> list[tuple[str, int]]:
+    def _choose_held(self, recipe: recipes.Recipe) -> list[tuple[str, int]]:
         """Held items that satisfy a recipe; empty if some are missing."""
         chosen = []
         for name, count in recipe.ingredients:
@@ -179,14 +178,14 @@ class TextCraft(base.Environment):
         """How replies name what was to be crafted; upstream has no id for a kind."""
         if self.config.profile == "agentgym" and target in self._book.tags:
             return None
-        return recipe_lib.to_id(target)
+        return recipes.to_id(target)
 
     def _name_wanted(self, target: str, count: int) -> str | None:
         """The name in a refusal, for which upstream prints an object of its code."""
         name = self._name(target)
         if self.config.profile == "strict":
             return name
-        tag = None if name else recipe_lib.to_id(target)
+        tag = None if name else recipes.to_id(target)
         item_tag = f"ItemTag(tag={tag!r}, item_id={name!r})"
         return f"ItemTagWithCount(item_tag={item_tag}, count={count})"
 
@@ -219,8 +218,8 @@ your action"""
 
 @functools.lru_cache(maxsize=4096)
 def _first_observation(
-    book: recipe_lib.Book, index: int, max_distractors: int
-) -> tuple[tuple[recipe_lib.Recipe, ...], str]:
+    book: recipes.Book, index: int, max_distractors: int
+) -> tuple[tuple[recipes.Recipe, ...], str]:
     """The recipes shown for a task, and the text they are shown in."""
     goal = book.goals[index]
     needed = book.closure(goal)
@@ -240,7 +239,7 @@ def _first_observation(
 
 @functools.cache
 def _splits(recipes_dir: str) -> Mapping[str, tuple[str, ...]]:
-    book = recipe_lib.load_book(recipes_dir)
+    book = recipes.load_book(recipes_dir)
     order = sorted(
         range(len(book.goals)), key=lambda index: base.stable_hash(VERSION, index)
     )
@@ -268,12 +267,12 @@ def panel(split: str, config: base.EnvConfig) -> base.TaskPanel:
     recipes_dir = _recipes_dir(config)
     version = VERSION
     if recipes_dir:
-        version += f", recipes {recipe_lib.load_book(recipes_dir).digest}"
+        version += f", recipes {recipes.load_book(recipes_dir).digest}"
     return base.TaskPanel(NAME, split, version, _splits(recipes_dir)[split])
 
 
 def _depth(item_id: str, config: base.EnvConfig) -> int:
-    book = recipe_lib.load_book(_recipes_dir(config))
+    book = recipes.load_book(_recipes_dir(config))
     return book.depths[_find_goal(book, base.parse_item_id(NAME, item_id))]
 
 
@@ -291,7 +290,7 @@ def _recipes_dir(config: base.EnvConfig) -> str:
     return str(config.options.get("recipes_dir", ""))
 
 
-def _find_goal(book: recipe_lib.Book, index: int) -> str:
+def _find_goal(book: recipes.Book, index: int) -> str:
     if index >= len(book.goals):
         raise base.UnknownItemError(
             f"item id '{NAME}_{index}' is out of range; the last task is "

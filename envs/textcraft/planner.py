@@ -5,8 +5,8 @@ import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from envs import parsing
-from envs.textcraft import recipes as recipe_lib
+from agentrl.envs import parsing
+from agentrl.envs.textcraft import recipes as recipe_lib
 
 MAX_GET = 64  # items that one `get` may take, in profile `strict`
 

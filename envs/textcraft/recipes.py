@@ -13,7 +13,7 @@ import pathlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from envs import base
+from agentrl.envs import base
 
 _SHAPED, _SHAPELESS = "minecraft:crafting_shaped", "minecraft:crafting_shapeless"
 _COMMAND = re.compile(r"craft (\d+) (.+) using (.+)")

@@ -5,7 +5,7 @@ What can be clicked is not listed unless `list_actions` says so.
 Observations: the page as text, parts joined by ` [SEP] `: search box, results (ten a
 page, fifty at most), product, its description, features and reviews, and the receipt.
 Rewards: 0 until `Buy Now`; then a share of what was asked for, in [0, 1], see
-`envs.webshop.reward`. Success is reward 1, the score is the reward.
+`agentrl.envs.webshop.reward`. Success is reward 1, the score is the reward.
 Ending: buying terminates; ten turns truncate, in both profiles.
 
 Profile `strict` (default) departs from upstream in these points:
@@ -39,8 +39,8 @@ import collections
 import functools
 from collections.abc import Sequence
 
-from envs import base
-from envs.webshop import catalogue, environment, oracles, pages, reward, search
+from agentrl.envs import base
+from agentrl.envs.webshop import catalogue, environment, oracles, pages, reward, search
 
 TRAIN_SIZE = 3930
 TEST_SIZE = 200

@@ -23,8 +23,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from envs import base
-from envs.webshop import synthetic
+from agentrl.envs import base
+from agentrl.envs.webshop import synthetic
 
 DEFAULT_PRODUCTS = 1000
 NO_LIMIT = 1_000_000.0  # upstream's price limit of goals that name none

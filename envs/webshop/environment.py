@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from envs import base, parsing
-from envs.webshop import catalogue, pages, reward, search
+from agentrl.envs import base, parsing
+from agentrl.envs.webshop import catalogue, pages, reward, search
 
 TURN_LIMIT = 10  # in both profiles
 

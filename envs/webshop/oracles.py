@@ -4,8 +4,8 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from envs import base, parsing
-from envs.webshop import catalogue, environment, pages, search
+from agentrl.envs import base, parsing
+from agentrl.envs.webshop import catalogue, environment, pages, search
 
 _LIMIT = re.compile(r", and price lower than ([\d.]+) dollars$")
 _NOT_SEARCHABLE = re.compile(r"[\[\]\s]+")  # brackets would end a search early

@@ -4,7 +4,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 
-from envs.webshop import catalogue
+from agentrl.envs.webshop import catalogue
 
 SEPARATOR = " [SEP] "
 PAGE_SIZE = 10  # products on a page of results

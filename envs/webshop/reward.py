@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 
 import rapidfuzz
 
-from envs import base
-from envs.webshop import catalogue
+from agentrl.envs import base
+from agentrl.envs.webshop import catalogue
 
 NOUN_FINDERS = ("lexical", "spacy")
 SPACY_MODEL = "en_core_web_lg"  # upstream's

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import tantivy
 
-from envs.webshop import catalogue
+from agentrl.envs.webshop import catalogue
 
 MAX_RESULTS = 50
 

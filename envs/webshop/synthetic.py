@@ -18,7 +18,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from envs import base, filecache
+from agentrl.envs import base, filecache
 
 VERSION = "synthetic-v1"
 

@@ -1,6 +1,6 @@
 r"""The whole system on a laptop: one small model, four stages, two real environments.
 
-  python -m launch.train --config=experiments/demo/demo.py --workdir=runs/demo
+  python -m agentrl.launch.train --config=experiments/demo/demo.py --workdir=runs/demo
 
 A model of about a million parameters starts from random weights with induction heads. It
 is warm-started on demonstrations of text-only oracles, fine-tuned with GRPO on TextCraft,
@@ -14,8 +14,8 @@ fetching, opening and going.
 import dataclasses
 
 from agentrl import config
+from agentrl.envs import base
 from agentrl.models.config import ModelConfig
-from envs import base
 
 # Contexts are kept short, as befits the model: no recipes that do not help, no action
 # list, which BabyAI would repeat with every observation.

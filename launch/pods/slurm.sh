@@ -20,5 +20,5 @@ cd "$SLURM_SUBMIT_DIR"
 # JAX would give each process one GPU; ours has all of its node.
 devices=$(seq --separator=, 0 $((SLURM_GPUS_PER_NODE - 1)))
 export JAX_LOCAL_DEVICE_IDS="$devices"
-exec srun --kill-on-bad-exit=1 .venv/bin/python -m launch.train \
+exec srun --kill-on-bad-exit=1 .venv/bin/python -m agentrl.launch.train \
   --num_hosts="$SLURM_NNODES" "$@"

@@ -20,4 +20,4 @@ git archive --format=tar.gz --output="$archive" HEAD
 gcloud compute tpus tpu-vm scp "$archive" "$TPU":agentrl.tar.gz --zone="$ZONE" --worker=all
 on_all_hosts "mkdir -p agentrl && tar -xzf agentrl.tar.gz -C agentrl && cd agentrl &&
   python3.11 -m venv .venv && .venv/bin/pip install --quiet --editable '.[tpu]'"
-on_all_hosts "cd agentrl && .venv/bin/python -m launch.train --num_hosts=$HOSTS $(printf '%q ' "$@")"
+on_all_hosts "cd agentrl && .venv/bin/python -m agentrl.launch.train --num_hosts=$HOSTS $(printf '%q ' "$@")"

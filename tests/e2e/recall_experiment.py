@@ -1,8 +1,8 @@
 """Two small stages on the recall game: to test the loop end to end."""
 
 from agentrl import config
+from agentrl.envs import base
 from agentrl.models.config import ModelConfig
-from envs import base
 
 ROLLOUT = config.RolloutConfig(
     tasks_per_iteration=4,

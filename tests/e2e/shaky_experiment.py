@@ -6,7 +6,7 @@ import os
 import recall_experiment
 
 from agentrl import config
-from envs import base
+from agentrl.envs import base
 
 
 def get_config() -> config.RunConfig:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from agentrl import checkpoint
+from agentrl.run import checkpoint
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -36,7 +36,7 @@ def finished(tmp_path_factory, environment):
     workdir = tmp_path_factory.mktemp("lora") / "run"
     experiment = f"--config={HERE / 'recall_experiment.py'}"
     done = launch(
-        "launch.train", experiment, f"--workdir={workdir}", LORA, *SHORT,
+        "agentrl.launch.train", experiment, f"--workdir={workdir}", LORA, *SHORT,
         environment=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -65,7 +65,7 @@ def test_another_base_is_refused(finished, environment, tmp_path):
     path.write_text(json.dumps(described))
     try:
         done = launch(
-            "launch.evaluate", f"--checkpoint={finished}", f"--out={tmp_path / 'out'}",
+            "agentrl.launch.evaluate", f"--checkpoint={finished}", f"--out={tmp_path / 'out'}",  # noqa: E501
             environment=environment,
         )  # fmt: skip
     finally:
@@ -76,7 +76,7 @@ def test_another_base_is_refused(finished, environment, tmp_path):
 
 def test_an_evaluation_finds_the_base_again(finished, environment, tmp_path):
     done = launch(
-        "launch.evaluate", f"--checkpoint={finished}", f"--out={tmp_path / 'out'}",
+        "agentrl.launch.evaluate", f"--checkpoint={finished}", f"--out={tmp_path / 'out'}",
         environment=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

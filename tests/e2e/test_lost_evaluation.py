@@ -30,7 +30,7 @@ def test_training_goes_on_with_the_evaluation_that_was_refused(tmp_path):
     train = (f"--config={HERE / 'shaky_experiment.py'}", f"--workdir={workdir}")
     broken.touch()
 
-    refused = run("launch.train", *train, broken_if=broken)
+    refused = run("agentrl.launch.train", *train, broken_if=broken)
     assert refused.returncode == 1
     assert "launch.train: the evaluation of stage 'shaky' on 'shaky'" in refused.stderr
     assert "lost 20 of 20 episodes" in refused.stderr
@@ -39,7 +39,7 @@ def test_training_goes_on_with_the_evaluation_that_was_refused(tmp_path):
     assert not list(workdir.glob("evaluations/*"))
 
     out = f"--out={tmp_path / 'results'}"
-    command = ("launch.evaluate", f"--checkpoint={workdir}", out)
+    command = ("agentrl.launch.evaluate", f"--checkpoint={workdir}", out)
     refused = run(*command, broken_if=broken)
     assert refused.returncode == 1
     assert "launch.evaluate: the evaluation of stage 'shaky'" in refused.stderr
@@ -47,7 +47,7 @@ def test_training_goes_on_with_the_evaluation_that_was_refused(tmp_path):
 
     broken.unlink()
     metrics = (workdir / "metrics.jsonl").read_bytes()
-    done = run("launch.train", *train, broken_if=broken)
+    done = run("agentrl.launch.train", *train, broken_if=broken)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (workdir / "metrics.jsonl").read_bytes() == metrics
     (stored,) = workdir.glob("evaluations/*.json")

@@ -11,7 +11,7 @@ import time
 import filelock
 import pytest
 
-from launch import session
+from agentrl import session
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -33,7 +33,9 @@ def command(module, *arguments):
 
 def train_command(workdir):
     experiment = HERE / "recall_experiment.py"
-    return command("launch.train", f"--config={experiment}", f"--workdir={workdir}")
+    return command(
+        "agentrl.launch.train", f"--config={experiment}", f"--workdir={workdir}"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +183,10 @@ def test_overlap_and_divergence_in_the_reward_resume_too(
 def test_evaluation_of_the_checkpoint_repeats_the_run(finished, environment, tmp_path):
     out = tmp_path / "results"
     evaluate = command(
-        "launch.evaluate", f"--checkpoint={finished}", f"--out={out}", "--envs=recall"
+        "agentrl.launch.evaluate",
+        f"--checkpoint={finished}",
+        f"--out={out}",
+        "--envs=recall",
     )
     done = subprocess.run(evaluate, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -196,7 +201,9 @@ def test_calibration_writes_tiers_and_goes_on_where_it_ended(
 ):
     out = tmp_path / "tiers.jsonl"
     arguments = ["--env=recall", f"--out={out}", "--samples=3"]
-    calibrate = command("launch.calibrate", f"--checkpoint={finished}", *arguments)
+    calibrate = command(
+        "agentrl.launch.calibrate", f"--checkpoint={finished}", *arguments
+    )
 
     def run(*more):
         done = subprocess.run(

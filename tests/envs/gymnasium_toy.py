@@ -2,7 +2,7 @@
 
 import gymnasium
 
-from envs.adapters import gymnasium_text
+from agentrl.envs.adapters import gymnasium_text
 
 
 class SayNumber(gymnasium.Env):

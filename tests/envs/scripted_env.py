@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from envs import base
+from agentrl.envs import base
 
 _serial = itertools.count()
 

@@ -16,8 +16,8 @@ import urllib.parse
 
 import pytest
 
-from envs import base, checks, pool, registry, tasks
-from envs.adapters.agentgym import server as agentgym
+from agentrl.envs import base, checks, pool, registry, tasks
+from agentrl.envs.adapters.agentgym import server as agentgym
 
 HERE = pathlib.Path(__file__).parent
 NAMES = ("textcraft", "babyai", "alfworld", "webshop", "searchqa", "sciworld")
@@ -150,7 +150,7 @@ def options(game, tmp_path, monkeypatch):
         target=server.serve_forever, kwargs={"poll_interval": 0.01}
     )
     thread.start()
-    module = f"envs.adapters.agentgym.{game.name}"
+    module = f"agentrl.envs.adapters.agentgym.{game.name}"
     monkeypatch.setitem(registry._MODULES, game.name, module)
     monkeypatch.setenv("AGENTRL_ENVS", f"{game.name}={module}")
     registry.get_spec.cache_clear()
@@ -307,7 +307,7 @@ def test_errors_of_the_server_are_told(game, options):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_server_must_be_named_and_run(name):
-    spec = importlib.import_module(f"envs.adapters.agentgym.{name}").SPEC
+    spec = importlib.import_module(f"agentrl.envs.adapters.agentgym.{name}").SPEC
     with pytest.raises(base.EnvConfigError, match="set its option 'server'"):
         spec.make(base.EnvConfig())
     env = spec.make(base.EnvConfig(options={"server": "localhost:36001"}))

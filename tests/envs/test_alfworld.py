@@ -8,9 +8,9 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from envs import alfworld, base, episodes, parsing, registry
-from envs.alfworld import export, facts, generate, plan, problem, world
-from envs.alfworld import game as game_lib
+from agentrl.envs import alfworld, base, episodes, parsing, registry
+from agentrl.envs.alfworld import export, facts, generate, plan, problem, world
+from agentrl.envs.alfworld import game as game_lib
 
 STRICT = base.EnvConfig(list_actions="never")
 AGENTGYM = base.EnvConfig(profile="agentgym", list_actions="never")

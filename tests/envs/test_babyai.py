@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from minigrid.core import constants
 
-from envs import base, parsing, registry
-from envs.babyai import BabyAI, goals, levels, planner, textmap, view, world
+from agentrl.envs import base, parsing, registry
+from agentrl.envs.babyai import BabyAI, goals, levels, planner, textmap, view, world
 
 STRICT = base.EnvConfig()
 AGENTGYM = base.EnvConfig(profile="agentgym")

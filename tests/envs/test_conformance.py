@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from envs import base, checks, registry
+from agentrl.envs import base, checks, registry
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = [
@@ -83,7 +83,7 @@ def test_panels_have_the_published_sizes(name):
 
 
 def test_the_suite_runs_from_the_command_line():
-    run = [sys.executable, "-m", "envs.checks"]
+    run = [sys.executable, "-m", "agentrl.envs.checks"]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
 
     done = subprocess.run(

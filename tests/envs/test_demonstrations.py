@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from envs import base, demonstrations, tasks
+from agentrl.envs import base, demonstrations, tasks
 
 CONFIG = base.EnvConfig(options={"distractors": 0})
 

@@ -12,7 +12,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from envs import base, pool, registry
+from agentrl.envs import base, pool, registry
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -226,7 +226,7 @@ def test_an_exception_ends_its_episode_only(envs):
     assert replies[0] == pool.Reply(0, error=error)
     assert "RuntimeError: the roof" in error and "do_raise" in error
     assert "task scripted_0, turn 2, on the answer 'raise the roof'" in error
-    assert "python -m launch.play --env=scripted --task=scripted_0" in error
+    assert "python -m agentrl.launch.play --env=scripted --task=scripted_0" in error
     assert replies[2].result.observation == "total 3"
     assert start(envs, [0])[0].result.observation == "total 0"
     assert envs.counters == pool.Counters(resets=3, steps=3, errors=1)
@@ -325,7 +325,7 @@ def test_workers_end_with_their_parent_even_if_they_hang(tmp_path):
     script.write_text(
         textwrap.dedent("""
             import time
-            from envs import base, pool
+            from agentrl.envs import base, pool
             envs = pool.EnvPool({"scripted": base.EnvConfig()}, num_workers=2)
             envs.send_reset({slot: f"scripted_{slot}" for slot in range(4)})
             envs.receive(range(4))

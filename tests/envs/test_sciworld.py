@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from envs import base, episodes, pool, registry, tasks
-from envs.sciworld import java, oracles, variations
+from agentrl.envs import base, episodes, pool, registry, tasks
+from agentrl.envs.sciworld import java, oracles, variations
 
 STRICT = base.EnvConfig()
 SPEC = registry.get_spec("sciworld")

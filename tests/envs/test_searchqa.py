@@ -11,8 +11,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from envs import base, registry, searchqa
-from envs.searchqa import (
+from agentrl.envs import base, registry, searchqa
+from agentrl.envs.searchqa import (
     dataset,
     factbook,
     generate,
@@ -55,7 +55,7 @@ def builds(tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
     (cache / f"searchqa-{dataset.VERSION}.partial").mkdir()  # of a killed process
     code = (
-        "from envs import registry; env = registry.make('searchqa'); "
+        "from agentrl.envs import registry; env = registry.make('searchqa'); "
         "print(env.reset('searchqa_9')); print(env.step('<search>a</search>'))"
     )
     with pytest.MonkeyPatch.context() as patch:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from envs import base, registry, tasks
+from agentrl.envs import base, registry, tasks
 
 CONFIG = base.EnvConfig()
 IDS = {

@@ -9,8 +9,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from envs import base, episodes, parsing, registry
-from envs.textcraft import TextCraft, planner, recipes
+from agentrl.envs import base, episodes, parsing, registry
+from agentrl.envs.textcraft import TextCraft, planner, recipes
 
 STRICT = base.EnvConfig()
 AGENTGYM = base.EnvConfig(profile="agentgym")

@@ -11,8 +11,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from envs import base, episodes, parsing, registry
-from envs.textcraft import TextCraft, recipes
+from agentrl.envs import base, episodes, parsing, registry
+from agentrl.envs.textcraft import TextCraft, recipes
 
 ROOT = pathlib.Path(__file__).parents[2]
 SPEC = registry.get_spec("textcraft")
@@ -53,7 +53,7 @@ def test_book_does_not_depend_on_the_order_of_a_listing(monkeypatch):
 
 def test_data_is_read_late_and_the_package_is_not_run():
     code = (
-        "import sys; from envs.textcraft import TextCraft, recipes; "
+        "import sys; from agentrl.envs.textcraft import TextCraft, recipes; "
         "assert recipes.load_book.cache_info().currsize == 0; "
         "TextCraft().reset('textcraft_0'); "
         "assert not {'textcraft', 'gymnasium', 'numpy', 'jax'} & set(sys.modules)"

@@ -7,8 +7,8 @@ import hypothesis.strategies as st
 import pytest
 import tiny_shop
 
-from envs import base, parsing, registry, webshop
-from envs.webshop import catalogue, oracles, pages, search
+from agentrl.envs import base, parsing, registry, webshop
+from agentrl.envs.webshop import catalogue, oracles, pages, search
 
 STRICT = base.EnvConfig()
 AGENTGYM = base.EnvConfig(profile="agentgym")

@@ -10,8 +10,8 @@ import sys
 import pytest
 import tiny_shop
 
-from envs import base, registry, webshop
-from envs.webshop import catalogue, oracles, reward, search, synthetic
+from agentrl.envs import base, registry, webshop
+from agentrl.envs.webshop import catalogue, oracles, reward, search, synthetic
 
 STRICT = base.EnvConfig()
 
@@ -227,7 +227,7 @@ def test_synthetic_files_are_the_same_everywhere():
     contents = synthetic.generate(60)
     assert contents == synthetic.generate(60)
     code = (
-        "import json; from envs.webshop import synthetic; "
+        "import json; from agentrl.envs.webshop import synthetic; "
         "print(json.dumps(synthetic.generate(60)))"
     )
     done = subprocess.run(

@@ -3,8 +3,8 @@ import types
 
 import pytest
 
-from envs import base
-from envs.webshop import catalogue, reward
+from agentrl.envs import base
+from agentrl.envs.webshop import catalogue, reward
 
 # Reward. The vectors are those of WebShop's own test_goal.py.
 

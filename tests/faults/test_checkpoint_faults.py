@@ -8,9 +8,11 @@ import sys
 import textwrap
 
 import pytest
-import test_checkpoint
+import states
 
-from agentrl import checkpoint, errors
+from agentrl import errors
+from agentrl.experiment import files
+from agentrl.run import checkpoint
 
 TESTS = pathlib.Path(__file__).parents[1]
 
@@ -39,9 +41,9 @@ def remove(path):
 
 @pytest.mark.parametrize("damage", [cut_in_half, flip_a_bit, remove])
 def test_every_damaged_file_is_reported_by_name(tmp_path, damage):
-    test_checkpoint.save_all(tmp_path, [1, 2])
+    states.save_all(tmp_path, [1, 2])
     folder = tmp_path / "checkpoints" / "2"
-    like = test_checkpoint.abstract(test_checkpoint.make_state())
+    like = states.abstract(states.make_state())
     for name in files_of(folder):
         path = folder / name
         whole = path.read_bytes()
@@ -63,9 +65,9 @@ def restore_newest(workdir, like):
 
 
 def test_with_the_damaged_folder_moved_away_the_run_goes_on(tmp_path):
-    test_checkpoint.save_all(tmp_path, [1, 2])
+    states.save_all(tmp_path, [1, 2])
     flip_a_bit(tmp_path / "checkpoints" / "2" / "progress" / "metadata")
-    like = test_checkpoint.abstract(test_checkpoint.make_state())
+    like = states.abstract(states.make_state())
     with pytest.raises(errors.CheckpointError, match="progress/metadata has changed"):
         restore_newest(tmp_path, like)
 
@@ -97,25 +99,25 @@ def damage_old_checkpoints(folder):
 
 @pytest.mark.parametrize("read_only", [True, False])
 def test_only_the_newest_checkpoint_has_to_be_sound(tmp_path, read_only):
-    test_checkpoint.save_all(tmp_path, [1, 2, 3, 4], keep=4, ends=(1,))
+    states.save_all(tmp_path, [1, 2, 3, 4], keep=4, ends=(1,))
     damage_old_checkpoints(tmp_path / "checkpoints")
-    like = test_checkpoint.abstract(test_checkpoint.make_state())
+    like = states.abstract(states.make_state())
 
     with checkpoint.Checkpoints(tmp_path, read_only=read_only) as checkpoints:
         assert checkpoints.latest_step() == 4
         assert checkpoints.stage_ends() == {"stage0": 1}
         restored = checkpoints.restore(4, like)
 
-    expected = test_checkpoint.make_state(4)
-    assert test_checkpoint.to_bytes(restored) == test_checkpoint.to_bytes(expected)
+    expected = states.make_state(4)
+    assert states.to_bytes(restored) == states.to_bytes(expected)
 
 
 def test_a_run_goes_on_beside_damaged_old_checkpoints(tmp_path):
-    test_checkpoint.save_all(tmp_path, [1, 2, 3, 4], keep=4, ends=(1,))
+    states.save_all(tmp_path, [1, 2, 3, 4], keep=4, ends=(1,))
     folder = tmp_path / "checkpoints"
     damage_old_checkpoints(folder)
 
-    test_checkpoint.save_all(tmp_path, [5, 26], keep=2)
+    states.save_all(tmp_path, [5, 26], keep=2)
 
     # Nothing that a person may still want to look at is gone.
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -134,8 +136,8 @@ def test_a_kill_in_the_middle_of_a_removal_hinders_nobody(tmp_path):
 
         with checkpoint.Checkpoints(workdir, keep=1) as checkpoints:
             for step in (1, 2):
-                state = test_checkpoint.make_state(step)
-                checkpoints.save(state, checkpoint.Progress())
+                state = states.make_state(step)
+                checkpoints.save(state, types.Progress())
             checkpoints._manager.wait_until_finished()
             shutil.rmtree = half_remove
             checkpoints._remove_old()
@@ -146,31 +148,31 @@ def test_a_kill_in_the_middle_of_a_removal_hinders_nobody(tmp_path):
     assert done.returncode == -signal.SIGKILL, done.stderr
     with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.steps() == [2]
-    test_checkpoint.save_all(tmp_path, [3], keep=1)
+    states.save_all(tmp_path, [3], keep=1)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
 
 
 def test_a_policy_is_loaded_while_its_run_replaces_checkpoints(tmp_path, monkeypatch):
-    test_checkpoint.save_all(tmp_path, [1], keep=1)
-    (tmp_path / checkpoint.RUN_FILE).write_text("{}")
-    like = test_checkpoint.abstract(test_checkpoint.make_state()).params
+    states.save_all(tmp_path, [1], keep=1)
+    (tmp_path / files.RUN_FILE).write_text("{}")
+    like = states.abstract(states.make_state()).params
     verify = checkpoint.verify
 
     def save_meanwhile(folder, items):
         monkeypatch.setattr(checkpoint, "verify", verify)
-        test_checkpoint.save_all(tmp_path, [2], keep=1)
+        states.save_all(tmp_path, [2], keep=1)
         verify(folder, items)
 
     monkeypatch.setattr(checkpoint, "verify", save_meanwhile)
     stored = checkpoint.restore_policy(tmp_path, like, frozen_digest=0)
 
     assert stored.step == 2
-    expected = test_checkpoint.make_state(2).params
-    assert test_checkpoint.to_bytes(stored.params) == test_checkpoint.to_bytes(expected)
+    expected = states.make_state(2).params
+    assert states.to_bytes(stored.params) == states.to_bytes(expected)
 
 
 def test_leftovers_of_a_killed_save_are_cleared_before_the_next(tmp_path):
-    test_checkpoint.save_all(tmp_path, [1])
+    states.save_all(tmp_path, [1])
     folder = tmp_path / "checkpoints"
     leftover = folder / "3.orbax-checkpoint-tmp"
     leftover.mkdir()
@@ -179,7 +181,7 @@ def test_leftovers_of_a_killed_save_are_cleared_before_the_next(tmp_path):
     with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.steps() == [1]
     assert leftover.exists()  # an evaluation must not disturb the run that saves it
-    test_checkpoint.save_all(tmp_path, [2])
+    states.save_all(tmp_path, [2])
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
 
 
@@ -190,8 +192,9 @@ def run_python(code, *arguments):
         sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
         import jax
         jax.config.update("jax_platforms", "cpu")
-        import pathlib, test_checkpoint
-        from agentrl import checkpoint
+        import pathlib, states
+        from agentrl import types
+        from agentrl.run import checkpoint
         workdir = pathlib.Path(sys.argv[1])
         """
     script = textwrap.dedent(prelude) + textwrap.dedent(code)
@@ -204,14 +207,14 @@ def test_kill_in_the_middle_of_a_save_leaves_the_last_whole_one(tmp_path):
         """
         import os, signal
         checkpoints = checkpoint.Checkpoints(workdir, keep=2)
-        checkpoints.save(test_checkpoint.make_state(1), checkpoint.Progress())
+        checkpoints.save(states.make_state(1), types.Progress())
         checkpoints._manager.wait_until_finished()
 
         def die():  # all arrays are written, the folder has not got its name yet
             os.kill(os.getpid(), signal.SIGKILL)
 
         checkpoint._checksum = lambda path: die()
-        checkpoints.save(test_checkpoint.make_state(2), checkpoint.Progress())
+        checkpoints.save(states.make_state(2), types.Progress())
         checkpoints._manager.wait_until_finished()
         """,
         tmp_path,
@@ -234,16 +237,16 @@ def test_a_disk_that_takes_no_more_is_reported(tmp_path):
 
         def large(step):
             params = {"a": jax.random.normal(jax.random.key(step), (300, 300))}
-            state = test_checkpoint.make_state(step)
+            state = states.make_state(step)
             return dataclasses.replace(state, params=params)
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         try:
             with checkpoint.Checkpoints(workdir) as checkpoints:
-                checkpoints.save(large(1), checkpoint.Progress())
+                checkpoints.save(large(1), types.Progress())
                 checkpoints._manager.wait_until_finished()
                 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-                checkpoints.save(large(2), checkpoint.Progress())
+                checkpoints.save(large(2), types.Progress())
         except errors.CheckpointError as error:
             print("REPORTED", error)
         """,

@@ -8,7 +8,7 @@ import pathlib
 
 import pytest
 
-from envs import base, pool, registry
+from agentrl.envs import base, pool, registry
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from agentrl import config, policy, sharding
+from agentrl import config
+from agentrl.experiment import memory
 from agentrl.models import config as model_config
 from agentrl.models import lora, transformer
-from launch import memory
+from agentrl.parallel import sharding
+from agentrl.rollout import engine
 
 SHAPE = model_config.ModelConfig(vocab_size=2048, hidden_size=256, num_layers=2)
 WORK = memory.Workload(
@@ -33,9 +35,9 @@ def test_a_compiled_turn_takes_what_was_planned(tied, append):
     )
     model = transformer.Model(shape)
     mesh = jax.sharding.Mesh([[jax.devices()[:1]]], sharding.AXES)
-    acting = policy.Policy(model, mesh, rollout, stop_token=1, num_valid_tokens=2048)
+    acting = engine.Policy(model, mesh, rollout, stop_token=1, num_valid_tokens=2048)
     cache = jax.eval_shape(lambda: acting.new_cohort().cache)
-    inputs = policy.TurnInputs(
+    inputs = engine.TurnInputs(
         *(
             jax.ShapeDtypeStruct(s, jnp.int32)
             for s in ((16, append), (16,), (16,), (16,), (16, 2))
@@ -99,7 +101,7 @@ def test_overlapping_phases_need_room_together():
 
 
 def run_plan(*arguments):
-    command = [sys.executable, "-m", "launch.plan", *arguments]
+    command = [sys.executable, "-m", "agentrl.launch.plan", *arguments]
     return subprocess.run(command, capture_output=True, text=True)
 
 

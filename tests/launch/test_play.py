@@ -27,7 +27,7 @@ def play(tmp_path_factory):
 
     def run(*flags, typed=""):
         return subprocess.run(
-            [sys.executable, "-m", "launch.play", *flags],
+            [sys.executable, "-m", "agentrl.launch.play", *flags],
             input=typed,
             capture_output=True,
             text=True,

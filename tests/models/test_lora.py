@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agentrl import errors, sharding
+from agentrl import errors
 from agentrl.config import MeshConfig
 from agentrl.models import config as model_config
 from agentrl.models import lora, transformer
+from agentrl.parallel import sharding
 
 MODEL = transformer.Model(
     model_config.ModelConfig(

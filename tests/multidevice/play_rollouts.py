@@ -9,13 +9,15 @@ import sys
 import jax
 import numpy as np
 
-from agentrl import config, policy, rollout, sharding
-from agentrl import run as runs
+from agentrl import config
+from agentrl.chat import renderer, tokenizer
+from agentrl.envs import base, demonstrations, pool
+from agentrl.hardware import timing
 from agentrl.models import config as model_config
 from agentrl.models import transformer
-from conversations import chat, tokenizer
-from envs import base, demonstrations, pool
-from reporting import timing
+from agentrl.parallel import sharding
+from agentrl.rollout import collect, engine
+from agentrl.run import assemble
 
 SETTINGS = config.RolloutConfig(
     num_slots=16,
@@ -26,7 +28,7 @@ SETTINGS = config.RolloutConfig(
     cache_buckets=(48,),
     row_buckets=(),
 )
-TASKS = runs.make_tasks([f"recall_{i}" for i in range(6)], 4)
+TASKS = assemble.make_tasks([f"recall_{i}" for i in range(6)], 4)
 # The sampler pads this vocabulary to whole chunks: cut over devices, it has to be moved.
 MODEL = transformer.Model(
     model_config.ModelConfig(
@@ -41,7 +43,7 @@ def make_chat():
     demos = demonstrations.collect("recall", base.EnvConfig(), ids, thoughts=False)
     texts = demonstrations.texts(demos) * 4
     trained = tokenizer.SentencePieceTokenizer.train(texts, 300)
-    return chat.Chat(trained, "bare")
+    return renderer.Chat(trained, "bare")
 
 
 def make_params(stop):
@@ -52,14 +54,14 @@ def make_params(stop):
 
 
 def make_collector(mesh, framed, envs):
-    acting = policy.Policy(
+    acting = engine.Policy(
         MODEL,
         mesh,
         SETTINGS,
         stop_token=framed.tokenizer.stop_id,
         num_valid_tokens=framed.tokenizer.vocab_size,
     )
-    return acting, rollout.Collector(acting, envs, framed)
+    return acting, collect.Collector(acting, envs, framed)
 
 
 def play(collector, params):

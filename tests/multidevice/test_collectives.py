@@ -11,9 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from agentrl import config, policy, sharding
+from agentrl import config
 from agentrl.models import config as model_config
 from agentrl.models import lora, transformer
+from agentrl.parallel import sharding
+from agentrl.rollout import engine
 from multidevice import hlo
 
 SHAPE = model_config.ModelConfig(
@@ -69,7 +71,7 @@ def compile_calls(mesh_shape, changes):
     shape = dataclasses.replace(SHAPE, **changes)
     settings = dataclasses.replace(ROLLOUT, **of_rollout)
     model = transformer.Model(shape)
-    acting = policy.Policy(model, mesh, settings, stop_token=1, num_valid_tokens=250)
+    acting = engine.Policy(model, mesh, settings, stop_token=1, num_valid_tokens=250)
 
     def view(params):
         halves = lora.split(
@@ -87,7 +89,7 @@ def compile_calls(mesh_shape, changes):
         params,
     )
     rows, cache = settings.num_slots, acting.new_cohort().cache
-    inputs = policy.TurnInputs(
+    inputs = engine.TurnInputs(
         tokens=np.zeros((rows, 8), np.int32),
         counts=np.zeros(rows, np.int32),
         lengths=np.zeros(rows, np.int32),

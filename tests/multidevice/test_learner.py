@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from agentrl import config, learner, optimizer, sharding, types
+from agentrl import config, types
+from agentrl.learner import optimizer, update
 from agentrl.models import config as model_config
 from agentrl.models import transformer
+from agentrl.parallel import sharding
 
 MODEL = transformer.Model(
     model_config.ModelConfig(
@@ -24,14 +26,14 @@ OPTIMIZER = optimizer.make_optimizer(
 
 
 def make_step(hidden=MODEL.hidden, gather=lambda params: params):
-    score = learner.make_score(
+    score = update.make_score(
         hidden,
         MODEL.unembedding,
         chunk=32,
         temperature=1.0,
         num_valid_tokens=13,
     )
-    return learner.make_train_step(
+    return update.make_train_step(
         lambda params, rows: score(gather(params), rows),
         OPTIMIZER,
         algorithm=config.AlgorithmConfig(name="gspo", clip_low=0.5, clip_high=0.5),

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from agentrl import checkpoint
+from agentrl.run import checkpoint
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def start(workdir, *arguments, num_devices):
     }
     arguments = (f"--config={EXPERIMENT}", f"--workdir={workdir}", *SHORT, *arguments)
     return subprocess.Popen(
-        [sys.executable, "-m", "launch.train", *arguments],
+        [sys.executable, "-m", "agentrl.launch.train", *arguments],
         env=os.environ | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

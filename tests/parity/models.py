@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agentrl import config, sharding
+from agentrl import config
 from agentrl.models import transformer
-from pretrained import locate
+from agentrl.parallel import sharding
+from agentrl.pretrained import locate
 
 VOCABULARY = 64
 _SHAPE = {

@@ -19,9 +19,9 @@ import re
 
 import pytest
 
-from envs import base, parsing, registry
-from envs.alfworld import export, generate, plan
-from envs.alfworld import game as game_lib
+from agentrl.envs import base, parsing, registry
+from agentrl.envs.alfworld import export, generate, plan
+from agentrl.envs.alfworld import game as game_lib
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("alfworld", "textworld"))
 pytestmark = [

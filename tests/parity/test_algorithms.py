@@ -13,7 +13,8 @@ import numpy as np
 import optax
 import pytest
 
-from agentrl import algorithms, config, errors, learner, types
+from agentrl import config, errors, types
+from agentrl.learner import algorithms, update
 
 V = 11
 TEMPERATURE = 0.8
@@ -64,8 +65,8 @@ def make_runner(case):
     """Compiles a learner step; returns gradient and metrics for a table and a batch."""
     optimizer, has_critic = recorder(), case.name == "ppo"
     train_step = jax.jit(
-        learner.make_train_step(
-            learner.make_score(
+        update.make_train_step(
+            update.make_score(
                 lambda params, tokens, positions, segment_ids: params[positions],
                 lambda params: jnp.eye(V),
                 chunk=7,

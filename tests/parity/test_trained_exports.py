@@ -15,8 +15,8 @@ peft = pytest.importorskip("peft")
 import transformers  # noqa: E402
 
 from agentrl.models import lora  # noqa: E402
-from launch import models as convert  # noqa: E402
-from tests.conversations import chat_families  # noqa: E402
+from agentrl.run import export  # noqa: E402
+from tests.chat import chat_families  # noqa: E402
 from tests.parity import models  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
 
 def train(folder, workdir, *overrides):
     launch(
-        "launch.train",
+        "agentrl.launch.train",
         f"--config={ROOT / 'tests' / 'e2e' / 'recall_experiment.py'}",
         f"--model={folder}",
         f"--workdir={workdir}",
@@ -84,7 +84,7 @@ def adapted(request, folder, tmp_path_factory):
 
 def our_logits(workdir):
     """Logits of the adapters beside their base, as the learner computes them."""
-    _, stored, trained = convert._restore(workdir)
+    _, stored, trained = export._restore(workdir)
     joined = stored.join(trained, stored.frozen)
     unmerged = models.full_logits(stored.model, joined, TOKENS)
     merged = models.full_logits(stored.model, lora.merge(joined), TOKENS)
@@ -98,7 +98,11 @@ def base_logits(folder):
 
 
 def test_a_merged_run_has_the_logits_of_its_adapters(adapted, folder, tmp_path):
-    launch("launch.convert", f"--checkpoint={adapted}", f"--to_hf={tmp_path / 'out'}")
+    launch(
+        "agentrl.launch.convert",
+        f"--checkpoint={adapted}",
+        f"--to_hf={tmp_path / 'out'}",
+    )
     back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     expected = our_logits(adapted)
     found = models.their_logits(back, TOKENS)
@@ -113,7 +117,12 @@ def test_a_merged_run_has_the_logits_of_its_adapters(adapted, folder, tmp_path):
 def test_peft_loads_the_adapters(adapted, folder, tmp_path):
     int8 = json.loads((adapted / "run.json").read_text())["config"]["lora"]["int8_base"]
     out = tmp_path / "out"
-    launch("launch.convert", "--adapter", f"--checkpoint={adapted}", f"--to_hf={out}")
+    launch(
+        "agentrl.launch.convert",
+        "--adapter",
+        f"--checkpoint={adapted}",
+        f"--to_hf={out}",
+    )
     base = transformers.AutoModelForCausalLM.from_pretrained(folder)
     loaded = peft.PeftModel.from_pretrained(base, out).eval()
     found, expected = models.their_logits(loaded, TOKENS), our_logits(adapted)
@@ -126,17 +135,17 @@ def test_peft_loads_the_adapters(adapted, folder, tmp_path):
 def test_runs_whose_training_no_adapter_holds_are_refused(folder, tmp_path):
     workdir = train(folder, tmp_path / "run", "lora={'rank': 2}", "trainable=['norm']")
     with pytest.raises(ValueError, match=r"besides its adapters, such as .*norm"):
-        convert.to_peft(workdir, tmp_path / "out")
+        export.to_peft(workdir, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_full_run_is_exported_as_it_was_trained(folder, tmp_path):
     workdir = train(folder, tmp_path / "run")
     with pytest.raises(ValueError, match="lora = None"):
-        convert.to_peft(workdir, tmp_path / "adapters")
-    convert.to_hugging_face(workdir, tmp_path / "out")
+        export.to_peft(workdir, tmp_path / "adapters")
+    export.to_hugging_face(workdir, tmp_path / "out")
     back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
-    _, stored, trained = convert._restore(workdir)
+    _, stored, trained = export._restore(workdir)
     expected = models.full_logits(stored.model, trained, TOKENS)
     np.testing.assert_allclose(
         models.their_logits(back, TOKENS), expected, atol=TOLERANCE

@@ -12,10 +12,11 @@ torch = pytest.importorskip("torch")
 import optax  # noqa: E402
 import transformers  # noqa: E402
 
-from agentrl import config, learner, types  # noqa: E402
+from agentrl import config, types  # noqa: E402
+from agentrl.learner import update  # noqa: E402
 from agentrl.models import kv_cache  # noqa: E402
-from launch import models as convert  # noqa: E402
-from pretrained import export, orbax_io  # noqa: E402
+from agentrl.pretrained import hf_export, orbax_io  # noqa: E402
+from agentrl.run import export  # noqa: E402
 from tests.parity import models  # noqa: E402
 
 TOLERANCE = 1e-4
@@ -90,8 +91,8 @@ def test_trained_one_step_and_exported(pair, tmp_path, make_batch):
     theirs, ours, params, folder = pair
     batch = jax.tree.map(jnp.asarray, make_batch(3))
     optimizer = optax.sgd(0.1)
-    train_step = learner.make_train_step(
-        learner.make_score(ours.hidden, ours.unembedding, chunk=64, temperature=1.0),
+    train_step = update.make_train_step(
+        update.make_score(ours.hidden, ours.unembedding, chunk=64, temperature=1.0),
         optimizer,
         algorithm=config.AlgorithmConfig(),
         supervised=True,
@@ -104,7 +105,9 @@ def test_trained_one_step_and_exported(pair, tmp_path, make_batch):
         key=jax.random.key(0),
     )
     trained, _ = jax.jit(train_step)(state, batch)
-    export.write(trained.params, ours.config, tmp_path / "out", tokenizer_folder=folder)
+    hf_export.write(
+        trained.params, ours.config, tmp_path / "out", tokenizer_folder=folder
+    )
     back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     assert type(back) is type(theirs)
     tokens = random_tokens((2, 40), seed=4)
@@ -122,9 +125,9 @@ def test_round_trip_without_training_is_bit_equal(pair, tmp_path, dtype):
     theirs = copy.deepcopy(theirs).to(dtype)
     theirs.save_pretrained(given, max_shard_size="20KB")
     expected = theirs.state_dict()
-    convert.to_orbax(str(given), converted)
+    export.to_orbax(str(given), converted)
     assert orbax_io.holds_params(converted)
-    convert.to_hugging_face(converted, back, shard_bytes=15_000)
+    export.to_hugging_face(converted, back, shard_bytes=15_000)
     assert len(list(back.glob("*.safetensors"))) > 1
     loaded = transformers.AutoModelForCausalLM.from_pretrained(back, dtype="auto")
     assert loaded.dtype == dtype

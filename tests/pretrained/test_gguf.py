@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from agentrl import config, errors, sharding
+from agentrl import config, errors
 from agentrl.models import config as model_config
 from agentrl.models import transformer
-from pretrained import gguf_io, locate, names, weights
+from agentrl.parallel import sharding
+from agentrl.pretrained import gguf_io, locate, names, weights
 
 CONFIG = model_config.ModelConfig(
     vocab_size=64,

@@ -5,7 +5,7 @@ import pytest
 
 from agentrl import errors
 from agentrl.models.config import RopeScaling
-from pretrained import hf_config, presets
+from agentrl.pretrained import hf_config, presets
 
 QWEN = {
     "architectures": ["Qwen2ForCausalLM"],

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from agentrl import errors
-from pretrained import names, presets
+from agentrl.pretrained import names, presets
 
 # Numbers of parameters as the models' pages state them, tied matrices counted once.
 PARAMETERS = {

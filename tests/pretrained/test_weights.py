@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from agentrl import config, errors, sharding
+from agentrl import config, errors
 from agentrl.models import config as model_config
 from agentrl.models import transformer
-from launch import models as conversions
-from pretrained import (
-    export,
+from agentrl.parallel import sharding
+from agentrl.pretrained import (
     hf_config,
+    hf_export,
     locate,
     names,
     safetensors_io,
     weights,
 )
+from agentrl.run import export
 
 CONFIG = model_config.ModelConfig(
     vocab_size=32, hidden_size=16, num_layers=2, head_dim=8, mlp_size=24
@@ -50,7 +51,7 @@ def folder(tmp_path):
     out, tokenizer = tmp_path / "model", tmp_path / "tokenizer"
     tokenizer.mkdir()
     (tokenizer / "generation_config.json").write_text('{"eos_token_id": 7}')
-    export.write(
+    hf_export.write(
         make_params(), CONFIG, out, tokenizer_folder=tokenizer, shard_bytes=5000
     )
     assert sorted(p.name for p in out.glob("*.safetensors"))[0] == FIRST
@@ -156,7 +157,7 @@ def test_a_tensor_that_is_no_plain_float_is_named_with_its_file(folder, dtype):
         find(folder).load(placed())
     assert f"{path.name}: {QUERY} is {dtype}, expected F32" in str(caught.value)
     with pytest.raises(errors.CheckpointError, match=f"{QUERY} is {dtype}"):
-        conversions.to_orbax(str(folder), folder / "out")
+        export.to_orbax(str(folder), folder / "out")
 
 
 def test_a_missing_shard_is_named(folder):
@@ -195,7 +196,7 @@ def test_a_folder_without_weights_says_what_it_holds(folder):
 
 @pytest.mark.parametrize("equal", [True, False])
 def test_a_copy_of_the_tied_matrix_is_accepted_only_if_it_is_one(tmp_path, equal):
-    export.write(make_params(), CONFIG, tmp_path / "m", tokenizer_folder=tmp_path)
+    hf_export.write(make_params(), CONFIG, tmp_path / "m", tokenizer_folder=tmp_path)
 
     def tie(tensors):
         head = tensors["model.embed_tokens.weight"].copy()
@@ -224,7 +225,7 @@ def test_a_critic_starts_at_zero_and_stays_at_home(folder, tmp_path):
     find(folder).check(with_critic)
     loaded = find(folder).load(placed(with_critic))
     np.testing.assert_array_equal(loaded["critic"], np.zeros(16))
-    export.write(loaded, with_critic, tmp_path / "out", tokenizer_folder=folder)
+    hf_export.write(loaded, with_critic, tmp_path / "out", tokenizer_folder=folder)
     found = find(tmp_path / "out").load(placed())
     jax.tree.map(np.testing.assert_array_equal, found, make_params())
 
@@ -234,11 +235,11 @@ def test_a_name_that_means_nothing(tmp_path):
         find("nowhere")
     with pytest.raises(errors.ConfigError, match=r"not an empty directory"):
         (tmp_path / "file").write_text("")
-        export.claim(tmp_path)
+        hf_export.claim(tmp_path)
 
 
 def test_a_converted_folder_that_is_damaged_or_of_another_model(folder, tmp_path):
-    conversions.to_orbax(str(folder), tmp_path / "out")
+    export.to_orbax(str(folder), tmp_path / "out")
     loaded = find(tmp_path / "out").load(placed(data=1, fsdp=8))
     jax.tree.map(np.testing.assert_array_equal, loaded, make_params())
     deeper = dataclasses.replace(CONFIG, num_layers=3)

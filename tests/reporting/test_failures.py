@@ -6,8 +6,8 @@ import fake_run
 import pytest
 
 from agentrl import types
-from envs import base, registry
-from reporting import episodes, failures
+from agentrl.envs import base, registry
+from agentrl.reporting import episodes, failures
 
 RECIPES = "Crafting commands:\ncraft 4 stick using 2 planks\n\nGoal: craft stick."
 RESULTS = (

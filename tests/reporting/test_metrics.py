@@ -7,8 +7,8 @@ import pytest
 import rich.console
 from tensorboardX.proto import event_pb2
 
-from agentrl import checkpoint, types
-from reporting import episodes, jsonl, metrics
+from agentrl import types
+from agentrl.reporting import episodes, jsonl, metrics
 
 SETTINGS = fake_run.make_settings(num_iterations=3)
 
@@ -99,7 +99,7 @@ def test_resumed_run_leaves_the_files_of_an_uninterrupted_one(
 def test_lines_say_where_they_belong_and_hold_no_nan(tmp_path):
     with metrics.Writer(tmp_path, SETTINGS) as writer:
         writer.write(
-            checkpoint.Progress(stage=1, stage_name="textcraft", iteration=3),
+            types.Progress(stage=1, stage_name="textcraft", iteration=3),
             step=12,
             values={"a": float("nan"), "b": math.inf, "c": 0.5, "d": 3},
             trajectories=[fake_run.make_trajectory(success=False)],
@@ -194,7 +194,7 @@ def print_lines(times, *, total=10):
     for index, now in enumerate(times):
         clock.now = now
         bar.update(
-            checkpoint.Progress(stage=1, stage_name="textcraft", iteration=index + 1),
+            types.Progress(stage=1, stage_name="textcraft", iteration=index + 1),
             {"rollout/return": 0.25, "rollout/success": 0.5, "policy/loss": 1.0},
         )
     bar.stop()
@@ -218,7 +218,7 @@ def test_time_left_is_counted_from_where_this_session_began():
     bar = metrics.ProgressBar(fake_run.make_settings(10), console=console, clock=clock)
     for now, iteration in [(0, 5), (3600, 6)]:
         clock.now = now
-        progress = checkpoint.Progress(1, "textcraft", iteration)
+        progress = types.Progress(1, "textcraft", iteration)
         bar.update(progress, {"policy/loss": 1.0})
 
     assert output.getvalue().splitlines()[1] == (
@@ -232,7 +232,7 @@ def test_a_terminal_gets_a_bar():
     bar = metrics.ProgressBar(fake_run.make_settings(2), console=console)
     bar.start()
     for iteration in (1, 2):
-        progress = checkpoint.Progress(1, "textcraft", iteration)
+        progress = types.Progress(1, "textcraft", iteration)
         bar.update(progress, {"perf/decode_tokens_per_second": 1234.0})
     bar.stop()
 

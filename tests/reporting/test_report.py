@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from agentrl import errors, types
-from launch import experiment
-from reporting import episodes, jsonl, metrics, plots, report, results
+from agentrl.experiment import files
+from agentrl.reporting import episodes, jsonl, metrics, plots, report, results
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -60,7 +60,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(run):
-    return Page(report.write(run, experiment.read_run(run)).read_text())
+    return Page(report.write(run, files.read_run(run)).read_text())
 
 
 def test_page_needs_nothing_but_itself(page):
@@ -103,7 +103,7 @@ def test_held_out_episodes_go_before_training_ones(tmp_path):
     folder = tmp_path / episodes.FOLDER
     episodes.append(folder / "evaluation.both.textcraft.jsonl", [stored] * 3)
 
-    page = Page(report.write(tmp_path, experiment.read_run(tmp_path)).read_text())
+    page = Page(report.write(tmp_path, files.read_run(tmp_path)).read_text())
 
     assert "both · textcraft 3 of 3 episodes failed repeat_loop 100 % (3)" in page.text
     assert "both · babyai" not in page.text
@@ -126,7 +126,7 @@ def test_what_environments_lost_is_in_table_and_page_and_counts_nowhere(tmp_path
     folder = tmp_path / episodes.FOLDER
     episodes.append(folder / "evaluation.both.textcraft.jsonl", [stored])
 
-    page = Page(report.write(tmp_path, experiment.read_run(tmp_path)).read_text())
+    page = Page(report.write(tmp_path, files.read_run(tmp_path)).read_text())
     table = report.format_table(results.load_all(tmp_path, ["textcraft", "babyai"]))
 
     told = (
@@ -152,7 +152,7 @@ def test_hostile_text_stays_text(tmp_path):
         path, [episodes.from_trajectory(trajectory, stage="both", iteration=8)]
     )
 
-    page = Page(report.write(tmp_path, experiment.read_run(tmp_path)).read_text())
+    page = Page(report.write(tmp_path, files.read_run(tmp_path)).read_text())
 
     assert "script" not in page.tags
     assert page.text.count("<script>alert(1)</script>") == 3
@@ -167,7 +167,7 @@ def test_a_run_in_its_first_stage_has_a_page(tmp_path):
     for path in (tmp_path / episodes.FOLDER).iterdir():
         path.unlink()
 
-    page = Page(report.write(tmp_path, experiment.read_run(tmp_path)).read_text())
+    page = Page(report.write(tmp_path, files.read_run(tmp_path)).read_text())
 
     assert "3 of 24" in page.text
     assert "Success on held-out tasks" not in page.text
@@ -176,11 +176,11 @@ def test_a_run_in_its_first_stage_has_a_page(tmp_path):
 
 def test_directory_without_iterations_is_refused(tmp_path):
     with pytest.raises(errors.ConfigError, match=r"holds no run.json"):
-        report.write(tmp_path, experiment.read_run(tmp_path))
+        report.write(tmp_path, files.read_run(tmp_path))
     fake_run.write_run(tmp_path)
     (tmp_path / metrics.FILE).unlink()
     with pytest.raises(errors.ConfigError, match=r"holds no metrics.jsonl"):
-        report.write(tmp_path, experiment.read_run(tmp_path))
+        report.write(tmp_path, files.read_run(tmp_path))
 
 
 def test_damaged_metrics_are_named(tmp_path):
@@ -188,7 +188,7 @@ def test_damaged_metrics_are_named(tmp_path):
     with (tmp_path / metrics.FILE).open("a") as file:
         file.write("oops\n")
     with pytest.raises(jsonl.DamagedFileError, match=r"metrics.jsonl:25 is not JSON"):
-        report.write(tmp_path, experiment.read_run(tmp_path))
+        report.write(tmp_path, files.read_run(tmp_path))
 
 
 def test_table_for_a_terminal(run):
@@ -221,7 +221,7 @@ def test_running_mean_keeps_gaps_and_stage_borders():
 
 
 def run_command(*arguments):
-    command = [sys.executable, "-m", "launch.report", *arguments]
+    command = [sys.executable, "-m", "agentrl.launch.report", *arguments]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -239,7 +239,7 @@ def test_command_writes_the_page_and_prints_the_table(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--help"], "python -m launch.report --workdir=runs/demo"),
+        (["--help"], "python -m agentrl.launch.report --workdir=runs/demo"),
         (["--workdri=x"], "Did you mean: workdir"),
         ([], "--workdir must have a value"),
         (["--workdir=/nowhere"], "launch.report: /nowhere holds no run.json"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agentrl import errors
-from reporting import jsonl, results, transfer
+from agentrl.reporting import jsonl, results, transfer
 
 
 def with_success(result, rows):

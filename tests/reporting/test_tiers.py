@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from agentrl import errors, types
-from envs import tasks
-from reporting import tiers
+from agentrl.envs import tasks
+from agentrl.reporting import tiers
 
 
 def episode(item_id, success, ending=types.Ending.FAILED):

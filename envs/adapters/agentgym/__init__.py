@@ -4,7 +4,7 @@ Each module here is one of AgentGym's environments, under its own name and with 
 item ids, so that upstream's lists of ids say what is played. It takes the place of the
 native environment of that name:
 
-    export AGENTRL_ENVS=textcraft=envs.adapters.agentgym.textcraft
+    export AGENTRL_ENVS=textcraft=agentrl.envs.adapters.agentgym.textcraft
 
 with the options `server` (such as http://127.0.0.1:36001), `train_items`, `test_items`
 (files with AgentGym's lists of ids) and `timeout_s`. See `server` for the protocol.

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from envs.adapters.agentgym import server
+from agentrl.envs.adapters.agentgym import server
 
 _INSTRUCTION = """\
 You are in a household and have a task to complete by actions. At the start you see \

@@ -7,8 +7,8 @@ further action; `strict` ends it. The server lists the actions in each observati
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from envs import parsing
-from envs.adapters.agentgym import server
+from agentrl.envs import parsing
+from agentrl.envs.adapters.agentgym import server
 
 _INSTRUCTION = """\
 You explore rooms to reach a goal. Each round you see an observation and answer with a \

@@ -8,7 +8,7 @@ to [0, 100] and divided by 100.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from envs.adapters.agentgym import server
+from agentrl.envs.adapters.agentgym import server
 
 _INSTRUCTION = """\
 You do experiments in a world of rooms and things. Each round you see an observation \

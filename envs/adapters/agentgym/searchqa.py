@@ -7,8 +7,8 @@ episode open to further guesses; `strict` ends it.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from envs import parsing
-from envs.adapters.agentgym import server
+from agentrl.envs import parsing
+from agentrl.envs.adapters.agentgym import server
 
 _WRONG = "Sorry, your answer is incorrect."  # how the server's reply begins
 

@@ -19,7 +19,7 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from envs import base, parsing, tasks
+from agentrl.envs import base, parsing, tasks
 
 _TIMEOUT_S = 30.0  # for one request; below the pool's deadline, to name the culprit
 

@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-from envs import parsing
-from envs.adapters.agentgym import server
+from agentrl.envs import parsing
+from agentrl.envs.adapters.agentgym import server
 
 _INSTRUCTION = """\
 You craft items in Minecraft. At the start you see crafting commands of the form \

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from envs.adapters.agentgym import server
+from agentrl.envs.adapters.agentgym import server
 
 _INSTRUCTION = """\
 You shop on the web, following an instruction. Each round you see a page and answer \

@@ -1,0 +1,270 @@
+"""Chat templates taken apart, so that turns are appended instead of rendered again.
+
+A chat template renders a whole conversation. A rollout only ever appends: what an action
+was sampled after can never change. So a few conversations of made-up words are rendered
+once, the texts between the words become the delimiters of turns, and the contexts built
+from these are compared with the template's own renderings. Where they differ, the
+difference has a name:
+
+  default_system  the template opens a conversation without a system message by one of its
+                  own; contexts have it too
+  date            the template prints the day; contexts print one fixed day, so that a run
+                  that goes on tomorrow sees the same text
+  prompt          the header of the answer to come differs from that of past answers;
+                  contexts keep the former
+  ending          the template renders the last answer of a conversation unlike past ones,
+                  or writes something after its end; contexts end with the stop token
+  before_stop     the template writes white space before the stop token; contexts do not
+  whitespace      the template strips messages; contexts keep what was said
+  thinking        the template drops the reasoning of past answers; contexts keep it
+  tokens          plain text is tokenized differently in turns and in one piece
+"""
+
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+
+import jinja2
+import transformers
+
+from agentrl import errors
+from agentrl.chat import renderer
+from agentrl.chat.tokenizer import Delimiters
+
+_DAY = "26 Jul 2024"  # the day in Llama's templates where the caller gives none
+_FIXED_DAY = "{%- macro strftime_now(format) -%}" + _DAY + "{%- endmacro -%}"
+_SYSTEM = renderer.Message("system", "aqsystemqa")
+_TURNS = tuple(
+    message
+    for turn in range(3)
+    for message in (
+        renderer.Message("user", f"aqquestion{turn}qa"),
+        renderer.Message("assistant", f"aqanswer{turn}qa"),
+    )
+)
+
+
+def render(
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    messages: Sequence[renderer.Message],
+    *,
+    prompt: bool,
+    today: bool = False,
+) -> str:
+    """The template's own rendering of a conversation.
+
+    Args:
+      tokenizer: holds the template.
+      messages: the conversation.
+      prompt: whether to end with the header of the answer to come.
+      today: print today's date where the template prints one, not the fixed day.
+
+    Raises:
+      ConfigError: if the template raises.
+    """
+    try:
+        rendered = tokenizer.apply_chat_template(
+            [{"role": message.role, "content": message.text} for message in messages],
+            chat_template=("" if today else _FIXED_DAY) + _source(tokenizer),
+            add_generation_prompt=prompt,
+            tokenize=False,
+        )
+    except (jinja2.TemplateError, TypeError) as error:
+        roles = ", ".join(message.role for message in messages)
+        raise errors.ConfigError(
+            f"the chat template of {_file(tokenizer)} raises on a conversation of "
+            f"{roles}: {type(error).__name__}: {error}"
+        ) from error
+    assert isinstance(rendered, str)
+    return rendered
+
+
+def find_delimiters(
+    tokenizer: transformers.PreTrainedTokenizerBase,
+) -> tuple[Delimiters, int]:
+    """Takes a tokenizer's chat template apart.
+
+    Returns:
+      Delimiters, without exceptions, and the id of the token that ends an answer.
+
+    Raises:
+      ConfigError: if the template raises, drops or repeats messages, renders turns by
+        their position, or ends an answer without a special token.
+    """
+    gaps = _find_gaps(tokenizer, _TURNS[:-1])
+    refused = ""
+    try:
+        gaps = _find_gaps(tokenizer, [_SYSTEM, *_TURNS[:-1]]) | {
+            ("", "user"): gaps["", "user"]
+        }
+    except errors.ConfigError as error:
+        refused = f"{error} Choose tokenizer.frame = 'agentgym', which has none."
+    pieces = {key: _split(tokenizer, gap) for key, gap in gaps.items()}
+    after_answer = pieces["assistant", "user"]
+    stop = next((i for i, p in enumerate(after_answer) if isinstance(p, int)), None)
+    if stop is None or any(str(piece).strip() for piece in after_answer[:stop]):
+        raise errors.ConfigError(
+            f"the chat template of {_file(tokenizer)} ends an answer with "
+            f"{gaps['assistant', 'user']!r}; a policy needs a special token to stop at."
+        )
+    pieces["assistant", "user"] = after_answer[stop + 1 :]
+    stop_id = after_answer[stop]
+    assert isinstance(stop_id, int)
+    return Delimiters(pieces, refused=refused), stop_id
+
+
+def find_exceptions(
+    tokenizer: transformers.PreTrainedTokenizerBase, framed: renderer.Chat
+) -> dict[str, str]:
+    """Compares contexts with the template's renderings.
+
+    Args:
+      tokenizer: holds the template.
+      framed: renders with the delimiters that were found in it.
+
+    Returns:
+      Name and description of every difference; the module docstring lists the names.
+    """
+    found = _gap_exceptions(tokenizer, framed)
+    for name, question, answer in (
+        ("whitespace", " Look around.\n\n", "\n go north \n"),
+        ("thinking", "Look around.", "<think>\nIt is dark.\n</think>\n\ngo north"),
+    ):
+        user, assistant = (
+            renderer.Message("user", question),
+            renderer.Message("assistant", answer),
+        )
+        theirs = render(tokenizer, (user, assistant, user), prompt=True)
+        if question not in theirs or answer not in theirs:
+            found[name] = (
+                f"the template renders {question!r} and {answer!r} as {theirs!r}; contexts "
+                "keep them as they are."
+            )
+    system = () if framed.delimiters.refused else (renderer.Message("system", "Obey."),)
+    user, assistant = (
+        renderer.Message("user", "Look."),
+        renderer.Message("assistant", "go north"),
+    )
+    messages = (*system, user, assistant, user)
+    text = render(tokenizer, messages, prompt=True)
+    theirs = tokenizer.encode(text, add_special_tokens=False)
+    ours = turn_by_turn(framed, messages)
+    if ours != theirs and not {"prompt", "before_stop"} & found.keys():
+        found["tokens"] = f"{text!r} is {theirs} in one piece, but {ours} in contexts."
+    return found
+
+
+def turn_by_turn(
+    framed: renderer.Chat, messages: Sequence[renderer.Message]
+) -> list[int]:
+    """Tokens of a conversation as a rollout appends them, up to the next answer."""
+    ids: list[int] = []
+    start, after = 0, ""
+    for index, message in enumerate(messages):
+        if message.role == "assistant":
+            ids += framed.context(messages[start:index], after)
+            ids += [*framed.tokenizer.encode(message.text), framed.tokenizer.stop_id]
+            start, after = index + 1, "assistant"
+    return ids + framed.context(messages[start:], after)
+
+
+def _gap_exceptions(
+    tokenizer: transformers.PreTrainedTokenizerBase, framed: renderer.Chat
+) -> dict[str, str]:
+    found = {}
+    delimiters = framed.delimiters.pieces
+    texts = {key: _join(tokenizer, pieces) for key, pieces in delimiters.items()}
+    stop = _join(tokenizer, (framed.tokenizer.stop_id,))
+    opening = texts["", "user"].removeprefix(str(tokenizer.bos_token or ""))
+    if not (stop + texts["assistant", "user"]).endswith(opening):
+        found["default_system"] = (
+            f"a conversation without a system message opens with {opening!r}."
+        )
+    fixed, today = (
+        render(tokenizer, _TURNS[:1], prompt=True, today=today)
+        for today in (False, True)
+    )
+    if fixed != today:
+        found["date"] = f"the template prints the day; contexts print {_DAY!r}."
+    if texts["user", "prompt"] != texts["user", "assistant"]:
+        found["prompt"] = (
+            f"before the answer to come stands {texts['user', 'prompt']!r}, before past "
+            f"answers {texts['user', 'assistant']!r}; contexts keep the former."
+        )
+    whole = _find_gaps(tokenizer, _TURNS[:-1])
+    answer_end = whole["assistant", "user"].split(stop)[0]
+    if answer_end:
+        found["before_stop"] = (
+            f"the template writes {answer_end!r} between an answer and {stop!r}."
+        )
+    last = render(tokenizer, _TURNS, prompt=False).partition(_TURNS[-2].text)[2]
+    expected = texts["user", "assistant"] + _TURNS[-1].text + answer_end + stop
+    if last != expected:
+        found["ending"] = (
+            f"the template ends a conversation with {last!r}, contexts with {expected!r}."
+        )
+    return found
+
+
+def _find_gaps(
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    messages: Sequence[renderer.Message],
+) -> dict[tuple[str, str], str]:
+    """Texts between messages, by the roles on both sides."""
+    rest = render(tokenizer, messages, prompt=True)
+    gaps: dict[tuple[str, str], str] = {}
+    roles = ["", *(message.role for message in messages), "prompt"]
+    for index, message in enumerate(messages):
+        if rest.count(message.text) != 1:
+            raise errors.ConfigError(
+                f"the chat template of {_file(tokenizer)} renders message {index} "
+                f"({message.role}) {rest.count(message.text)} times, not once and in order."
+            )
+        gap, _, rest = rest.partition(message.text)
+        key = (roles[index], message.role)
+        if gaps.setdefault(key, gap) != gap:
+            raise errors.ConfigError(
+                f"the chat template of {_file(tokenizer)} writes {gap!r} between "
+                f"{key[0]} and {key[1]} where it wrote {gaps[key]!r} earlier in the same "
+                "conversation, so turns cannot be appended."
+            )
+    return gaps | {(roles[-2], "prompt"): rest}
+
+
+def _split(
+    tokenizer: transformers.PreTrainedTokenizerBase, text: str
+) -> tuple[str | int, ...]:
+    """A text of the template as plain texts and ids of special tokens."""
+    ids = {
+        token.content: index
+        for index, token in tokenizer.added_tokens_decoder.items()
+        if token.special
+    }
+    longest_first = sorted(ids, key=len, reverse=True)
+    parts = re.split("(" + "|".join(map(re.escape, longest_first)) + ")", text)
+    return tuple(ids.get(part, part) for part in parts if part)
+
+
+def _join(
+    tokenizer: transformers.PreTrainedTokenizerBase, pieces: Sequence[str | int]
+) -> str:
+    tokens: Mapping[int, transformers.AddedToken] = tokenizer.added_tokens_decoder
+    return "".join(p if isinstance(p, str) else tokens[p].content for p in pieces)
+
+
+def _file(tokenizer: transformers.PreTrainedTokenizerBase) -> str:
+    """The file that a tokenizer's template is in, for messages."""
+    folder = pathlib.Path(tokenizer.name_or_path)
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            return str(folder / name)
+    return tokenizer.name_or_path
+
+
+def _source(tokenizer: transformers.PreTrainedTokenizerBase) -> str:
+    if not tokenizer.chat_template:
+        raise errors.ConfigError(
+            f"{tokenizer.name_or_path} has no chat template; put the one that the model "
+            "was trained with into chat_template.jinja beside its tokenizer.json."
+        )
+    return tokenizer.get_chat_template()

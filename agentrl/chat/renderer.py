@@ -1,0 +1,152 @@
+"""Conversation frames: the tokens around observations and actions.
+
+Frames are append-only. An episode is opened once, every later observation only adds
+tokens, and sampled tokens are kept as they are: nothing is rendered or tokenized twice,
+so the learner scores exactly the context that the sampler saw. A frame says which messages
+a conversation begins with; the tokenizer says what stands between messages.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from agentrl.chat import tokenizer as tokenizers
+
+FrameName = Literal["bare", "plain", "agentgym"]
+VERSION = 1  # raise when the tokens of any frame change: old policies saw other ones
+ACKNOWLEDGEMENT = "OK. I'll follow your instructions and try my best to solve the task."
+Example = tuple[str, Sequence[tuple[str, str]]]  # item id, (observation, answer) pairs
+NEW_TASK = "A new task begins.\n\n"  # where examples come before it
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; "prompt" is the header of the answer to come."""
+
+    role: Literal["system", "user", "assistant", "prompt"]
+    text: str
+    trained: bool = False  # an answer to learn from, not only context
+
+
+@dataclasses.dataclass(frozen=True)
+class Chat:
+    """Renders one frame with one tokenizer.
+
+    Frames:
+      bare: the observation and the marker that opens the policy's turn. For models
+        trained from scratch, which gain nothing from instructions.
+      plain: the environment's instruction as system message, observations as user turns.
+      agentgym: instruction as user turn, a fixed acknowledgement by the assistant, then
+        observations as user turns, as AgentGym's clients converse.
+    """
+
+    tokenizer: tokenizers.Tokenizer
+    frame: FrameName
+    few_shot: int = 0  # examples before each task
+    examples: Mapping[str, Sequence[Example]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def delimiters(self) -> tokenizers.Delimiters:
+        """What separates messages in this frame."""
+        if self.frame != "bare":
+            return self.tokenizer.delimiters
+        opened = (self.tokenizer.start_id,)
+        return tokenizers.Delimiters(
+            {
+                ("", "user"): (),
+                ("user", "assistant"): opened,
+                ("user", "prompt"): opened,
+                ("assistant", "user"): (),
+            }
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What decides which tokens surround a text, for the record of a run.
+
+        The digest is over token ids of one opening for each environment, so it changes with
+        frame, chat template, examples and vocabulary.
+        """
+        shown = [
+            self.open(NEW_TASK, NEW_TASK, f"{env}_") for env in self.examples or [""]
+        ]
+        content = (VERSION, self.frame, shown, self.extend(NEW_TASK))
+        return {
+            "frame": self.frame,
+            "version": VERSION,
+            "few_shot": {
+                env: [item_id for item_id, _ in examples]
+                for env, examples in self.examples.items()
+            },
+            "digest": hashlib.sha256(repr(content).encode()).hexdigest()[:12],
+            "template_exceptions": dict(self.delimiters.exceptions),
+        }
+
+    def episode(
+        self, instruction: str, exchanges: Sequence[tuple[str, str]], item_id: str
+    ) -> list[Message]:
+        """Messages of an episode whose answers are to be learned from.
+
+        The task's `item_id` names the environment of the examples; it is never one itself.
+        """
+        messages = {
+            "bare": [],
+            "plain": [Message("system", instruction)],
+            "agentgym": [
+                Message("user", instruction),
+                Message("assistant", ACKNOWLEDGEMENT),
+            ],
+        }[self.frame]
+        known = self.examples.get(item_id.rpartition("_")[0], ())
+        shown = [example for known_id, example in known if known_id != item_id]
+        shown = shown[: self.few_shot]
+        for played in (*shown, exchanges):
+            for turn, (observed, answer) in enumerate(played):
+                text = NEW_TASK + observed if shown and not turn else observed
+                messages.append(Message("user", text))
+                messages.append(Message("assistant", answer, played is exchanges))
+        return messages
+
+    def open(self, instruction: str, observation: str, item_id: str = "") -> list[int]:
+        """Tokens from the start of an episode to where its first action begins."""
+        messages = self.episode(instruction, [(observation, "")], item_id)
+        return self.context(messages[:-1])
+
+    def extend(self, observation: str) -> list[int]:
+        """Tokens between a finished action (stop token included) and the next one."""
+        return self.context([Message("user", observation)], after="assistant")
+
+    def context(self, messages: Sequence[Message], after: str = "") -> list[int]:
+        """Tokens of `messages` that follow one by `after`, up to where an answer begins.
+
+        Neighbouring texts are tokenized as one, as in a rendering of the conversation.
+
+        Raises:
+          ConfigError: if one role cannot follow another in this frame.
+        """
+        delimiters = self.delimiters
+        ids: list[int] = []
+        text = ""  # not yet tokenized
+        stop: tuple[int, ...] = ()  # a sampled answer has its stop token already
+        for message in (*messages, Message("prompt", "")):
+            pieces = delimiters.between(after, message.role)
+            for piece in (*stop, *pieces, message.text):
+                if isinstance(piece, str):
+                    text += piece
+                else:
+                    ids += [*self.tokenizer.encode(text), piece]
+                    text = ""
+            after = message.role
+            stop = (self.tokenizer.stop_id,) if after == "assistant" else ()
+        return ids + self.tokenizer.encode(text)
+
+    def turns(self, messages: Sequence[Message]) -> list[tuple[list[int], str, str]]:
+        """Tokens before each trained answer, the text it answers to, and its own."""
+        found = []
+        start, after = 0, ""
+        for index, message in enumerate(messages):
+            if message.trained:
+                context = self.context(messages[start:index], after)
+                found.append((context, messages[index - 1].text, message.text))
+                start, after = index + 1, "assistant"
+        return found

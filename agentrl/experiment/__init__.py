@@ -1,0 +1,1 @@
+"""Experiment files, overrides, precision, and planning without devices."""

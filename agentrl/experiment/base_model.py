@@ -1,0 +1,28 @@
+"""Runs that start from a model that others trained."""
+
+import dataclasses
+
+from agentrl import config
+from agentrl.pretrained import locate
+
+
+def start_from(settings: config.RunConfig, model: str) -> config.RunConfig:
+    """Gives a run the weights, shape and tokenizer of a pretrained model.
+
+    Args:
+      settings: keeps `locate.OWN_FIELDS` of its model and its frame of conversations.
+      model: a folder, GGUF file or name, as `pretrained.locate.find` takes it.
+
+    Raises:
+      ConfigError: if there is no such model, or its kind is not supported.
+    """
+    found = locate.find(model)
+    own = {name: getattr(settings.model, name) for name in locate.OWN_FIELDS}
+    return dataclasses.replace(
+        settings,
+        weights=found.name,
+        model=dataclasses.replace(found.config, **own),
+        tokenizer=dataclasses.replace(
+            settings.tokenizer, kind="huggingface", path=found.name
+        ),
+    )

@@ -1,0 +1,195 @@
+"""Experiment files, overrides of single fields, and what `run.json` stores of a run.
+
+An experiment file is Python with `get_config() -> RunConfig`. Overrides name a field by
+its dotted path: fields of a dataclass by name, members of a tuple by index or by their
+`name`, `*` for all of them, entries of a mapping by key.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+import agentrl
+from agentrl import config, errors
+from agentrl.experiment import fields, precision
+from agentrl.parallel import startup
+
+RUN_FILE = "run.json"  # what makes a folder the working directory of a run
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def load(
+    path: str | pathlib.Path,
+    overrides: Sequence[str] = (),
+    *,
+    model: str = "",
+    platform: str | None = None,
+) -> config.RunConfig:
+    """Imports an experiment file and applies overrides to its configuration.
+
+    Args:
+      path: a Python file that defines `get_config() -> RunConfig`.
+      overrides: `field.path=value` each, applied in order.
+      model: pretrained model to start from; see `launch.start`.
+      platform: to take the precision of, as `launch.precision` names it; None: this one.
+
+    Raises:
+      ConfigError: if the file is missing or returns something else, or an override
+        names an unknown field or gives a value of another type.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise errors.ConfigError(
+            f"no experiment file at {path}; --config takes a Python file that defines "
+            "get_config(), such as experiments/demo/demo.py."
+        )
+    spec = importlib.util.spec_from_file_location(f"_experiment_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise errors.ConfigError(f"{path} is not a Python file; name it with .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses of the file look their module up
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise errors.ConfigError(f"{path} defines no get_config() -> RunConfig.")
+    settings = module.get_config()
+    if not isinstance(settings, config.RunConfig):
+        raise errors.ConfigError(
+            f"get_config() in {path} returned {type(settings).__name__}, not a "
+            "agentrl.config.RunConfig."
+        )
+    if model:
+        from agentrl.experiment import base_model
+
+        settings = base_model.start_from(settings, model)
+    # The precision comes last: to ask for the platform makes JAX count its devices.
+    late = [o for o in overrides if o.startswith("model.precision.")]
+    for override in (o for o in overrides if o not in late):
+        settings = fields.override(settings, override)
+    startup.split_cpu(settings.mesh)
+    settings = precision.fill_in(settings, platform or jax.default_backend())
+    for override in late:
+        settings = fields.override(settings, override)
+    return settings
+
+
+def to_json(settings: Any) -> Any:
+    """The configuration as plain dictionaries, lists and values, in a stable order."""
+    if dataclasses.is_dataclass(settings):
+        return {
+            field.name: to_json(getattr(settings, field.name))
+            for field in dataclasses.fields(settings)
+        }
+    if isinstance(settings, Mapping):
+        return {key: to_json(value) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [to_json(value) for value in settings]
+    return settings
+
+
+def from_json(stored: Mapping[str, Any]) -> config.RunConfig:
+    """Rebuilds the configuration that `to_json` stored.
+
+    Raises:
+      ConfigError: if a field is unknown, missing, or of another type.
+    """
+    return fields.convert(stored, config.RunConfig, "config")
+
+
+def read_run(workdir: pathlib.Path) -> config.RunConfig:
+    """Reads the configuration of the run in `workdir`.
+
+    Raises:
+      ConfigError: if there is no run, or its `run.json` cannot be read.
+    """
+    path = workdir / RUN_FILE
+    if not path.is_file():
+        raise errors.ConfigError(
+            f"{workdir} holds no {RUN_FILE}, so it is not the working directory of a "
+            "run; give the --workdir of a launch.train command."
+        )
+    try:
+        stored = json.loads(path.read_text())["config"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise errors.ConfigError(
+            f"{path} is damaged ({type(error).__name__}: {error}); restore it from the "
+            "experiment file by training into a new --workdir."
+        ) from error
+    return from_json(stored)
+
+
+def differences(first: Any, second: Any, path: str = "") -> list[str]:
+    """Dotted paths of the fields in which two stored configurations differ."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        keys = [*first, *(key for key in second if key not in first)]
+        pairs = [(k, first.get(k, _ABSENT), second.get(k, _ABSENT)) for k in keys]
+    elif isinstance(first, list) and isinstance(second, list):
+        if len(first) != len(second):
+            return [path]
+        members = enumerate(zip(first, second, strict=True))
+        pairs = [(str(index), *both) for index, both in members]
+    else:
+        same = type(first) is type(second) and first == second
+        return [] if same else [path]
+    return [
+        name
+        for key, one, other in pairs
+        for name in differences(one, other, f"{path}.{key}" if path else key)
+    ]
+
+
+_ABSENT = object()
+
+
+def describe_run(settings: config.RunConfig) -> dict[str, Any]:
+    """What `run.json` holds: enough to know what ran, where, and to run it again."""
+    return {
+        "name": settings.name,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join([pathlib.Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "versions": {
+            "agentrl": agentrl.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+        },
+        "git": describe_git(pathlib.Path(agentrl.__file__).parents[1]),
+        "platform": platform.platform(),
+        "devices": {
+            "platform": jax.default_backend(),
+            "kind": jax.devices()[0].device_kind,
+            "count": jax.device_count(),
+            "processes": jax.process_count(),
+        },
+        "config": to_json(settings),
+    }
+
+
+def describe_git(root: pathlib.Path) -> dict[str, Any] | None:
+    """Commit of the checkout at `root`, and whether files differ from it.
+
+    None if `root` is not a checkout (an installed package) or git is not there.
+    """
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changes = _git(root, "status", "--porcelain")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def _git(root: pathlib.Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,205 @@
+"""Memory of a run, by arithmetic: nothing is allocated, no device is needed.
+
+What has a shape is counted exactly: parameters, adapters, moments and the cache are taken
+from the functions that make them, and cut by the sharding rules that place them.
+Activations are formulas for what XLA keeps between a block's forward and backward pass.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+
+import jax
+import optax
+from jax.sharding import AbstractMesh
+
+from agentrl import config, types
+from agentrl.learner import optimizer
+from agentrl.models import config as model_config
+from agentrl.models import kv_cache, lora, transformer
+from agentrl.parallel import sharding
+
+Bytes = Mapping[str, int]  # what needs memory -> bytes on the fullest device
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What has to fit."""
+
+    model: model_config.ModelConfig  # its precision counts
+    mesh: config.MeshConfig  # all three axes positive
+    lora: model_config.LoraConfig | None = None
+    trainable: tuple[str, ...] | None = None
+    rows_per_device: int = 1  # of one microbatch
+    row_tokens: int = 8192
+    logprob_chunk: int = 2048  # tokens, over all devices
+    remat: bool = True
+    slots_per_device: int = 16
+    context: int = 8192  # cache columns
+    append: int = 256  # observation tokens appended at once
+    reference: bool = False  # a KL term keeps another copy of what is trained
+    overlap: bool = False  # episodes are played during updates
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Bytes on the fullest device."""
+
+    state: Bytes  # there all the time
+    update: Bytes  # during a learner step
+    rollout: Bytes  # while episodes are played
+    overlap: bool = False  # both phases at one time, where else the larger counts
+
+    @property
+    def _at_peak(self) -> Bytes:
+        phases = (self.update, self.rollout)
+        if self.overlap:
+            return {**self.state, **self.update, **self.rollout}
+        return {**self.state, **max(phases, key=lambda phase: sum(phase.values()))}
+
+    @property
+    def peak(self) -> int:
+        """Bytes that a device needs."""
+        return sum(self._at_peak.values())
+
+    @property
+    def largest(self) -> str:
+        """The part of the peak that needs most."""
+        return max(self._at_peak, key=self._at_peak.__getitem__)
+
+
+def estimate(work: Workload) -> Estimate:
+    """Adds up what each phase of an iteration holds."""
+    model = transformer.Model(work.model)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    split = functools.partial(
+        lora.split, lora=work.lora, trainable=work.trainable, config=work.model
+    )
+    trained, frozen = jax.eval_shape(split, params, jax.random.key(0))
+    adam = optimizer.make_optimizer(
+        config.OptimizerConfig(),
+        total_steps=1,
+        moments=work.model.dtypes.moments,
+    )
+    gradients = jax.eval_shape(lambda x: optax.tree.cast(x, "float32"), trained)
+    state = {
+        "trained parameters": _sharded(trained, work.mesh),
+        "frozen parameters": _sharded(frozen, work.mesh),
+        "optimizer": _sharded(jax.eval_shape(adam.init, trained), work.mesh),
+    }
+    if work.reference:
+        state["reference"] = state["trained parameters"]
+
+    def view(trained: types.PyTree, frozen: types.PyTree) -> types.PyTree:
+        return lora.for_rollouts(lora.join(trained, frozen), work.lora, work.model)
+
+    # Rollouts read parameters that are cut over `model` only.
+    local = config.MeshConfig(data=1, fsdp=1, model=work.mesh.model)
+    rollout = {
+        "rollout parameters": _sharded(jax.eval_shape(view, trained, frozen), local),
+        "cache": cache_bytes(work),
+        "sampling": _sampling_bytes(work),
+    }
+    update = {
+        "gradients": 2 * _sharded(gradients, work.mesh),  # summed and of a microbatch
+        "activations": _activation_bytes(work),
+        "logits": _logits_bytes(work),
+    }
+    if work.mesh.fsdp > 1:
+        blocks = jax.eval_shape(
+            lambda p: optax.tree.cast(p["blocks"][0], work.model.dtypes.compute),
+            params,
+        )
+        # XLA gathers the next layer while it computes one.
+        update["gathered layers"] = 2 * _sharded({"blocks": {0: blocks}}, local)
+    return Estimate(state, update, rollout, work.overlap)
+
+
+def cache_bytes(work: Workload) -> int:
+    """Bytes of the key-value cache on one device."""
+    make = functools.partial(
+        kv_cache.empty, work.model, work.slots_per_device, work.context
+    )
+    whole = sum(_bytes(leaf) for leaf in jax.tree.leaves(jax.eval_shape(make)))
+    return whole // _head_shards(work)
+
+
+def _head_shards(work: Workload) -> int:
+    """Devices that rollouts spread the key-value heads over."""
+    sizes = (work.mesh.data, work.mesh.fsdp, work.mesh.model)
+    mesh = AbstractMesh(sizes, sharding.AXES)
+    cut = sharding.heads_axis(mesh, work.model.num_kv_heads)
+    return work.mesh.model if cut else 1
+
+
+def _sharded(tree: types.PyTree, mesh: config.MeshConfig) -> int:
+    """Bytes of a tree on one device of a mesh, by the library's own rules."""
+    sizes = (mesh.data, mesh.fsdp, mesh.model)
+    abstract = AbstractMesh(sizes, sharding.AXES)
+    placements = sharding.shardings_for(tree, abstract, sharding.TRANSFORMER_RULES)  # type: ignore[arg-type]
+    return sum(
+        math.prod(placement.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf, placement in zip(
+            jax.tree.leaves(tree), jax.tree.leaves(placements), strict=True
+        )
+    )
+
+
+def _bytes(leaf: jax.ShapeDtypeStruct) -> int:
+    return math.prod(leaf.shape) * leaf.dtype.itemsize
+
+
+def _size(dtype: model_config.Dtype) -> int:
+    return jax.numpy.dtype(dtype).itemsize
+
+
+def _activation_bytes(work: Workload) -> int:
+    """What one microbatch keeps for the backward pass.
+
+    A block keeps, per token: its input, both norms and the residual in between (4 M), the
+    queries, keys, values and the attended values, and three MLP layers' worth (3 F); in
+    attention the weights of all earlier columns, in float32 and in the compute dtype.
+    With remat only the inputs of blocks stay, and one block is at work at a time.
+    """
+    model, size = work.model, _size(work.model.dtypes.compute)
+    tokens, shards = work.rows_per_device * work.row_tokens, work.mesh.model
+    heads = model.num_heads / shards
+    kv_heads = model.num_kv_heads / shards
+    wide = 3 * model.mlp_size / shards + 2 * (heads + kv_heads) * model.head_dim
+    weights = heads * work.row_tokens * (size + 4)
+    per_block = tokens * (size * (4 * model.hidden_size + wide) + weights)
+    inputs = tokens * model.hidden_size * size * model.num_layers
+    if not work.remat:
+        return int(per_block * model.num_layers)
+    return int(inputs + 2 * per_block)  # kept, and their gradients
+
+
+def _logits_bytes(work: Workload) -> int:
+    """A chunk of float32 logits, their gradient, and the vocabulary, gathered."""
+    model = work.model
+    rows = work.rows_per_device * work.mesh.data * work.mesh.fsdp
+    chunk = max(work.logprob_chunk // rows, 1) * work.rows_per_device
+    columns = model.vocab_size / work.mesh.model
+    frozen = work.lora is not None or work.trainable is not None
+    held = model.dtypes.head if frozen else model.dtypes.params
+    gathered = _size(held) if work.mesh.fsdp > 1 else 0
+    gradient = 0 if frozen else 4  # of the vocabulary, summed over chunks in float32
+    return int(columns * (chunk * 2 * 4 + model.hidden_size * (gradient + gathered)))
+
+
+def _sampling_bytes(work: Workload) -> int:
+    """What a turn needs beside parameters and cache, at its widest moment.
+
+    That is decoding's float32 logits, or in an append one layer's scores over the cache,
+    in float32 and in the compute dtype, or its MLP.
+    """
+    model = work.model
+    size = _size(model.dtypes.compute)
+    tokens = work.slots_per_device * work.append
+    widest = max(
+        3 * 4 * work.slots_per_device * model.vocab_size,
+        tokens * model.num_heads // _head_shards(work) * work.context * (4 + size),
+        tokens * 3 * model.mlp_size * size,
+    )
+    return widest + tokens * 4 * model.hidden_size * size

@@ -1,0 +1,164 @@
+"""What `launch.plan` computes: the workload of a run, the meshes to try, the report."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+from agentrl import config
+from agentrl.experiment import fields, files, memory, precision
+from agentrl.models import config as model_config
+from agentrl.pretrained import presets
+
+GIB = 2**30
+ADVICE = {  # by the part that needs most
+    "trained parameters": "raise --fsdp, or train adapters with --lora_rank",
+    "frozen parameters": "raise --fsdp, or hold them in 8 bits with --int8_base",
+    "optimizer": "raise --fsdp, take --set=model.precision.moments=bfloat16, or train "
+    "adapters with --lora_rank",
+    "reference": "set the KL coefficient to 0, or train adapters with --lora_rank",
+    "gradients": "raise --fsdp, or train adapters with --lora_rank",
+    "activations": "use shorter --row_tokens or fewer --rows_per_device, or raise --tensor",
+    "logits": "lower --logprob_chunk, or raise --tensor",
+    "gathered layers": "raise --tensor",
+    "rollout parameters": "raise --tensor",
+    "cache": "use fewer --slots_per_device or a shorter --context",
+    "sampling": "use a narrower --append or fewer --slots_per_device",
+}
+
+
+def of_model(
+    name: str,
+    overrides: Sequence[str],
+    *,
+    platform: str,
+    lora_rank: int | None,
+    int8_base: bool,
+    **sizes: object,
+) -> memory.Workload:
+    """The workload of a model by name, as `pretrained.presets` spells it.
+
+    Args:
+      name: of the shape; case does not count.
+      overrides: of single fields, such as `model.precision.cache=float32`.
+      platform: whose precision to take, as `launch.precision` names it.
+      lora_rank: of the adapters; None trains all parameters.
+      int8_base: whether the kernels beside adapters are held in 8 bits.
+      **sizes: further fields of `memory.Workload`.
+
+    Raises:
+      ConfigError: if there is no such shape, or no such field.
+    """
+    model = dataclasses.replace(
+        presets.get(name.lower()), precision=precision.PLATFORMS[platform]
+    )
+    lora = None
+    if lora_rank is not None:
+        lora = model_config.LoraConfig(rank=lora_rank, int8_base=int8_base)
+    work = memory.Workload(model=model, mesh=config.MeshConfig(), lora=lora, **sizes)  # type: ignore[arg-type]
+    for override in overrides:
+        work = fields.override(work, override)
+    return work
+
+
+def of_experiment(
+    path: str,
+    overrides: Sequence[str],
+    *,
+    platform: str,
+    num_devices: int,
+    tensor: int | None,
+) -> memory.Workload:
+    """The workload of an experiment file: the largest that any of its stages needs."""
+    run = files.load(path, overrides=overrides, platform=platform)
+    rollouts = [stage.rollout for stage in run.stages] + [run.evaluation.rollout]
+    shards = num_devices // (tensor or run.mesh.model)
+    return memory.Workload(
+        model=run.model,
+        mesh=run.mesh,
+        lora=run.lora,
+        trainable=run.trainable,
+        rows_per_device=-(-run.learner.rows_per_microbatch // shards),
+        row_tokens=run.learner.row_tokens,
+        logprob_chunk=run.learner.logprob_chunk,
+        remat=run.learner.remat == "full",
+        slots_per_device=-(-max(r.num_slots for r in rollouts) // shards),
+        context=max(r.cache_buckets[-1] for r in rollouts),
+        append=max(r.append_buckets[-1] for r in rollouts),
+        reference=any(stage.algorithm.kl_coefficient > 0 for stage in run.stages),
+        overlap=any(stage.overlap for stage in run.stages),
+    )
+
+
+def meshes(
+    num_devices: int, num_kv_heads: int, *, fsdp: int | None, tensor: int | None
+) -> Iterator[config.MeshConfig]:
+    """Meshes of all devices, those that cut the model least first.
+
+    Args:
+      num_devices: that every mesh covers.
+      num_kv_heads: a cut of the layers that is not asked for divides them.
+      fsdp: the only size to try of this axis; None tries all.
+      tensor: the same of the axis `model`.
+    """
+    for model in range(1, num_devices + 1):
+        for shards in range(1, num_devices + 1):
+            if (
+                num_devices % (shards * model) == 0
+                and fsdp in (None, shards)
+                and tensor in (None, model)
+                and (tensor or num_kv_heads % model == 0)
+            ):
+                data = num_devices // (shards * model)
+                yield config.MeshConfig(data=data, fsdp=shards, model=model)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A mesh, what it needs of each device, and what a device has."""
+
+    mesh: config.MeshConfig
+    estimate: memory.Estimate
+    budget: float  # bytes of a device that may be planned for
+    num_tried: int  # meshes
+
+    @property
+    def fits(self) -> bool:
+        """Whether the devices have room for it."""
+        return self.estimate.peak <= self.budget
+
+    def format(self) -> str:
+        """The table of parts, their peak, and what to change if there is no room."""
+        lines = [
+            f"mesh: data {self.mesh.data}, fsdp {self.mesh.fsdp}, model {self.mesh.model}"
+        ]
+        parts: Mapping[str, memory.Bytes] = {
+            "state": self.estimate.state,
+            "update": self.estimate.update,
+            "rollout": self.estimate.rollout,
+        }
+        for phase, sizes in parts.items():
+            for name, size in sizes.items():
+                lines.append(f"  {phase:8} {name:20} {size / GIB:8.2f} GiB")
+        largest = self.estimate.largest
+        lines.append(
+            f"peak {self.estimate.peak / GIB:.2f} GiB of {self.budget / GIB:.2f} GiB per "
+            f"device; largest: {largest}"
+        )
+        if not self.fits:
+            lines.append(
+                f"does not fit, on none of {self.num_tried} meshes tried (this needs "
+                f"least).\nTo make room: {ADVICE[largest]}; or take more devices."
+            )
+        return "\n".join(lines)
+
+
+def choose(
+    work: memory.Workload, candidates: Sequence[config.MeshConfig], budget: float
+) -> Plan:
+    """The first mesh with a peak within `budget` bytes, else the one that needs least."""
+    plans = []
+    for mesh in candidates:
+        estimate = memory.estimate(dataclasses.replace(work, mesh=mesh))
+        plans.append(Plan(mesh, estimate, budget, len(candidates)))
+        if plans[-1].fits:
+            return plans[-1]
+    return min(plans, key=lambda plan: plan.estimate.peak)

@@ -1,0 +1,1 @@
+"""What the machine is, and how much of it is used."""

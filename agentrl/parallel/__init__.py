@@ -1,0 +1,1 @@
+"""Devices, hosts and random numbers that they agree on."""

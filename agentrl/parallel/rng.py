@@ -1,0 +1,13 @@
+"""PRNG keys by name: one key per use, the same in every process."""
+
+import jax
+
+from agentrl.envs import base
+
+
+def stream_key(key: jax.Array, *names: str | int) -> jax.Array:
+    """A key of its own for each use; the same names give the same key in every process."""
+    for name in names:
+        number = name if isinstance(name, int) else base.stable_hash(name) & 0x7FFFFFFF
+        key = jax.random.fold_in(key, number)
+    return key

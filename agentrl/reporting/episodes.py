@@ -1,0 +1,125 @@
+"""Stored episodes: every transcript of a run, one JSON line each, readable again.
+
+Training writes `WORKDIR/episodes/<stage>.jsonl`. Token ids stay out: a stored episode
+is for people, for failure tags and for replays; training needs none of it.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from agentrl import types
+from agentrl.reporting import jsonl
+
+FOLDER = "episodes"
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTurn:
+    """One exchange as text."""
+
+    observation: str
+    action: str
+    reward: float
+    valid: bool
+    observation_tokens: int  # number of tokens, the rules included in the first turn
+    action_tokens: int  # number of tokens, the stop token included
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredEpisode:
+    """An episode with all that was said, and where in the run it belongs."""
+
+    stage: str
+    iteration: int  # of the stage, from 0
+    env: str
+    item_id: str
+    group: int
+    sample: int
+    policy_step: int  # optimizer updates behind the parameters that sampled it
+    ending: types.Ending
+    success: bool
+    score: float
+    reward: float  # undiscounted sum over turns
+    turns: tuple[StoredTurn, ...]
+    final_observation: str
+    error: str = ""
+    failures: tuple[
+        str, ...
+    ] = ()  # see `reporting.failures`; the first is the main one
+
+    def results(self) -> list[str]:
+        """What the environment answered to each action."""
+        later = [*(turn.observation for turn in self.turns), self.final_observation]
+        return later[1:]
+
+
+def from_trajectory(
+    trajectory: types.Trajectory, *, stage: str, iteration: int
+) -> StoredEpisode:
+    """The stored form of a trajectory, without failure tags."""
+    task = trajectory.task
+    return StoredEpisode(
+        stage=stage,
+        iteration=iteration,
+        env=task.env,
+        item_id=task.item_id,
+        group=task.group,
+        sample=task.sample,
+        policy_step=trajectory.policy_step,
+        ending=trajectory.ending,
+        success=trajectory.success,
+        score=float(trajectory.score),
+        reward=trajectory.episode_return,
+        turns=tuple(
+            StoredTurn(
+                observation=turn.observation,
+                action=turn.action,
+                reward=float(turn.reward),
+                valid=turn.valid,
+                observation_tokens=len(turn.observation_tokens),
+                action_tokens=len(turn.action_tokens),
+            )
+            for turn in trajectory.turns
+        ),
+        final_observation=trajectory.final_observation,
+        error=trajectory.error,
+    )
+
+
+def append(path: pathlib.Path, episodes: Iterable[StoredEpisode]) -> None:
+    """Adds episodes to a file of JSON lines."""
+    jsonl.append(path, (dataclasses.asdict(episode) for episode in episodes))
+
+
+def read(path: pathlib.Path) -> Iterator[StoredEpisode]:
+    """Yields the episodes of a file, one at a time: files can be large.
+
+    Raises:
+      DamagedFileError: if a line is not a stored episode.
+    """
+    for record in jsonl.read(path):
+        try:
+            yield _from_record(record)
+        except (KeyError, TypeError, ValueError) as error:
+            raise jsonl.DamagedFileError(
+                f"{path} holds a line that is not a stored episode "
+                f"({type(error).__name__}: {error})."
+            ) from error
+
+
+def paths(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """The files of stored episodes in a working directory, by name."""
+    return sorted((workdir / FOLDER).glob("*.jsonl"))
+
+
+def _from_record(record: Mapping[str, Any]) -> StoredEpisode:
+    return StoredEpisode(
+        **{
+            **record,
+            "ending": types.Ending(record["ending"]),
+            "turns": tuple(StoredTurn(**turn) for turn in record["turns"]),
+            "failures": tuple(record["failures"]),
+        }
+    )

@@ -1,0 +1,281 @@
+"""Results of evaluations on fixed task panels, and the statistics they are read with.
+
+Intervals come from a bootstrap over tasks: the samples of one task share its
+difficulty, so tasks are what a new panel would redraw. Two results compare only on the
+same tasks, and then task by task, which removes that difficulty from the difference.
+
+A sample that the environment lost says nothing of the policy. It is None in every table
+of a result and enters no statistic: a task with fewer than k finished samples counts
+with those it has, and a task without any does not count.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from agentrl import errors
+from agentrl.reporting import jsonl
+
+FOLDER = "evaluations"
+_LEVEL = 0.95
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """One policy on one panel; rows are tasks, columns the k samples of each.
+
+    A sample that the environment lost is None in all four tables.
+    """
+
+    stage: str  # the stage after which the policy was evaluated
+    after_iteration: int  # of that stage
+    step: int  # optimizer updates behind the policy
+    env: str
+    split: str
+    tier: str
+    panel_version: str
+    panel_digest: str
+    item_ids: tuple[str, ...]
+    success: tuple[tuple[bool | None, ...], ...]
+    score: tuple[tuple[float | None, ...], ...]
+    turns: tuple[tuple[int | None, ...], ...]
+    tokens: tuple[tuple[int | None, ...], ...]  # tokens the policy wrote
+
+    @property
+    def samples(self) -> int:
+        """The k of avg@k."""
+        return len(self.success[0])
+
+    @property
+    def lost(self) -> tuple[int, ...]:
+        """Samples of each task that the environment lost."""
+        return tuple(row.count(None) for row in self.success)
+
+    @property
+    def num_lost(self) -> int:
+        """Samples of all tasks that the environment lost."""
+        return sum(self.lost)
+
+    @property
+    def num_lost_tasks(self) -> int:
+        """Tasks without a finished sample."""
+        return self.lost.count(self.samples)
+
+    @property
+    def finished(self) -> dict[str, tuple[bool, ...]]:
+        """Success of the finished samples of each task that has any, by item id."""
+        rows = (
+            tuple(success for success in row if success is not None)
+            for row in self.success
+        )
+        return {
+            item_id: row
+            for item_id, row in zip(self.item_ids, rows, strict=True)
+            if row
+        }
+
+    @property
+    def task_means(self) -> dict[str, float]:
+        """Mean success of each task that has a finished sample, by item id."""
+        return {item_id: sum(row) / len(row) for item_id, row in self.finished.items()}
+
+    @property
+    def mean(self) -> float:
+        """The avg@k: mean success over tasks."""
+        return float(np.mean(list(self.task_means.values())))
+
+    def save(self, workdir: pathlib.Path) -> pathlib.Path:
+        """Writes `evaluations/<stage>.<env>.<split>.<tier>.json`; returns its path.
+
+        The file holds the fields of the result, and `lost` for whoever reads only that.
+        """
+        path = find_path(
+            workdir, stage=self.stage, env=self.env, split=self.split, tier=self.tier
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        record = dataclasses.asdict(self) | {"lost": self.lost}
+        partial.write_text(json.dumps(record) + "\n")
+        partial.replace(path)
+        return path
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean with the ends of its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """True if the whole interval lies on one side of 0."""
+        return self.low > 0 or self.high < 0
+
+
+def find_path(
+    workdir: pathlib.Path, *, stage: str, env: str, split: str, tier: str
+) -> pathlib.Path:
+    """Where the result of a stage on a panel is, or would be."""
+    return workdir / FOLDER / f"{stage}.{env}.{split}.{tier}.json"
+
+
+def load(path: pathlib.Path) -> EvaluationResult:
+    """Reads what `EvaluationResult.save` wrote.
+
+    Raises:
+      DamagedFileError: if the file holds something else.
+    """
+    try:
+        return _from_record(json.loads(path.read_text()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise jsonl.DamagedFileError(
+            f"{path} is not the result of an evaluation ({type(error).__name__}: "
+            f"{error}); remove it, or evaluate again."
+        ) from error
+
+
+def load_all(
+    workdir: pathlib.Path, environments: Iterable[str] = ()
+) -> list[EvaluationResult]:
+    """All results in a working directory, in the order in which the policy learned.
+
+    Results of one step follow the order of `environments`, then their file names.
+    """
+    found = [load(path) for path in sorted((workdir / FOLDER).glob("*.json"))]
+    place = {env: index for index, env in enumerate(environments)}
+    return sorted(found, key=lambda r: (r.step, place.get(r.env, len(place))))
+
+
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
+    """Unbiased estimate of the chance that one of k samples succeeds.
+
+      1 - C(n - c, k) / C(n, k)
+
+    HumanEval, https://arxiv.org/abs/2107.03374, section 2.1.
+
+    Raises:
+      ValueError: if k exceeds the number of samples.
+    """
+    if not 0 < k <= num_samples:
+        raise ValueError(f"pass@{k} needs at least {k} samples, not {num_samples}.")
+    return 1 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
+
+
+def mean_pass_at_k(result: EvaluationResult, k: int) -> float:
+    """`pass_at_k` averaged over the tasks of a result.
+
+    A task with fewer than k finished samples counts with those it has.
+
+    Raises:
+      ValueError: if k exceeds the samples of the evaluation.
+    """
+    if k > result.samples:
+        raise ValueError(f"pass@{k} needs at least {k} samples, not {result.samples}.")
+    values = [
+        pass_at_k(len(row), sum(row), min(k, len(row)))
+        for row in result.finished.values()
+    ]
+    return float(np.mean(values))
+
+
+def bootstrap(
+    values: np.ndarray, *, num_resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Mean of one number per task, with the percentile interval over tasks.
+
+    Args:
+      values: float64[tasks].
+      num_resamples: how often the tasks are redrawn, with replacement.
+      seed: the same seed gives the same interval.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, len(values), (num_resamples, len(values)))
+    tail = (1 - _LEVEL) / 2
+    low, high = np.quantile(values[drawn].mean(axis=1), (tail, 1 - tail))
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+def avg_at_k(result: EvaluationResult, **options: int) -> Estimate:
+    """Mean over tasks of the mean success of their samples, with its interval."""
+    return bootstrap(np.array(list(result.task_means.values())), **options)
+
+
+def paired_difference(
+    before: EvaluationResult, after: EvaluationResult, **options: int
+) -> Estimate:
+    """Gain in avg@k from `before` to `after`, task by task; see `bootstrap`.
+
+    Tasks of which one of the two has no finished sample are left out of both.
+
+    Raises:
+      ConfigError: if the two were not measured on the same panel, or have no task in
+        common that both have finished.
+    """
+    if (before.env, before.panel_digest, before.item_ids) != (
+        after.env,
+        after.panel_digest,
+        after.item_ids,
+    ):
+        raise errors.ConfigError(
+            f"results on different tasks do not compare: '{before.stage}' on "
+            f"{_panel_name(before)}, '{after.stage}' on {_panel_name(after)}; evaluate "
+            "both on one panel."
+        )
+    tasks = common_tasks(before, after)
+    if not tasks:
+        raise errors.ConfigError(
+            f"'{before.stage}' and '{after.stage}' have no task of {_panel_name(before)} "
+            "in common: the environment lost each in one of them. Evaluate both again."
+        )
+    earlier, later = before.task_means, after.task_means
+    return bootstrap(np.array([later[t] - earlier[t] for t in tasks]), **options)
+
+
+def common_tasks(first: EvaluationResult, second: EvaluationResult) -> tuple[str, ...]:
+    """Tasks of which both results have finished samples, in the order of the first."""
+    known = second.task_means
+    return tuple(item_id for item_id in first.task_means if item_id in known)
+
+
+def _panel_name(result: EvaluationResult) -> str:
+    return (
+        f"{result.env} {result.split} ({result.panel_version}, digest "
+        f"{result.panel_digest}, {len(result.item_ids)} tasks)"
+    )
+
+
+def _from_record(record: Mapping[str, Any]) -> EvaluationResult:
+    tables = ("success", "score", "turns", "tokens")
+    fields = dict(record)
+    lost = fields.pop("lost", None)  # files of older versions lack it
+    result = EvaluationResult(
+        **{
+            **fields,
+            "item_ids": tuple(record["item_ids"]),
+            **{name: _to_rows(record[name]) for name in tables},
+        }
+    )
+    for name in tables:
+        table = getattr(result, name)
+        if len(table) != len(result.item_ids) or len(set(map(len, table))) != 1:
+            raise ValueError(f"{name} is not one row of k samples for each task")
+        if tuple(row.count(None) for row in table) != result.lost:
+            raise ValueError(f"{name} and success do not lack the same samples")
+    if lost is not None and tuple(lost) != result.lost:
+        raise ValueError(f"lost is {lost}, but success lacks {list(result.lost)}")
+    if len(set(result.item_ids)) != len(result.item_ids):
+        raise ValueError("a task comes twice")
+    if not result.finished:
+        raise ValueError("no task has a finished sample")
+    return result
+
+
+def _to_rows(rows: Sequence[Sequence[Any]]) -> tuple[tuple[Any, ...], ...]:
+    return tuple(tuple(row) for row in rows)

@@ -1,0 +1,1 @@
+"""From text to trajectories: tasks are drawn, actions sampled, episodes played."""

@@ -1,0 +1,1 @@
+"""What a run is made of: its parts, stages, checkpoints, evaluation, exports."""

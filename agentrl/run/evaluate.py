@@ -1,0 +1,297 @@
+"""Evaluation: fixed task panels, k samples per task, success and its uncertainty.
+
+The randomness of an episode depends on the run's seed and on its place in the panel, task
+by task and sample by sample, so two policies are compared on the same draws, and
+`launch.evaluate` repeats what training printed. An episode that its environment loses,
+because it raises, dies or hangs, is played again with the same randomness. What stays
+lost counts as lost, never as a failure of the policy, and too much of it is no
+evaluation.
+"""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import jax
+
+from agentrl import config, errors, types
+from agentrl.envs import base
+from agentrl.parallel import processes, rng
+from agentrl.reporting import episodes, failures, results
+from agentrl.run import assemble
+
+MAX_ATTEMPTS = 3  # at an episode that its environment loses
+
+_Value = TypeVar("_Value")
+
+
+def evaluate(
+    run: assemble.Run,
+    params: types.PyTree,
+    settings: config.EvaluationConfig,
+    *,
+    stage: str,
+    after_iteration: int,
+    step: int,
+    workdir: pathlib.Path,
+) -> list[results.EvaluationResult]:
+    """Plays every panel and stores results and episodes.
+
+    Args:
+      run: the run; its pool plays the episodes.
+      params: parameters in the learner's layout.
+      settings: panels, samples and how to play.
+      stage: name of the stage the policy comes from, for the results.
+      after_iteration: iterations of that stage behind the policy.
+      step: optimizer updates behind the policy.
+      workdir: where `evaluations/` and `episodes/` are written.
+
+    Returns:
+      One result per environment, in the order of the settings.
+
+    Raises:
+      EnvWorkerError: if an environment lost more than `max_env_error_fraction` of its
+        episodes, or all of them. It has no result then; those before it are stored.
+    """
+    placed = run.rollout_params(params)
+    found = []
+    for env in settings.environments or run.environments:
+        panel = select_panel(run, env, settings)
+        if processes.is_first():
+            forget(workdir, stage, env, settings)
+        trajectories = _play_panel(run, placed, panel, settings, stage=stage, step=step)
+        result = to_result(
+            trajectories,
+            panel,
+            settings,
+            stage=stage,
+            after_iteration=after_iteration,
+            step=step,
+        )
+        if processes.is_first():
+            store(result, trajectories, workdir)
+        found.append(result)
+    return found
+
+
+def select_panel(
+    run: assemble.Run, env: str, settings: config.EvaluationConfig
+) -> base.TaskPanel:
+    """The tasks of one environment that an evaluation plays."""
+    return run.panel(
+        env,
+        settings.split,
+        tier=settings.tier,
+        tier_file=settings.tier_file,
+        subsets=settings.subsets,
+        limit=settings.tasks or None,
+    )
+
+
+def _play_panel(
+    run: assemble.Run,
+    placed: types.PyTree,
+    panel: base.TaskPanel,
+    settings: config.EvaluationConfig,
+    *,
+    stage: str,
+    step: int,
+) -> list[types.Trajectory]:
+    """Plays a panel; raises `EnvWorkerError` if too much of it is lost."""
+    trajectories = play_tasks(
+        run,
+        placed,
+        panel.item_ids,
+        samples=settings.samples,
+        settings=settings.rollout,
+        key=rng.stream_key(run.key, "evaluation", panel.env),
+        step=step,
+    )
+    refuse_lost(
+        [t for t in trajectories if t.ending.lost],
+        num_episodes=len(trajectories),
+        max_fraction=run.config.max_env_error_fraction,
+        what=f"the evaluation of stage '{stage}' on '{panel.env}'",
+    )
+    return trajectories
+
+
+def play_tasks(
+    run: assemble.Run,
+    placed: types.PyTree,
+    item_ids: Sequence[str],
+    *,
+    samples: int,
+    settings: config.RolloutConfig,
+    key: jax.Array,
+    step: int,
+    streams: Sequence[int] | None = None,
+) -> list[types.Trajectory]:
+    """Plays each task `samples` times, and again what environments lose.
+
+    An episode that is played again draws the same random numbers: it is the one that was
+    lost.
+
+    Args:
+      run: the run; its pool plays the episodes.
+      placed: parameters in the rollout's layout.
+      item_ids: the tasks.
+      samples: episodes of each task.
+      settings: how to play.
+      key: PRNG key.
+      step: optimizer updates behind the policy.
+      streams: number of each episode's stream of randomness under `key`; None takes its
+        place among all episodes.
+
+    Returns:
+      One trajectory for each episode, the samples of a task side by side. What was lost
+      `MAX_ATTEMPTS` times ends as `env_error` or `env_timeout`.
+    """
+    collector = run.collector(settings)
+    tasks = assemble.make_tasks(item_ids, samples)
+    numbers = range(len(tasks)) if streams is None else streams
+    played: dict[int, types.Trajectory] = {}
+
+    def play(indices: Sequence[int]) -> None:
+        chosen = [tasks[index] for index in indices]
+        found, _ = collector.collect(
+            placed,
+            chosen,
+            key=key,
+            policy_step=step,
+            streams=[numbers[index] for index in indices],
+        )
+        played.update(zip(indices, found, strict=True))
+
+    play(range(len(tasks)))
+    for attempt in range(2, MAX_ATTEMPTS + 1):
+        lost = [index for index in range(len(tasks)) if played[index].ending.lost]
+        if not lost:
+            break
+        _announce_replay(tasks[lost[0]].env, len(lost), len(tasks), attempt)
+        for indices in _split_hung(lost, played):
+            play(indices)
+    return [played[index] for index in range(len(tasks))]
+
+
+def _announce_replay(env: str, num_lost: int, num_episodes: int, attempt: int) -> None:
+    if processes.is_first():
+        print(
+            f"{env}: the environment lost {num_lost} of {num_episodes} episodes; playing "
+            f"them again, attempt {attempt} of {MAX_ATTEMPTS}.",
+            flush=True,
+        )
+
+
+def _split_hung(
+    lost: Sequence[int], played: Mapping[int, types.Trajectory]
+) -> list[list[int]]:
+    """Splits lost episodes into those of tasks that did not hang, and the others.
+
+    A worker that hangs takes the other episodes in it along, so tasks that are known to
+    hang are played apart, after the rest.
+    """
+    hung = {
+        played[index].task.item_id
+        for index in lost
+        if played[index].ending is types.Ending.ENV_TIMEOUT
+    }
+    others = [index for index in lost if played[index].task.item_id not in hung]
+    hanging = [index for index in lost if played[index].task.item_id in hung]
+    return [indices for indices in (others, hanging) if indices]
+
+
+def store(
+    result: results.EvaluationResult,
+    trajectories: Sequence[types.Trajectory],
+    workdir: pathlib.Path,
+) -> None:
+    """Writes the episodes of an evaluation and its result."""
+    stage, iteration = result.stage, result.after_iteration
+    stored = (
+        episodes.from_trajectory(t, stage=stage, iteration=iteration)
+        for t in trajectories
+    )
+    path = _find_episodes(workdir, stage, result.env)
+    episodes.append(path, map(failures.tag, stored))
+    result.save(workdir)  # last: its presence says that the evaluation is whole
+
+
+def forget(
+    workdir: pathlib.Path, stage: str, env: str, settings: config.EvaluationConfig
+) -> None:
+    """Removes what an earlier evaluation has left, lest it stand for one that fails."""
+    results.find_path(
+        workdir, stage=stage, env=env, split=settings.split, tier=settings.tier
+    ).unlink(missing_ok=True)
+    _find_episodes(workdir, stage, env).unlink(missing_ok=True)
+
+
+def refuse_lost(
+    lost: Sequence[types.Trajectory],
+    *,
+    num_episodes: int,
+    max_fraction: float,
+    what: str,
+    num_lost_before: int = 0,
+) -> None:
+    """Raises `EnvWorkerError` if environments lost too many episodes, or all.
+
+    Args:
+      lost: the episodes that were lost.
+      num_episodes: how many were, or will be, played in all.
+      max_fraction: the run's `max_env_error_fraction`.
+      what: what was played, for the message.
+      num_lost_before: episodes lost besides `lost`, by earlier sessions.
+    """
+    count = len(lost) + num_lost_before
+    if not lost or (count <= max_fraction * num_episodes and count < num_episodes):
+        return
+    raise errors.EnvWorkerError(
+        f"{what} has no result: the environment lost {count} of {num_episodes} episodes "
+        f"in {MAX_ATTEMPTS} attempts each, and max_env_error_fraction = {max_fraction} "
+        f"allows {int(max_fraction * num_episodes)}, never all. The first, sample "
+        f"{lost[0].task.sample} of {lost[0].task.item_id}:\n{lost[0].error}\n"
+        "Mend the environment; the same command plays these tasks again."
+    )
+
+
+def to_result(
+    trajectories: Sequence[types.Trajectory],
+    panel: base.TaskPanel,
+    settings: config.EvaluationConfig,
+    *,
+    stage: str,
+    after_iteration: int,
+    step: int,
+) -> results.EvaluationResult:
+    """Arranges episodes by task; k consecutive ones are the samples of one task."""
+    k = settings.samples
+    rows = [trajectories[i : i + k] for i in range(0, len(trajectories), k)]
+
+    def table(
+        read: Callable[[types.Trajectory], _Value],
+    ) -> tuple[tuple[_Value | None, ...], ...]:
+        return tuple(
+            tuple(None if t.ending.lost else read(t) for t in row) for row in rows
+        )
+
+    return results.EvaluationResult(
+        stage=stage,
+        after_iteration=after_iteration,
+        step=step,
+        env=panel.env,
+        split=settings.split,
+        tier=settings.tier,
+        panel_version=panel.version,
+        panel_digest=panel.digest,
+        item_ids=panel.item_ids,
+        success=table(lambda t: t.success),
+        score=table(lambda t: t.score),
+        turns=table(lambda t: len(t.turns)),
+        tokens=table(lambda t: t.num_action_tokens),
+    )
+
+
+def _find_episodes(workdir: pathlib.Path, stage: str, env: str) -> pathlib.Path:
+    return workdir / episodes.FOLDER / f"evaluation.{stage}.{env}.jsonl"

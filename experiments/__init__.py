@@ -1,0 +1,1 @@
+"""Configurations of runs, and what came out."""

@@ -1,0 +1,1 @@
+"""Commands: absl flags, and one call into the library each."""

@@ -1,0 +1,38 @@
+import os
+import subprocess
+import sys
+
+import jax
+
+from agentrl import config
+from agentrl.parallel import startup
+
+COUNT = """
+import os
+import jax
+from agentrl import config
+from launch import distributed
+distributed.split_cpu(config.MeshConfig(cpu_devices=3))
+print(jax.device_count())
+print(os.environ["XLA_FLAGS"])
+"""
+
+
+def test_a_cpu_is_split_into_patient_devices():
+    own = "--xla_cpu_collective_call_terminate_timeout_seconds=60"
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT],
+        env=os.environ | {"XLA_FLAGS": own},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    count, ours, last = done.stdout.split()
+    assert count == "3"
+    assert ours != own == last  # of two, XLA takes the last
+
+
+def test_devices_that_are_counted_stay():
+    before = jax.device_count()
+    startup.split_cpu(config.MeshConfig(cpu_devices=before + 1))
+    assert jax.device_count() == before

@@ -1,0 +1,301 @@
+"""Rollouts of a small policy in real worker processes, on eight virtual devices."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from agentrl import config, errors, types
+from agentrl.chat import renderer, tokenizer
+from agentrl.envs import base, demonstrations, pool, registry
+from agentrl.hardware import timing
+from agentrl.models import config as model_config
+from agentrl.models import transformer
+from agentrl.parallel import sharding
+from agentrl.rollout import collect, engine
+from agentrl.run import assemble
+
+HERE = pathlib.Path(__file__).parent
+SETTINGS = config.RolloutConfig(
+    num_slots=16,
+    num_cohorts=2,
+    max_tokens=48,
+    max_action_tokens=10,
+    append_buckets=(4, 16),
+    cache_buckets=(16, 48),
+    row_buckets=(8,),
+)
+TASKS = assemble.make_tasks([f"recall_{i}" for i in range(6)], 4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def recall():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(HERE))
+        patch.setitem(registry._MODULES, "recall", "recall_env")
+        patch.setenv("AGENTRL_ENVS", "recall=recall_env")
+        yield
+    registry.get_spec.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def envs(recall):
+    with pool.EnvPool({"recall": base.EnvConfig()}, num_workers=2) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def framed(recall):
+    ids = [f"recall_{i}" for i in range(16)]
+    demos = demonstrations.collect("recall", base.EnvConfig(), ids, thoughts=False)
+    texts = demonstrations.texts(demos) * 4
+    trained = tokenizer.SentencePieceTokenizer.train(texts, 300)
+    return renderer.Chat(trained, "bare")
+
+
+@pytest.fixture(scope="module")
+def model():
+    settings = model_config.ModelConfig(
+        vocab_size=320, hidden_size=32, num_layers=2, head_dim=8, mlp_size=48
+    )
+    return transformer.Model(settings)
+
+
+def play(
+    model,
+    framed,
+    envs,
+    settings=SETTINGS,
+    *,
+    devices=8,
+    rounds=1,
+    tasks=TASKS,
+    **options,
+):
+    mesh = jax.make_mesh(
+        (devices, 1, 1),
+        sharding.AXES,
+        devices=jax.devices()[:devices],
+        axis_types=(jax.sharding.AxisType.Auto,) * 3,
+    )
+    acting = engine.Policy(
+        model,
+        mesh,
+        settings,
+        stop_token=framed.tokenizer.stop_id,
+        num_valid_tokens=framed.tokenizer.vocab_size,
+    )
+    params = model.init(jax.random.key(0))
+    # Make the stop token likely, so that actions reach the environment.
+    stop = framed.tokenizer.stop_id
+    params["embedding"] = params["embedding"].at[stop].mul(3.0)
+    placed = jax.device_put(params, sharding.replicated(mesh))
+    collector = collect.Collector(acting, envs, framed)
+    if rounds > 1:
+        acting.compile(placed, jax.random.key(0))
+    key = jax.random.key(1)
+    counter = timing.CompilationCounter()
+    for _ in range(rounds):
+        found = collector.collect(placed, tasks, key=key, policy_step=3, **options)
+    assert rounds == 1 or counter.pop() == 0
+    return params, found
+
+
+@pytest.fixture(scope="module")
+def played(model, framed, envs):
+    return play(model, framed, envs)
+
+
+def tokens_of(trajectory):
+    parts = [
+        p for t in trajectory.turns for p in (t.observation_tokens, t.action_tokens)
+    ]
+    return np.concatenate(parts)
+
+
+def test_every_task_comes_back_in_order(played):
+    _, (trajectories, statistics) = played
+    assert [t.task for t in trajectories] == TASKS
+    assert {t.policy_step for t in trajectories} == {3}
+    endings = {t.ending for t in trajectories}
+    assert types.Ending.MAX_TOKENS in endings and len(endings) > 1
+    written = sum(t.num_action_tokens for t in trajectories)
+    assert statistics.decoded_tokens == written
+    assert 0 < statistics.live_slot_turns <= statistics.slot_turns
+
+
+def test_learner_scores_the_context_that_the_sampler_saw(model, framed, played):
+    params, (trajectories, _) = played
+    hidden = jax.jit(model.hidden)
+    for trajectory in trajectories:
+        tokens = np.zeros((1, SETTINGS.max_tokens), np.int32)
+        used = trajectory.num_tokens
+        tokens[0, :used] = tokens_of(trajectory)
+        columns = np.arange(SETTINGS.max_tokens)[None]
+        states = hidden(params, tokens, columns, (columns < used).astype(np.int32))
+        logits = states @ model.unembedding(params)
+        logits = logits[0, :, : framed.tokenizer.vocab_size]
+        logprobs = jax.nn.log_softmax(logits)
+        start = 0
+        for turn in trajectory.turns:
+            begin = start + len(turn.observation_tokens)
+            end = begin + len(turn.action_tokens)
+            scored = logprobs[np.arange(begin - 1, end - 1), tokens[0, begin:end]]
+            np.testing.assert_allclose(scored, turn.action_logprobs, atol=2e-5)
+            start = end
+
+
+def test_turns_hold_the_tokens_of_their_text(framed, played):
+    _, (trajectories, _) = played
+    for trajectory in trajectories:
+        for index, turn in enumerate(trajectory.turns):
+            render = framed.extend if index else lambda text: framed.open("", text)
+            np.testing.assert_array_equal(
+                turn.observation_tokens, render(turn.observation)
+            )
+            assert framed.tokenizer.decode(turn.action_tokens.tolist()) == turn.action
+
+
+@pytest.mark.parametrize(
+    ("devices", "changes"),
+    [
+        (1, {}),
+        (8, {"num_cohorts": 1}),
+        (2, {"num_slots": 4, "row_buckets": ()}),
+        (8, {"row_buckets": ()}),
+    ],
+    ids=["one_device", "one_cohort", "refilled_slots", "full_rows"],
+)
+def test_episodes_do_not_depend_on_placement(
+    model, framed, envs, played, devices, changes
+):
+    settings = dataclasses.replace(SETTINGS, **changes)
+    _, (trajectories, _) = play(model, framed, envs, settings, devices=devices)
+    _, (expected, _) = played
+    for ours, theirs in zip(trajectories, expected, strict=True):
+        np.testing.assert_array_equal(tokens_of(ours), tokens_of(theirs))
+        assert (ours.ending, ours.success) == (theirs.ending, theirs.success)
+
+
+def test_an_episode_played_again_among_others_is_the_same(model, framed, envs, played):
+    _, (expected, _) = played
+    chosen = [17, 4, 9]
+    options = {"tasks": [TASKS[index] for index in chosen], "streams": chosen}
+    _, (again, _) = play(model, framed, envs, **options)
+    for ours, index in zip(again, chosen, strict=True):
+        np.testing.assert_array_equal(tokens_of(ours), tokens_of(expected[index]))
+
+
+def test_horizon_ends_episodes(model, framed, envs):
+    _, (trajectories, _) = play(model, framed, envs, max_turns=1)
+    assert {len(t.turns) for t in trajectories} == {1}
+    assert types.Ending.MAX_TURNS in {t.ending for t in trajectories}
+
+
+@pytest.mark.parametrize("frame", ["bare", "plain"])
+def test_shared_beginnings_change_nothing(model, framed, envs, frame, monkeypatch):
+    reframed = dataclasses.replace(framed, frame=frame)
+    settings = dataclasses.replace(SETTINGS, max_tokens=96, cache_buckets=(32, 96))
+    options = {"devices": 1, "tasks": TASKS[:8]}
+    _, (shared, _) = play(model, reframed, envs, settings, **options)
+    act = engine.Policy.act
+
+    def act_without(self, params, cohort, inputs, key):
+        alone = {
+            row: dataclasses.replace(entry, shared=()) for row, entry in inputs.items()
+        }
+        assert any(entry.shared for entry in inputs.values()) or cohort.lengths.any()
+        return act(self, params, cohort, alone, key)
+
+    monkeypatch.setattr(engine.Policy, "act", act_without)
+    _, (alone, _) = play(model, reframed, envs, settings, **options)
+    for ours, theirs in zip(shared, alone, strict=True):
+        np.testing.assert_array_equal(tokens_of(ours), tokens_of(theirs))
+        for turn, other in zip(ours.turns, theirs.turns, strict=True):
+            np.testing.assert_allclose(
+                turn.action_logprobs, other.action_logprobs, atol=5e-6
+            )
+
+
+def test_a_beginning_is_computed_once_until_parameters_change(model):
+    acting = engine.Policy(
+        model,
+        sharding.make_rollout_mesh(config.MeshConfig()),
+        SETTINGS,
+        stop_token=1,
+        num_valid_tokens=300,
+    )
+    calls = []
+    extend = acting._extend
+
+    def counted(params, cache, tokens, counts, lengths):
+        calls.append((int(lengths[0]), tokens[0, : int(counts[0])].tolist()))
+        return extend(params, cache, tokens, counts, lengths)
+
+    acting._extend = counted
+    params = model.init(jax.random.key(0))
+    cohort = acting.new_cohort()
+
+    def start(rows, tokens):
+        cohort.lengths[rows] = 0
+        inputs = {
+            row: engine.RowInput(tokens, (row, 0), 2, (3, len(tokens) - 1))
+            for row in rows
+        }
+        acting.fetch(cohort, acting.act(params, cohort, inputs, jax.random.key(1)))
+
+    start([0, 1], [5, 6, 7, 8, 9])
+    start([2], [5, 6, 7, 8, 9])
+    start([3], [5, 6, 7, 4, 4, 4])
+    assert calls == [(0, [5, 6, 7]), (3, [8]), (3, [4, 4])]
+    acting.forget_prefixes()
+    start([0], [5, 6, 7, 8, 9])
+    assert calls[3:] == [(0, [5, 6, 7]), (3, [8])]
+
+
+@pytest.mark.parametrize(
+    ("append_buckets", "cache_buckets"),
+    [
+        (SETTINGS.append_buckets, SETTINGS.cache_buckets),
+        ((4, 48), (16, 24, 48)),  # wider than most caches
+    ],
+)
+def test_nothing_is_compiled_after_the_warm_up(
+    model, framed, envs, append_buckets, cache_buckets
+):
+    settings = dataclasses.replace(
+        SETTINGS,
+        num_slots=8,
+        row_buckets=(1, 2),
+        max_tokens=40,
+        append_buckets=append_buckets,
+        cache_buckets=cache_buckets,
+    )
+    _, (_, statistics) = play(model, framed, envs, settings, devices=1, rounds=2)
+    # All rows at first, few in the end.
+    assert statistics.slot_turns < 8 * statistics.live_slot_turns
+
+
+def test_greedy_evaluation_takes_the_likeliest_tokens(model, framed, envs):
+    greedy = dataclasses.replace(SETTINGS, temperature=0.0)
+    params, (trajectories, _) = play(model, framed, envs, greedy, tasks=TASKS[::4])
+    first = trajectories[0].turns[0]
+    tokens = np.concatenate([first.observation_tokens, first.action_tokens])[None]
+    columns = np.arange(tokens.size)[None]
+    states = model.hidden(params, tokens, columns, np.ones_like(columns))
+    logits = (states @ model.unembedding(params))[0, :, : framed.tokenizer.vocab_size]
+    begin = len(first.observation_tokens)
+    np.testing.assert_array_equal(
+        np.argmax(logits[begin - 1 : -1], axis=-1), first.action_tokens
+    )
+    np.testing.assert_allclose(first.action_logprobs, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", [{"temperature": 0.0}, {"top_k": 5}, {"top_p": 0.9}])
+def test_training_samples_from_the_whole_policy(change):
+    settings = dataclasses.replace(SETTINGS, **change)
+    settings.validate("evaluation.rollout", training=False)
+    with pytest.raises(errors.ConfigError, match=r"whole policy.*evaluation\.rollout"):
+        settings.validate("stage.rollout", training=True)

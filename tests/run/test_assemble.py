@@ -1,0 +1,92 @@
+import dataclasses
+import json
+
+import fake_run
+import pytest
+import recall_env
+
+from agentrl import config, errors
+from agentrl.chat import renderer, tokenizer
+from agentrl.envs import base, registry
+from agentrl.run import assemble
+
+BYTES = tokenizer.ByteTokenizer()
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    """A run on the recall game whose policy is shown two examples."""
+    monkeypatch.setitem(registry._MODULES, "recall", "recall_env")
+    registry.get_spec.cache_clear()
+    yield dataclasses.replace(
+        fake_run.make_settings(),
+        environments={"recall": base.EnvConfig()},
+        tokenizer=config.TokenizerConfig(kind="bytes", few_shot=2),
+    )
+    registry.get_spec.cache_clear()
+
+
+def test_examples_are_solved_training_tasks_and_one_to_spare(settings):
+    examples = assemble.choose_examples(settings)["recall"]
+    assert len({item_id for item_id, _ in examples}) == 3
+    for item_id, exchanges in examples:
+        assert item_id in recall_env.panel("train", base.EnvConfig()).item_ids
+        letter = recall_env.LETTERS[int(item_id.split("_")[1]) % 8]
+        assert [observation for observation, _ in exchanges] == [
+            f"letter {letter}.",
+            "which?",
+        ]
+        assert all(answer.endswith(letter) for _, answer in exchanges)
+    assert examples == assemble.choose_examples(settings)["recall"]
+
+
+def test_no_examples_unless_asked_for(settings):
+    none = dataclasses.replace(settings, tokenizer=config.TokenizerConfig())
+    assert assemble.choose_examples(none) == {}
+
+
+def test_too_few_solved_tasks_are_refused(settings, monkeypatch):
+    def fail_late(self, observation):
+        return "Action: z"
+
+    monkeypatch.setattr(recall_env.Oracle, "act", fail_late)
+    with pytest.raises(
+        errors.ConfigError, match=r"few_shot = 2 needs 3 .* solves only 0"
+    ):
+        assemble.choose_examples(settings)
+
+
+def test_conversations_of_a_run_must_stay_the_same(tmp_path, capsys):
+    framed = renderer.Chat(BYTES, "plain")
+    assemble.claim_chat(framed, tmp_path)
+    stored = json.loads((tmp_path / "chat.json").read_text())
+    assert stored["frame"] == "plain" and stored["digest"]
+    assemble.claim_chat(framed, tmp_path)
+    with pytest.raises(errors.ConfigError, match=f"digest {stored['digest']}"):
+        assemble.claim_chat(renderer.Chat(BYTES, "agentgym"), tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+def test_differences_from_the_template_are_printed_once(tmp_path, capsys):
+    class Stripping(tokenizer.ByteTokenizer):
+        delimiters = dataclasses.replace(
+            BYTES.delimiters, exceptions={"whitespace": "it strips messages."}
+        )
+
+    framed = renderer.Chat(Stripping(), "plain")
+    assemble.claim_chat(framed, tmp_path)
+    assert capsys.readouterr().out == "Chat template, whitespace: it strips messages.\n"
+    assemble.claim_chat(framed, tmp_path)
+    assert capsys.readouterr().out == ""
+    stored = json.loads((tmp_path / "chat.json").read_text())
+    assert stored["template_exceptions"] == {"whitespace": "it strips messages."}
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(settings, tmp_path):
+    model = dataclasses.replace(settings.model, vocab_size=257)
+    settings = dataclasses.replace(settings, model=model)
+    with (
+        pytest.raises(errors.ConfigError, match=r"258 ids but model\.vocab_size = 257"),
+        assemble.assemble(settings, tmp_path),
+    ):
+        pass

@@ -1,0 +1,56 @@
+"""Which demonstrations an update learns from."""
+
+import collections
+
+import jax
+import pytest
+
+from agentrl import config, types
+from agentrl.run import warmstart
+
+
+def demonstration(env, index):
+    task = types.Task(env, f"{env}_{index}", group=0, sample=0)
+    return types.Trajectory(task, (), types.Ending.SOLVED, 0, True, 1.0)
+
+
+def choose(sizes, weights, episodes, iterations):
+    stored = [demonstration(e, i) for e, size in sizes.items() for i in range(size)]
+    stage = config.StageConfig(
+        name="warm_start",
+        kind="warm_start",
+        num_iterations=iterations,
+        mixture=config.MixtureConfig(environments=tuple(weights.items())),
+        warm_start=config.WarmStartConfig(episodes_per_step=episodes),
+    )
+    return [
+        [t.task.item_id for t in warmstart.choose_batch(stored, key, i, stage)]
+        for i in range(iterations)
+        for key in [jax.random.key(0)]
+    ]
+
+
+def test_updates_follow_the_weights_of_the_mixture():
+    batches = choose({"a": 7, "b": 5}, {"a": 3.0, "b": 1.0}, episodes=8, iterations=6)
+    for batch in batches:
+        counts = collections.Counter(item_id[0] for item_id in batch)
+        assert counts == {"a": 6, "b": 2}
+
+
+@pytest.mark.parametrize("episodes", [3, 5])
+def test_shares_that_are_no_whole_numbers_even_out(episodes):
+    batches = choose({"a": 9, "b": 9}, {"a": 2.0, "b": 1.0}, episodes, iterations=9)
+    counts = collections.Counter(i[0] for batch in batches for i in batch)
+    assert counts == {"a": 6 * episodes, "b": 3 * episodes}
+
+
+def test_each_epoch_visits_all_in_a_new_order():
+    batches = choose({"a": 6}, {"a": 1.0}, episodes=3, iterations=4)
+    first, second = batches[0] + batches[1], batches[2] + batches[3]
+    assert sorted(first) == sorted(second) == [f"a_{i}" for i in range(6)]
+    assert first != second
+
+
+def test_an_environment_without_demonstrations_leaves_its_share_to_the_others():
+    batches = choose({"a": 4}, {"a": 1.0, "b": 3.0}, episodes=4, iterations=2)
+    assert [len(batch) for batch in batches] == [4, 4]
