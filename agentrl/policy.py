@@ -70,7 +70,7 @@ class Policy:
         mesh: Mesh,
         rollout: config.RolloutConfig,
         *,
-        stop_token: int,
+        stop_tokens: Sequence[int],
         num_valid_tokens: int,
     ):
         """Prepares the compiled functions.
@@ -79,14 +79,14 @@ class Policy:
           model: the transformer.
           mesh: this host's devices, from `sharding.make_rollout_mesh`.
           rollout: buckets, budgets and temperature.
-          stop_token: ends an action.
+          stop_tokens: any of them ends an action.
           num_valid_tokens: ids from here on are padding of the vocabulary, never drawn.
         """
         self.rollout = rollout
         self.rows_per_cohort = rollout.num_slots // rollout.num_cohorts
         self._model = model
         self._rows = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
-        settings = {"stop_token": stop_token, "num_valid": num_valid_tokens}
+        settings = {"stop_tokens": tuple(stop_tokens), "num_valid": num_valid_tokens}
         turn = functools.partial(_turn, model, rollout=rollout, **settings)
         rows, whole = PartitionSpec(sharding.BATCH_AXES), PartitionSpec()
 
@@ -351,7 +351,7 @@ def _turn(
     inputs: TurnInputs,
     *,
     rollout: config.RolloutConfig,
-    stop_token: int,
+    stop_tokens: Sequence[int],
     num_valid: int,
 ) -> tuple[PendingActions, kv_cache.KVCache]:
     """Appends the rows' new tokens and samples their actions; runs on each device."""
@@ -388,7 +388,7 @@ def _turn(
         cache,
         jax.vmap(draw)(inputs.streams),
         inputs.budgets,
-        stop_token=stop_token,
+        stop_tokens=stop_tokens,
     )
     return PendingActions(state.tokens, state.logprobs, state.counts), state.cache
 

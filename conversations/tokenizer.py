@@ -66,6 +66,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """All tokens that end an answer, `stop_id` first; published models have several."""
+        ...
+
+    @property
     def delimiters(self) -> Delimiters:
         """What separates the messages of a conversation."""
         ...
@@ -108,6 +113,7 @@ class SentencePieceTokenizer:
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.start_id = self._id_of(TURN_START)
         self.stop_id = self._id_of(TURN_END)
+        self.stop_ids = (self.stop_id,)
         self.vocab_size = self._processor.vocab_size()
         self.delimiters = chatml(self.start_id, self.stop_id)
 
@@ -176,6 +182,7 @@ class ByteTokenizer:
 
     start_id = 256
     stop_id = 257
+    stop_ids = (stop_id,)
     vocab_size = 258
     delimiters = chatml(start_id, stop_id)
 
