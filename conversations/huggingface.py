@@ -89,10 +89,6 @@ class HuggingFaceTokenizer:
         header = self.delimiters.between("user", "prompt")
         return [piece for piece in header if isinstance(piece, int)][-1]
 
-    def content(self, index: int) -> str:
-        """The text that stands for a token in `tokenizer.json`."""
-        return str(self._backend.id_to_token(index))
-
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, none of them special."""
         return self._backend.encode(text, add_special_tokens=False).ids

@@ -80,11 +80,12 @@ def read_otherwise(folder: pathlib.Path, model_type: str) -> str:
     """
     file = tokenizers.Tokenizer.from_file(str(folder / FILE))
     with tempfile.TemporaryDirectory() as trial:
-        for path in (folder / FILE, folder / CONFIG):
-            if path.is_file():
-                (pathlib.Path(trial) / path.name).symlink_to(path.resolve())
-        config = {"model_type": model_type}
-        (pathlib.Path(trial) / "config.json").write_text(json.dumps(config))
+        (pathlib.Path(trial) / FILE).symlink_to((folder / FILE).resolve())
+        written = {"config.json": {"model_type": model_type}}
+        if (folder / CONFIG).is_file():
+            written[CONFIG] = portable(json.loads((folder / CONFIG).read_text("utf-8")))
+        for name, fields in written.items():
+            (pathlib.Path(trial) / name).write_text(json.dumps(fields), "utf-8")
         read = transformers.AutoTokenizer.from_pretrained(
             trial, local_files_only=True, trust_remote_code=False
         )
