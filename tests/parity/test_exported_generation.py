@@ -4,10 +4,12 @@ AGENTRL_TRANSFORMERS lists interpreters (separated as in PATH) with torch and a 
 transformers each; without it, this interpreter is taken if it has torch.
 """
 
+import dataclasses
 import importlib.util
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -61,13 +63,14 @@ def found(request, policies):
 
 
 def conversations(made):
-    """Conversations in which no message holds a marker, or what a template strips."""
-    markers = [m for m in exported.PIECES if m.startswith("<|")]
+    """The openings without markers, and without white space that templates strip."""
+    markers = re.compile(r"<\|\w+\|>|<pad>|<unk>")
     return [
-        messages
+        [
+            dataclasses.replace(message, text=markers.sub("", message.text).strip())
+            for message in messages
+        ]
         for messages in made.messages
-        if not any(marker in m.text for m in messages for marker in markers)
-        and all(m.text == m.text.strip() for m in messages)
     ]
 
 
@@ -90,16 +93,13 @@ def test_ids_of_texts_are_those_of_the_policy(policies, found, name):
         expected, found[name]["ids"], found[name]["texts"], strict=True
     ):
         assert ids == tokenizer.encode(text)
-        # SentencePiece has one sign for this letter and for a space; Qwen's composes.
-        ours = tokenizer.decode(ids)
-        assert back == ours or any(marker in text for marker in ("<pad>", "<unk>"))
+        assert back == tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize("name", exported.CASES)
 def test_rendered_conversations_are_the_contexts_of_the_policy(policies, found, name):
     made = policies[name]
-    shown = conversations(made)
-    assert len(shown) >= 3
-    dated = "date" in made.chat.delimiters.exceptions and made.chat.frame != "bare"
-    for messages, ids in zip(shown, found[name]["rendered"], strict=True):
-        assert dated or ids == made.chat.context(messages)
+    if made.chat.frame != "bare" and "date" in made.chat.delimiters.exceptions:
+        pytest.skip("the template prints the day, contexts a fixed one")
+    expected = [made.chat.context(messages) for messages in conversations(made)]
+    assert found[name]["rendered"] == expected
