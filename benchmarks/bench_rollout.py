@@ -97,7 +97,7 @@ class Engine:
         self.key = jax.random.key(0)
         params = jax.jit(model.init)(self.key)
         self.params = jax.device_put(params, sharding.replicated(mesh))
-        kwargs = {"stop_token": -1, "num_valid_tokens": shape.vocab_size}
+        kwargs = {"stop_tokens": (-1,), "num_valid_tokens": shape.vocab_size}
         if script is None:
             self.policy = engine.Policy(model, mesh, settings, **kwargs)
         else:

@@ -24,6 +24,7 @@ class CharacterTokenizer:
     """One token for each character."""
 
     stop_id, start_id = STOP, START
+    stop_ids = (STOP,)
 
     def __init__(self, vocab_size: int):
         self.vocab_size = vocab_size

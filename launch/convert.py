@@ -12,6 +12,7 @@ write a folder with an orbax checkpoint, from which `launch.train --model=FOLDER
 write a folder that `transformers` loads: configuration, safetensors, tokenizer and
 generation settings. The checkpoint is a run's working directory, one of its
 checkpoints/STEP, or a converted folder. Without --dtype, numbers are kept as they are.
+What differs from the policy is printed and said in the folder's README.md.
 Low-rank adapters are merged into the model; with --adapter the folder holds them alone,
 as the `peft` library loads them beside the model that the run started from.
 """  # noqa: E501

@@ -18,13 +18,17 @@ difference has a name:
   whitespace      the template strips messages; contexts keep what was said
   thinking        the template drops the reasoning of past answers; contexts keep it
   tokens          plain text is tokenized differently in turns and in one piece
+
+A template is code of a stranger: it is rendered in a process of its own first.
 """
 
+import json
 import pathlib
 import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 
-import jinja2
 import transformers
 
 from agentrl import errors
@@ -42,6 +46,13 @@ _TURNS = tuple(
         renderer.Message("assistant", f"aqanswer{turn}qa"),
     )
 )
+# What a template may do to a message: strip it, or drop the reasoning in it.
+_CHANGED = {
+    "whitespace": (" Look around.\n\n", "\n go north \n"),
+    "thinking": ("Look around.", "<think>\nIt is dark.\n</think>\n\ngo north"),
+}
+_PROBE = pathlib.Path(__file__).with_name("template_probe.py")
+_PROBE_SECONDS = 120  # of a loaded machine; the probe limits its own CPU time to less
 
 
 def render(
@@ -62,21 +73,69 @@ def render(
     Raises:
       ConfigError: if the template raises.
     """
+    source = ("" if today else _FIXED_DAY) + _source(tokenizer)
     try:
         rendered = tokenizer.apply_chat_template(
-            [{"role": message.role, "content": message.text} for message in messages],
-            chat_template=("" if today else _FIXED_DAY) + _source(tokenizer),
+            _plain(messages),
+            chat_template=source,
             add_generation_prompt=prompt,
             tokenize=False,
         )
-    except (jinja2.TemplateError, TypeError) as error:
+    except Exception as error:  # a template can raise whatever Python can
         roles = ", ".join(message.role for message in messages)
         raise errors.ConfigError(
             f"the chat template of {_file(tokenizer)} raises on a conversation of "
-            f"{roles}: {type(error).__name__}: {error}"
+            f"{roles}: {type(error).__name__}: {' '.join(str(error).split())}"
         ) from error
     assert isinstance(rendered, str)
     return rendered
+
+
+def check_limits(tokenizer: transformers.PreTrainedTokenizerBase) -> None:
+    """Renders what this module will, in a process with little time and memory.
+
+    Raises:
+      ConfigError: if the template needs more of either.
+    """
+    source = _source(tokenizer)
+    system, *turns = _PROBED
+    conversations = [
+        (_FIXED_DAY + source, _TURNS[:-1], True),
+        (_FIXED_DAY + source, (_SYSTEM, *_TURNS[:-1]), True),
+        (source, _TURNS[:1], True),
+        (_FIXED_DAY + source, _TURNS, False),
+        (_FIXED_DAY + source, turns, True),
+        (_FIXED_DAY + source, (system, *turns), True),
+        *(
+            (_FIXED_DAY + source, _exchange(*texts), True)
+            for texts in _CHANGED.values()
+        ),
+    ]
+    asked = {
+        "renderings": [(t, _plain(m), prompt) for t, m, prompt in conversations],
+        "special_tokens": {
+            name: str(token) for name, token in tokenizer.special_tokens_map.items()
+        },
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", str(_PROBE)],
+            input=json.dumps(asked),
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        reason = f"it has not ended after {_PROBE_SECONDS} s"
+    else:
+        if not done.returncode:
+            return
+        told = done.stderr.strip().splitlines()[-1:] if done.returncode > 0 else []
+        reason = told[0] if told else "it takes seconds of computation"
+    raise errors.ConfigError(
+        f"the chat template of {_file(tokenizer)} was stopped while it rendered a few "
+        f"short messages: {reason}. Give the template that the model was published with."
+    )
 
 
 def find_delimiters(
@@ -89,7 +148,7 @@ def find_delimiters(
 
     Raises:
       ConfigError: if the template raises, drops or repeats messages, renders turns by
-        their position, or ends an answer without a special token.
+        their position, or opens or ends an answer without a special token.
     """
     gaps = _find_gaps(tokenizer, _TURNS[:-1])
     refused = ""
@@ -107,6 +166,13 @@ def find_delimiters(
             f"the chat template of {_file(tokenizer)} ends an answer with "
             f"{gaps['assistant', 'user']!r}; a policy needs a special token to stop at."
         )
+    for key in (("user", "assistant"), ("user", "prompt")):
+        if not any(isinstance(piece, int) for piece in pieces[key]):
+            raise errors.ConfigError(
+                f"the chat template of {_file(tokenizer)} opens an answer with "
+                f"{gaps[key]!r}, plain text that an observation can contain: it could "
+                "speak in the policy's name. A header needs a special token."
+            )
     pieces["assistant", "user"] = after_answer[stop + 1 :]
     stop_id = after_answer[stop]
     assert isinstance(stop_id, int)
@@ -126,26 +192,14 @@ def find_exceptions(
       Name and description of every difference; the module docstring lists the names.
     """
     found = _gap_exceptions(tokenizer, framed)
-    for name, question, answer in (
-        ("whitespace", " Look around.\n\n", "\n go north \n"),
-        ("thinking", "Look around.", "<think>\nIt is dark.\n</think>\n\ngo north"),
-    ):
-        user, assistant = (
-            renderer.Message("user", question),
-            renderer.Message("assistant", answer),
-        )
-        theirs = render(tokenizer, (user, assistant, user), prompt=True)
+    for name, (question, answer) in _CHANGED.items():
+        theirs = render(tokenizer, _exchange(question, answer), prompt=True)
         if question not in theirs or answer not in theirs:
             found[name] = (
                 f"the template renders {question!r} and {answer!r} as {theirs!r}; contexts "
                 "keep them as they are."
             )
-    system = () if framed.delimiters.refused else (renderer.Message("system", "Obey."),)
-    user, assistant = (
-        renderer.Message("user", "Look."),
-        renderer.Message("assistant", "go north"),
-    )
-    messages = (*system, user, assistant, user)
+    messages = _PROBED[1:] if framed.delimiters.refused else _PROBED
     text = render(tokenizer, messages, prompt=True)
     theirs = tokenizer.encode(text, add_special_tokens=False)
     ours = turn_by_turn(framed, messages)
@@ -204,6 +258,19 @@ def _gap_exceptions(
             f"the template ends a conversation with {last!r}, contexts with {expected!r}."
         )
     return found
+
+
+def _exchange(question: str, answer: str) -> tuple[renderer.Message, ...]:
+    """A question, its answer, and the question again."""
+    user = renderer.Message("user", question)
+    return user, renderer.Message("assistant", answer), user
+
+
+def _plain(messages: Sequence[renderer.Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.text} for message in messages]
+
+
+_PROBED = (renderer.Message("system", "Obey."), *_exchange("Look.", "go north"))
 
 
 def _find_gaps(
@@ -267,4 +334,10 @@ def _source(tokenizer: transformers.PreTrainedTokenizerBase) -> str:
             f"{tokenizer.name_or_path} has no chat template; put the one that the model "
             "was trained with into chat_template.jinja beside its tokenizer.json."
         )
-    return tokenizer.get_chat_template()
+    try:
+        return tokenizer.get_chat_template()
+    except ValueError as error:
+        raise errors.ConfigError(
+            f"{_file(tokenizer)} names several chat templates, none of them 'default' "
+            f"({error}); keep the one to train with."
+        ) from error

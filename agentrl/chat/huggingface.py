@@ -4,13 +4,17 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import tokenizers
 import transformers
 
 from agentrl import errors
 from agentrl.chat import chat_template, renderer
-from agentrl.pretrained import locate
+from agentrl.pretrained import locate, tokenizer_json
+
+_CONFIG = "config.json"
+_GENERATION = "generation_config.json"
 
 
 class HuggingFaceTokenizer:
@@ -20,7 +24,20 @@ class HuggingFaceTokenizer:
     (`<think>` of Qwen3) are words of the model, and are.
     """
 
-    def __init__(self, tokenizer: transformers.PreTrainedTokenizerFast):
+    def __init__(
+        self,
+        tokenizer: transformers.PreTrainedTokenizerFast,
+        end_ids: Sequence[int] = (),
+    ):
+        """Takes the chat template apart.
+
+        Args:
+          tokenizer: holds vocabulary and template.
+          end_ids: tokens that end an answer besides the template's own.
+
+        Raises:
+          ConfigError: if the template cannot be appended to, or lets text forge a turn.
+        """
         self._tokenizer = tokenizer
         # A copy for plain text: that of `transformers` keeps reading special tokens.
         self._backend = tokenizers.Tokenizer.from_str(
@@ -32,6 +49,7 @@ class HuggingFaceTokenizer:
         self.vocab_size = max(self._backend.get_vocab().values()) + 1
         self._refuse_special_tokens_in_text()
         self.delimiters, self.stop_id = chat_template.find_delimiters(tokenizer)
+        self.stop_ids = tuple(dict.fromkeys((self.stop_id, *end_ids)))
         self.delimiters = dataclasses.replace(
             self.delimiters,
             exceptions=chat_template.find_exceptions(
@@ -41,54 +59,35 @@ class HuggingFaceTokenizer:
 
     @classmethod
     def load(cls, where: pathlib.Path) -> "HuggingFaceTokenizer":
-        """Reads a model's tokenizer and its chat template.
+        """Reads a model's tokenizer, its chat template, and what ends its answers.
 
         Args:
           where: a folder, or what else `locate.find` knows: a GGUF file, a model's name.
 
         Raises:
-          ConfigError: if there is none, its template cannot be appended to, or it has ids
-            without a row in the embedding that the folder's `config.json` describes.
+          ConfigError: if there is none, its ids are not those of its tokenizer.json, its
+            template cannot be appended to, or it has ids without a row in the embedding
+            that the folder's `config.json` describes.
         """
         known = where.is_dir()
         folder = where if known else locate.find(str(where)).tokenizer_folder()
-        try:
-            found = transformers.AutoTokenizer.from_pretrained(
-                folder, local_files_only=True
-            )
-        except (OSError, ValueError) as error:
+        found = tokenizer_json.load(folder)
+        chat_template.check_limits(found)
+        loaded = cls(found, _end_ids(folder, found))
+        rows = _read_fields(folder / _CONFIG).get("vocab_size", loaded.vocab_size)
+        if loaded.vocab_size > rows:
             raise errors.ConfigError(
-                f"{folder} holds no tokenizer that transformers can read: {error}"
-            ) from error
-        if not isinstance(found, transformers.PreTrainedTokenizerFast):
-            raise errors.ConfigError(
-                f"{folder} holds a {type(found).__name__}, which has no fast version; "
-                "convert it to a tokenizer.json first."
+                f"the tokenizer in {folder} has {loaded.vocab_size} ids, but "
+                f"{folder / _CONFIG} says vocab_size = {rows}; every id needs a row in "
+                "the embedding."
             )
-        loaded = cls(found)
-        config = folder / "config.json"
-        if config.is_file():
-            rows = json.loads(config.read_text()).get("vocab_size", loaded.vocab_size)
-            if loaded.vocab_size > rows:
-                raise errors.ConfigError(
-                    f"the tokenizer in {folder} has {loaded.vocab_size} ids, but "
-                    f"{config} says vocab_size = {rows}; every id needs a row in the "
-                    "embedding."
-                )
         return loaded
 
     @property
     def start_id(self) -> int:
         """Last special token of the header of an answer; only the bare frame needs it."""
         header = self.delimiters.between("user", "prompt")
-        special = [piece for piece in header if isinstance(piece, int)]
-        if not special:
-            raise errors.ConfigError(
-                f"the chat template of {self._tokenizer.name_or_path} opens an answer with "
-                f"{header}, which holds no special token; tokenizer.frame = 'bare' needs "
-                "one, so choose 'plain' or 'agentgym'."
-            )
-        return special[-1]
+        return [piece for piece in header if isinstance(piece, int)][-1]
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, none of them special."""
@@ -114,3 +113,40 @@ class HuggingFaceTokenizer:
                     f"{self._tokenizer.name_or_path}: the text {content!r} becomes the "
                     f"special tokens {sorted(leaked)}, so an observation could end a turn."
                 )
+
+
+def _end_ids(
+    folder: pathlib.Path, tokenizer: transformers.PreTrainedTokenizerFast
+) -> tuple[int, ...]:
+    """Tokens that end an answer by the model's settings, as `generate` looks them up."""
+    for name in (_GENERATION, _CONFIG):
+        given = _read_fields(folder / name).get("eos_token_id")
+        if given is None:
+            continue
+        ids = given if isinstance(given, list) else [given]
+        known = tokenizer.backend_tokenizer.id_to_token
+        for index in ids:
+            if type(index) is not int or index < 0 or known(index) is None:
+                raise errors.ConfigError(
+                    f"{folder / name} has eos_token_id = {given}, but the tokenizer "
+                    f"beside it has no token {index!r}; one of the two files is of "
+                    "another model."
+                )
+        return tuple(ids)
+    index = tokenizer.backend_tokenizer.token_to_id(str(tokenizer.eos_token))
+    return () if index is None else (index,)
+
+
+def _read_fields(path: pathlib.Path) -> dict[str, Any]:
+    """Fields of a JSON file; none if there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        fields = json.loads(path.read_text("utf-8"))
+        if not isinstance(fields, dict):
+            raise ValueError(f"it holds a {type(fields).__name__}, not an object")
+    except (OSError, ValueError) as error:
+        raise errors.ConfigError(
+            f"{path} cannot be read ({error}); fetch it again."
+        ) from error
+    return fields

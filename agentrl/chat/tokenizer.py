@@ -66,6 +66,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """All tokens that end an answer, `stop_id` first; published models have several."""
+        ...
+
+    @property
     def delimiters(self) -> Delimiters:
         """What separates the messages of a conversation."""
         ...
@@ -104,11 +109,12 @@ class SentencePieceTokenizer:
     FILE = "tokenizer.model"
 
     def __init__(self, model: bytes):
-        self._model = model
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.serialized = model
+        self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.start_id = self._id_of(TURN_START)
         self.stop_id = self._id_of(TURN_END)
-        self.vocab_size = self._processor.vocab_size()
+        self.stop_ids = (self.stop_id,)
+        self.vocab_size = self.processor.vocab_size()
         self.delimiters = chatml(self.start_id, self.stop_id)
 
     @classmethod
@@ -150,20 +156,20 @@ class SentencePieceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; characters outside the vocabulary become bytes."""
-        return self._processor.encode(text)
+        return self.processor.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; bytes that are no UTF-8 become U+FFFD."""
         markers = (self.start_id, self.stop_id, 0)
-        return self._processor.decode([int(i) for i in ids if i not in markers])
+        return self.processor.decode([int(i) for i in ids if i not in markers])
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes `tokenizer.model` into `folder`."""
-        (folder / self.FILE).write_bytes(self._model)
+        (folder / self.FILE).write_bytes(self.serialized)
 
     def _id_of(self, marker: str) -> int:
-        index = self._processor.piece_to_id(marker)
-        if index == self._processor.unk_id():
+        index = self.processor.piece_to_id(marker)
+        if index == self.processor.unk_id():
             raise errors.ConfigError(
                 f"the SentencePiece model has no piece {marker!r}; train it with "
                 "control_symbols that include both turn markers."
@@ -176,6 +182,7 @@ class ByteTokenizer:
 
     start_id = 256
     stop_id = 257
+    stop_ids = (stop_id,)
     vocab_size = 258
     delimiters = chatml(start_id, stop_id)
 

@@ -46,7 +46,6 @@ _REQUIRED = {
 _FIXED = {
     "hidden_act": "silu",
     "attention_dropout": 0,
-    "attention_bias": False,
     "mlp_bias": False,
     "pretraining_tp": 1,
     "use_sliding_window": False,
@@ -59,6 +58,7 @@ _FIXED = {
 _READ = {
     *_SIZES,
     "architectures",
+    "attention_bias",
     "head_dim",
     "layer_types",
     "max_position_embeddings",
@@ -141,7 +141,7 @@ def parse(fields: Mapping[str, Any], where: object) -> model_config.ModelConfig:
         **sizes,
         num_kv_heads=given.get("num_key_value_heads", sizes["num_heads"]),
         head_dim=given.get("head_dim", sizes["hidden_size"] // sizes["num_heads"]),
-        qkv_bias=family.qkv_bias,
+        qkv_bias=family.qkv_bias or given.get("attention_bias", False),
         qk_norm=family.qk_norm,
         tied_embeddings=given.get("tie_word_embeddings", False),
         rope_theta=float(theta),
@@ -158,37 +158,60 @@ def parse(fields: Mapping[str, Any], where: object) -> model_config.ModelConfig:
     return config
 
 
-def to_fields(config: model_config.ModelConfig, dtype: str) -> dict[str, Any]:
-    """What `config.json` says of a model, so that `transformers` builds the same.
+def types_of(config: model_config.ModelConfig) -> list[str]:
+    """Types of model as which a model can be written, the usual one first.
 
     Raises:
       ConfigError: if no family has the model's combination of biases and norms.
     """
     wanted = (config.qkv_bias, config.qk_norm)
     fitting = [n for n, f in FAMILIES.items() if (f.qkv_bias, f.qk_norm) == wanted]
+    if wanted == (True, False):
+        fitting.append("llama")  # with attention_bias, and zeros after the attention
     if not fitting:
         raise errors.ConfigError(
             f"model.qkv_bias = {config.qkv_bias} with model.qk_norm = {config.qk_norm} "
             f"is none of {sorted(FAMILIES)}, so no other tool could load it."
         )
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
+    return fitting
+
+
+def to_fields(
+    config: model_config.ModelConfig, dtype: str, model_type: str
+) -> dict[str, Any]:
+    """What `config.json` says of a model, so that `transformers` builds the same.
+
+    Releases 5 read `rope_parameters` and `dtype`; releases 4, and the servers built on
+    them, `rope_theta`, `rope_scaling` and `torch_dtype`.
+
+    Args:
+      config: shape of the model.
+      dtype: of the stored tensors.
+      model_type: one of `types_of`.
+    """
+    scaling: dict[str, Any] | None = None
     if config.rope_scaling is not None:
-        scaling = dataclasses.asdict(config.rope_scaling)
-        rope |= {"rope_type": scaling["kind"], "factor": scaling["factor"]}
-        if scaling["kind"] == "llama3":
-            rope |= {theirs: scaling[ours] for theirs, ours in _LLAMA3.items()}
+        given = dataclasses.asdict(config.rope_scaling)
+        scaling = {"rope_type": given["kind"], "factor": given["factor"]}
+        if given["kind"] == "llama3":
+            scaling |= {theirs: given[ours] for theirs, ours in _LLAMA3.items()}
+    rope = {"rope_theta": config.rope_theta, **(scaling or {"rope_type": "default"})}
     return {
-        "architectures": [FAMILIES[fitting[0]].architecture],
-        "model_type": fitting[0],
+        "architectures": [FAMILIES[model_type].architecture],
+        "model_type": model_type,
         **{theirs: getattr(config, ours) for theirs, ours in _SIZES.items()},
         "num_key_value_heads": config.num_kv_heads,
         "head_dim": config.head_dim,
         "hidden_act": "silu",
+        "attention_bias": config.qkv_bias and model_type == "llama",
         "max_position_embeddings": config.max_positions,
         "rms_norm_eps": config.norm_epsilon,
         "rope_parameters": rope,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": scaling,
         "tie_word_embeddings": config.tied_embeddings,
         "dtype": dtype,
+        "torch_dtype": dtype,
     }
 
 
@@ -215,6 +238,15 @@ def _refuse_unsupported(given: Mapping[str, Any], where: object) -> None:
                 f"{where}: {name} = {value!r} is not a field known here, so the model "
                 "may compute something else than ours would."
             )
+    # Of Llama's kind it is qkv_bias, if the bias after the attention is zero, as ours are.
+    if (
+        given.get("attention_bias", False) is not False
+        and given["model_type"] != "llama"
+    ):
+        raise errors.ConfigError(
+            f"{where}: attention_bias = {given['attention_bias']!r} is supported for "
+            f"model_type 'llama' only, not {given['model_type']!r}."
+        )
     kinds = set(given.get("layer_types", [])) - {"full_attention"}
     if kinds:
         raise errors.ConfigError(

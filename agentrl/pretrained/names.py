@@ -79,6 +79,14 @@ def table(config: model_config.ModelConfig) -> dict[str, Tensor]:
     return tensors
 
 
+def output_biases(config: model_config.ModelConfig) -> dict[str, str]:
+    """Paths and names of biases after the attention, which are zero in all our models."""
+    return {
+        f"blocks/{layer}/attention/out_bias": f"model.layers.{layer}.self_attn.o_proj.bias"
+        for layer in range(config.num_layers)
+    }
+
+
 def is_derived(name: str) -> bool:
     """Whether a tensor holds nothing that the configuration does not say."""
     return bool(_DERIVED.search(name))

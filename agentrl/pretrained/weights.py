@@ -123,9 +123,12 @@ def check(source: Source, config: model_config.ModelConfig) -> None:
 
 
 def _is_redundant(source: Source, config: model_config.ModelConfig, name: str) -> bool:
-    """Whether an extra tensor says nothing new: derived, or a copy of a tied matrix."""
+    """Whether an extra tensor says nothing: derived, zero, or a copy of a tied matrix."""
     if names.is_derived(name):
         return True
+    if config.qkv_bias and name in names.output_biases(config).values():
+        region = [slice(0, size) for size in source.entries[name].shape]
+        return not np.any(source.read(name, region))
     if name != "lm_head.weight" or not config.tied_embeddings:
         return False
     embedding = names.table(config)["embedding"]
@@ -162,6 +165,20 @@ class Export:
             path_of(path): leaf for path, leaf in jax.tree.leaves_with_path(params)
         }
         return cls(leaves, names.table(config), dtype)
+
+    def with_output_biases(self, config: model_config.ModelConfig) -> "Export":
+        """With the zeros that Llama's kind has after the attention if it has biases."""
+        dtype = self.leaves["embedding"].dtype
+        zeros = jnp.zeros(config.hidden_size, dtype)
+        added = names.output_biases(config)
+        tensors = {
+            path: names.Tensor(name, zeros.shape, (0,)) for path, name in added.items()
+        }
+        return Export(
+            {**self.leaves, **dict.fromkeys(added, zeros)},
+            {**self.tensors, **tensors},
+            self.dtype,
+        )
 
     def num_bytes(self, path: str) -> int:
         """Size of one tensor in the file."""

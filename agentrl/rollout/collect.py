@@ -249,7 +249,7 @@ class _Play:
             episode = seats.episodes[row]
             episode.action = action
             episode.action_text = self._chat.tokenizer.decode(action.tokens.tolist())
-            if action.tokens[-1] == self._chat.tokenizer.stop_id:
+            if action.tokens[-1] in self._chat.tokenizer.stop_ids:
                 texts[episode.slot] = episode.action_text
             else:  # cut off: half an action is never sent
                 self._end_turn(episode, reward=0.0, valid=False)

@@ -79,7 +79,7 @@ class Policy:
         mesh: Mesh,
         rollout: config.RolloutConfig,
         *,
-        stop_token: int,
+        stop_tokens: Sequence[int],
         num_valid_tokens: int,
     ):
         """Prepares the compiled functions.
@@ -88,7 +88,7 @@ class Policy:
           model: the transformer.
           mesh: this host's devices, from `sharding.make_rollout_mesh`.
           rollout: buckets, budgets and temperature.
-          stop_token: ends an action.
+          stop_tokens: any of them ends an action.
           num_valid_tokens: ids from here on are padding of the vocabulary, never drawn.
         """
         self.rollout = rollout
@@ -102,7 +102,7 @@ class Policy:
             model,
             append,
             rollout=rollout,
-            stop_token=stop_token,
+            stop_tokens=tuple(stop_tokens),
             num_valid=num_valid_tokens,
         )
         self._make_calls(mesh, turn, functools.partial(_extend, append))
@@ -399,7 +399,7 @@ def _turn(
     inputs: TurnInputs,
     *,
     rollout: config.RolloutConfig,
-    stop_token: int,
+    stop_tokens: Sequence[int],
     num_valid: int,
 ) -> tuple[PendingActions, kv_cache.KVCache]:
     """Appends the rows' new tokens and samples their actions; runs on each device."""
@@ -437,7 +437,7 @@ def _turn(
         cache,
         jax.vmap(draw)(inputs.streams),
         inputs.budgets,
-        stop_token=stop_token,
+        stop_tokens=stop_tokens,
     )
     return PendingActions(state.tokens, state.logprobs, state.counts), state.cache
 

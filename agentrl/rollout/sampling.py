@@ -1,7 +1,7 @@
 """Token sampling on device: one `while_loop` per turn, no host round trip per token."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import chex
 import jax
@@ -38,7 +38,7 @@ def decode(
     uniforms: jax.Array,
     budgets: jax.Array,
     *,
-    stop_token: int,
+    stop_tokens: Sequence[int],
 ) -> DecodeState:
     """Samples one action per row, until all rows have stopped or used their budget.
 
@@ -48,10 +48,11 @@ def decode(
       cache: holds the context of every row.
       uniforms: float32[B, N] in [0, 1), one per row and token: the only randomness.
       budgets: int32[B], most tokens each row may write; 0 skips the row.
-      stop_token: ends a row; it is part of the action.
+      stop_tokens: any of them ends a row; it is part of the action.
     """
     chex.assert_rank([first_logits, uniforms, budgets], [2, 2, 1])
     num_rows, num_tokens = uniforms.shape
+    stops = jnp.asarray(stop_tokens, jnp.int32)
 
     def record(state: DecodeState, logits: jax.Array) -> DecodeState:
         uniform = jax.lax.dynamic_index_in_dim(uniforms, state.step, 1, keepdims=False)
@@ -64,7 +65,7 @@ def decode(
             tokens=state.tokens.at[:, state.step].set(jnp.where(write, token, 0)),
             logprobs=state.logprobs.at[:, state.step].set(jnp.where(write, logprob, 0)),
             counts=counts,
-            done=state.done | (token == stop_token) | (counts >= budgets),
+            done=state.done | jnp.isin(token, stops) | (counts >= budgets),
         )
 
     def keep_going(state: DecodeState) -> jax.Array:

@@ -88,7 +88,7 @@ class Run:
             self.model,
             self.rollout_mesh,
             settings,
-            stop_token=self.chat.tokenizer.stop_id,
+            stop_tokens=self.chat.tokenizer.stop_ids,
             num_valid_tokens=self.chat.tokenizer.vocab_size,
         )
         acting.compile(self.rollout_params(self.parameters.zeros()), self.key)

@@ -1,17 +1,21 @@
 """Whole models between folders: into orbax, and out of a run or a converted folder."""
 
 import pathlib
+import tempfile
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
 from agentrl import config, errors, types
+from agentrl.chat import renderer, tokenizer_files
+from agentrl.chat import tokenizer as tokenizers
 from agentrl.experiment import files
 from agentrl.models import config as model_config
 from agentrl.models import lora, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import adapters, hf_config, hf_export, locate, orbax_io, weights
-from agentrl.run import checkpoint, parameters
+from agentrl.run import checkpoint, model_card, parameters
 
 
 def to_orbax(model: str, folder: pathlib.Path) -> None:
@@ -55,17 +59,67 @@ def to_hugging_face(
       ConfigError: if `folder` is not empty, or no family fits the model.
       CheckpointError: if there is no such checkpoint, or it is damaged.
     """
-    hf_export.claim(folder)
-    converted = orbax_io.holds_params(path)
-    params, model, tokenizer = (_read_converted if converted else _read_run)(path)
-    hf_export.write(
-        params,
-        model,
-        folder,
-        tokenizer_folder=tokenizer,
-        dtype=dtype,
-        shard_bytes=shard_bytes,
+    errors.refuse_files(folder)
+    if orbax_io.holds_params(path):
+        found = locate.find(str(path))
+        like = _abstract(found.config, orbax_io.stored_dtypes(path))
+        hf_export.write(
+            found.load(like),
+            found.config,
+            folder,
+            tokenizer_folder=path,
+            dtype=dtype,
+            shard_bytes=shard_bytes,
+        )
+        return
+    settings, stored, trained = _restore(path)
+    chat = _read_chat(settings, path)
+    params = lora.merge(stored.join(trained, stored.frozen))
+    model_type = write_policy(
+        settings, chat, params, folder, dtype=dtype, shard_bytes=shard_bytes
     )
+    model_card.of_model(
+        settings, chat, source=_describe(path), model_type=model_type, dtype=dtype
+    ).write(folder)
+
+
+def write_policy(
+    settings: config.RunConfig,
+    chat: renderer.Chat,
+    params: types.PyTree,
+    folder: pathlib.Path,
+    *,
+    dtype: str | None = None,
+    shard_bytes: int = hf_export.SHARD_BYTES,
+) -> str:
+    """Writes a run's policy: model, tokenizer, frame, and how it samples and stops.
+
+    Args:
+      settings: the run's.
+      chat: the run's conversations.
+      params: of the model, adapters merged.
+      folder: new or empty.
+      dtype: of the tensors; None keeps each parameter's.
+      shard_bytes: largest weights file.
+
+    Returns:
+      Type of the model, as `config.json` names it.
+
+    Raises:
+      ConfigError: if `folder` is not empty, or no other tool could load the policy.
+    """
+    with tempfile.TemporaryDirectory() as written:
+        tokenizer_folder = pathlib.Path(written)
+        _write_tokenizer(settings, chat, tokenizer_folder)
+        return hf_export.write(
+            params,
+            settings.model,
+            folder,
+            tokenizer_folder=tokenizer_folder,
+            generation=_generation(settings, chat.tokenizer),
+            dtype=dtype,
+            shard_bytes=shard_bytes,
+        )
 
 
 def to_peft(
@@ -101,29 +155,57 @@ def to_peft(
         base=settings.weights,
         dtype=dtype,
     )
+    card = model_card.of_adapters(settings, source=_describe(path), dtype=dtype)
+    card.write(folder)
 
 
-# Parameters, their shape, and the folder of the tokenizer.
-_Read = tuple[types.PyTree, model_config.ModelConfig, pathlib.Path]
+def _describe(path: pathlib.Path) -> str:
+    workdir, step = checkpoint.find_checkpoint(path)
+    return f"the run in {workdir}, step {step}"
 
 
-def _read_converted(folder: pathlib.Path) -> _Read:
-    found = locate.find(str(folder))
-    like = _abstract(found.config, orbax_io.stored_dtypes(folder))
-    return found.load(like), found.config, folder
+def _read_chat(settings: config.RunConfig, path: pathlib.Path) -> renderer.Chat:
+    """The conversations of a run, without the examples before them."""
+    wanted = settings.tokenizer
+    trained = wanted.kind == "train_sentencepiece"
+    where = checkpoint.find_checkpoint(path)[0] if trained else wanted.path
+    tokenizer = tokenizers.load(wanted.kind, pathlib.Path(where))
+    return renderer.Chat(tokenizer, wanted.frame, few_shot=wanted.few_shot)
 
 
-def _read_run(path: pathlib.Path) -> _Read:
-    settings, stored, trained = _restore(path)
-    params = lora.merge(stored.join(trained, stored.frozen))
-    tokenizer = pathlib.Path(settings.tokenizer.path)
-    if settings.tokenizer.kind == "huggingface" and not tokenizer.is_dir():
-        tokenizer = locate.find(settings.tokenizer.path).tokenizer_folder()
-    elif settings.tokenizer.kind != "huggingface":  # in a file of its own, or none
-        kept = settings.tokenizer.kind != "sentencepiece"
-        tokenizer = checkpoint.find_checkpoint(path)[0] if kept else tokenizer
-        tokenizer = tokenizer.parent if tokenizer.is_file() else tokenizer
-    return params, settings.model, tokenizer
+def _write_tokenizer(
+    settings: config.RunConfig, chat: renderer.Chat, folder: pathlib.Path
+) -> None:
+    """Writes a run's tokenizer for `transformers`, with the template of its frame."""
+    if settings.tokenizer.kind != "huggingface":
+        tokenizer_files.write(chat, folder)
+        return
+    source = pathlib.Path(settings.tokenizer.path)
+    if not source.is_dir():
+        source = locate.find(settings.tokenizer.path).tokenizer_folder()
+    hf_export.copy_tokenizer(source, folder)
+    if chat.frame == "bare":  # not what the published template writes
+        tokenizer_files.write_template(chat, folder)
+
+
+def _generation(
+    settings: config.RunConfig, tokenizer: tokenizers.Tokenizer
+) -> dict[str, Any]:
+    """`generation_config.json` of a run: what its policy does, and nothing besides."""
+    rollout = settings.evaluation.rollout
+    fields: dict[str, Any] = {
+        "eos_token_id": list(tokenizer.stop_ids),
+        "pad_token_id": tokenizer.stop_id,
+        "do_sample": rollout.temperature > 0,
+    }
+    if rollout.temperature > 0:
+        fields |= {
+            "temperature": rollout.temperature,
+            "top_k": rollout.top_k,
+            "top_p": rollout.top_p,
+        }
+    unused = range(tokenizer.vocab_size, settings.model.vocab_size)
+    return fields | ({"suppress_tokens": list(unused)} if unused else {})
 
 
 def _restore(

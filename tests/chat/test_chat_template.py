@@ -236,11 +236,13 @@ def test_other_families_of_templates():
         "{{ m.content }} [/INST]{% elif m.role == 'assistant' %} {{ m.content }} "
         "{{ eos_token }}{% endif %}{% endfor %}"
     )
-    llama2 = HuggingFaceTokenizer(small(turns))
-    assert llama2.delimiters.refused.endswith("which has none.")
-    assert set(llama2.delimiters.exceptions) == {"prompt", "before_stop"}
-    with pytest.raises(errors.ConfigError, match="holds no special token"):
-        renderer.Chat(llama2, "bare").open("", "obs")
+    special = (["[INST]", "[/INST]", "<s>", "</s>"], "<s>", "</s>")
+    mistral = HuggingFaceTokenizer(chat_families.make_tokenizer(turns, *special))
+    assert mistral.delimiters.refused.endswith("which has none.")
+    assert set(mistral.delimiters.exceptions) == {"prompt", "before_stop"}
+    # The same marks as plain text: an observation could close its own turn.
+    with pytest.raises(errors.ConfigError, match=r"opens an answer with ' \[/INST\] '"):
+        HuggingFaceTokenizer(small(turns))
     header = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|im_end|>\n"
     zephyr = HuggingFaceTokenizer(
         small(

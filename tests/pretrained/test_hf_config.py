@@ -89,14 +89,29 @@ def test_rope_is_read_as_old_and_new_releases_write_it():
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_what_is_written_is_read_back(name):
     config = presets.get(name)
-    fields = json.loads(json.dumps(hf_config.to_fields(config, "bfloat16")))
-    assert hf_config.parse(fields, "config.json") == config
+    for model_type in hf_config.types_of(config):
+        fields = hf_config.to_fields(config, "bfloat16", model_type)
+        assert hf_config.parse(json.loads(json.dumps(fields)), "c.json") == config
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-3b", "qwen3-8b", "llama-3.2-1b"])
+def test_what_is_written_serves_readers_of_both_releases(name):
+    config = presets.get(name)
+    fields = hf_config.to_fields(config, "bfloat16", hf_config.types_of(config)[0])
+    # Releases 4 take the former fields, releases 5 the one that holds them all.
+    old = {**(fields["rope_scaling"] or {}), "rope_theta": fields["rope_theta"]}
+    assert {"rope_type": "default", **old} == fields["rope_parameters"]
+    assert fields["rope_theta"] == config.rope_theta
+    assert fields["dtype"] == fields["torch_dtype"] == "bfloat16"
+    for dropped in (["rope_parameters"], ["rope_theta", "rope_scaling"]):
+        kept = {k: v for k, v in fields.items() if k not in dropped}
+        assert hf_config.parse(kept, "config.json") == config
 
 
 def test_a_model_that_no_family_fits_is_refused():
     odd = dataclasses.replace(presets.get("qwen3-0.6b"), qkv_bias=True)
     with pytest.raises(errors.ConfigError, match=r"model\.qkv_bias"):
-        hf_config.to_fields(odd, "float32")
+        hf_config.types_of(odd)
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]"])

@@ -84,7 +84,7 @@ def play(
         model,
         mesh,
         settings,
-        stop_token=framed.tokenizer.stop_id,
+        stop_tokens=framed.tokenizer.stop_ids,
         num_valid_tokens=framed.tokenizer.vocab_size,
     )
     params = model.init(jax.random.key(0))
@@ -224,7 +224,7 @@ def test_a_beginning_is_computed_once_until_parameters_change(model):
         model,
         sharding.make_rollout_mesh(config.MeshConfig()),
         SETTINGS,
-        stop_token=1,
+        stop_tokens=(1,),
         num_valid_tokens=300,
     )
     calls = []

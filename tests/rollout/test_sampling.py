@@ -71,7 +71,7 @@ def test_rows_stop_at_the_stop_token_or_their_budget():
         CACHE,
         jnp.full((3, 5), 0.5),
         jnp.array([5, 4, 0]),
-        stop_token=STOP,
+        stop_tokens=(STOP,),
     )
 
     expected = [[5, 6, STOP, 0, 0], [5, 5, 5, 5, 0], [0] * 5]
@@ -82,6 +82,22 @@ def test_rows_stop_at_the_stop_token_or_their_budget():
     assert int(state.step) == 4  # no step for the stopped rows alone
 
 
+def test_any_of_several_tokens_ends_a_row():
+    script = np.array([[5, 1, 7, 7], [3, 7, 7, 7], [5, 6, STOP, 7]])
+    next_logits, first_logits = scripted(script)
+    state = sampling.decode(
+        next_logits,
+        first_logits,
+        CACHE,
+        jnp.full((3, 4), 0.5),
+        jnp.array([4, 4, 4]),
+        stop_tokens=(STOP, 1, 3),
+    )
+    expected = [[5, 1, 0, 0], [3, 0, 0, 0], [5, 6, STOP, 0]]
+    np.testing.assert_array_equal(state.tokens, expected)
+    np.testing.assert_array_equal(state.counts, [2, 1, 3])
+
+
 def test_no_budget_means_no_step():
     next_logits, first_logits = scripted(np.full((3, 4), 5))
     state = sampling.decode(
@@ -90,7 +106,7 @@ def test_no_budget_means_no_step():
         CACHE,
         jnp.full((3, 4), 0.5),
         jnp.zeros(3, jnp.int32),
-        stop_token=STOP,
+        stop_tokens=(STOP,),
     )
     np.testing.assert_array_equal(state.counts, 0)
     np.testing.assert_array_equal(state.cache.lengths, 0)
