@@ -259,7 +259,7 @@ def format_table(found: list[Coverage], draws: int) -> str:
 
 def main() -> None:
     """Measures all intervals and writes the table into docs/statistics.md."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=20000, help="panels per case")
     draws = parser.parse_args().draws
     found = cover_all(draws)

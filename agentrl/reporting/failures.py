@@ -3,27 +3,33 @@
 `MEANINGS` says what each tag stands for. An episode can carry several; the first is
 the main one: the tag of the act that ended the episode, else the tag of most turns,
 else the one that `MEANINGS` lists earlier. Confirmation bias, fabrication and state
-inconsistency follow Xi et al. 2026, https://arxiv.org/abs/2603.12011.
+inconsistency follow Xi et al. 2026, https://arxiv.org/abs/2603.12011. Not every rule can
+see every environment: `find_undetectable` names the tags whose absence says nothing.
 """
 
 import collections
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from agentrl import types
-from agentrl.reporting import episodes
+from reporting import actions, episodes, household, unchecked
 
 MEANINGS = {
-    "confirmation_bias": "ended the task by its own act without checking what the text "
-    "lets one check: bought above the price limit or without a requested option, "
-    "answered without a search, focused on the wrong thing",
-    "fabrication": "named something that no observation had shown",
+    "confirmation_bias": "acted on a belief that the text speaks against or that it left "
+    "unchecked: bought above the price limit or without a requested option, answered "
+    "without a search or by repeating the question, focused on the wrong thing, placed or "
+    "took a thing of another kind or colour than asked",
+    "fabrication": "named something that no observation had shown, or wrote a search "
+    "result itself",
     "state_inconsistency": "acted on something the state contradicts: not there any "
-    "more, not held, not reachable from here",
+    "more, not held, not reachable from here, open already",
+    "foreign_action": "wrote an action of another environment",
+    "wrong_plan": "asked for what has to be made first (TextCraft: `get` of what a given "
+    "recipe crafts)",
     "format_error": "gave an answer without exactly one action in the environment's "
-    "format",
+    "format; an answer that the token limit cut off is none",
     "repeat_loop": "did the same with the same result three times or more",
     "invalid_action": "did what the environment refused, for none of the reasons above",
     "premature_stop": "ended the task by its own act, unsolved, for none of the above",
@@ -35,7 +41,6 @@ _LOOP = 3  # equal exchanges that make a loop
 _NOT_THE_POLICY = (types.Ending.ENV_ERROR, types.Ending.ENV_TIMEOUT)
 
 _Marks = dict[str, set[int]]  # tag -> turns
-_Turns = Sequence[episodes.StoredTurn]
 
 
 def tag(episode: episodes.StoredEpisode) -> episodes.StoredEpisode:
@@ -50,6 +55,7 @@ def find_tags(episode: episodes.StoredEpisode) -> tuple[str, ...]:
     """
     if episode.success or episode.ending in _NOT_THE_POLICY:
         return ()
+    episode = _without_cut_off(episode)
     marks = _mark_turns(episode)
     last = len(episode.turns) - 1
     by_itself = episode.ending is types.Ending.FAILED
@@ -62,70 +68,116 @@ def find_tags(episode: episodes.StoredEpisode) -> tuple[str, ...]:
     return tuple(found) or ("other",)
 
 
-def read_action(env: str, text: str) -> str | None:
-    """The action within an answer; None if it does not hold exactly one.
+def find_undetectable(env: str) -> frozenset[str]:
+    """Tags that no rule can find in an environment; a share of 0 would mislead."""
+    known = {
+        "confirmation_bias": unchecked.is_detectable(env),
+        "fabrication": actions.names_are_known(env),
+        "state_inconsistency": env in (*_CONTRADICTIONS, *_STATE_IS_SHOWN, "alfworld"),
+        "foreign_action": bool(actions.verbs_of(env)),
+        "wrong_plan": env == "textcraft",
+    }
+    return frozenset(name for name, detectable in known.items() if not detectable)
 
-    Environments other than the known ones are read as ReAct: text after `Action:`.
+
+def _without_cut_off(episode: episodes.StoredEpisode) -> episodes.StoredEpisode:
+    """Leaves out a last answer that the token limit cut off.
+
+    Half an answer is never sent to the environment, so what it answered last is still what
+    was shown before that turn.
     """
-    text = text.removesuffix("</s>")
-    if env == "searchqa":
-        found = re.search(r"<(search|answer)>(.*?)</\1>", text, re.DOTALL)
-        return f"{found[1]}[{found[2].strip()}]" if found else None
-    if env == "webshop" and "Action:" not in text:
-        return text.strip() if re.search(r"(search|click)\[", text) else None
-    if env not in _LAST_ACTION_COUNTS and text.count("Action:") > 1:
-        return None
-    _, _, action = text.rpartition("Action:")
-    return action.strip() or None if "Action:" in text else None
-
-
-_LAST_ACTION_COUNTS = ("webshop", "alfworld", "sciworld")
+    if episode.ending is not types.Ending.MAX_TOKENS or not episode.turns:
+        return episode
+    *turns, last = episode.turns
+    if last.valid or episode.final_observation != last.observation:
+        return episode
+    return dataclasses.replace(
+        episode, turns=tuple(turns), final_observation=last.observation
+    )
 
 
 def _mark_turns(episode: episodes.StoredEpisode) -> _Marks:
     marks: _Marks = collections.defaultdict(set)
     results = episode.results()
     exchanges = collections.defaultdict(set)
+    contradictions = _find_contradictions(episode)
     for index, (turn, result) in enumerate(zip(episode.turns, results, strict=True)):
-        action = read_action(episode.env, turn.action)
+        action = actions.read_action(episode.env, turn.action)
         exchanges[action if action is not None else turn.action, result].add(index)
-        if not turn.valid:
-            marks[_classify_refusal(episode, index, action, result)].add(index)
+        if episode.env == "searchqa" and "<information>" in turn.action:
+            marks["fabrication"].add(index)
+        elif not turn.valid:
+            inconsistent = index in contradictions
+            found = _classify_refusal(episode, index, action, inconsistent=inconsistent)
+            marks[found].add(index)
         elif action is not None and _is_unseen_answer(episode, index, action):
             marks["fabrication"].add(index)
     for repeated in exchanges.values():
         if len(repeated) >= _LOOP:
             marks["repeat_loop"] |= repeated
-    check = _HASTY_ENDS.get(episode.env)
-    by_itself = episode.ending is types.Ending.FAILED
-    if check is not None and by_itself and check(episode.turns):
-        marks["confirmation_bias"].add(len(episode.turns) - 1)
+    biased = unchecked.find(episode)
+    if biased is not None:
+        marks["confirmation_bias"].add(biased)
     return dict(marks)
 
 
 def _classify_refusal(
-    episode: episodes.StoredEpisode, index: int, action: str | None, result: str
+    episode: episodes.StoredEpisode,
+    index: int,
+    action: str | None,
+    *,
+    inconsistent: bool,
 ) -> str:
+    env, turn = episode.env, episode.turns[index]
+    if actions.is_foreign(env, turn.action):
+        return "foreign_action"
     if action is None:
         return "format_error"
-    names = _named_things(episode.env, action)
-    if not _shows(episode.env, _seen(episode, index), names):
+    names, seen = actions.named_things(env, action), _seen(episode, index)
+    if not actions.shows(env, seen, names):
         return "fabrication"
-    if re.match(_CONTRADICTIONS.get(episode.env, r"(?!)"), result):
+    if env == "textcraft" and _gets_what_is_crafted(seen, action, names):
+        return "wrong_plan"
+    if inconsistent:
         return "state_inconsistency"
-    current = [episode.turns[index].observation]
-    if episode.env in _STATE_IS_SHOWN and not _shows(episode.env, current, names):
+    if env in _STATE_IS_SHOWN and not actions.shows(env, [turn.observation], names):
         return "state_inconsistency"
     return "invalid_action"
 
 
 # Refusals that say the state lacks what the action needs.
 _CONTRADICTIONS = {
-    "textcraft": r"Could not find (?!a valid recipe)",
+    "textcraft": r"Could not find enough items",
     "babyai": r"You cannot (?!.*no path)",
 }
 # Environments whose observation shows all that can be acted on.
-_STATE_IS_SHOWN = ("babyai", "webshop", "alfworld")
+_STATE_IS_SHOWN = ("babyai", "webshop")
+
+
+def _find_contradictions(episode: episodes.StoredEpisode) -> set[int]:
+    """Refused turns that go against the state, as replies or earlier turns tell it."""
+    results = episode.results()
+    if episode.env != "alfworld":
+        pattern = _CONTRADICTIONS.get(episode.env, r"(?!)")
+        return {i for i, result in enumerate(results) if re.match(pattern, result)}
+    if not episode.turns:
+        return set()
+    found, state = set(), household.Household(episode.turns[0].observation)
+    for index, (turn, result) in enumerate(zip(episode.turns, results, strict=True)):
+        action = actions.read_action("alfworld", turn.action) or ""
+        if turn.valid:
+            state.accept(action, result)
+        elif state.contradicts(action):
+            found.add(index)
+    return found
+
+
+def _gets_what_is_crafted(
+    seen: Sequence[str], action: str, names: Sequence[str]
+) -> bool:
+    crafted = re.findall(r"^craft \d+ (.+?) using", "\n".join(seen), re.MULTILINE)
+    makes = {actions.normalize(name) for name in crafted}
+    return action.lower().startswith("get") and not makes.isdisjoint(names)
 
 
 def _seen(episode: episodes.StoredEpisode, index: int) -> list[str]:
@@ -136,77 +188,11 @@ def _seen(episode: episodes.StoredEpisode, index: int) -> list[str]:
     return [turns[0].observation, *later]
 
 
-def _shows(env: str, observations: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether all names occur; in a shop's page, each as a whole part of it."""
-    if env == "webshop":
-        parts = {_normalize(p) for text in observations for p in text.split("[SEP]")}
-        return parts.issuperset(names)
-    text = _normalize("\n".join(observations))
-    return all(name in text for name in names)
-
-
-def _named_things(env: str, action: str) -> list[str]:
-    """What an action names, in the normalised form of `_normalize`."""
-    text = _normalize(action)
-    if env == "textcraft":
-        found = re.match(r"(?:get|craft) \d+ (.+?)(?: using (.+))?$", text)
-        if found is None:
-            return []
-        needed = re.findall(r"\d+ (\D+?)(?= \d|$)", found[2] or "")
-        return [found[1], *needed]
-    if env == "babyai":
-        return re.findall(
-            r"^(?:go to|pick ?up|go through|toggle and go through) (.+ \d+)$", text
-        )
-    if env == "alfworld":
-        return re.findall(r"[a-z]+ \d+", text)
-    if env == "webshop":
-        clicked = re.fullmatch(r"click\[(.+)\]", action.strip().lower())
-        return [_normalize(clicked[1])] if clicked else []
-    return []
-
-
 def _is_unseen_answer(episode: episodes.StoredEpisode, index: int, action: str) -> bool:
     answer = re.fullmatch(r"answer\[(.*)\]", action, re.DOTALL)
     if episode.env != "searchqa" or answer is None:
         return False
-    return not _shows(episode.env, _seen(episode, index), [_normalize(answer[1])])
-
-
-def _normalize(text: str) -> str:
-    return " ".join(re.findall(r"[a-z0-9<>]+", text.lower()))
-
-
-def _bought_in_haste(turns: _Turns) -> bool:
-    """A purchase above the price limit, or without a requested option being chosen."""
-    actions = [(read_action("webshop", turn.action) or "").lower() for turn in turns]
-    if actions[-1] != "click[buy now]":
+    words = actions.normalize(answer[1])
+    if words in unchecked.PLAIN_ANSWERS:
         return False
-    page = turns[-1].observation
-    wanted = re.search(r"Instruction: \[SEP\] (.*?) \[SEP\]", page)
-    limit = re.search(r"price lower than ([\d.]+) dollars", page)
-    price = re.search(r"Price: \$([\d.,]+)", page)
-    if limit and price and _to_number(price[1]) > _to_number(limit[1]):
-        return True
-    clauses = re.findall(r"(?:with|and) [\w ]+: ([^,]+)", wanted[1] if wanted else "")
-    return any(f"click[{value.strip().lower()}]" not in actions for value in clauses)
-
-
-def _to_number(text: str) -> float:
-    return float(text.replace(",", "").strip("."))
-
-
-def _answered_without_search(turns: _Turns) -> bool:
-    actions = [read_action("searchqa", turn.action) or "" for turn in turns]
-    return not any(action.startswith("search[") for action in actions)
-
-
-def _focused_wrongly(turns: _Turns) -> bool:
-    return (read_action("sciworld", turns[-1].action) or "").startswith("focus on")
-
-
-_HASTY_ENDS: dict[str, Callable[[_Turns], bool]] = {
-    "webshop": _bought_in_haste,
-    "searchqa": _answered_without_search,
-    "sciworld": _focused_wrongly,
-}
+    return not actions.shows("searchqa", _seen(episode, index), [words])
