@@ -66,15 +66,19 @@ class Estimate:
         return float(quantiles * self.standard_error)
 
 
-def t_quantile(degrees: float | np.ndarray) -> np.ndarray:
-    """The 0.975 quantile of Student's t; infinite without degrees of freedom."""
+def t_quantile(degrees: float | np.ndarray, level: float = LEVEL) -> np.ndarray:
+    """The quantile of Student's t at (1 + level) / 2; infinite at 0 degrees of freedom."""
     degrees = np.asarray(degrees, np.float64)
     safe = np.where(degrees > 0, degrees, 1)
-    return np.where(degrees > 0, special.stdtrit(safe, (1 + LEVEL) / 2), np.inf)
+    return np.where(degrees > 0, special.stdtrit(safe, (1 + level) / 2), np.inf)
 
 
 def share_bounds(
-    values: np.ndarray, *, samples: float, weights: np.ndarray | None = None
+    values: np.ndarray,
+    *,
+    samples: float,
+    weights: np.ndarray | None = None,
+    level: float = LEVEL,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean of shares over tasks, with Wilson's interval for an effective sample size.
 
@@ -99,6 +103,7 @@ def share_bounds(
       samples: mean number of samples behind a task's share.
       weights: float[..., n], weight of each task, such as its number of episodes; equal
         weights if None. Tasks of weight 0 do not count.
+      level: of confidence.
 
     Returns:
       Mean, low and high end, float[...] each. One task says nothing about others: [0, 1].
@@ -120,7 +125,7 @@ def share_bounds(
     evidence = np.minimum(holders, _count_holders(relative * (1 - values))) ** 2
     effect = (evidence * effect + _PRIOR * largest) / (evidence + _PRIOR)
     size = tasks / effect
-    finite = np.where(tasks > 1, t_quantile(np.maximum(tasks - 1, 1)), 0)
+    finite = np.where(tasks > 1, t_quantile(np.maximum(tasks - 1, 1), level), 0)
     square = finite**2
     center = (mean + square / (2 * size)) / (1 + square / size)
     half = finite * np.sqrt(binomial / size + square / (4 * size**2))
@@ -137,7 +142,11 @@ def _count_holders(values: np.ndarray) -> np.ndarray:
 
 
 def share(
-    values: np.ndarray, *, samples: float, weights: np.ndarray | None = None
+    values: np.ndarray,
+    *,
+    samples: float,
+    weights: np.ndarray | None = None,
+    level: float = LEVEL,
 ) -> Estimate:
     """`share_bounds` of one panel, for avg@k, pass@k and scores in [0, 1].
 
@@ -151,7 +160,33 @@ def share(
         raise ValueError(
             f"shares lie in [0, 1], but these go from {values.min()} to {values.max()}."
         )
-    return Estimate(*map(float, share_bounds(values, samples=samples, weights=weights)))
+    bounds = share_bounds(values, samples=samples, weights=weights, level=level)
+    return Estimate(*map(float, bounds))
+
+
+def average_shares(shares: Sequence[Estimate]) -> Estimate:
+    """Mean of independent shares, such as those of several environments.
+
+      low = m - sqrt(sum (m_e - low_e)^2) / E,   high likewise
+
+    MOVER: Zou and Donner 2008, https://doi.org/10.1002/sim.3095. Keeps the asymmetry of
+    the shares' own intervals near 0 and 1, which a t interval would lose.
+    """
+    mean = float(np.mean([one.mean for one in shares]))
+    below = math.hypot(*(one.mean - one.low for one in shares)) / len(shares)
+    above = math.hypot(*(one.high - one.mean for one in shares)) / len(shares)
+    return Estimate(mean, max(mean - below, 0.0), min(mean + above, 1.0))
+
+
+def smallest_share(shares: Sequence[Estimate]) -> Estimate:
+    """The smallest of several shares, with the smallest ends of their intervals.
+
+    The data choose which one is smallest, so each of E shares must come with an interval
+    of level 1 - 0.05 / E (Bonferroni): then all hold at once, and so do the ends.
+    """
+    return Estimate(*(min(ends) for ends in zip(
+        *((one.mean, one.low, one.high) for one in shares), strict=True
+    )))  # fmt: skip
 
 
 def ratio(counts: np.ndarray, totals: np.ndarray) -> Estimate:
