@@ -23,13 +23,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agentrl import config, errors, types
-from agentrl.hardware import roofline, timing
-from agentrl.learner import algorithms, credit, packing
-from agentrl.parallel import processes, rng, sharding
-from agentrl.reporting import metrics, report, results
-from agentrl.rollout import collect, mixture
-from agentrl.run import assemble, checkpoint, evaluate, stages, warmstart
+from agentrl import (
+    algorithms,
+    checkpoint,
+    config,
+    credit,
+    errors,
+    evaluate,
+    hosts,
+    keys,
+    mixture,
+    packing,
+    rollout,
+    sharding,
+    stages,
+    types,
+    warmstart,
+)
+from agentrl import run as runs
+from reporting import metrics, results, roofline, tables, timing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -392,8 +404,8 @@ def assess(
         step=step,
         workdir=recorder.workdir,
     )
-    if processes.is_first():
-        print(report.format_table(load_done()), flush=True)
+    if hosts.is_first():
+        print(tables.format_table(load_done()), flush=True)
 
 
 def refuse_env_errors(

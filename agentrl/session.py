@@ -13,13 +13,18 @@ from collections.abc import Iterator, Mapping
 import filelock
 import jax
 
-from agentrl import config, errors, loop, types
-from agentrl.experiment import files
-from agentrl.hardware import roofline, timing
-from agentrl.learner import algorithms
-from agentrl.parallel import processes, startup
-from agentrl.reporting import metrics, report, results
-from agentrl.run import assemble, checkpoint
+from agentrl import (
+    algorithms,
+    checkpoint,
+    config,
+    errors,
+    hosts,
+    loop,
+    types,
+)
+from agentrl import run as runs
+from launch import distributed, experiment
+from reporting import metrics, report, results, roofline, tables, timing
 
 LOCK_FILE = ".lock"
 
@@ -63,8 +68,8 @@ def train(
             num_profiled=num_profiled,
         )
         loop.train(run, recorder)
-    if processes.is_first():
-        print(report.format_table(results.load_all(workdir, settings.environments)))
+    if hosts.is_first():
+        print(tables.format_table(results.load_all(workdir, settings.environments)))
         print(f"Report: {report.write(workdir, settings)}")
 
 

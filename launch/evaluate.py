@@ -84,9 +84,10 @@ def evaluate(
       ConfigError: if a change cannot work, or `out` is not empty.
       EnvWorkerError: if an environment lost too many episodes.
     """
-    from agentrl import errors, session
-    from agentrl.reporting import report
-    from agentrl.run import evaluate as evaluation
+    from agentrl import errors
+    from agentrl import evaluate as evaluation
+    from launch import session
+    from reporting import tables
 
     errors.refuse_files(out)
     with session.open_policy(path, changes) as (run, params, progress, step):
@@ -100,7 +101,7 @@ def evaluate(
             step=step,
             workdir=out,
         )
-    print(report.format_table(found))
+    print(tables.format_table(found))
     print(f"Results: {out}")
 
 

@@ -26,15 +26,17 @@ def main(argv: Sequence[str]) -> None:
             f"unexpected arguments {argv[1:]}; did you mean --workdir=...?"
         )
     from agentrl import errors
-    from agentrl.experiment import files
-    from agentrl.reporting import jsonl, report, results
+    from launch import experiment
+    from reporting import jsonl, report, results, tables
 
     workdir = pathlib.Path(_WORKDIR.value)
     try:
-        path = report.write(workdir, files.read_run(workdir))
+        settings = experiment.read_run(workdir)
+        path = report.write(workdir, settings)
+        found = results.load_all(workdir, settings.environments)
     except (errors.ConfigError, jsonl.DamagedFileError, OSError) as error:
         sys.exit(f"launch.report: {error}")
-    print(report.format_table(results.load_all(workdir)))
+    print(tables.format_table(found))
     print(f"Report: {path}")
 
 

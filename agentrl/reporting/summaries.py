@@ -55,16 +55,19 @@ def average(
     )
 
 
-def pass_at_k(result: results.EvaluationResult, k: int) -> intervals.Estimate | None:
+def pass_at_k(result: results.EvaluationResult, k: int) -> intervals.Estimate:
     """Chance that one of k samples solves a task; see `results.pass_at_k`.
 
-    Tasks with fewer than k finished samples are left out; None if all have fewer.
+    A task with fewer than k finished samples counts with those it has.
+
+    Raises:
+      ValueError: if k exceeds the samples of the evaluation.
     """
-    rows = [row for row in _finished(result, "success").values() if len(row) >= k]
-    if not rows:
-        return None
-    values = [results.pass_at_k(len(row), int(sum(row)), k) for row in rows]
-    samples = float(np.mean([len(row) for row in rows])) / k
+    if k > result.samples:
+        raise ValueError(f"pass@{k} needs at least {k} samples, not {result.samples}.")
+    rows = list(result.finished.values())
+    values = [results.pass_at_k(len(row), sum(row), min(k, len(row))) for row in rows]
+    samples = max(1.0, _mean_samples([result]) / k)
     return intervals.share(np.array(values), samples=samples)
 
 
@@ -139,6 +142,12 @@ def check_same_panel(found: BySeed) -> None:
             )
 
 
+def common_tasks(found: BySeed) -> tuple[str, ...]:
+    """Tasks of which all results have finished samples, in the order of the first."""
+    known = [task_means(result) for result in found]
+    return tuple(item for item in known[0] if all(item in other for other in known))
+
+
 def slice_result(
     result: results.EvaluationResult, label: Callable[[str], str]
 ) -> dict[str, results.EvaluationResult]:
@@ -169,11 +178,11 @@ def _finished(
 def _table(found: BySeed, measure: Measure) -> np.ndarray:
     """float64[results, tasks] over the tasks that all results have, in their order."""
     means = [task_means(result, measure) for result in found]
-    common = [item for item in means[0] if all(item in other for other in means[1:])]
+    common = common_tasks(found)
     if not common:
         raise errors.ConfigError(
-            f"{_panel_name(found[0])}: no task has a finished sample in each of "
-            f"{len(found)} evaluations; evaluate again."
+            f"{len(found)} evaluations have no task of {_panel_name(found[0])} in common: "
+            "the environment lost each in one of them. Evaluate again."
         )
     return np.array([[by_task[item] for item in common] for by_task in means])
 

@@ -70,7 +70,8 @@ class ResultMatrix:
 
         Returns:
           The change over the seeds that have all of these results; None if no seed has,
-          and for a recipe if fewer than two have.
+          if a panel has no task that all of them have finished, and for a recipe with
+          fewer than two seeds.
         """
         seeds = [
             seed
@@ -81,8 +82,6 @@ class ResultMatrix:
                 for stage in both
             )
         ]
-        if not seeds or not pairs:
-            return None
         before, after = (
             {
                 panel: [self.cells[seed, both[side], panel] for seed in seeds]
@@ -90,6 +89,10 @@ class ResultMatrix:
             }
             for side in (0, 1)
         )
+        if not seeds or not all(
+            summaries.common_tasks([*before[panel], *after[panel]]) for panel in pairs
+        ):
+            return None
         return summaries.difference(before, after, measure=measure, claim=claim)
 
     def largest_loss(
@@ -103,11 +106,9 @@ class ResultMatrix:
         is chosen by the numbers, so it lies above 0 by chance alone: +3 points of 31
         tasks with six stages. None with fewer than two evaluated stages.
         """
-        means = [
-            summaries.average(self.results_of(stage, panel), measure).mean
-            for stage in self.evaluated(panel)
-        ]
-        return max(means[:-1]) - means[-1] if len(means) > 1 else None
+        *earlier, last = self.evaluated(panel) or ("",)
+        losses = [self.change(last, s, panel, measure=measure) for s in earlier]
+        return max((loss.mean for loss in losses if loss is not None), default=None)
 
     def _size(self, panel: str) -> int:
         return max(len(r.item_ids) for (_, _, p), r in self.cells.items() if p == panel)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from agentrl import errors, types
-from agentrl.experiment import files
-from agentrl.reporting import episodes, jsonl, metrics, plots, report, results
+from launch import experiment
+from reporting import episodes, jsonl, metrics, plots, report, results, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -126,8 +126,8 @@ def test_what_environments_lost_is_in_table_and_page_and_counts_nowhere(tmp_path
     folder = tmp_path / episodes.FOLDER
     episodes.append(folder / "evaluation.both.textcraft.jsonl", [stored])
 
-    page = Page(report.write(tmp_path, files.read_run(tmp_path)).read_text())
-    table = report.format_table(results.load_all(tmp_path, ["textcraft", "babyai"]))
+    page = Page(report.write(tmp_path, experiment.read_run(tmp_path)).read_text())
+    table = tables.format_table(results.load_all(tmp_path, ["textcraft", "babyai"]))
 
     told = (
         "textcraft after stage both: the environment lost 9 of 40 samples, which do not "
@@ -192,12 +192,12 @@ def test_damaged_metrics_are_named(tmp_path):
 
 
 def test_table_for_a_terminal(run):
-    table = report.format_table(results.load_all(run, ["textcraft", "babyai"]))
+    table = tables.format_table(results.load_all(run, ["textcraft", "babyai"]))
 
     rows = [line.split() for line in table.splitlines()]
     assert ["after", "stage", "textcraft", "babyai"] in rows
     assert ["both", "50.0", "[", "50.0,", "50.0]", "100.0", "[100.0,", "100.0]"] in rows
-    assert report.format_table([]) == "No evaluation has been stored."
+    assert tables.format_table([]) == "No evaluation has been stored."
 
 
 def test_chart_takes_colours_and_font_from_the_page():
