@@ -77,7 +77,7 @@ def format_table(found: Sequence[results.EvaluationResult]) -> str:
         parts.append(_format_measure(matrix, "score", "mean score"))
     else:
         parts.append("The score equals success in every sample.")
-    return "\n".join([*parts, *panel_notes(matrix)])
+    return "\n".join([*parts, claim_note(matrix), *panel_notes(matrix)])
 
 
 def _format_measure(

@@ -115,7 +115,7 @@ def test_forgetting_is_not_chosen_by_the_numbers():
         called += value.low > 0
         largest.append(matrix.largest_loss("textcraft"))
 
-    assert abs(np.mean(own)) < 0.005
+    assert abs(np.mean(own)) < 0.01
     assert np.mean(largest) > 0.015
     assert called / 150 < 0.07  # 2.5 % is right
 
