@@ -23,25 +23,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agentrl import (
-    algorithms,
-    checkpoint,
-    config,
-    credit,
-    errors,
-    evaluate,
-    hosts,
-    keys,
-    mixture,
-    packing,
-    rollout,
-    sharding,
-    stages,
-    types,
-    warmstart,
-)
-from agentrl import run as runs
-from reporting import metrics, results, roofline, tables, timing
+from agentrl import config, errors, types
+from agentrl.hardware import roofline, timing
+from agentrl.learner import algorithms, credit, packing
+from agentrl.parallel import processes, rng, sharding
+from agentrl.reporting import metrics, results, tables
+from agentrl.rollout import collect, mixture
+from agentrl.run import assemble, checkpoint, evaluate, stages, warmstart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -404,7 +392,7 @@ def assess(
         step=step,
         workdir=recorder.workdir,
     )
-    if hosts.is_first():
+    if processes.is_first():
         print(tables.format_table(load_done()), flush=True)
 
 

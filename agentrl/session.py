@@ -13,18 +13,13 @@ from collections.abc import Iterator, Mapping
 import filelock
 import jax
 
-from agentrl import (
-    algorithms,
-    checkpoint,
-    config,
-    errors,
-    hosts,
-    loop,
-    types,
-)
-from agentrl import run as runs
-from launch import distributed, experiment
-from reporting import metrics, report, results, roofline, tables, timing
+from agentrl import config, errors, loop, types
+from agentrl.experiment import files
+from agentrl.hardware import roofline, timing
+from agentrl.learner import algorithms
+from agentrl.parallel import processes, startup
+from agentrl.reporting import metrics, report, results, tables
+from agentrl.run import assemble, checkpoint
 
 LOCK_FILE = ".lock"
 
@@ -68,7 +63,7 @@ def train(
             num_profiled=num_profiled,
         )
         loop.train(run, recorder)
-    if hosts.is_first():
+    if processes.is_first():
         print(tables.format_table(results.load_all(workdir, settings.environments)))
         print(f"Report: {report.write(workdir, settings)}")
 

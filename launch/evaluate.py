@@ -84,10 +84,9 @@ def evaluate(
       ConfigError: if a change cannot work, or `out` is not empty.
       EnvWorkerError: if an environment lost too many episodes.
     """
-    from agentrl import errors
-    from agentrl import evaluate as evaluation
-    from launch import session
-    from reporting import tables
+    from agentrl import errors, session
+    from agentrl.reporting import tables
+    from agentrl.run import evaluate as evaluation
 
     errors.refuse_files(out)
     with session.open_policy(path, changes) as (run, params, progress, step):

@@ -26,12 +26,12 @@ def main(argv: Sequence[str]) -> None:
             f"unexpected arguments {argv[1:]}; did you mean --workdir=...?"
         )
     from agentrl import errors
-    from launch import experiment
-    from reporting import jsonl, report, results, tables
+    from agentrl.experiment import files
+    from agentrl.reporting import jsonl, report, results, tables
 
     workdir = pathlib.Path(_WORKDIR.value)
     try:
-        settings = experiment.read_run(workdir)
+        settings = files.read_run(workdir)
         path = report.write(workdir, settings)
         found = results.load_all(workdir, settings.environments)
     except (errors.ConfigError, jsonl.DamagedFileError, OSError) as error:

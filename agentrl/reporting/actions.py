@@ -4,7 +4,7 @@ import functools
 import re
 from collections.abc import Iterable, Sequence
 
-from envs import base, registry
+from agentrl.envs import base, registry
 
 _LAST_ACTION_COUNTS = ("webshop", "alfworld", "sciworld")
 # Commands of AlfWorld with the things they are about.

@@ -47,7 +47,7 @@ class StoredEpisode:
     error: str = ""
     failures: tuple[
         str, ...
-    ] = ()  # see `reporting.failures`; the first is the main one
+    ] = ()  # see `agentrl.reporting.failures`; the first is the main one
 
     def results(self) -> list[str]:
         """What the environment answered to each action."""

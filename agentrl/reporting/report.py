@@ -16,8 +16,9 @@ import jinja2
 import markupsafe
 import numpy as np
 
-from agentrl import checkpoint, config, errors
-from reporting import (
+from agentrl import config, errors
+from agentrl.experiment import files
+from agentrl.reporting import (
     failures,
     jsonl,
     metrics,

@@ -1,6 +1,6 @@
 """Results of evaluations on fixed task panels: what is stored, and how it is read.
 
-`reporting.summaries` makes numbers with intervals of them.
+`agentrl.reporting.summaries` makes numbers with intervals of them.
 
 A sample that the environment lost says nothing of the policy. It is None in every table
 of a result and enters no statistic: a task with fewer than k finished samples counts
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from reporting import jsonl
+from agentrl.reporting import jsonl
 
 FOLDER = "evaluations"
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from agentrl import config
-from envs import base
-from reporting import episodes, failures, intervals
+from agentrl.envs import base
+from agentrl.reporting import episodes, failures, intervals
 
 LATE = 0.75  # of a stage; episodes before that say little about what it led to
 EXAMPLES = 3  # transcripts of each tag

@@ -10,8 +10,8 @@ import rich.console
 import rich.table
 
 from agentrl import config
-from envs import base, registry
-from reporting import intervals, results, summaries, survey, transfer
+from agentrl.envs import base, registry
+from agentrl.reporting import intervals, results, summaries, survey, transfer
 
 ONE_SEED = "one seed: holds for this run only"
 CLAIMS: dict[summaries.Claim, str] = {

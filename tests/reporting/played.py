@@ -5,7 +5,7 @@ import dataclasses
 import fake_run
 
 from agentrl import types
-from reporting import episodes
+from agentrl.reporting import episodes
 
 
 def play(env, *exchanges, ending="max_turns", success=False):

@@ -6,8 +6,8 @@ import pytest
 from played import act, play
 
 from agentrl import types
-from envs import base, registry
-from reporting import actions, failures
+from agentrl.envs import base, registry
+from agentrl.reporting import actions, failures
 
 RECIPES = (
     "Crafting commands:\ncraft 4 stick using 2 planks\ncraft 1 sandstone using 4 sand\n\n"

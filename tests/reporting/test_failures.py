@@ -3,8 +3,8 @@
 import pytest
 from played import act, play
 
-from envs import base, registry
-from reporting import failures
+from agentrl.envs import base, registry
+from agentrl.reporting import failures
 
 RECIPES = "Crafting commands:\ncraft 4 stick using 2 planks\n\nGoal: craft stick."
 RESULTS = (

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from agentrl.reporting import intervals
 from benchmarks import bench_intervals
-from reporting import intervals
 
 DRAWS = 3000  # a coverage of 95 % then has a standard error of 0.4 points
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from agentrl import errors, types
-from launch import experiment
-from reporting import episodes, jsonl, metrics, plots, report, results, tables
+from agentrl.experiment import files
+from agentrl.reporting import episodes, jsonl, metrics, plots, report, results, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -134,7 +134,7 @@ def test_what_environments_lost_is_in_table_and_page_and_counts_nowhere(tmp_path
     folder = tmp_path / episodes.FOLDER
     episodes.append(folder / "evaluation.both.textcraft.jsonl", [stored])
 
-    page = Page(report.write(tmp_path, experiment.read_run(tmp_path)).read_text())
+    page = Page(report.write(tmp_path, files.read_run(tmp_path)).read_text())
     table = tables.format_table(results.load_all(tmp_path, ["textcraft", "babyai"]))
 
     told = (

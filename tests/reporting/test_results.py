@@ -6,7 +6,7 @@ import fake_run
 import numpy as np
 import pytest
 
-from reporting import jsonl, results, summaries
+from agentrl.reporting import jsonl, results, summaries
 
 RESULT = fake_run.make_result("warm", 8, "textcraft", 0.5)
 

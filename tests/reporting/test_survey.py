@@ -5,7 +5,7 @@ import pytest
 from played import act, play
 
 from agentrl import config, errors
-from reporting import episodes, failures, results, survey, tables, transfer
+from agentrl.reporting import episodes, failures, results, survey, tables, transfer
 
 
 def make_settings(*names):

@@ -14,11 +14,11 @@ import jax
 import numpy as np
 import pytest
 
-from agentrl import checkpoint, config, errors, evaluate, loop, types
-from envs import base, pool, registry, tasks
-from launch import calibrate as calibration
-from launch import experiment
-from reporting import episodes, report, results, summaries, tables, tiers
+from agentrl import config, errors, loop, types
+from agentrl.envs import base, pool, registry, tasks
+from agentrl.experiment import files
+from agentrl.reporting import episodes, report, results, summaries, tables, tiers
+from agentrl.run import evaluate
 
 HERE = pathlib.Path(__file__).parents[1]
 SAMPLES = 2
@@ -151,7 +151,7 @@ def test_what_environments_lose_counts_as_lost_and_as_nothing_else(
     )
     assert sum(episode.ending.lost for episode in kept) == SAMPLES * num_broken
     table = tables.format_table([result])
-    report.write(tmp_path, experiment.read_run(tmp_path))
+    report.write(tmp_path, files.read_run(tmp_path))
     page = (tmp_path / report.FILE).read_text()
     lost = (
         f"shaky after stage warm: the environment lost {SAMPLES * num_broken} of 200 "
