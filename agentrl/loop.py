@@ -27,9 +27,10 @@ from agentrl import config, errors, types
 from agentrl.hardware import roofline, timing
 from agentrl.learner import algorithms, credit, packing
 from agentrl.parallel import processes, rng, sharding
-from agentrl.reporting import metrics, results, tables
+from agentrl.reporting import metrics, tables
 from agentrl.rollout import collect, mixture
 from agentrl.run import assemble, checkpoint, evaluate, stages, warmstart
+from agentrl.statistics import results
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,8 +18,9 @@ from agentrl.experiment import files
 from agentrl.hardware import roofline, timing
 from agentrl.learner import algorithms
 from agentrl.parallel import processes, startup
-from agentrl.reporting import metrics, report, results, tables
+from agentrl.reporting import metrics, report, tables
 from agentrl.run import assemble, checkpoint
+from agentrl.statistics import results
 
 LOCK_FILE = ".lock"
 

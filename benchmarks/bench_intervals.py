@@ -1,4 +1,4 @@
-"""How often the intervals of `agentrl.reporting.intervals` hold, by simulation.
+"""How often the intervals of `agentrl.statistics.intervals` hold, by simulation.
 
 Each case draws tasks, seeds and samples anew many times and counts how often the 95 %
 interval holds the true number. Writes the table of docs/statistics.md:
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from agentrl.reporting import intervals
+from agentrl.statistics import intervals
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "statistics.md"
 BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"

@@ -27,7 +27,9 @@ def main(argv: Sequence[str]) -> None:
         )
     from agentrl import errors
     from agentrl.experiment import files
-    from agentrl.reporting import jsonl, report, results, tables
+    from agentrl.reporting import report, tables
+    from agentrl.statistics import results
+    from agentrl.transcripts import jsonl
 
     workdir = pathlib.Path(_WORKDIR.value)
     try:

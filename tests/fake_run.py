@@ -9,7 +9,8 @@ from agentrl import config, types
 from agentrl.envs import base
 from agentrl.experiment import files
 from agentrl.models.config import ModelConfig
-from agentrl.reporting import metrics, results
+from agentrl.reporting import metrics
+from agentrl.statistics import results
 
 ENVIRONMENTS = ("textcraft", "babyai")
 

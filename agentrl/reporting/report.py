@@ -18,16 +18,9 @@ import numpy as np
 
 from agentrl import config, errors
 from agentrl.experiment import files
-from agentrl.reporting import (
-    failures,
-    jsonl,
-    metrics,
-    plots,
-    results,
-    survey,
-    tables,
-    transfer,
-)
+from agentrl.reporting import metrics, plots, survey, tables
+from agentrl.statistics import results, transfer
+from agentrl.transcripts import failures, jsonl
 
 FILE = "report.html"
 _TEMPLATE = pathlib.Path(__file__).with_name("report_template.html")

@@ -10,7 +10,8 @@ import numpy as np
 
 from agentrl import config
 from agentrl.envs import base
-from agentrl.reporting import episodes, failures, intervals
+from agentrl.statistics import intervals
+from agentrl.transcripts import episodes, failures
 
 LATE = 0.75  # of a stage; episodes before that say little about what it led to
 EXAMPLES = 3  # transcripts of each tag

@@ -11,7 +11,8 @@ import rich.table
 
 from agentrl import config
 from agentrl.envs import base, registry
-from agentrl.reporting import intervals, results, summaries, survey, transfer
+from agentrl.reporting import survey
+from agentrl.statistics import intervals, results, summaries, transfer
 
 ONE_SEED = "one seed: holds for this run only"
 CLAIMS: dict[summaries.Claim, str] = {

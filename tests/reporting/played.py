@@ -5,7 +5,7 @@ import dataclasses
 import fake_run
 
 from agentrl import types
-from agentrl.reporting import episodes
+from agentrl.transcripts import episodes
 
 
 def play(env, *exchanges, ending="max_turns", success=False):

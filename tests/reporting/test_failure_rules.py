@@ -7,7 +7,7 @@ from played import act, play
 
 from agentrl import types
 from agentrl.envs import base, registry
-from agentrl.reporting import actions, failures
+from agentrl.transcripts import actions, failures
 
 RECIPES = (
     "Crafting commands:\ncraft 4 stick using 2 planks\ncraft 1 sandstone using 4 sand\n\n"

@@ -4,7 +4,7 @@ import pytest
 from played import act, play
 
 from agentrl.envs import base, registry
-from agentrl.reporting import failures
+from agentrl.transcripts import failures
 
 RECIPES = "Crafting commands:\ncraft 4 stick using 2 planks\n\nGoal: craft stick."
 RESULTS = (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from agentrl.reporting import intervals
+from agentrl.statistics import intervals
 from benchmarks import bench_intervals
 
 DRAWS = 3000  # a coverage of 95 % then has a standard error of 0.4 points

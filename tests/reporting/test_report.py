@@ -12,7 +12,9 @@ import pytest
 
 from agentrl import errors, types
 from agentrl.experiment import files
-from agentrl.reporting import episodes, jsonl, metrics, plots, report, results, tables
+from agentrl.reporting import metrics, plots, report, tables
+from agentrl.statistics import results
+from agentrl.transcripts import episodes, jsonl
 
 ROOT = pathlib.Path(__file__).parents[2]
 

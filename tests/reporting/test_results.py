@@ -6,7 +6,8 @@ import fake_run
 import numpy as np
 import pytest
 
-from agentrl.reporting import jsonl, results, summaries
+from agentrl.statistics import results, summaries
+from agentrl.transcripts import jsonl
 
 RESULT = fake_run.make_result("warm", 8, "textcraft", 0.5)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from agentrl import errors
-from agentrl.reporting import intervals, summaries
+from agentrl.statistics import intervals, summaries
 
 RESULT = fake_run.make_result("warm", 8, "textcraft", 0.5)
 

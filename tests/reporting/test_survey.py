@@ -5,7 +5,9 @@ import pytest
 from played import act, play
 
 from agentrl import config, errors
-from agentrl.reporting import episodes, failures, results, survey, tables, transfer
+from agentrl.reporting import survey, tables
+from agentrl.statistics import results, transfer
+from agentrl.transcripts import episodes, failures
 
 
 def make_settings(*names):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from agentrl import config
-from agentrl.reporting import intervals, transfer
+from agentrl.statistics import intervals, transfer
 
 RESULT = fake_run.make_result("warm", 8, "textcraft", 0.5)
 

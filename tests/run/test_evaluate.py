@@ -17,8 +17,10 @@ import pytest
 from agentrl import config, errors, loop, types
 from agentrl.envs import base, pool, registry, tasks
 from agentrl.experiment import files
-from agentrl.reporting import episodes, report, results, summaries, tables, tiers
+from agentrl.reporting import report, tables, tiers
 from agentrl.run import evaluate
+from agentrl.statistics import results, summaries
+from agentrl.transcripts import episodes
 
 HERE = pathlib.Path(__file__).parents[1]
 SAMPLES = 2

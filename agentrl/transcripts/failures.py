@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 
 from agentrl import types
-from agentrl.reporting import actions, episodes, household, unchecked
+from agentrl.transcripts import actions, episodes, household, unchecked
 
 MEANINGS = {
     "confirmation_bias": "acted on a belief that the text speaks against or that it left "

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from agentrl import errors
-from agentrl.reporting import intervals, results
+from agentrl.statistics import intervals, results
 
 Measure = Literal["success", "score"]
 # Whom a difference is claimed of: the policies at hand, or others of the same recipe.

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from agentrl import types
-from agentrl.reporting import actions, episodes
+from agentrl.transcripts import actions, episodes
 
 _Rule = Callable[[episodes.StoredEpisode], int | None]
 PLAIN_ANSWERS = ("yes", "no")  # no passage has to hold them

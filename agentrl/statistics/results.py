@@ -1,6 +1,6 @@
 """Results of evaluations on fixed task panels: what is stored, and how it is read.
 
-`agentrl.reporting.summaries` makes numbers with intervals of them.
+`agentrl.statistics.summaries` makes numbers with intervals of them.
 
 A sample that the environment lost says nothing of the policy. It is None in every table
 of a result and enters no statistic: a task with fewer than k finished samples counts
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from agentrl.reporting import jsonl
+from agentrl.transcripts import jsonl
 
 FOLDER = "evaluations"
 

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from agentrl import config
-from agentrl.reporting import intervals, results, summaries
+from agentrl.statistics import intervals, results, summaries
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ contradict what the agent could know is told by replaying the accepted commands.
 
 import re
 
-from agentrl.reporting import actions
+from agentrl.transcripts import actions
 
 _LISTED = re.compile(
     r"(?:On the (?P<on>[a-z]+ \d+)|The (?P<closed>[a-z]+ \d+) is open\. In it), "
