@@ -36,6 +36,7 @@ setuptools.setup(
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12.8,<0.13",
         "chex>=0.1.92,<0.2",
+        "scipy>=1.13,<2",
         "transformers>=5.12,<6",
         "tokenizers>=0.22,<1",
         "sentencepiece>=0.2.1,<0.3",

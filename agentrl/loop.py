@@ -27,9 +27,10 @@ from agentrl import config, errors, types
 from agentrl.hardware import roofline, timing
 from agentrl.learner import algorithms, credit, packing
 from agentrl.parallel import processes, rng, sharding
-from agentrl.reporting import metrics, report, results
+from agentrl.reporting import metrics, tables
 from agentrl.rollout import collect, mixture
 from agentrl.run import assemble, checkpoint, evaluate, stages, warmstart
+from agentrl.statistics import results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -393,7 +394,7 @@ def assess(
         workdir=recorder.workdir,
     )
     if processes.is_first():
-        print(report.format_table(load_done()), flush=True)
+        print(tables.format_table(load_done()), flush=True)
 
 
 def refuse_env_errors(

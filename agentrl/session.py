@@ -18,8 +18,9 @@ from agentrl.experiment import files
 from agentrl.hardware import roofline, timing
 from agentrl.learner import algorithms
 from agentrl.parallel import processes, startup
-from agentrl.reporting import metrics, report, results
+from agentrl.reporting import metrics, report, tables
 from agentrl.run import assemble, checkpoint
+from agentrl.statistics import results
 
 LOCK_FILE = ".lock"
 
@@ -64,7 +65,7 @@ def train(
         )
         loop.train(run, recorder)
     if processes.is_first():
-        print(report.format_table(results.load_all(workdir, settings.environments)))
+        print(tables.format_table(results.load_all(workdir, settings.environments)))
         print(f"Report: {report.write(workdir, settings)}")
 
 

@@ -245,6 +245,9 @@ class EnvSpec:
     tier: Callable[[str, EnvConfig], Tier]  # (item id, config) -> structural difficulty
     subset: Callable[[str, EnvConfig], str]  # (item id, config) -> level, depth or type
     oracles: Mapping[OracleKind, Callable[[Environment], Oracle]]
+    # How actions begin, in lower case ("go to"), or a mark they hold ("<answer>"). Failure
+    # tags tell by them the actions of one environment from those of another.
+    verbs: tuple[str, ...] = ()
 
 
 def parse_item_id(env: str, item_id: str) -> int:

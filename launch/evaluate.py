@@ -85,7 +85,7 @@ def evaluate(
       EnvWorkerError: if an environment lost too many episodes.
     """
     from agentrl import errors, session
-    from agentrl.reporting import report
+    from agentrl.reporting import tables
     from agentrl.run import evaluate as evaluation
 
     errors.refuse_files(out)
@@ -100,7 +100,7 @@ def evaluate(
             step=step,
             workdir=out,
         )
-    print(report.format_table(found))
+    print(tables.format_table(found))
     print(f"Results: {out}")
 
 

@@ -27,14 +27,18 @@ def main(argv: Sequence[str]) -> None:
         )
     from agentrl import errors
     from agentrl.experiment import files
-    from agentrl.reporting import jsonl, report, results
+    from agentrl.reporting import report, tables
+    from agentrl.statistics import results
+    from agentrl.transcripts import jsonl
 
     workdir = pathlib.Path(_WORKDIR.value)
     try:
-        path = report.write(workdir, files.read_run(workdir))
+        settings = files.read_run(workdir)
+        path = report.write(workdir, settings)
+        found = results.load_all(workdir, settings.environments)
     except (errors.ConfigError, jsonl.DamagedFileError, OSError) as error:
         sys.exit(f"launch.report: {error}")
-    print(report.format_table(results.load_all(workdir)))
+    print(tables.format_table(found))
     print(f"Report: {path}")
 
 

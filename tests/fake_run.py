@@ -1,5 +1,6 @@
 """A small made-up run, written by the real writers, for tests of what reads one."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,8 @@ from agentrl import config, types
 from agentrl.envs import base
 from agentrl.experiment import files
 from agentrl.models.config import ModelConfig
-from agentrl.reporting import metrics, results
+from agentrl.reporting import metrics
+from agentrl.statistics import results
 
 ENVIRONMENTS = ("textcraft", "babyai")
 
@@ -102,6 +104,20 @@ def make_result(stage, step, env, rate, *, tasks=10, samples=4, digest="abc"):
         score=(tuple(map(float, row)),) * tasks,
         turns=((3,) * samples,) * tasks,
         tokens=((30,) * samples,) * tasks,
+    )
+
+
+def with_success(result, rows):
+    """The result with other tasks, given by the success of their samples; None is lost."""
+    rows = tuple(tuple(None if x is None else bool(x) for x in row) for row in rows)
+    table = tuple(tuple(None if x is None else 0 for x in row) for row in rows)
+    return dataclasses.replace(
+        result,
+        item_ids=tuple(f"textcraft_{i}" for i in range(len(rows))),
+        success=rows,
+        score=table,
+        turns=table,
+        tokens=table,
     )
 
 

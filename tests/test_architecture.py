@@ -26,18 +26,23 @@ MAY_IMPORT = {
     "rollout": "envs errors types models config parallel chat",
     "learner": "errors types ops config",
     "experiment": "errors types models config parallel pretrained learner",
-    "reporting": "envs errors types config experiment",
+    "transcripts": "envs errors types config",
+    "statistics": "errors config transcripts",
+    "reporting": "envs errors types config experiment transcripts statistics",
     "run": (
         "envs errors types ops models config parallel pretrained chat rollout learner "
-        "experiment reporting"
+        "experiment transcripts statistics reporting"
     ),
-    "loop": ("errors types config parallel hardware rollout learner reporting run"),
+    "loop": (
+        "errors types config parallel hardware rollout learner statistics reporting run"
+    ),
     "session": (
-        "errors types config parallel hardware pretrained learner experiment reporting "
-        "run loop"
+        "errors types config parallel hardware pretrained learner experiment statistics "
+        "reporting run loop"
     ),
     "launch": (
-        "envs errors parallel hardware pretrained experiment reporting run session"
+        "envs errors parallel hardware pretrained experiment transcripts statistics "
+        "reporting run session"
     ),
     "experiments": "envs config models pretrained",
 }

@@ -16,7 +16,7 @@ import rich.progress
 import tensorboardX
 
 from agentrl import config, types
-from agentrl.reporting import episodes, failures, jsonl
+from agentrl.transcripts import episodes, failures, jsonl
 
 FILE = "metrics.jsonl"
 _TENSORBOARD = "tensorboard"

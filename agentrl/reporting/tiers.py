@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentrl import errors, types
-from agentrl.reporting import jsonl
+from agentrl.transcripts import jsonl
 
 Line = dict[str, Any]
 

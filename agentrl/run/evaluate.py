@@ -17,8 +17,9 @@ import jax
 from agentrl import config, errors, types
 from agentrl.envs import base
 from agentrl.parallel import processes, rng
-from agentrl.reporting import episodes, failures, results
 from agentrl.run import assemble
+from agentrl.statistics import results
+from agentrl.transcripts import episodes, failures
 
 MAX_ATTEMPTS = 3  # at an episode that its environment loses
 

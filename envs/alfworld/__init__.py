@@ -81,4 +81,8 @@ SPEC = base.EnvSpec(
         "privileged": oracles.PrivilegedOracle,
         "observational": oracles.ObservationalOracle,
     },
+    verbs=(
+        *("go to", "open", "close", "take", "put", "move", "use", "heat", "cool"),
+        *("clean", "slice", "examine", "inventory", "look", "help"),
+    ),
 )

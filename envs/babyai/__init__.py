@@ -198,4 +198,14 @@ SPEC = base.EnvSpec(
         "privileged": oracles.Privileged,
         "observational": oracles.Observational,
     },
+    verbs=(
+        "turn",
+        "move",
+        "go to",
+        "go through",
+        "pickup",
+        "pick up",
+        "toggle",
+        "drop",
+    ),
 )

@@ -106,4 +106,9 @@ SPEC = base.EnvSpec(
         "privileged": oracles.Gold,
         "observational": oracles.Observational,
     },
+    verbs=(
+        *("open", "close", "activate", "deactivate", "connect", "disconnect", "use"),
+        *("look", "read", "move", "pick up", "put down", "pour", "dunk", "mix", "go"),
+        *("eat", "flush", "focus on", "wait", "task", "inventory", "teleport to"),
+    ),
 )

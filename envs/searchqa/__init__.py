@@ -122,4 +122,5 @@ SPEC = base.EnvSpec(
         "privileged": oracles.PrivilegedOracle,
         "observational": oracles.ObservationalOracle,
     },
+    verbs=("<search>", "<answer>"),
 )

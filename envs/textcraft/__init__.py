@@ -317,4 +317,5 @@ SPEC = base.EnvSpec(
     tier=tier,
     subset=subset,
     oracles={"privileged": _make_privileged, "observational": _make_observational},
+    verbs=("get", "craft", "inventory"),
 )

@@ -144,4 +144,5 @@ SPEC = base.EnvSpec(
         "privileged": oracles.PrivilegedOracle,
         "observational": oracles.ObservationalOracle,
     },
+    verbs=("search[", "click["),
 )

@@ -1,13 +1,10 @@
 """Failure tags on transcripts written by hand, and on ones that environments wrote."""
 
-import dataclasses
-
-import fake_run
 import pytest
+from played import act, play
 
-from agentrl import types
 from agentrl.envs import base, registry
-from agentrl.reporting import episodes, failures
+from agentrl.transcripts import failures
 
 RECIPES = "Crafting commands:\ncraft 4 stick using 2 planks\n\nGoal: craft stick."
 RESULTS = (
@@ -15,26 +12,6 @@ RESULTS = (
     "price lower than 20.00 dollars [SEP] Back to Search [SEP] B000000001"
 )
 ITEM = RESULTS + " [SEP] color [SEP] navy [SEP] size [SEP] large [SEP] Price: $"
-
-
-def play(env, *exchanges, ending="max_turns", success=False):
-    """An episode of (observation, action, valid) exchanges and a last observation."""
-    *exchanges, final = exchanges
-    turns = tuple(
-        episodes.StoredTurn(
-            observation, action, 0.0, valid, observation_tokens=1, action_tokens=1
-        )
-        for observation, action, valid in exchanges
-    )
-    trajectory = fake_run.make_trajectory(env, success=success)
-    stored = episodes.from_trajectory(trajectory, stage="s", iteration=0)
-    return dataclasses.replace(
-        stored, turns=turns, final_observation=final, ending=types.Ending(ending)
-    )
-
-
-def act(text):
-    return f"Thought:\nLet me see.\n\nAction:\n{text}"
 
 
 def buy(price, *clicks):
@@ -171,8 +148,8 @@ CASES = {
     "what most turns show comes first": (
         play(
             "textcraft",
-            (RECIPES, act("look"), False),
-            ("Could not execute look", "hm", False),
+            (RECIPES, act("dance"), False),
+            ("Could not execute dance", "hm", False),
             ("No", "hm hm", False),
             "Could not",
         ),

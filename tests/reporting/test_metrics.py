@@ -8,7 +8,8 @@ import rich.console
 from tensorboardX.proto import event_pb2
 
 from agentrl import types
-from agentrl.reporting import episodes, jsonl, metrics
+from agentrl.reporting import metrics
+from agentrl.transcripts import episodes, jsonl
 
 SETTINGS = fake_run.make_settings(num_iterations=3)
 

@@ -12,7 +12,9 @@ import pytest
 
 from agentrl import errors, types
 from agentrl.experiment import files
-from agentrl.reporting import episodes, jsonl, metrics, plots, report, results
+from agentrl.reporting import metrics, plots, report, tables
+from agentrl.statistics import results
+from agentrl.transcripts import episodes, jsonl
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -71,13 +73,21 @@ def test_page_needs_nothing_but_itself(page):
 
 
 def test_page_shows_results_gains_and_forgetting(page):
-    # Tasks do not differ in the made-up run, so all intervals are points.
-    assert "75.0 75.0 to 75.0 · pass@4 100.0" in page.text
+    assert "75.0 40.0 to 93.1 · pass@4 100.0 [66.1, 100.0]" in page.text
+    assert "Score, as the environment itself defines it" in page.text
     assert "Gains over the warm start" in page.text
-    assert "both +25.0 +25.0 to +25.0 +75.0" in page.text
-    assert "at the end +25.0 +25.0 to +25.0 \N{MINUS SIGN}75.0" in page.text
-    assert "textcraft +50.0 +50.0 to +50.0 trained +0.0 +0.0 to +0.0 +50.0 +0.0" in (
-        page.text
+    assert "One seed: holds for this run only." in page.text
+    # Tasks do not differ in the made-up run: intervals of one sample's width.
+    assert "both +25.0 +19.3 to +30.7 +75.0 +69.3 to +80.7" in page.text
+    minus = "\N{MINUS SIGN}"
+    assert (
+        f"textcraft +50.0 +44.3 to +55.7 trained +0.0 {minus}5.7 to +5.7" in page.text
+    )
+    assert "Held-In +50.0 +46.3 to +53.7 5.2 Held-Out \N{EN DASH}" in page.text
+    assert f"backward transfer {minus}25.0 {minus}30.7 to {minus}19.3" in page.text
+    assert "since its own stage +25.0 +19.3 to +30.7 since textcraft" in page.text
+    assert (
+        f"since its best stage +25.0 no interval {minus}75.0 no interval" in page.text
     )
     assert (
         "textcraft: 10 tasks \N{MULTIPLICATION SIGN} 4 samples, split test, tier all"
@@ -112,7 +122,7 @@ def test_held_out_episodes_go_before_training_ones(tmp_path):
 def test_what_environments_lost_is_in_table_and_page_and_counts_nowhere(tmp_path):
     fake_run.write_run(tmp_path)
     result = fake_run.make_result("both", 24, "textcraft", 1.0)
-    tables = {
+    samples = {
         name: (
             *((None,) * 4,) * 2,
             (None, *getattr(result, name)[2][1:]),
@@ -120,23 +130,24 @@ def test_what_environments_lost_is_in_table_and_page_and_counts_nowhere(tmp_path
         )
         for name in ("success", "score", "turns", "tokens")
     }
-    dataclasses.replace(result, **tables).save(tmp_path)
+    dataclasses.replace(result, **samples).save(tmp_path)
     lost = fake_run.make_trajectory(success=False, ending=types.Ending.ENV_TIMEOUT)
     stored = episodes.from_trajectory(lost, stage="both", iteration=8)
     folder = tmp_path / episodes.FOLDER
     episodes.append(folder / "evaluation.both.textcraft.jsonl", [stored])
 
     page = Page(report.write(tmp_path, files.read_run(tmp_path)).read_text())
-    table = report.format_table(results.load_all(tmp_path, ["textcraft", "babyai"]))
+    table = tables.format_table(results.load_all(tmp_path, ["textcraft", "babyai"]))
 
     told = (
         "textcraft after stage both: the environment lost 9 of 40 samples, which do not "
         "count; 2 of 10 tasks have no other"
     )
     assert told in page.text and told in table
-    assert "100.0 100.0 to 100.0 · pass@4 100.0 · 9 lost" in page.text
-    assert "100.0  [100.0, 100.0]  9 lost" in table
-    assert "both +75.0 +75.0 to +75.0 +75.0" in page.text  # over eight tasks
+    lost_cell = r"100\.0 58\.9 to 100\.0 · pass@4 100\.0 \[\S+ 100\.0\] · 9 lost"
+    assert re.search(lost_cell, page.text)
+    assert re.search(r"100\.0  \[ 58\.9, 100\.0\]  9 lost", table)
+    assert "both +75.0 +67.6 to +82.4 +75.0" in page.text  # over eight tasks
     assert "both · textcraft" not in page.text  # no episode to judge
 
 
@@ -192,12 +203,24 @@ def test_damaged_metrics_are_named(tmp_path):
 
 
 def test_table_for_a_terminal(run):
-    table = report.format_table(results.load_all(run, ["textcraft", "babyai"]))
+    table = tables.format_table(results.load_all(run, ["textcraft", "babyai"]))
 
     rows = [line.split() for line in table.splitlines()]
     assert ["after", "stage", "textcraft", "babyai"] in rows
-    assert ["both", "50.0", "[", "50.0,", "50.0]", "100.0", "[100.0,", "100.0]"] in rows
-    assert report.format_table([]) == "No evaluation has been stored."
+    assert [
+        "both",
+        "50.0",
+        "[",
+        "20.9,",
+        "79.1]",
+        "100.0",
+        "[",
+        "66.1,",
+        "100.0]",
+    ] in rows
+    assert "The score equals success in every sample." in table
+    assert "One seed: holds for this run only." in table
+    assert tables.format_table([]) == "No evaluation has been stored."
 
 
 def test_chart_takes_colours_and_font_from_the_page():

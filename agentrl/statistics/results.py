@@ -1,8 +1,6 @@
-"""Results of evaluations on fixed task panels, and the statistics they are read with.
+"""Results of evaluations on fixed task panels: what is stored, and how it is read.
 
-Intervals come from a bootstrap over tasks: the samples of one task share its
-difficulty, so tasks are what a new panel would redraw. Two results compare only on the
-same tasks, and then task by task, which removes that difficulty from the difference.
+`agentrl.statistics.summaries` makes numbers with intervals of them.
 
 A sample that the environment lost says nothing of the policy. It is None in every table
 of a result and enters no statistic: a task with fewer than k finished samples counts
@@ -18,11 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from agentrl import errors
-from agentrl.reporting import jsonl
+from agentrl.transcripts import jsonl
 
 FOLDER = "evaluations"
-_LEVEL = 0.95
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,20 +101,6 @@ class EvaluationResult:
         return path
 
 
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A mean with the ends of its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        """True if the whole interval lies on one side of 0."""
-        return self.low > 0 or self.high < 0
-
-
 def find_path(
     workdir: pathlib.Path, *, stage: str, env: str, split: str, tier: str
 ) -> pathlib.Path:
@@ -166,89 +148,6 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     if not 0 < k <= num_samples:
         raise ValueError(f"pass@{k} needs at least {k} samples, not {num_samples}.")
     return 1 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
-
-
-def mean_pass_at_k(result: EvaluationResult, k: int) -> float:
-    """`pass_at_k` averaged over the tasks of a result.
-
-    A task with fewer than k finished samples counts with those it has.
-
-    Raises:
-      ValueError: if k exceeds the samples of the evaluation.
-    """
-    if k > result.samples:
-        raise ValueError(f"pass@{k} needs at least {k} samples, not {result.samples}.")
-    values = [
-        pass_at_k(len(row), sum(row), min(k, len(row)))
-        for row in result.finished.values()
-    ]
-    return float(np.mean(values))
-
-
-def bootstrap(
-    values: np.ndarray, *, num_resamples: int = 2000, seed: int = 0
-) -> Estimate:
-    """Mean of one number per task, with the percentile interval over tasks.
-
-    Args:
-      values: float64[tasks].
-      num_resamples: how often the tasks are redrawn, with replacement.
-      seed: the same seed gives the same interval.
-    """
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(values), (num_resamples, len(values)))
-    tail = (1 - _LEVEL) / 2
-    low, high = np.quantile(values[drawn].mean(axis=1), (tail, 1 - tail))
-    return Estimate(float(values.mean()), float(low), float(high))
-
-
-def avg_at_k(result: EvaluationResult, **options: int) -> Estimate:
-    """Mean over tasks of the mean success of their samples, with its interval."""
-    return bootstrap(np.array(list(result.task_means.values())), **options)
-
-
-def paired_difference(
-    before: EvaluationResult, after: EvaluationResult, **options: int
-) -> Estimate:
-    """Gain in avg@k from `before` to `after`, task by task; see `bootstrap`.
-
-    Tasks of which one of the two has no finished sample are left out of both.
-
-    Raises:
-      ConfigError: if the two were not measured on the same panel, or have no task in
-        common that both have finished.
-    """
-    if (before.env, before.panel_digest, before.item_ids) != (
-        after.env,
-        after.panel_digest,
-        after.item_ids,
-    ):
-        raise errors.ConfigError(
-            f"results on different tasks do not compare: '{before.stage}' on "
-            f"{_panel_name(before)}, '{after.stage}' on {_panel_name(after)}; evaluate "
-            "both on one panel."
-        )
-    tasks = common_tasks(before, after)
-    if not tasks:
-        raise errors.ConfigError(
-            f"'{before.stage}' and '{after.stage}' have no task of {_panel_name(before)} "
-            "in common: the environment lost each in one of them. Evaluate both again."
-        )
-    earlier, later = before.task_means, after.task_means
-    return bootstrap(np.array([later[t] - earlier[t] for t in tasks]), **options)
-
-
-def common_tasks(first: EvaluationResult, second: EvaluationResult) -> tuple[str, ...]:
-    """Tasks of which both results have finished samples, in the order of the first."""
-    known = second.task_means
-    return tuple(item_id for item_id in first.task_means if item_id in known)
-
-
-def _panel_name(result: EvaluationResult) -> str:
-    return (
-        f"{result.env} {result.split} ({result.panel_version}, digest "
-        f"{result.panel_digest}, {len(result.item_ids)} tasks)"
-    )
 
 
 def _from_record(record: Mapping[str, Any]) -> EvaluationResult:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from agentrl import types
-from agentrl.reporting import jsonl
+from agentrl.transcripts import jsonl
 
 FOLDER = "episodes"
 
@@ -47,7 +47,7 @@ class StoredEpisode:
     error: str = ""
     failures: tuple[
         str, ...
-    ] = ()  # see `reporting.failures`; the first is the main one
+    ] = ()  # see `agentrl.transcripts.failures`; the first is the main one
 
     def results(self) -> list[str]:
         """What the environment answered to each action."""

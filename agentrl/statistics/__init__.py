@@ -1,0 +1,1 @@
+"""Results of evaluations, and the intervals and differences made of them."""

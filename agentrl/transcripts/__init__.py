@@ -1,0 +1,1 @@
+"""Stored episodes: read again, and tagged with why they failed."""
