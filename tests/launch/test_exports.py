@@ -14,11 +14,11 @@ from tests.conversations import chat_families
 from agentrl import config, errors
 from agentrl.chat import renderer
 from agentrl.chat import tokenizer as tokenizers
+from agentrl.export import convert, model_card
 from agentrl.models import config as model_config
 from agentrl.models import transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import locate, safetensors_io
-from agentrl.run import export, model_card
 
 SHAPE = model_config.ModelConfig(
     vocab_size=264,
@@ -44,7 +44,7 @@ def make_params(shape=SHAPE):
 def exported(tmp_path):
     """A policy on bytes."""
     chat = renderer.Chat(tokenizers.ByteTokenizer(), "plain")
-    export.write_policy(make_settings(), chat, make_params(), tmp_path / "out")
+    convert.write_policy(make_settings(), chat, make_params(), tmp_path / "out")
     return tmp_path / "out"
 
 
@@ -112,7 +112,7 @@ def test_a_published_tokenizer_leaves_without_code_or_settings_of_others(
     tokenizer = tokenizers.load("huggingface", given)
     chat = renderer.Chat(tokenizer, frame)
     out = tmp_path / "out"
-    export.write_policy(make_settings(shape, wanted), chat, make_params(shape), out)
+    convert.write_policy(make_settings(shape, wanted), chat, make_params(shape), out)
     fields = read(out / "tokenizer_config.json")
     assert (
         fields["tokenizer_class"] == "PreTrainedTokenizerFast"
