@@ -16,7 +16,7 @@ import pytest
 
 from agentrl import config, errors, loop, types
 from agentrl.envs import base, pool, registry, tasks
-from agentrl.evaluation import evaluate
+from agentrl.evaluation import calibrate, evaluate
 from agentrl.experiment import files
 from agentrl.reporting import report, tables, tiers
 from agentrl.statistics import results, summaries
