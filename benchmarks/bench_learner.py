@@ -41,7 +41,7 @@ from agentrl.models import config as model_config
 from agentrl.models import transformer
 from benchmarks.peers import link
 from conversations import chat, tokenizer
-from envs import base, demonstrations, tasks
+from envs import base, demonstrations, pool, tasks
 from launch import distributed
 from reporting import roofline
 
@@ -75,16 +75,17 @@ ENVIRONMENTS = {
 def collect_episodes(env: str, count: int) -> list[types.Trajectory]:
     """Oracle episodes in a vocabulary of 512 pieces trained on them."""
     panel = tasks.select_tasks(env, "train", ENVIRONMENTS[env], limit=count)
-    solved = demonstrations.collect(env, ENVIRONMENTS[env], panel.item_ids[:40])
-    corpus = demonstrations.texts(solved)
-    trained = tokenizer.SentencePieceTokenizer.train(corpus, 512)
-    return warmstart.collect_demonstrations(
-        {env: panel},
-        ENVIRONMENTS,
-        config.WarmStartConfig(demonstrations=count, thoughts=True),
-        chat.Chat(trained, "bare"),
-        max_tokens=ROW_TOKENS,
-    )
+    with pool.EnvPool(ENVIRONMENTS, num_workers=2) as envs:
+        solved = demonstrations.collect(envs, env, panel.item_ids[:40])
+        corpus = demonstrations.texts(solved)
+        trained = tokenizer.SentencePieceTokenizer.train(corpus, 512)
+        return warmstart.collect_demonstrations(
+            {env: panel},
+            envs,
+            config.WarmStartConfig(demonstrations=count, thoughts=True),
+            chat.Chat(trained, "bare"),
+            max_tokens=ROW_TOKENS,
+        )
 
 
 def pack(

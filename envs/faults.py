@@ -19,7 +19,11 @@ class Fault(enum.StrEnum):
     IMPURE = "differed when replayed"  # not a function of item id, config and actions
 
 
-class EnvFaultsError(RuntimeError):
+class PoolError(RuntimeError):
+    """The pool was used out of order, or its workers cannot do their work."""
+
+
+class EnvFaultsError(PoolError):
     """Environments lost more episodes than is allowed."""
 
 

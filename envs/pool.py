@@ -40,8 +40,7 @@ _MAX_FAILED_STARTS = 3  # in a row; more is not bad luck
 _MAX_KILLED_ALONE = 2  # times that something may kill a worker with one episode
 
 
-class PoolError(RuntimeError):
-    """The pool was used out of order, or its workers cannot start."""
+PoolError = faults.PoolError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +122,9 @@ class EnvPool:
         _check_sizes(num_workers, call_timeout_s, worker_memory_bytes)
         self.counters = Counters()
         self.num_workers = num_workers
+        self.configs = dict(configs)
         self._settings = worker.Settings(
-            dict(configs), max_observation_bytes, worker_memory_bytes
+            self.configs, max_observation_bytes, worker_memory_bytes
         )
         self._timeout_s = call_timeout_s
         self._selector = selectors.DefaultSelector()
@@ -157,13 +157,12 @@ class EnvPool:
           tasks: item id, such as `textcraft_12`, by slot.
           oracle: replies of these episodes carry the advice of such an oracle.
         """
-        configs = self._settings.configs
         names = {slot: item_id.rpartition("_")[0] for slot, item_id in tasks.items()}
         for slot, env in names.items():
             self._check_free(slot)
-            if env not in configs:
+            if env not in self.configs:
                 raise base.UnknownItemError(
-                    f"item id {tasks[slot]!r}: the pool plays {sorted(configs)}; "
+                    f"item id {tasks[slot]!r}: the pool plays {sorted(self.configs)}; "
                     "pass the environment's configuration to EnvPool."
                 )
         for slot, env in names.items():
@@ -372,7 +371,7 @@ class EnvPool:
         turn = len(episode.calls) - 1 if turn is None else turn
         error = faults.describe(
             episode.item_id,
-            self._settings.configs[episode.env],
+            self.configs[episode.env],
             turn=turn,
             text=episode.calls[turn].text,
             problem=f"the environment {fault}: {border.shorten_error(problem)}",

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
         )
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import errors
-    from envs import tasks
+    from envs import faults, tasks
 
     tiers = collections.Counter[str]()
     try:
@@ -64,6 +64,7 @@ def main(argv: Sequence[str]) -> None:
     except (
         errors.ConfigError,
         errors.CheckpointError,
+        faults.PoolError,
         tasks.TaskSelectionError,
     ) as error:
         sys.exit(f"launch.calibrate: {error}")
