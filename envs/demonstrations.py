@@ -54,11 +54,12 @@ def collect(
     played = _Players(envs, thoughts)
     played.run(item_ids)
     if played.lost:
+        lost = [played.lost[place] for place in sorted(played.lost)]
         text = (
-            f"{len(played.lost)} of {len(item_ids)} demonstrations of '{env_name}' were "
-            f"lost to the environment. {faults.summarize(played.lost)}"
+            f"{len(lost)} of {len(item_ids)} demonstrations of '{env_name}' were "
+            f"lost to the environment. {faults.summarize(lost)}"
         )
-        if len(played.lost) > max_error_fraction * len(item_ids):
+        if len(lost) > max_error_fraction * len(item_ids):
             raise faults.EnvFaultsError(
                 f"{text}\nAt most {max_error_fraction:g} of them may be; mend the "
                 "environment, or allow more."
@@ -71,8 +72,9 @@ class _Players:
     """Oracles that play a list of tasks in the slots of a pool."""
 
     def __init__(self, envs: pool.EnvPool, thoughts: bool):
-        self.solved: dict[int, Demonstration] = {}  # by place in the list
-        self.lost: list[tuple[str, str]] = []  # kind and text of each error
+        # By place in the list; of lost tasks, kind and text of the error.
+        self.solved: dict[int, Demonstration] = {}
+        self.lost: dict[int, tuple[str, str]] = {}
         self._envs, self._thoughts = envs, thoughts
         self._live: dict[int, tuple[int, Demonstration]] = {}  # by slot, with its place
 
@@ -101,7 +103,7 @@ class _Players:
         if reply.result is None or reply.result.done or answer is None:
             del self._live[slot]
             if reply.result is None:
-                self.lost.append((str(reply.fault), reply.error or ""))
+                self.lost[place] = str(reply.fault), reply.error or ""
             elif reply.result.done and reply.result.info.success:
                 self.solved[place] = demonstration
             return None

@@ -45,9 +45,9 @@ def envs(recall):
 
 
 @pytest.fixture(scope="module")
-def framed(recall):
+def framed(envs):
     ids = [f"recall_{i}" for i in range(16)]
-    demos = demonstrations.collect("recall", base.EnvConfig(), ids, thoughts=False)
+    demos = demonstrations.collect(envs, "recall", ids, thoughts=False)
     texts = demonstrations.texts(demos) * 4
     trained = tokenizer.SentencePieceTokenizer.train(texts, 300)
     return chat.Chat(trained, "bare")
