@@ -8,6 +8,7 @@ episodes, and `benchmarks.bench_envs --faults` ten thousand.
 """
 
 import collections
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -80,9 +81,10 @@ class Faulty(base.Environment):
         if fault == "end the process":
             os._exit(7)
         if fault == "write to the socket":
-            for handle in os.listdir("/proc/self/fd"):
-                if os.readlink(f"/proc/self/fd/{handle}").startswith("socket:"):
-                    os.write(int(handle), b"garbage" * 10)
+            for handle in range(3, 64):
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"/proc/self/fd/{handle}").startswith("socket:"):
+                        os.write(handle, b"garbage" * 10)
         elif fault == "eat memory":
             self.eaten = bytearray(2 * MEMORY_LIMIT)
         elif fault == "eat memory for ever":
