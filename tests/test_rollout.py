@@ -177,6 +177,19 @@ def test_episodes_do_not_depend_on_placement(
         assert (ours.ending, ours.success) == (theirs.ending, theirs.success)
 
 
+def test_an_episode_that_is_lost_says_how_and_changes_no_other(
+    model, framed, envs, played
+):
+    lost = types.Task("recall", "recall_9999999999", group=99, sample=0)  # no such task
+    _, (trajectories, _) = play(model, framed, envs, tasks=[*TASKS, lost])
+    assert trajectories[-1].ending is types.Ending.ENV_ERROR
+    assert trajectories[-1].fault == "raised"
+    assert "task recall_9999999999, its reset" in trajectories[-1].error
+    _, (expected, _) = played
+    assert [t.ending for t in trajectories[:-1]] == [t.ending for t in expected]
+    assert all(t.fault == "" for t in expected)
+
+
 def test_horizon_ends_episodes(model, framed, envs):
     _, (trajectories, _) = play(model, framed, envs, max_turns=1)
     assert {len(t.turns) for t in trajectories} == {1}
