@@ -172,6 +172,12 @@ def _end_copy(pid: int) -> None:
         os._exit(0)
 
 
+def _close_copy(handle: int) -> None:
+    """Closes a copy's end of the socket, so that the worker's death can be seen."""
+    with contextlib.suppress(OSError):  # an environment may have closed it
+        os.close(handle)
+
+
 def _read(link: socket.socket, token: int, inbox: queue.SimpleQueue) -> None:
     """Moves messages to `inbox`, and ends the worker some time after the parent."""
     number = 0
@@ -227,7 +233,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
     # A parent that has gone needs no answer.
     with socket.socket(fileno=handle) as link, contextlib.suppress(OSError):
-        os.register_at_fork(after_in_child=link.close)
+        # Not `link.close`, which waits for the stream that the other thread reads.
+        os.register_at_fork(after_in_child=lambda: _close_copy(handle))
         token = int.from_bytes(link.recv(8, socket.MSG_WAITALL), sys.byteorder)
         serve(link, token)
     _end_group()

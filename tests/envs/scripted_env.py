@@ -155,6 +155,12 @@ class Scripted(base.Environment):
             raise RuntimeError(argument)
         return f"total {self.total}"
 
+    def do_linger(self, _):
+        """Leaves a copy of the process that does not come back."""
+        if os.fork() == 0:
+            time.sleep(1000)
+        return "forked"
+
     def do_garble(self, argument):
         """Writes to every socket it finds."""
         for handle in range(3, 64):

@@ -222,7 +222,7 @@ def test_a_fork_answers_once(envs, action):
 
 def test_a_fork_that_stays_hides_no_death(envs, tmp_path):
     start(envs, [0, 2])
-    say(envs, 0, "fork")
+    say(envs, 0, "linger")
     replies = play(envs, {0: "exit 1", 2: "add 1"})
     assert replies[0].fault is Fault.DIED
     assert replies[2].result.observation == "total 3"
