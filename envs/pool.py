@@ -283,7 +283,8 @@ class EnvPool:
             target.num_hosted += 1
             calls += episode.calls
             callers += [episode] * len(episode.calls)
-        target.send(calls, callers)
+        if calls:
+            target.send(calls, callers)
 
     def _pump(self, wait_s: float = math.inf) -> bool:
         """Takes in the messages of workers that have sent any; gives up on others.
