@@ -327,8 +327,12 @@ class RunConfig:
     learner: LearnerConfig = LearnerConfig()
     mesh: MeshConfig = MeshConfig()
     num_env_workers: int = 2
-    env_timeout_s: float = 60.0
-    # Of the episodes of an iteration or of an evaluation's panel; more stop the run.
+    env_timeout_s: float = 60.0  # for one reset or step
+    env_observation_bytes: int = 1 << 20  # of UTF-8; more ends the episode
+    env_worker_memory_mb: int | None = None  # for each worker; None sets no limit
+    # Of the episodes of an iteration, of an evaluation's panel, or of the tasks
+    # demonstrated, those that environments may lose, by errors or by time; more stop the
+    # run.
     max_env_error_fraction: float = 0.1
     save_every: int = 10  # iterations between checkpoints, besides each stage's end
     keep_checkpoints: int = 2
@@ -360,6 +364,7 @@ class RunConfig:
                 f"tokenizer.few_shot = {self.tokenizer.few_shot}; give 0 or more."
             )
         self._check_names("evaluation", self.evaluation.environments)
+        self._check_env_limits()
         _require_positive("mesh.cpu_devices", self.mesh.cpu_devices)
         self._check_learner(num_devices)
         if self.model.init == "induction" and not self.model.has_room_for_induction:
@@ -367,6 +372,13 @@ class RunConfig:
                 'model.init = "induction" needs two layers, two key-value heads, two query '
                 "heads for each, qkv_bias, no qk_norm and untied embeddings."
             )
+
+    def _check_env_limits(self) -> None:
+        _require_positive("num_env_workers", self.num_env_workers)
+        _require_positive("env_timeout_s", self.env_timeout_s)
+        _require_positive("env_observation_bytes", self.env_observation_bytes)
+        if self.env_worker_memory_mb is not None:
+            _require_positive("env_worker_memory_mb", self.env_worker_memory_mb)
 
     def _check_names(self, where: str, names: object) -> None:
         for name in names:  # type: ignore[attr-defined]

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentrl import config, errors, types
+from agentrl.envs import faults
 from agentrl.evaluation import evaluate
 from agentrl.hardware import roofline, timing
 from agentrl.learner import algorithms, credit, packing
@@ -402,12 +403,13 @@ def refuse_env_errors(
     trajectories: Sequence[types.Trajectory], max_fraction: float
 ) -> None:
     """Raises `EnvWorkerError` if too many episodes were lost to their environments."""
-    broken = [t for t in trajectories if t.ending is types.Ending.ENV_ERROR]
+    lost = (types.Ending.ENV_ERROR, types.Ending.ENV_TIMEOUT)
+    broken = [t for t in trajectories if t.ending in lost]
     if len(broken) > max_fraction * len(trajectories):
         raise errors.EnvWorkerError(
-            f"{len(broken)} of {len(trajectories)} episodes ended in an environment "
-            f"error, more than max_env_error_fraction = {max_fraction}. The first:\n"
-            f"{broken[0].error}"
+            f"{len(broken)} of {len(trajectories)} episodes were lost to their "
+            f"environments, more than max_env_error_fraction = {max_fraction}. "
+            f"{faults.summarize((t.fault, t.error) for t in broken)}"
         )
 
 

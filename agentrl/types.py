@@ -76,6 +76,7 @@ class Trajectory:
     score: float  # upstream's own definition of the result
     final_observation: str = ""
     error: str = ""  # for env_error and env_timeout: text and replay command
+    fault: str = ""  # of these, what the environment did: `agentrl.envs.faults.Fault`
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property

@@ -38,7 +38,7 @@ from rich import table
 
 from agentrl import config, types
 from agentrl.chat import renderer, tokenizer
-from agentrl.envs import base, demonstrations, tasks
+from agentrl.envs import base, demonstrations, pool, tasks
 from agentrl.hardware import roofline
 from agentrl.learner import optimizer, packing, update
 from agentrl.models import config as model_config
@@ -77,16 +77,17 @@ ENVIRONMENTS = {
 def collect_episodes(env: str, count: int) -> list[types.Trajectory]:
     """Oracle episodes in a vocabulary of 512 pieces trained on them."""
     panel = tasks.select_tasks(env, "train", ENVIRONMENTS[env], limit=count)
-    solved = demonstrations.collect(env, ENVIRONMENTS[env], panel.item_ids[:40])
-    corpus = demonstrations.texts(solved)
-    trained = tokenizer.SentencePieceTokenizer.train(corpus, 512)
-    return warmstart.collect_demonstrations(
-        {env: panel},
-        ENVIRONMENTS,
-        config.WarmStartConfig(demonstrations=count, thoughts=True),
-        renderer.Chat(trained, "bare"),
-        max_tokens=ROW_TOKENS,
-    )
+    with pool.EnvPool(ENVIRONMENTS, num_workers=2) as envs:
+        solved = demonstrations.collect(envs, env, panel.item_ids[:40])
+        corpus = demonstrations.texts(solved)
+        trained = tokenizer.SentencePieceTokenizer.train(corpus, 512)
+        return warmstart.collect_demonstrations(
+            {env: panel},
+            envs,
+            config.WarmStartConfig(demonstrations=count, thoughts=True),
+            renderer.Chat(trained, "bare"),
+            max_tokens=ROW_TOKENS,
+        )
 
 
 def pack(

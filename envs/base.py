@@ -43,6 +43,10 @@ class CallOrderError(RuntimeError):
     """`step` was called before `reset`, or after the episode had ended."""
 
 
+class InvalidResultError(TypeError):
+    """An environment returned a value that its contract does not allow."""
+
+
 class MissingDataError(RuntimeError):
     """Files or programs the environment needs are absent; the message says which."""
 
@@ -180,13 +184,14 @@ class Environment(abc.ABC):
         self._turn = None
         observation = self._start(index)
         self._turn = 0
-        return observation + self._action_list(first=True)
+        return _append(observation, self._action_list(first=True))
 
     def step(self, text: str) -> StepResult:
         """Applies the agent's whole answer and returns what it led to.
 
         Raises:
           CallOrderError: before `reset`, or after the episode has ended.
+          InvalidResultError: if `_apply` returns something else than a result.
         """
         if self._turn is None:
             raise CallOrderError(
@@ -194,6 +199,11 @@ class Environment(abc.ABC):
                 "the episode; call reset(item_id) first."
             )
         result = self._apply(clean_text(text))
+        if not isinstance(result, StepResult):
+            raise InvalidResultError(
+                f"_apply() returned {result!r:.80} ({type(result).__name__}); it must "
+                "return a StepResult."
+            )
         self._turn += 1
         if not result.terminated and self._turn >= self.max_turns:
             result = dataclasses.replace(result, truncated=True)
@@ -203,7 +213,9 @@ class Environment(abc.ABC):
         listed = self._action_list(first=False)
         if not listed:
             return result
-        return dataclasses.replace(result, observation=result.observation + listed)
+        return dataclasses.replace(
+            result, observation=_append(result.observation, listed)
+        )
 
     def close(self) -> None:  # noqa: B027
         """Releases what the instance holds outside the process; most hold nothing."""
@@ -248,6 +260,11 @@ class EnvSpec:
     # How actions begin, in lower case ("go to"), or a mark they hold ("<answer>"). Failure
     # tags tell by them the actions of one environment from those of another.
     verbs: tuple[str, ...] = ()
+
+
+def _append(observation: str, listed: str) -> str:
+    """Appends the list of actions; what is no text is left for the caller to refuse."""
+    return observation + listed if isinstance(observation, str) else observation
 
 
 def parse_item_id(env: str, item_id: str) -> int:

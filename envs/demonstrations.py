@@ -1,14 +1,20 @@
-"""Tasks as the environments' own oracles solve them, to learn from and to show."""
+"""Tasks as the environments' own oracles solve them, to learn from and to show.
+
+Environments and oracles run in the workers of a pool, with its deadline and its checks.
+"""
 
 import collections
+import logging
 import random
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from agentrl.envs import base, episodes, registry
+from agentrl.envs import base, episodes, faults, pool, registry
 
 _WORD = re.compile(r"[a-z]{2,}")
+_SLOTS_PER_WORKER = 4
+_LOGGER = logging.getLogger(__name__)
 _COMMON = 0.5  # words that more demonstrations copy are grammar, not names
 
 
@@ -21,36 +27,109 @@ class Demonstration(NamedTuple):
 
 
 def collect(
+    envs: pool.EnvPool,
     env_name: str,
-    env_config: base.EnvConfig,
     item_ids: Sequence[str],
     *,
     thoughts: bool = True,
+    max_error_fraction: float = 0.1,
 ) -> list[Demonstration]:
-    """Demonstrations by the observational oracle; tasks it fails or refuses drop out."""
-    env = registry.make(env_name, env_config)
-    solved = []
-    for item_id in item_ids:
-        try:
-            exchanges, result = _play(env, item_id, thoughts)
-        except base.OracleRefusalError:
-            continue
-        if result.info.success:
-            solved.append(Demonstration(item_id, env.instruction, exchanges))
-    return solved
+    """Returns demonstrations by the observational oracle, in the order of the tasks.
+
+    Tasks that the oracle fails or refuses drop out. So do those that the environment
+    loses, with a warning.
+
+    Args:
+      envs: the pool that plays; no episode of its slots may be under way.
+      env_name: one of its environments.
+      item_ids: the tasks.
+      thoughts: False cuts answers down to the action.
+      max_error_fraction: share of the tasks that the environment may lose.
+
+    Raises:
+      EnvConfigError: if the environment has no observational oracle.
+      EnvFaultsError: if the environment loses more tasks.
+    """
+    episodes.require_oracle(env_name, "observational")
+    played = _Players(envs, thoughts)
+    played.run(item_ids)
+    if played.lost:
+        lost = [played.lost[place] for place in sorted(played.lost)]
+        text = (
+            f"{len(lost)} of {len(item_ids)} demonstrations of '{env_name}' were "
+            f"lost to the environment. {faults.summarize(lost)}"
+        )
+        if len(lost) > max_error_fraction * len(item_ids):
+            raise faults.EnvFaultsError(
+                f"{text}\nAt most {max_error_fraction:g} of them may be; mend the "
+                "environment, or allow more."
+            )
+        _LOGGER.warning(text)
+    return [played.solved[place] for place in sorted(played.solved)]
+
+
+class _Players:
+    """Oracles that play a list of tasks in the slots of a pool."""
+
+    def __init__(self, envs: pool.EnvPool, thoughts: bool):
+        # By place in the list; of lost tasks, kind and text of the error.
+        self.solved: dict[int, Demonstration] = {}
+        self.lost: dict[int, tuple[str, str]] = {}
+        self._envs, self._thoughts = envs, thoughts
+        self._live: dict[int, tuple[int, Demonstration]] = {}  # by slot, with its place
+
+    def run(self, item_ids: Sequence[str]) -> None:
+        """Plays all tasks."""
+        waiting = collections.deque(enumerate(item_ids))
+        free = list(range(_SLOTS_PER_WORKER * self._envs.num_workers))
+        while waiting or self._live:
+            started = {free.pop(): waiting.popleft() for _ in free[: len(waiting)]}
+            for slot, (place, item_id) in started.items():
+                self._live[slot] = place, Demonstration(item_id, "", [])
+            tasks = {slot: item_id for slot, (_, item_id) in started.items()}
+            self._envs.send_reset(tasks, oracle="observational")
+            replies = self._envs.receive(list(self._live), wait_for_all=False)
+            answers = {slot: self._take(slot, reply) for slot, reply in replies.items()}
+            free += [slot for slot, answer in answers.items() if answer is None]
+            self._envs.send_step({s: a for s, a in answers.items() if a is not None})
+
+    def _take(self, slot: int, reply: pool.Reply) -> str | None:
+        """Returns the oracle's answer, or None if the episode has ended."""
+        place, demonstration = self._live[slot]
+        if reply.instruction is not None:
+            demonstration = demonstration._replace(instruction=reply.instruction)
+            self._live[slot] = place, demonstration
+        answer = reply.advice
+        if reply.result is None or reply.result.done or answer is None:
+            del self._live[slot]
+            if reply.result is None:
+                self.lost[place] = str(reply.fault), reply.error or ""
+            elif reply.result.done and reply.result.info.success:
+                self.solved[place] = demonstration
+            return None
+        if not self._thoughts and "Action:" in answer:
+            answer = answer[answer.index("Action:") :]
+        demonstration.exchanges.append((reply.result.observation, answer))
+        return answer
 
 
 def choose_examples(
-    env_name: str, env_config: base.EnvConfig, count: int
+    envs: pool.EnvPool, env_name: str, count: int, *, max_error_fraction: float = 0.1
 ) -> list[tuple[str, list[tuple[str, str]]]]:
     """Item id and exchanges of the shortest training tasks in a fixed draw.
+
+    Args:
+      envs: the pool that plays, as for `collect`.
+      env_name: one of its environments.
+      count: examples that are wanted.
+      max_error_fraction: as for `collect`.
 
     Returns:
       `count` examples; fewer if the oracle solves fewer of the 4 x `count` tasks drawn.
     """
-    ids = registry.get_spec(env_name).panel("train", env_config).item_ids
-    drawn = sorted(ids, key=base.stable_hash)[: 4 * count]
-    solved = collect(env_name, env_config, drawn)
+    panel = registry.get_spec(env_name).panel("train", envs.configs[env_name])
+    drawn = sorted(panel.item_ids, key=base.stable_hash)[: 4 * count]
+    solved = collect(envs, env_name, drawn, max_error_fraction=max_error_fraction)
     solved.sort(key=lambda demonstration: sum(map(len, texts([demonstration]))))
     return [(item_id, exchanges) for item_id, _, exchanges in solved[:count]]
 
@@ -119,20 +198,3 @@ def _replace_words(
         (replace(seen), replace(said)) for seen, said in demonstration.exchanges
     ]
     return demonstration._replace(exchanges=exchanges)
-
-
-def _play(
-    env: base.Environment, item_id: str, thoughts: bool
-) -> tuple[list[tuple[str, str]], base.StepResult]:
-    observation = env.reset(item_id)
-    oracle = episodes.make_oracle(env, "observational")
-    exchanges = []
-    while True:
-        answer = oracle.act(observation)
-        if not thoughts and "Action:" in answer:
-            answer = answer[answer.index("Action:") :]
-        exchanges.append((observation, answer))
-        result = env.step(answer)
-        if result.done:
-            return exchanges, result
-        observation = result.observation

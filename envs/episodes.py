@@ -72,13 +72,25 @@ def make_oracle(env: base.Environment, kind: base.OracleKind) -> base.Oracle:
     Raises:
       EnvConfigError: if the environment has no such oracle.
     """
-    oracles = registry.get_spec(env.name).oracles
+    make = require_oracle(env.name, kind)
+    seen = env if kind == "privileged" else _Rules(env.instruction, env.config)
+    return make(typing.cast(base.Environment, seen))
+
+
+def require_oracle(
+    name: str, kind: base.OracleKind
+) -> Callable[[base.Environment], base.Oracle]:
+    """Returns what makes an environment's oracles of a kind.
+
+    Raises:
+      EnvConfigError: if the environment has no such oracle.
+    """
+    oracles = registry.get_spec(name).oracles
     if kind not in oracles:
         raise base.EnvConfigError(
-            f"environment '{env.name}' has no {kind} oracle; it has {list(oracles)}."
+            f"environment '{name}' has no {kind} oracle; it has {list(oracles)}."
         )
-    seen = env if kind == "privileged" else _Rules(env.instruction, env.config)
-    return oracles[kind](typing.cast(base.Environment, seen))
+    return oracles[kind]
 
 
 def play_oracle(

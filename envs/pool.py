@@ -9,42 +9,38 @@ something else, and receives the replies as they come:
         replies = envs.receive([0, 1])
         envs.send_step({0: "Action: inventory"})
 
-Whatever happens, each call gets exactly one `Reply`. An exception in an environment
-ends the episode with the text of the error. A call past its deadline ends it with
-`timed_out`, and the worker is killed and replaced, as is one that dies; the other
-episodes that lived in that worker end with an error that says so, at once or with their
-next step.
+Whatever happens, each call gets exactly one `Reply`, and one episode never costs another.
+An exception in an environment, or a result that `agentrl.envs.border` refuses, ends the
+episode with the text of the error. A call past its deadline ends it with `timed_out`, and
+the worker is killed and replaced, as is one that dies. The other episodes that lived in
+that worker are played again in the new one, from their recorded answers: an episode is a
+function of item id, configuration and answers, and what differs from the record ends it.
 
-Workers are plain subprocesses, not `multiprocessing` ones: those import the parent's
-main module again, or fork a process that holds JAX's threads and devices.
+A worker that died during a call does not prove that the call was to blame: something from
+outside may have killed it, or memory that another episode holds. The episode is played
+again alone in a new process, and is to blame if it ends that one as well.
+
+Workers are plain subprocesses, not `multiprocessing` ones: those import the parent's main
+module again, or fork a process that holds JAX's threads and devices.
 """
 
 import collections
 import contextlib
 import dataclasses
 import math
-import os
 import pickle
 import selectors
-import shlex
-import signal
-import socket
-import struct
 import subprocess
-import sys
-import time
-from collections.abc import Collection, Mapping, Sequence
-from multiprocessing import connection
+from collections.abc import Collection, Iterable, Mapping
+from typing import TypeAlias
 
-from agentrl.envs import base, worker
+from agentrl.envs import base, border, faults, memory, supervisor, worker
 
-_WORKER_CODE = "from agentrl.envs import worker; worker.main()"
-_START_TIMEOUT_S = 60.0  # a worker imports its environments and may build their data
 _MAX_FAILED_STARTS = 3  # in a row; more is not bad luck
+_MAX_KILLED_ALONE = 2  # times that something may kill a worker with one episode
 
 
-class PoolError(RuntimeError):
-    """The pool was used out of order, or its workers cannot start."""
+PoolError = faults.PoolError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +54,13 @@ class Reply:
     instruction: str | None = None  # the rules of the environment, after a reset
     result: base.StepResult | None = None  # after a reset only its observation counts
     error: str | None = None  # what went wrong, and the command that replays the task
-    timed_out: bool = False  # the call itself passed its deadline
+    fault: faults.Fault | None = None  # the kind of error
+    advice: str | None = None  # the oracle's next answer, if one was asked for
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the call passed its deadline."""
+        return self.fault is faults.Fault.TIMED_OUT
 
 
 @dataclasses.dataclass
@@ -69,76 +71,24 @@ class Counters:
     steps: int = 0  # steps sent
     errors: int = 0  # replies with an error, of any kind
     timeouts: int = 0  # of these, calls that passed their deadline
-    lost: int = 0  # of these, episodes that went down with their worker
+    replays: int = 0  # episodes that were played again because their worker ended
     respawns: int = 0  # workers that were replaced
 
 
-@dataclasses.dataclass
+_Worker: TypeAlias = "supervisor.WorkerProcess[_Episode]"
+
+
+@dataclasses.dataclass(eq=False)
 class _Episode:
+    slot: int
     env: str
     item_id: str
-    turn: int = 0  # steps sent
-    text: str = ""  # the last answer sent
-    lost: str = ""  # how its worker ended, if it did
-
-
-class _Worker:
-    """One process, the socket to it, and the calls it has not answered, in order."""
-
-    def __init__(
-        self, index: int, configs: Mapping[str, base.EnvConfig], timeout_s: float
-    ):
-        self.index = index
-        self.pending: collections.deque[int] = collections.deque()  # slots
-        self.ready = False
-        self.overdue = False  # killed because a call passed its deadline
-        self.since = time.monotonic()  # when it, or its first pending call, was started
-        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _WORKER_CODE, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=os.environ | {"PYTHONPATH": path},
-                process_group=0,  # so that its own children can be killed with it
-            )
-        # A worker that stops within a message must not stop us.
-        limit = struct.pack("@ll", int(timeout_s), int(timeout_s % 1 * 1e6))
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        self.link = connection.Connection(ours.detach())
-        self.send(configs)
-
-    def send(self, message: object) -> None:
-        """Sends; a worker that takes nothing is killed, and found dead by a read."""
-        try:
-            self.link.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
-        except OSError:
-            self.kill()
-
-    def deadline(self, call_timeout_s: float) -> float:
-        """When to give up on it, in monotonic seconds; infinity if nothing is due."""
-        if self.overdue or (self.ready and not self.pending):
-            return math.inf
-        return self.since + (call_timeout_s if self.ready else _START_TIMEOUT_S)
-
-    def kill(self) -> None:
-        """Kills the worker and every process its environments started."""
-        if self.process.returncode is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-
-    def end(self) -> str:
-        """Makes sure that the worker has ended, and says how."""
-        self.link.close()
-        self.kill()
-        code = self.process.wait()
-        how = (
-            f"killed by {signal.Signals(-code).name}"
-            if code < 0
-            else f"exit code {code}"
-        )
-        return f"worker {self.index} (process {self.process.pid}) ended, {how}"
+    calls: list[worker.Call]  # all that were sent, in order
+    answers: list[bytes] = dataclasses.field(default_factory=list)  # of these, encoded
+    home: "_Worker | None" = None  # the process that plays it
+    num_answered: int = 0  # calls that this process has answered
+    killed_alone: int = 0  # times that a process with nothing else in it was killed
+    ended: bool = False
 
 
 class EnvPool:
@@ -150,6 +100,8 @@ class EnvPool:
         *,
         num_workers: int,
         call_timeout_s: float = 60.0,
+        max_observation_bytes: int = border.MAX_OBSERVATION_BYTES,
+        worker_memory_bytes: int | None = None,
     ):
         """Starts the workers and waits until all are ready.
 
@@ -157,17 +109,23 @@ class EnvPool:
           configs: the configuration of each environment that will be played.
           num_workers: processes; about one per core that the policy leaves idle.
           call_timeout_s: seconds that a single reset or step may take.
+          max_observation_bytes: UTF-8 bytes that an observation may have; an episode
+            with a longer one ends with an error.
+          worker_memory_bytes: resident memory that a worker may use together with the
+            programs that its environments start; None sets no limit. An episode that
+            passes it alone ends with an error. The limit has to hold the data that
+            environments share, and the state of `num_slots / num_workers` episodes.
 
         Raises:
           PoolError: if an environment cannot be made; the message ends with its error.
         """
-        if num_workers < 1 or call_timeout_s <= 0:
-            raise ValueError(
-                f"num_workers = {num_workers}, call_timeout_s = {call_timeout_s}: "
-                "both must be positive."
-            )
+        _check_sizes(num_workers, call_timeout_s, worker_memory_bytes)
         self.counters = Counters()
-        self._configs = dict(configs)
+        self.num_workers = num_workers
+        self.configs = dict(configs)
+        self._settings = worker.Settings(
+            self.configs, max_observation_bytes, worker_memory_bytes
+        )
         self._timeout_s = call_timeout_s
         self._selector = selectors.DefaultSelector()
         self._episodes: dict[int, _Episode] = {}  # live ones, by slot
@@ -175,33 +133,43 @@ class EnvPool:
         self._replies: dict[int, Reply] = {}  # of these, the ones that have arrived
         self._failed_starts = 0  # in a row
         self._workers: list[_Worker] = []
+        self._watch: supervisor.MemoryWatch | None = None
         try:
             for index in range(num_workers):
                 self._workers.append(self._start_worker(index))
+            if worker_memory_bytes is not None:
+                self._watch = supervisor.MemoryWatch(
+                    lambda: tuple(self._workers), worker_memory_bytes
+                )
+                self._watch.start()
             while not all(w.ready for w in self._workers):
                 self._pump()
         except BaseException:
             self.close()
             raise
 
-    def send_reset(self, tasks: Mapping[int, str]) -> None:
+    def send_reset(
+        self, tasks: Mapping[int, str], *, oracle: base.OracleKind | None = None
+    ) -> None:
         """Starts a task in each slot, whatever the slot played before.
 
         Args:
           tasks: item id, such as `textcraft_12`, by slot.
+          oracle: replies of these episodes carry the advice of such an oracle.
         """
         names = {slot: item_id.rpartition("_")[0] for slot, item_id in tasks.items()}
         for slot, env in names.items():
             self._check_free(slot)
-            if env not in self._configs:
+            if env not in self.configs:
                 raise base.UnknownItemError(
-                    f"item id {tasks[slot]!r}: the pool plays {sorted(self._configs)}; "
+                    f"item id {tasks[slot]!r}: the pool plays {sorted(self.configs)}; "
                     "pass the environment's configuration to EnvPool."
                 )
         for slot, env in names.items():
-            self._episodes[slot] = _Episode(env, tasks[slot])
+            call = worker.Call(slot, env, tasks[slot], "", oracle)
+            self._episodes[slot] = _Episode(slot, env, tasks[slot], [call])
         self.counters.resets += len(names)
-        self._send([worker.Call(s, env, tasks[s]) for s, env in names.items()])
+        self._send(self._episodes[slot] for slot in names)
 
     def send_step(self, actions: Mapping[int, str]) -> None:
         """Sends the agent's answer in each slot to the environment there.
@@ -216,14 +184,12 @@ class EnvPool:
                     f"slot {slot} holds no live episode (never reset, or ended by its "
                     "last reply); call send_reset first."
                 )
-        calls = []
         for slot, text in actions.items():
             episode = self._episodes[slot]
-            episode.turn += 1
-            episode.text = text[: base.MAX_ACTION_CHARS]
-            calls.append(worker.Call(slot, episode.env, None, episode.text))
-        self.counters.steps += len(calls)
-        self._send(calls)
+            cut = text[: base.MAX_ACTION_CHARS]
+            episode.calls.append(worker.Call(slot, episode.env, None, cut))
+        self.counters.steps += len(actions)
+        self._send(self._episodes[slot] for slot in actions)
 
     def arrived(self, slots: Collection[int]) -> bool:
         """Whether the replies to all `slots` are there: `receive` would not wait."""
@@ -260,6 +226,9 @@ class EnvPool:
 
     def close(self) -> None:
         """Ends the workers; those that do not end by themselves are killed."""
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
         for gone in self._workers:
             gone.link.close()
         for gone in self._workers:
@@ -282,28 +251,43 @@ class EnvPool:
             )
 
     def _start_worker(self, index: int) -> _Worker:
-        started = _Worker(index, self._configs, self._timeout_s)
+        started: _Worker = supervisor.WorkerProcess(
+            index, self._settings, self._timeout_s
+        )
         self._selector.register(started.link, selectors.EVENT_READ, started)
         return started
 
-    def _send(self, calls: Sequence[worker.Call]) -> None:
-        """Sends each worker its calls; episodes that are lost get their reply now."""
+    def _send(self, episodes: Iterable[_Episode]) -> None:
+        """Sends the last call of each episode to its worker."""
         batches = collections.defaultdict(list)
-        for call in calls:
-            self._in_flight.add(call.slot)
-            if lost := self._episodes[call.slot].lost:
-                self._lose(call.slot, lost)
-            else:
-                batches[call.slot % len(self._workers)].append(call)
+        for episode in episodes:
+            self._in_flight.add(episode.slot)
+            batches[episode.slot % self.num_workers].append(episode)
         for index, batch in batches.items():
-            target = self._workers[index]
-            if target.ready and not target.pending:
-                target.since = time.monotonic()
-            target.pending.extend(call.slot for call in batch)
-            target.send(batch)
+            self._dispatch(self._workers[index], batch)
+
+    def _dispatch(self, target: _Worker, episodes: Iterable[_Episode]) -> None:
+        """Sends what a worker lacks of each episode: its last call, or all of them."""
+        if target.suspect is not None:
+            target.held.extend(episodes)
+            return
+        calls: list[worker.Call] = []
+        callers: list[_Episode] = []
+        for episode in episodes:
+            if episode.home is target:
+                calls.append(episode.calls[-1])
+                callers.append(episode)
+                continue
+            self.counters.replays += episode.home is not None
+            episode.home, episode.num_answered = target, 0
+            target.num_hosted += 1
+            calls += episode.calls
+            callers += [episode] * len(episode.calls)
+        if calls:
+            target.send(calls, callers)
 
     def _pump(self, wait_s: float = math.inf) -> bool:
-        """Takes in one message of each worker that has sent any; gives up on others.
+        """Takes in the messages of workers that have sent any; gives up on others.
 
         Waits for a message, but no longer than `wait_s` seconds or the next deadline.
 
@@ -311,12 +295,12 @@ class EnvPool:
           Whether there was any message.
         """
         deadline = min(w.deadline(self._timeout_s) for w in self._workers)
-        wait_s = max(0.0, min(wait_s, deadline - time.monotonic()))
+        wait_s = max(0.0, min(wait_s, deadline - supervisor.clock()))
         events = self._selector.select(None if wait_s == math.inf else wait_s)
         heard: list[_Worker] = [key.data for key, _ in events]
         for source in heard:
             self._take(source)
-        now = time.monotonic()
+        now = supervisor.clock()
         for silent in self._workers:
             if silent not in heard and silent.deadline(self._timeout_s) <= now:
                 silent.overdue = True
@@ -324,49 +308,83 @@ class EnvPool:
         return bool(heard)
 
     def _take(self, source: _Worker) -> None:
-        """Takes in one message, which may be the news that the worker is dead."""
+        """Takes in messages, or the news that the worker is dead."""
         try:
-            message = source.link.recv_bytes()
-        except (EOFError, OSError):
+            bodies = source.receive()
+        except EOFError:
             self._replace(source)
             return
-        source.since = time.monotonic()
-        source.overdue = False  # a late answer counts; another call was cut short then
-        if source.ready:
-            self._deliver(source.pending.popleft(), worker.Answer.decode(message))
-        elif error := pickle.loads(message):
-            raise PoolError(f"a worker cannot make its environments:\n{error}")
-        else:
-            source.ready = True
-            self._failed_starts = 0
+        for body in bodies:
+            if source.ready:
+                self._record(source.pending.popleft(), body)
+            elif error := pickle.loads(body):
+                raise PoolError(f"a worker cannot make its environments:\n{error}")
+            else:
+                source.ready = True
+                self._failed_starts = 0
+        if source.suspect is not None and not source.pending:
+            source.suspect, held = None, source.held
+            source.held = []
+            self._dispatch(source, held)
 
-    def _deliver(self, slot: int, answer: worker.Answer) -> None:
-        if answer.result is None:
-            self._fail(slot, f"the environment raised an error\n{answer.error}")
+    def _record(self, episode: _Episode, body: bytes) -> None:
+        """Takes in the answer to a call: for the caller, or one that it has already."""
+        if episode.ended:
+            return  # calls that were sent before it ended
+        turn, episode.num_answered = episode.num_answered, episode.num_answered + 1
+        if turn == len(episode.answers):
+            episode.answers.append(body)
+            self._deliver(episode, worker.Answer.decode(body))
+        elif not worker.are_equal(body, episode.answers[turn]):
+            now, before = map(worker.Answer.decode, (body, episode.answers[turn]))
+            self._fail(
+                episode,
+                faults.Fault.IMPURE,
+                "the episode was played again, because its worker had ended, and differs"
+                f":\n{now}\nand before:\n{before}",
+                turn=turn,
+            )
+
+    def _deliver(self, episode: _Episode, answer: worker.Answer) -> None:
+        """Hands the answer to the last call to the caller."""
+        slot, result = episode.slot, answer.result
+        if result is None:
+            assert answer.fault is not None
+            self._fail(episode, answer.fault, answer.error or "")
             return
-        if answer.result.done:
+        if result.done:
+            episode.ended = True
             del self._episodes[slot]
-        self._replies[slot] = Reply(slot, answer.instruction, answer.result)
-
-    def _fail(self, slot: int, problem: str, *, timed_out: bool = False) -> None:
-        """Ends the episode in `slot` with an error."""
-        episode = self._episodes.pop(slot)
-        error = _describe_failure(
-            episode.item_id,
-            self._configs[episode.env],
-            turn=episode.turn,
-            text=episode.text,
-            problem=problem,
+        episode.killed_alone = 0
+        self._replies[slot] = Reply(
+            slot, answer.instruction, result, advice=answer.advice
         )
-        self.counters.errors += 1
-        self._replies[slot] = Reply(slot, error=error, timed_out=timed_out)
 
-    def _lose(self, slot: int, cause: str) -> None:
-        self.counters.lost += 1
-        self._fail(slot, f"lost with its worker: {cause}")
+    def _fail(
+        self,
+        episode: _Episode,
+        fault: faults.Fault,
+        problem: str,
+        *,
+        turn: int | None = None,
+    ) -> None:
+        """Ends an episode with an error, by default of its last call."""
+        turn = len(episode.calls) - 1 if turn is None else turn
+        error = faults.describe(
+            episode.item_id,
+            self.configs[episode.env],
+            turn=turn,
+            text=episode.calls[turn].text,
+            problem=f"the environment {fault}: {border.shorten_error(problem)}",
+        )
+        episode.ended = True
+        del self._episodes[episode.slot]
+        self.counters.errors += 1
+        self.counters.timeouts += fault is faults.Fault.TIMED_OUT
+        self._replies[episode.slot] = Reply(episode.slot, error=error, fault=fault)
 
     def _replace(self, dead: _Worker) -> None:
-        """Starts a worker anew and accounts for all episodes that lived in it."""
+        """Starts a worker anew; what it owes is answered, by an error or by replaying."""
         self._selector.unregister(dead.link)
         cause = dead.end()
         self._failed_starts += not dead.ready
@@ -375,44 +393,61 @@ class EnvPool:
                 f"{self._failed_starts} workers in a row ended before they were ready; "
                 f"the last: {cause}. Their output is on stderr."
             )
-        self._workers[dead.index] = self._start_worker(dead.index)
+        fresh = self._workers[dead.index] = self._start_worker(dead.index)
         self.counters.respawns += 1
-        for slot, episode in self._episodes.items():
-            if slot % len(self._workers) == dead.index:
-                episode.lost = episode.lost or cause
-        if dead.pending and dead.ready:
-            self._blame(dead.pending.popleft(), cause, overdue=dead.overdue)
-        for slot in dead.pending:
-            self._lose(slot, cause)
+        suspect = dead.suspect
+        if dead.ready and dead.pending and not dead.pending[0].ended:
+            running = dead.pending[0]
+            suspect = None if self._convict(running, dead, cause) else running
+        owed = dict.fromkeys([*dead.pending, *dead.held])
+        owed = [episode for episode in owed if not episode.ended]
+        if suspect is not None and not suspect.ended:
+            self._dispatch(fresh, [suspect])
+            fresh.suspect = suspect
+            owed.remove(suspect)
+        self._dispatch(fresh, owed)
 
-    def _blame(self, slot: int, cause: str, *, overdue: bool) -> None:
-        """Accounts for the call that ran, or was about to, when its worker ended."""
-        if overdue:
-            self.counters.timeouts += 1
-            problem = f"no answer within {self._timeout_s:g} s, so {cause}"
+    def _convict(self, running: _Episode, dead: _Worker, cause: str) -> bool:
+        """Ends the episode whose call ran when its worker ended, if it is to blame.
+
+        Returns:
+          False if it may be innocent, and has to be played alone.
+        """
+        alone = dead.num_hosted == 1
+        if dead.overdue:
+            fault = faults.Fault.TIMED_OUT
+            cause = f"no answer within {self._timeout_s:g} s, so {cause}"
+        elif not alone:
+            return False
+        elif dead.over_memory:
+            fault = faults.Fault.MEMORY
         else:
-            problem = f"its call was running when {cause}"
-        self._fail(slot, problem, timed_out=overdue)
+            running.killed_alone += 1
+            if not (dead.surely_by_itself or running.killed_alone >= _MAX_KILLED_ALONE):
+                return False
+            fault = faults.Fault.DIED
+            cause = f"its call was running when {cause}"
+        self._fail(running, fault, cause, turn=running.num_answered)
+        return True
 
 
-def _describe_failure(
-    item_id: str, config: base.EnvConfig, *, turn: int, text: str, problem: str
-) -> str:
-    """Writes what went wrong, where, and how to see it again."""
-    env = item_id.rpartition("_")[0]
-    place = f"turn {turn}, on the answer {text[:200]!r}" if turn else "its reset"
-    return (
-        f"environment '{env}', task {item_id}, {place}: {problem}\n"
-        f"  replay the task alone: {replay_command(item_id, config)}"
-    )
-
-
-def replay_command(item_id: str, config: base.EnvConfig) -> str:
-    """The command that plays the task `item_id` under `config` in a terminal."""
-    env = item_id.rpartition("_")[0]
-    flags = [f"--env={env}", f"--task={item_id}", f"--profile={config.profile}"]
-    flags.append(f"--list_actions={config.list_actions}")
-    if config.max_turns is not None:
-        flags.append(f"--max_turns={config.max_turns}")
-    flags += [f"--option={key}={value}" for key, value in config.options.items()]
-    return shlex.join(["python", "-m", "agentrl.launch.play", *flags])
+def _check_sizes(
+    num_workers: int, call_timeout_s: float, worker_memory_bytes: int | None
+) -> None:
+    if num_workers < 1 or call_timeout_s <= 0:
+        raise ValueError(
+            f"num_workers = {num_workers}, call_timeout_s = {call_timeout_s}: "
+            "both must be positive."
+        )
+    if worker_memory_bytes is None:
+        return
+    if worker_memory_bytes <= 0:
+        raise ValueError(
+            f"worker_memory_bytes = {worker_memory_bytes}: it must be positive; None "
+            "sets no limit."
+        )
+    if not memory.is_measurable():
+        raise ValueError(
+            f"worker_memory_bytes = {worker_memory_bytes}: this system does not tell "
+            "the memory of processes under /proc; set no limit."
+        )

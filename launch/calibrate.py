@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
         )
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import errors, session
-    from agentrl.envs import tasks
+    from agentrl.envs import faults, tasks
     from agentrl.evaluation import calibrate
 
     tiers = collections.Counter[str]()
@@ -67,6 +67,7 @@ def main(argv: Sequence[str]) -> None:
         errors.ConfigError,
         errors.CheckpointError,
         errors.EnvWorkerError,
+        faults.PoolError,
         tasks.TaskSelectionError,
     ) as error:
         sys.exit(f"launch.calibrate: {error}")

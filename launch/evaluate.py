@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> None:
         )
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import errors
+    from agentrl.envs import faults
 
     changes = {
         "environments": tuple(_ENVS.value) if _ENVS.value else None,
@@ -60,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
     given = {name: value for name, value in changes.items() if value is not None}
     try:
         evaluate(pathlib.Path(_CHECKPOINT.value), pathlib.Path(_OUT.value), given)
-    except (errors.ConfigError, errors.CheckpointError) as error:
+    except (errors.ConfigError, errors.CheckpointError, faults.PoolError) as error:
         sys.exit(f"launch.evaluate: {error}")
     except errors.EnvWorkerError as error:
         sys.exit(

@@ -77,6 +77,7 @@ def main(argv: Sequence[str]) -> None:
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import errors, session
+    from agentrl.envs import faults
     from agentrl.experiment import files
     from agentrl.parallel import startup
 
@@ -91,6 +92,7 @@ def main(argv: Sequence[str]) -> None:
         errors.CheckpointError,
         errors.EnvWorkerError,
         errors.TrainingError,
+        faults.PoolError,
     ) as error:
         sys.exit(f"launch.train: {error}")
 

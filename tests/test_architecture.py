@@ -38,7 +38,7 @@ MAY_IMPORT = {
         "envs errors types config parallel rollout transcripts statistics reporting run"
     ),
     "loop": (
-        "errors types config parallel hardware rollout learner evaluation "
+        "envs errors types config parallel hardware rollout learner evaluation "
         "statistics reporting run"
     ),
     "session": (

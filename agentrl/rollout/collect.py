@@ -288,7 +288,9 @@ class _Play:
             ending = (
                 types.Ending.ENV_TIMEOUT if reply.timed_out else types.Ending.ENV_ERROR
             )
-            self._finish(seats, row, ending, error=reply.error or "")
+            self._finish(
+                seats, row, ending, error=reply.error or "", fault=str(reply.fault)
+            )
             return
         result = reply.result
         if episode.action is None:
@@ -348,6 +350,7 @@ class _Play:
         *,
         success: bool = False,
         error: str = "",
+        fault: str = "",
     ) -> None:
         episode = seats.episodes.pop(row)
         seats.slots.append(episode.slot)
@@ -360,4 +363,5 @@ class _Play:
             score=episode.score,
             final_observation=episode.observation,
             error=error,
+            fault=fault,
         )

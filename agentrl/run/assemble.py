@@ -102,23 +102,19 @@ def assemble(settings: config_lib.RunConfig, workdir: pathlib.Path) -> Iterator[
     Raises:
       ConfigError: if tokenizer and model do not fit together.
     """
-    with processes.first_then_others("tokenizer"):
-        tokenizer = load_tokenizer(settings, workdir)
-    if tokenizer.vocab_size > settings.model.vocab_size:
-        raise errors.ConfigError(
-            f"the tokenizer has {tokenizer.vocab_size} ids but model.vocab_size = "
-            f"{settings.model.vocab_size}; every id needs a row in the embedding."
-        )
-    with env_pool.EnvPool(
-        settings.environments,
-        num_workers=settings.num_env_workers,
-        call_timeout_s=settings.env_timeout_s,
-    ) as environments:
+    with open_pool(settings) as environments:
+        with processes.first_then_others("tokenizer"):
+            tokenizer = load_tokenizer(settings, workdir, environments)
+        if tokenizer.vocab_size > settings.model.vocab_size:
+            raise errors.ConfigError(
+                f"the tokenizer has {tokenizer.vocab_size} ids but model.vocab_size = "
+                f"{settings.model.vocab_size}; every id needs a row in the embedding."
+            )
         chat = renderer.Chat(
             tokenizer,
             settings.tokenizer.frame,
             few_shot=settings.tokenizer.few_shot,
-            examples=choose_examples(settings),
+            examples=choose_examples(settings, environments),
         )
         with processes.first_then_others("chat"):
             claim_chat(chat, workdir)
@@ -137,8 +133,20 @@ def assemble(settings: config_lib.RunConfig, workdir: pathlib.Path) -> Iterator[
         )
 
 
+def open_pool(settings: config_lib.RunConfig) -> env_pool.EnvPool:
+    """Starts the workers that play the run's environments."""
+    megabytes = settings.env_worker_memory_mb
+    return env_pool.EnvPool(
+        settings.environments,
+        num_workers=settings.num_env_workers,
+        call_timeout_s=settings.env_timeout_s,
+        max_observation_bytes=settings.env_observation_bytes,
+        worker_memory_bytes=None if megabytes is None else megabytes * 10**6,
+    )
+
+
 def load_tokenizer(
-    settings: config_lib.RunConfig, workdir: pathlib.Path
+    settings: config_lib.RunConfig, workdir: pathlib.Path, envs: env_pool.EnvPool
 ) -> tokenizers.Tokenizer:
     """Loads the run's tokenizer; one that is to be trained is trained once and kept."""
     wanted = settings.tokenizer
@@ -150,7 +158,10 @@ def load_tokenizer(
         for env, env_config in settings.environments.items():
             panel = tasks.select_tasks(env, "train", env_config)
             solved = demonstrations.collect(
-                env, env_config, panel.item_ids[:_VOCABULARY_TASKS]
+                envs,
+                env,
+                panel.item_ids[:_VOCABULARY_TASKS],
+                max_error_fraction=settings.max_env_error_fraction,
             )
             texts += demonstrations.texts(solved)
         trained = tokenizers.SentencePieceTokenizer.train(texts, wanted.vocab_size)
@@ -159,13 +170,18 @@ def load_tokenizer(
 
 
 def choose_examples(
-    settings: config_lib.RunConfig,
+    settings: config_lib.RunConfig, envs: env_pool.EnvPool
 ) -> dict[str, list[renderer.Example]]:
     """The run's few-shot examples, and one to spare: no task is its own example."""
     examples = {}
     shown = settings.tokenizer.few_shot
-    for env, env_config in settings.environments.items() if shown else ():
-        found = demonstrations.choose_examples(env, env_config, shown + 1)
+    for env in settings.environments if shown else ():
+        found = demonstrations.choose_examples(
+            envs,
+            env,
+            shown + 1,
+            max_error_fraction=settings.max_env_error_fraction,
+        )
         if len(found) <= shown:
             raise errors.ConfigError(
                 f"tokenizer.few_shot = {shown} needs {shown + 1} solved tasks, but the "

@@ -102,10 +102,11 @@ def build(run: assemble.Run, index: int) -> Stage:
         collector=None if supervised else run.collector(settings.rollout),
         demonstrations=warmstart.collect_demonstrations(
             panels,
-            dict(run.config.environments),
+            run.pool,
             settings.warm_start,
             run.chat,
             max_tokens=settings.rollout.max_tokens,
+            max_error_fraction=run.config.max_env_error_fraction,
         )
         if supervised
         else (),

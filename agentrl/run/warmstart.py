@@ -14,7 +14,7 @@ import numpy as np
 
 from agentrl import config, errors, types
 from agentrl.chat import datasets, renderer
-from agentrl.envs import base, demonstrations
+from agentrl.envs import base, demonstrations, pool
 
 
 def to_trajectory(
@@ -51,19 +51,23 @@ def to_trajectory(
 
 def collect_demonstrations(
     panels: dict[str, base.TaskPanel],
-    env_configs: dict[str, base.EnvConfig],
+    envs: pool.EnvPool,
     warm_start: config.WarmStartConfig,
     chat: renderer.Chat,
     *,
     max_tokens: int,
+    max_error_fraction: float = 0.1,
 ) -> list[types.Trajectory]:
     """Demonstrations that fit into an episode, of the first tasks or from a file.
+
+    The oracles play in `envs`, whose environments may lose `max_error_fraction` of them.
 
     Conversations of a file are taken as written: the frame adds no messages. Metrics count
     one whose item id names no environment of the stage for the stage's first.
 
     Raises:
       ConfigError: if nothing is left to train on, or a file cannot be read.
+      EnvFaultsError: if an environment loses more demonstrations.
     """
     stored = {}
     if warm_start.conversations:
@@ -71,10 +75,11 @@ def collect_demonstrations(
         stored[str(path)] = datasets.read(path)
     for env_name, panel in {} if stored else panels.items():
         solved = demonstrations.collect(
+            envs,
             env_name,
-            env_configs[env_name],
             panel.item_ids[: warm_start.demonstrations],
             thoughts=warm_start.thoughts,
+            max_error_fraction=max_error_fraction,
         )
         copies = [
             demonstrations.rename(solved, draw)

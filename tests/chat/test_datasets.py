@@ -43,7 +43,7 @@ def write(path, *items, lines=False):
 def demonstrations(path, framed, *environments):
     return warmstart.collect_demonstrations(
         {name: base.TaskPanel(name, "train", "1", ()) for name in environments},
-        {},
+        None,  # stored conversations need no environments
         config.WarmStartConfig(conversations=str(path)),
         framed,
         max_tokens=500,

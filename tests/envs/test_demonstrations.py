@@ -1,10 +1,19 @@
-"""Demonstrations under other names."""
+"""Demonstrations: as the pool plays them, and under other names."""
 
+import pathlib
 import re
 
 import pytest
 
-from agentrl.envs import base, demonstrations, tasks
+from agentrl.envs import (
+    base,
+    demonstrations,
+    episodes,
+    faults,
+    pool,
+    registry,
+    tasks,
+)
 
 CONFIG = base.EnvConfig(options={"distractors": 0})
 
@@ -12,7 +21,29 @@ CONFIG = base.EnvConfig(options={"distractors": 0})
 @pytest.fixture(scope="module")
 def solved():
     ids = tasks.select_tasks("textcraft", "train", CONFIG, tier="easy").item_ids
-    return demonstrations.collect("textcraft", CONFIG, ids[:60], thoughts=False)
+    with pool.EnvPool({"textcraft": CONFIG}, num_workers=2) as envs:
+        return demonstrations.collect(envs, "textcraft", ids[:60], thoughts=False)
+
+
+def play_here(item_id, thoughts):
+    """A demonstration played in this process, turn by turn."""
+    env = registry.make("textcraft", CONFIG)
+    observation = env.reset(item_id)
+    oracle = episodes.make_oracle(env, "observational")
+    exchanges = []
+    while True:
+        answer = oracle.act(observation)
+        answer = answer if thoughts else answer[answer.index("Action:") :]
+        exchanges.append((observation, answer))
+        result = env.step(answer)
+        if result.done:
+            assert result.info.success
+            return demonstrations.Demonstration(item_id, env.instruction, exchanges)
+        observation = result.observation
+
+
+def test_the_pool_plays_what_one_process_would(solved):
+    assert solved == [play_here(d.item_id, thoughts=False) for d in solved]
 
 
 def words(demonstration):
@@ -43,3 +74,61 @@ def test_draws_differ_and_repeat(solved):
     first, second = (demonstrations.rename(solved, draw) for draw in (0, 1))
     assert first != second
     assert first == demonstrations.rename(solved, 0)
+
+
+# Environments that fail their oracles. Tasks of `shaky_env` do what their number says.
+
+
+@pytest.fixture(scope="module")
+def shaky():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(pathlib.Path(__file__).parent))
+        patch.setitem(registry._MODULES, "shaky", "shaky_env")
+        patch.setenv("AGENTRL_ENVS", "shaky=shaky_env")
+        with pool.EnvPool({"shaky": base.EnvConfig()}, num_workers=2) as envs:
+            yield envs
+
+
+def collect(envs, *tasks, limit=1.0):
+    ids = [f"shaky_{number}" for number in tasks]
+    found = demonstrations.collect(envs, "shaky", ids, max_error_fraction=limit)
+    return [d.item_id for d in found]
+
+
+def test_tasks_that_are_failed_or_refused_drop_out(shaky, caplog):
+    assert collect(shaky, 10, 0, 11, 1, 12, 2, 13) == [
+        "shaky_10",
+        "shaky_11",
+        "shaky_12",
+        "shaky_13",
+    ]
+    assert not caplog.records
+
+
+def test_tasks_that_the_environment_loses_drop_out_and_are_told(shaky, caplog):
+    expected = [f"shaky_{number}" for number in range(10, 30)]
+    found = collect(shaky, *range(10, 20), 3, 4, 5, 6, *range(20, 30))
+    assert found == expected
+    (record,) = caplog.records
+    text = record.getMessage()
+    assert "4 of 24 demonstrations of 'shaky' were lost to the environment" in text
+    assert "2 raised" in text and "1 returned something invalid" in text
+    assert "1 ended the worker process" in text
+    assert "task shaky_3" in text and "python -m agentrl.launch.play" in text
+
+
+def test_too_many_lost_tasks_are_refused(shaky):
+    assert len(collect(shaky, *range(10, 19), 3, limit=0.1)) == 9
+    with pytest.raises(
+        faults.EnvFaultsError, match="2 of 10 demonstrations of 'shaky'"
+    ):
+        collect(shaky, *range(10, 18), 3, 4, limit=0.1)
+
+
+def test_an_environment_without_oracle_is_refused(shaky, monkeypatch):
+    monkeypatch.setitem(registry.get_spec("shaky").oracles, "observational", None)
+    monkeypatch.delitem(registry.get_spec("shaky").oracles, "observational")
+    with pytest.raises(
+        base.EnvConfigError, match="'shaky' has no observational oracle"
+    ):
+        collect(shaky, 10)

@@ -3,29 +3,34 @@
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
-import time
 
 import hypothesis
 import hypothesis.strategies as st
 import pytest
+from pool_helpers import (
+    CONFIGS,
+    HERE,
+    Clock,
+    hang,
+    play,
+    say,
+    scripted_registered,
+    start,
+    wait_until,
+)
 
-from agentrl.envs import base, pool, registry
+from agentrl.envs import base, faults, pool, registry
 
-HERE = pathlib.Path(__file__).parent
-ROOT = HERE.parents[1]
-CONFIGS = {"scripted": base.EnvConfig()}
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def scripted():
-    """Registers the scripted environment here and in workers, for this module only."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(HERE))
-        patch.setitem(registry._MODULES, "scripted", "scripted_env")
-        patch.setenv("AGENTRL_ENVS", "scripted=scripted_env")
+    with scripted_registered():
         yield
 
 
@@ -38,26 +43,14 @@ def shared():
 
 @pytest.fixture
 def envs():
-    """A pool of its own, with a short deadline, for tests that break workers."""
-    with pool.EnvPool(CONFIGS, num_workers=2, call_timeout_s=0.5) as envs:
+    """A pool of its own, for tests that break workers."""
+    with pool.EnvPool(CONFIGS, num_workers=2) as envs:
         yield envs
 
 
-def start(envs, slots):
-    envs.send_reset({slot: f"scripted_{slot}" for slot in slots})
-    return envs.receive(slots)
-
-
-def play(envs, actions):
-    envs.send_step(actions)
-    return envs.receive(list(actions))
-
-
-def say(envs, slot, action):
-    """Plays one action and returns the observation it led to."""
-    reply = play(envs, {slot: action})[slot]
-    assert reply.error is None
-    return reply.result.observation
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock.install(monkeypatch)
 
 
 def is_alive(pid):
@@ -68,13 +61,6 @@ def is_alive(pid):
     except FileNotFoundError:
         return False
     return state != "Z"
-
-
-def wait_until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 # What goes in comes out.
@@ -223,7 +209,7 @@ def test_an_exception_ends_its_episode_only(envs):
     replies = play(envs, {0: "raise the roof", 2: "add 1"})
 
     error = replies[0].error
-    assert replies[0] == pool.Reply(0, error=error)
+    assert replies[0] == pool.Reply(0, error=error, fault=faults.Fault.RAISED)
     assert "RuntimeError: the roof" in error and "do_raise" in error
     assert "task scripted_0, turn 2, on the answer 'raise the roof'" in error
     assert "python -m agentrl.launch.play --env=scripted --task=scripted_0" in error
@@ -239,73 +225,34 @@ def test_a_task_that_does_not_exist_is_an_error_of_its_reset(envs):
     assert replies[2].error is None
 
 
-def test_a_result_that_cannot_be_sent_is_an_error(envs):
-    start(envs, [0])
-    assert "pickle" in play(envs, {0: "unpicklable"})[0].error
+def test_a_stopped_worker_stops_nobody():
+    """Not even a caller that sends it more than the socket holds."""
+    with pool.EnvPool(CONFIGS, num_workers=2, call_timeout_s=2.0) as envs:
+        start(envs, range(40))
+        os.kill(envs._workers[0].process.pid, signal.SIGSTOP)
+
+        replies = play(envs, {slot: f"x{slot:020000}" for slot in range(40)})
+
+        assert [r.error for r in replies.values()] == [None] * 40
+        assert envs.counters.respawns == 1
 
 
-def test_a_worker_that_dies_takes_its_episodes_along_and_no_others(envs):
-    start(envs, range(8))
-    # All even slots live in one worker; slot 6 has no call in flight when it dies.
-    replies = play(envs, {0: "add 1", 2: "exit 3", 4: "add 1", 1: "add 1"})
-    late = play(envs, {6: "add 1", 7: "add 1"})
-
-    assert replies[0].result.observation == "total 1"
-    assert "call was running when worker 0" in replies[2].error
-    assert "exit code 3" in replies[2].error
-    assert "lost with its worker" in replies[4].error
-    assert "lost with its worker" in late[6].error
-    assert not any(r.timed_out for r in [*replies.values(), *late.values()])
-    assert replies[1].error is None and late[7].error is None
-    assert envs.counters == pool.Counters(8, 6, errors=3, lost=2, respawns=1)
-    assert say(envs, 7, "add 1") == "total 9"
-    assert start(envs, range(8))[6].result.observation == "total 6"
-
-
-def test_a_call_past_its_deadline_is_told_from_those_behind_it(envs):
-    start(envs, range(4))
-    replies = play(envs, {0: "hang", 2: "add 1", 1: "add 1"})
-
-    assert replies[0].timed_out and "no answer within 0.5 s" in replies[0].error
-    assert not replies[2].timed_out and "lost with its worker" in replies[2].error
-    assert replies[1].error is None
-    assert envs.counters == pool.Counters(
-        4, 3, errors=2, timeouts=1, lost=1, respawns=1
-    )
-
-
-def test_results_from_before_a_hang_arrive(envs):
-    start(envs, [0, 2, 4])
-    replies = play(envs, {0: "add 1", 2: "add 1", 4: "hang"})
-    assert [replies[s].error is None for s in (0, 2, 4)] == [True, True, False]
-
-
-def test_a_stopped_worker_stops_nobody(envs):
-    start(envs, range(40))
-    os.kill(int(say(envs, 0, "pid")), signal.SIGSTOP)
-
-    replies = play(envs, dict.fromkeys(range(40), "x" * 20000))
-
-    assert all(replies[s].error is None for s in range(1, 40, 2))
-    assert all(replies[s].error for s in range(0, 40, 2))
-    assert envs.counters.respawns == 1
-
-
-def test_a_killed_worker_leaves_no_process_behind(envs):
+def test_a_killed_worker_leaves_no_process_behind(envs, clock, tmp_path):
     start(envs, [0, 1])
     children = [int(say(envs, slot, "spawn")) for slot in (0, 1)]
-    play(envs, {0: "hang"})
+    hang(envs, clock, 0, {}, tmp_path / "hangs")
     wait_until(lambda: not is_alive(children[0]))
     assert is_alive(children[1])
     envs.close()
     wait_until(lambda: not is_alive(children[1]))
 
 
-def test_deadlines_do_not_run_while_nobody_waits(envs):
+def test_deadlines_do_not_run_while_nobody_waits(envs, clock):
     """A caller busy elsewhere, say compiling, must not make calls late."""
     start(envs, [0, 1])
     envs.send_step({0: "add 1", 1: "add 1"})
-    time.sleep(0.7)
+    wait_until(lambda: all(w.link.recv(1, socket.MSG_PEEK) for w in envs._workers))
+    clock.ahead += 1000
     assert all(reply.error is None for reply in envs.receive([0, 1]).values())
 
 

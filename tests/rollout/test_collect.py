@@ -47,9 +47,9 @@ def envs(recall):
 
 
 @pytest.fixture(scope="module")
-def framed(recall):
+def framed(envs):
     ids = [f"recall_{i}" for i in range(16)]
-    demos = demonstrations.collect("recall", base.EnvConfig(), ids, thoughts=False)
+    demos = demonstrations.collect(envs, "recall", ids, thoughts=False)
     texts = demonstrations.texts(demos) * 4
     trained = tokenizer.SentencePieceTokenizer.train(texts, 300)
     return renderer.Chat(trained, "bare")
@@ -186,6 +186,19 @@ def test_an_episode_played_again_among_others_is_the_same(model, framed, envs, p
     _, (again, _) = play(model, framed, envs, **options)
     for ours, index in zip(again, chosen, strict=True):
         np.testing.assert_array_equal(tokens_of(ours), tokens_of(expected[index]))
+
+
+def test_an_episode_that_is_lost_says_how_and_changes_no_other(
+    model, framed, envs, played
+):
+    lost = types.Task("recall", "recall_9999999999", group=99, sample=0)  # no such task
+    _, (trajectories, _) = play(model, framed, envs, tasks=[*TASKS, lost])
+    assert trajectories[-1].ending is types.Ending.ENV_ERROR
+    assert trajectories[-1].fault == "raised"
+    assert "task recall_9999999999, its reset" in trajectories[-1].error
+    _, (expected, _) = played
+    assert [t.ending for t in trajectories[:-1]] == [t.ending for t in expected]
+    assert all(t.fault == "" for t in expected)
 
 
 def test_horizon_ends_episodes(model, framed, envs):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import pathlib
 
 import fake_run
 import pytest
@@ -10,13 +11,16 @@ from agentrl.chat import renderer, tokenizer
 from agentrl.envs import base, registry
 from agentrl.run import assemble
 
+HERE = pathlib.Path(__file__).parent
 BYTES = tokenizer.ByteTokenizer()
 
 
 @pytest.fixture
 def settings(monkeypatch):
     """A run on the recall game whose policy is shown two examples."""
+    monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.setitem(registry._MODULES, "recall", "recall_env")
+    monkeypatch.setenv("AGENTRL_ENVS", "recall=recall_env")
     registry.get_spec.cache_clear()
     yield dataclasses.replace(
         fake_run.make_settings(),
@@ -26,8 +30,14 @@ def settings(monkeypatch):
     registry.get_spec.cache_clear()
 
 
-def test_examples_are_solved_training_tasks_and_one_to_spare(settings):
-    examples = assemble.choose_examples(settings)["recall"]
+@pytest.fixture
+def envs(settings):
+    with assemble.open_pool(settings) as envs:
+        yield envs
+
+
+def test_examples_are_solved_training_tasks_and_one_to_spare(settings, envs):
+    examples = assemble.choose_examples(settings, envs)["recall"]
     assert len({item_id for item_id, _ in examples}) == 3
     for item_id, exchanges in examples:
         assert item_id in recall_env.panel("train", base.EnvConfig()).item_ids
@@ -37,23 +47,21 @@ def test_examples_are_solved_training_tasks_and_one_to_spare(settings):
             "which?",
         ]
         assert all(answer.endswith(letter) for _, answer in exchanges)
-    assert examples == assemble.choose_examples(settings)["recall"]
+    assert examples == assemble.choose_examples(settings, envs)["recall"]
 
 
-def test_no_examples_unless_asked_for(settings):
+def test_no_examples_unless_asked_for(settings, envs):
     none = dataclasses.replace(settings, tokenizer=config.TokenizerConfig())
-    assert assemble.choose_examples(none) == {}
+    assert assemble.choose_examples(none, envs) == {}
 
 
-def test_too_few_solved_tasks_are_refused(settings, monkeypatch):
-    def fail_late(self, observation):
-        return "Action: z"
-
-    monkeypatch.setattr(recall_env.Oracle, "act", fail_late)
+def test_too_few_solved_tasks_are_refused(settings, envs):
+    many = dataclasses.replace(settings.tokenizer, few_shot=16)  # of 16 tasks
+    settings = dataclasses.replace(settings, tokenizer=many)
     with pytest.raises(
-        errors.ConfigError, match=r"few_shot = 2 needs 3 .* solves only 0"
+        errors.ConfigError, match=r"few_shot = 16 needs 17 .* solves only 16"
     ):
-        assemble.choose_examples(settings)
+        assemble.choose_examples(settings, envs)
 
 
 def test_conversations_of_a_run_must_stay_the_same(tmp_path, capsys):
