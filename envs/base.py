@@ -245,6 +245,9 @@ class EnvSpec:
     tier: Callable[[str, EnvConfig], Tier]  # (item id, config) -> structural difficulty
     subset: Callable[[str, EnvConfig], str]  # (item id, config) -> level, depth or type
     oracles: Mapping[OracleKind, Callable[[Environment], Oracle]]
+    # The names that `subset` may return, known without building anything; None if only
+    # the data tells, as with files of the user's.
+    subsets: Callable[[EnvConfig], Sequence[str] | None] = lambda config: None
 
 
 def parse_item_id(env: str, item_id: str) -> int:

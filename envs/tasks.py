@@ -5,6 +5,13 @@ as the pass rate of some policy and stored by `python -m launch.calibrate` as JS
 `{"item_id": ..., "n": ..., "pass_rate": ..., "tier": "easy" or "hard", "threshold": ...}`.
 A panel's version says which tasks it holds and how they were chosen, as in
 `textcraft-1, hard by qwen.jsonl (easy from pass rate 0.5), 50 of 87`.
+
+Subsets are written `environment/subset`, such as `textcraft/depth_1`. One list of them
+serves several environments: each keeps the subsets that carry its name, and all of its
+tasks if none does.
+
+`check_selection` refuses what is misspelled or unreadable without loading any data;
+`select_tasks` chooses the tasks.
 """
 
 import collections
@@ -12,7 +19,7 @@ import dataclasses
 import difflib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from envs import base, registry
@@ -48,7 +55,8 @@ def select_tasks(
       tier_file: JSON lines with calibrated tiers; None takes the structural ones. A
         task that the file does not list is neither easy nor hard.
       subsets: `env/subset` each, such as `textcraft/depth_1`; keeps the tasks of these
-        levels, depths or types of the environments that they name.
+        levels, depths or types. Those of other registered environments are left to
+        their own panels.
       item_file: AgentGym's form, a JSON list of `{"item_id": ...}`, in place of the
         split's own tasks.
       limit: keeps at most this many, the same ones in each process and for each
@@ -58,9 +66,10 @@ def select_tasks(
       The tasks in the order of the split or file, at least one.
 
     Raises:
-      TaskSelectionError: for an unknown split or tier, an unreadable file, or if no
-        task is left.
+      TaskSelectionError: for an unknown split, tier or subset, an unreadable file, or
+        if no task is left.
     """
+    kept = _split_subsets(subsets, registry.names()).get(env, ())
     spec = registry.get_spec(env)
     _check_choice("split", split, spec.splits, env)
     _check_choice("tier", tier, ("all", *_TIERS), env)
@@ -71,16 +80,57 @@ def select_tasks(
         panel = base.TaskPanel(env, split, f"ids of {name}", read_items(env, item_file))
     if tier != "all":
         panel = _keep_tier(panel, spec, config, tier, tier_file)
-    if kept := {s.partition("/")[2] for s in subsets if s.startswith(f"{env}/")}:
+    if kept:
         panel = _keep_subsets(panel, spec, config, kept)
     if limit is not None:
         panel = _sample(panel, limit)
     if not panel.item_ids:
         raise TaskSelectionError(
             f"environment '{env}', split '{split}': no task is left ({panel.version}); "
-            "loosen tier, tier_file, item_file or limit."
+            "loosen tier, tier_file, subsets or item_file."
         )
     return panel
+
+
+def check_selection(
+    environments: Mapping[str, base.EnvConfig],
+    *,
+    split: str,
+    tier: str = "all",
+    tier_file: str | pathlib.Path | None = None,
+    subsets: Sequence[str] = (),
+    item_file: str | pathlib.Path | None = None,
+    limit: int | None = None,
+) -> None:
+    """Checks the arguments of `select_tasks` for all environments of a selection.
+
+    It reads the files named here and loads no data of any environment. What only the
+    data can tell is left to `select_tasks`: whether tasks remain, and subsets of data
+    sets that the user provides.
+
+    Args:
+      environments: configurations by name of the environments that are to be played.
+      split: as in `select_tasks`; so are the other arguments.
+
+    Raises:
+      TaskSelectionError: in one line, for the first value that cannot be used, with
+        the values that exist.
+    """
+    for env in environments:
+        _check_registered(env)
+    wanted = _split_subsets(subsets, tuple(environments))
+    for env, config in environments.items():
+        spec = registry.get_spec(env)
+        _check_choice("split", split, spec.splits, env)
+        _check_choice("tier", tier, ("all", *_TIERS), env)
+        known = spec.subsets(config)
+        for subset in wanted.get(env, ()) if known is not None else ():
+            _check_choice("subset", subset, tuple(known or ()), env)
+        if item_file is not None:
+            read_items(env, item_file)
+    if tier_file is not None:
+        read_tiers(tier_file)
+    _check_limit(limit)
 
 
 def read_items(env: str, path: str | pathlib.Path) -> tuple[str, ...]:
@@ -156,7 +206,10 @@ def _keep_tier(
 
 
 def _keep_subsets(
-    panel: base.TaskPanel, spec: base.EnvSpec, config: base.EnvConfig, kept: set[str]
+    panel: base.TaskPanel,
+    spec: base.EnvSpec,
+    config: base.EnvConfig,
+    kept: Sequence[str],
 ) -> base.TaskPanel:
     subset_of = {i: spec.subset(i, config) for i in panel.item_ids}
     for subset in kept:
@@ -170,8 +223,7 @@ def _keep_subsets(
 
 def _sample(panel: base.TaskPanel, limit: int) -> base.TaskPanel:
     """Keeps the tasks with the lowest hash: a panel may be sorted by difficulty."""
-    if limit < 1:
-        raise TaskSelectionError(f"limit = {limit}; it must be at least 1.")
+    _check_limit(limit)
     total = len(panel.item_ids)
     if total <= limit:
         return panel
@@ -185,12 +237,56 @@ def _sample(panel: base.TaskPanel, limit: int) -> base.TaskPanel:
     )
 
 
+def _split_subsets(
+    subsets: Sequence[str], environments: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Groups `env/subset` names by environment, which must be one of `environments`."""
+    if isinstance(subsets, str):
+        raise TaskSelectionError(
+            f"subsets = {subsets!r} is one string; give a list such as "
+            "['textcraft/depth_1']."
+        )
+    grouped: dict[str, tuple[str, ...]] = {}
+    for name in subsets:
+        env, slash, subset = name.partition("/")
+        if not (env and slash and subset):
+            raise TaskSelectionError(
+                f"subset {name!r} does not name an environment; write it as "
+                f"'environment/subset'. The environments are {list(environments)}."
+            )
+        if env not in environments:
+            hint = _suggest(name, [f"{known}/{subset}" for known in environments])
+            raise TaskSelectionError(
+                f"subset {name!r} is of environment {env!r}, which is not played.{hint} "
+                f"The environments are {list(environments)}."
+            )
+        grouped[env] = (*grouped.get(env, ()), subset)
+    return grouped
+
+
+def _check_registered(env: str) -> None:
+    if env not in registry.names():
+        raise TaskSelectionError(
+            f"unknown environment {env!r}.{_suggest(env, registry.names())} Registered: "
+            f"{list(registry.names())}."
+        )
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise TaskSelectionError(f"limit = {limit}; it must be at least 1.")
+
+
+def _suggest(value: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(value, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
 def _check_choice(field: str, value: str, known: tuple[str, ...], env: str) -> None:
     if value not in known:
-        close = difflib.get_close_matches(value, known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise TaskSelectionError(
-            f"environment '{env}' has no {field} {value!r}.{hint} It has {list(known)}."
+            f"environment '{env}' has no {field} {value!r}.{_suggest(value, known)} It "
+            f"has {list(known)}."
         )
 
 

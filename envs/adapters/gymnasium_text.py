@@ -160,5 +160,6 @@ def make_spec(
             "hard" if is_hard(base.parse_item_id(name, item_id)) else "easy"
         ),
         subset=lambda item_id, config: "all",
+        subsets=lambda config: ("all",),
         oracles={},
     )

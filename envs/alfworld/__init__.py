@@ -77,6 +77,7 @@ SPEC = base.EnvSpec(
     panel=make_panel,
     tier=find_tier,
     subset=find_subset,
+    subsets=lambda config: tuple(sorted(game_lib.TASK_TYPES.values())),
     oracles={
         "privileged": oracles.PrivilegedOracle,
         "observational": oracles.ObservationalOracle,

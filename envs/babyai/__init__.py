@@ -194,6 +194,7 @@ SPEC = base.EnvSpec(
     panel=levels.panel,
     tier=levels.tier,
     subset=levels.subset,
+    subsets=levels.subsets,
     oracles={
         "privileged": oracles.Privileged,
         "observational": oracles.Observational,

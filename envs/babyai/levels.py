@@ -118,6 +118,12 @@ def subset(item_id: str, config: base.EnvConfig) -> str:
     return next((f for f in _FAMILIES if level.startswith(f)), level)
 
 
+def subsets(config: base.EnvConfig) -> tuple[str, ...]:
+    """All names that `subset` gives to tasks of the panels, sorted."""
+    indices = map(LEVELS.index, PANEL_LEVELS)
+    return tuple(sorted({subset(f"{NAME}_{index}", config) for index in indices}))
+
+
 def panel(split: str, config: base.EnvConfig) -> base.TaskPanel:
     """The tasks of `split`; on each level those with the least hash are the test."""
     del config  # both profiles play the same worlds

@@ -102,6 +102,7 @@ SPEC = base.EnvSpec(
     panel=panel,
     tier=tier,
     subset=subset,
+    subsets=lambda config: tuple(variations.read_facts()["tasks"]),
     oracles={
         "privileged": oracles.Gold,
         "observational": oracles.Observational,

@@ -118,6 +118,7 @@ SPEC = base.EnvSpec(
     panel=make_panel,
     tier=find_tier,
     subset=find_subset,
+    subsets=lambda config: None if config.options.get("questions") else tuple(TEST_MIX),
     oracles={
         "privileged": oracles.PrivilegedOracle,
         "observational": oracles.ObservationalOracle,

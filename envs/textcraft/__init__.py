@@ -287,6 +287,12 @@ def subset(item_id: str, config: base.EnvConfig) -> str:
     return f"depth_{_depth(item_id, config)}"
 
 
+def subsets(config: base.EnvConfig) -> tuple[str, ...]:
+    """All names that `subset` returns, in order of depth."""
+    depths = set(recipe_lib.load_book(_recipes_dir(config)).depths.values())
+    return tuple(f"depth_{depth}" for depth in sorted(depths))
+
+
 def _recipes_dir(config: base.EnvConfig) -> str:
     return str(config.options.get("recipes_dir", ""))
 
@@ -317,5 +323,6 @@ SPEC = base.EnvSpec(
     panel=panel,
     tier=tier,
     subset=subset,
+    subsets=subsets,
     oracles={"privileged": _make_privileged, "observational": _make_observational},
 )

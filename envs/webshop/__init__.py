@@ -40,7 +40,15 @@ import functools
 from collections.abc import Sequence
 
 from envs import base
-from envs.webshop import catalogue, environment, oracles, pages, reward, search
+from envs.webshop import (
+    catalogue,
+    environment,
+    oracles,
+    pages,
+    reward,
+    search,
+    synthetic,
+)
 
 TRAIN_SIZE = 3930
 TEST_SIZE = 200
@@ -105,6 +113,11 @@ def find_subset(item_id: str, config: base.EnvConfig) -> str:
     return _find_goal(item_id, config)[1].product.category
 
 
+def list_subsets(config: base.EnvConfig) -> tuple[str, ...] | None:
+    """The departments of the synthetic catalogue; None for upstream's files."""
+    return None if config.options.get("data_dir") else synthetic.list_departments()
+
+
 def _find_goal(
     item_id: str, config: base.EnvConfig
 ) -> tuple[catalogue.Catalogue, catalogue.Goal]:
@@ -140,6 +153,7 @@ SPEC = base.EnvSpec(
     panel=make_panel,
     tier=find_tier,
     subset=find_subset,
+    subsets=list_subsets,
     oracles={
         "privileged": oracles.PrivilegedOracle,
         "observational": oracles.ObservationalOracle,

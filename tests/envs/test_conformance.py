@@ -82,6 +82,18 @@ def test_panels_have_the_published_sizes(name):
         assert count in (None, len(panel.item_ids)), f"{split}: {len(panel.item_ids)}"
 
 
+def test_published_subsets_are_those_of_the_panels(name):
+    spec, config = registry.get_spec(name), base.EnvConfig()
+    published = spec.subsets(config)
+    if published is None:
+        return
+    panels = [spec.panel(split, config).item_ids for split in ("train", "test")]
+    found = {spec.subset(i, config) for i in itertools.chain(*panels)}
+    assert found <= set(published)
+    if name != "sciworld":  # where no solution of some kinds is known
+        assert found == set(published)
+
+
 def test_the_suite_runs_from_the_command_line():
     run = [sys.executable, "-m", "envs.checks"]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}

@@ -1,5 +1,6 @@
 """Choosing tasks: splits, tiers, files of ids, limits, and what goes wrong."""
 
+import dataclasses
 import itertools
 import json
 
@@ -25,8 +26,10 @@ def toy(monkeypatch):
         tier=lambda item_id, _: "hard" if int(item_id[4:]) % 2 else "easy",
         subset=lambda item_id, _: "odd" if int(item_id[4:]) % 2 else "even",
         oracles={},
+        subsets=lambda _: ("even", "odd"),
     )
     monkeypatch.setattr(registry, "get_spec", {"toy": spec}.__getitem__)
+    monkeypatch.setattr(registry, "names", lambda: ("toy", "other"))
 
 
 def select(split="test", **options):
@@ -105,6 +108,10 @@ def test_limits_are_nested_and_not_the_first_tasks():
         ({"tier": "medium"}, r"no tier 'medium'.*\['all', 'easy', 'hard'\]"),
         ({"limit": 0}, "limit = 0"),
         ({"subsets": ("toy/ood",)}, r"no subset 'ood'.*'odd'\?.*\['even', 'odd'\]"),
+        ({"subsets": ("tyo/odd",)}, r"'tyo/odd' .*Did you mean 'toy/odd'\?.*'other'"),
+        ({"subsets": ("odd",)}, r"'odd' does not name an environment"),
+        ({"subsets": ("toy/",)}, r"'toy/' does not name an environment"),
+        ({"subsets": "toy/odd"}, r"is one string; give a list"),
         ({"item_file": "/nowhere/items.json"}, "cannot read .*/nowhere/items.json"),
         (
             {"tier": "easy", "tier_file": "/nowhere.jsonl"},
@@ -164,3 +171,45 @@ def test_bad_tier_files_are_told(tmp_path, lines, message):
     path = write(tmp_path / "tiers.jsonl", "\n".join(lines))
     with pytest.raises(tasks.TaskSelectionError, match=message):
         select(tier="easy", tier_file=path)
+
+
+# The whole selection, before anything is built.
+
+
+def check(**options):
+    tasks.check_selection({"toy": CONFIG}, **{"split": "test", **options})
+
+
+def test_a_selection_without_mistakes_passes(tmp_path):
+    path = write(tmp_path / "tiers.jsonl", tier_line("toy_0", "easy"))
+    items = write(tmp_path / "items.json", '[{"item_id": "toy_0"}]')
+    check()
+    check(tier="easy", tier_file=path, subsets=("toy/odd",), item_file=items, limit=3)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"split": "tets"}, r"no split 'tets'.*'test'\?.*\['train', 'test'\]"),
+        ({"tier": "hrad"}, r"no tier 'hrad'.*'hard'\?.*\['all', 'easy', 'hard'\]"),
+        ({"limit": 0}, "limit = 0"),
+        ({"subsets": ("toy/ood",)}, r"no subset 'ood'.*'odd'\?.*\['even', 'odd'\]"),
+        ({"subsets": ("tyo/odd",)}, r"'tyo/odd' .*Did you mean 'toy/odd'\?"),
+        ({"subsets": ("other/odd",)}, r"environment 'other', which is not played"),
+        ({"item_file": "/nowhere/items.json"}, "cannot read .*/nowhere/items.json"),
+        ({"tier_file": "/nowhere.jsonl"}, r"cannot read .*/nowhere\.jsonl"),
+    ],
+)
+def test_a_whole_selection_is_refused_in_one_line(monkeypatch, options, message):
+    spec = dataclasses.replace(
+        registry.get_spec("toy"), panel=lambda *_: pytest.fail("the panel was built")
+    )
+    monkeypatch.setattr(registry, "get_spec", {"toy": spec}.__getitem__)
+    with pytest.raises(tasks.TaskSelectionError, match=message) as caught:
+        check(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_environment_is_refused():
+    with pytest.raises(tasks.TaskSelectionError, match=r"'tyo'.*mean 'toy'\?"):
+        tasks.check_selection({"tyo": CONFIG}, split="test")

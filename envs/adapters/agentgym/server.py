@@ -222,6 +222,7 @@ def make_spec(environment: type[ServerEnvironment]) -> base.EnvSpec:
         panel=panel,
         tier=tier,
         subset=lambda item_id, config: "all",
+        subsets=lambda config: ("all",),
         oracles={},
     )
 
