@@ -110,7 +110,12 @@ def check_selection(
 
     Args:
       environments: configurations by name of the environments that are to be played.
-      split: as in `select_tasks`; so are the other arguments.
+      split: one of the splits of each environment.
+      tier: "all", "easy" or "hard".
+      tier_file: as in `select_tasks`.
+      subsets: `env/subset` each, of these environments only.
+      item_file: as in `select_tasks`.
+      limit: None, or at least 1.
 
     Raises:
       TaskSelectionError: in one line, for the first value that cannot be used, with
