@@ -14,21 +14,21 @@ import abc
 import dataclasses
 import difflib
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal, Protocol
 
-Profile = Literal["strict", "agentgym"]
+from envs import parsing
+
+Profile = parsing.Profile
 ListActions = Literal["native", "always", "first", "never"]
 Tier = Literal["easy", "hard"]
 OracleKind = Literal["privileged", "observational"]
 
 PROFILES: tuple[Profile, ...] = ("strict", "agentgym")
 LIST_ACTIONS: tuple[ListActions, ...] = ("native", "always", "first", "never")
-MAX_ACTION_CHARS = (
-    20_000  # longer text is cut before parsing; no real answer comes near
-)
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+# Of a whole answer, which is longer than any context that models have; what lies beyond
+# is cut before parsing. An action is cut at `parsing.MAX_PARSED_CHARS`.
+MAX_ACTION_CHARS = 10_000_000
 
 
 class EnvConfigError(ValueError):
@@ -158,7 +158,10 @@ class Environment(abc.ABC):
 
     @abc.abstractmethod
     def _apply(self, text: str) -> StepResult:
-        """Applies the agent's text. Malformed text is scored, never raised on."""
+        """Applies the agent's answer. Malformed text is scored, never raised on.
+
+        `text` is the answer as `parsing.read_answer` returns it, without thoughts.
+        """
 
     def available_actions(self) -> Sequence[str] | None:
         """Actions that would be accepted now, in a fixed order; None if not enumerable."""
@@ -193,7 +196,7 @@ class Environment(abc.ABC):
                 f"environment '{self.name}': step() before reset() or after the end of "
                 "the episode; call reset(item_id) first."
             )
-        result = self._apply(clean_text(text))
+        result = self._apply(self._read_answer(text))
         self._turn += 1
         if not result.terminated and self._turn >= self.max_turns:
             result = dataclasses.replace(result, truncated=True)
@@ -204,6 +207,11 @@ class Environment(abc.ABC):
         if not listed:
             return result
         return dataclasses.replace(result, observation=result.observation + listed)
+
+    def _read_answer(self, text: str) -> str:
+        if not isinstance(text, str):
+            raise TypeError(f"an action must be str, not {type(text).__name__}.")
+        return parsing.read_answer(text[:MAX_ACTION_CHARS], self.config.profile)
 
     def close(self) -> None:  # noqa: B027
         """Releases what the instance holds outside the process; most hold nothing."""
@@ -268,14 +276,8 @@ def parse_item_id(env: str, item_id: str) -> int:
 
 
 def clean_text(text: str) -> str:
-    """Cuts over-long text and replaces what cannot be encoded or printed.
-
-    Lone surrogates and control characters other than newline and tab become U+FFFD, so
-    that an environment can echo an action without breaking transcripts or JSON lines.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"an action must be str, not {type(text).__name__}.")
-    return _UNPRINTABLE.sub("\ufffd", text[:MAX_ACTION_CHARS])
+    """Replaces what cannot be encoded or printed; see `parsing.replace_unprintable`."""
+    return parsing.replace_unprintable(text)
 
 
 def stable_hash(*parts: object) -> int:

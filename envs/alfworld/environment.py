@@ -79,7 +79,7 @@ class AlfWorld(base.Environment):
         return f"{self._world.overview()}\nYour task is to: {self.game.goal.text}."
 
     def _apply(self, text: str) -> base.StepResult:
-        action = parsing.parse_last_action(text).action
+        action = parsing.parse_last_action(text, self.config.profile).action
         reply = self._world.act(action)
         progress = self._world.progress()
         won = progress == 1.0

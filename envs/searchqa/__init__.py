@@ -16,8 +16,10 @@ Profile `strict` (default) departs from upstream in these points:
   * `<information>` written by the agent is removed before its text is read;
   * empty queries and answers are refused;
   * the first observation is the question alone; upstream repeats the rules.
-Profile `agentgym` keeps upstream's rules. In both, search is BM25 by tantivy, where
-upstream searches with dense vectors by default, and a word counts more in a title.
+Profile `agentgym` keeps upstream's rules. In both, what stands between `<think>` and
+`</think>` is not searched for actions, which upstream's server does, and search is
+BM25 by tantivy, where upstream searches with dense vectors by default, and a word
+counts more in a title.
 
 Tasks: `searchqa_<k>` is question k of the data. By default they are generated from
 fields of the CIA World Factbook, and answers are what it says. One to three facts are

@@ -24,6 +24,7 @@ from typing import Any
 
 from envs import base
 
+MAX_PASSAGE_CHARS = 20_000
 MULTI_HOP_SETS = ("hotpotqa", "2wikimultihopqa", "musique", "bamboogle")
 
 
@@ -67,11 +68,11 @@ def read_passages(path: pathlib.Path) -> Iterator[Passage]:
                 f'environment \'searchqa\': {where}: expected {{"id": ..., "contents": '
                 f'"title\\ntext"}}; {type(error).__name__}: {error}.'
             ) from error
-        if len(contents) > base.MAX_ACTION_CHARS:
+        if len(contents) > MAX_PASSAGE_CHARS:
             raise base.MissingDataError(
                 f"environment 'searchqa': {where}: passage {passage_id!r} has "
                 f"{len(contents)} characters; split the corpus into passages of at "
-                f"most {base.MAX_ACTION_CHARS}, better of about 100 words."
+                f"most {MAX_PASSAGE_CHARS}, better of about 100 words."
             )
         title = base.clean_text(title).strip().strip('"')
         yield Passage(passage_id, title, base.clean_text(text).strip())

@@ -2,7 +2,6 @@
 
 import functools
 import random
-import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -10,8 +9,6 @@ from envs import base, parsing
 from envs.webshop import catalogue, pages, reward, search
 
 TURN_LIMIT = 10  # in both profiles
-
-_ACTION = re.compile(r"(.+)\[(.+)\]")
 
 _BAD_FORMAT = "Invalid action: write search[keywords] or click[value]."
 _NO_BOX = "Invalid action: this page has no search box."
@@ -84,9 +81,8 @@ class WebShop(base.Environment):
         return self._render()
 
     def _apply(self, text: str) -> base.StepResult:
-        action = parsing.parse_last_action(text).action
-        match = _ACTION.match(action)
-        verb, argument = match.groups() if match else ("", "")
+        action = parsing.parse_last_action(text, self.config.profile).action
+        verb, argument = _split_action(action)
         argument = argument.lower()
         if verb == "search":
             problem = self._search(argument)
@@ -245,3 +241,15 @@ class WebShop(base.Environment):
             reached += 1
             reached += reward.match_options_exactly(self._chosen, self.goal.options)
         return reached / (3 + len(self.goal.options))
+
+
+def _split_action(action: str) -> tuple[str, str]:
+    r"""Splits `verb[argument]`; both are empty if the action has another form.
+
+    Equal to the groups of `(.+)\[(.+)\]` at the start, as upstream reads actions: the
+    last bracket in the first line that can open one does. Linear in the length.
+    """
+    line = action.partition("\n")[0]
+    end = line.rfind("]")
+    start = line.rfind("[", 0, max(end - 1, 0))
+    return (line[:start], line[start + 1 : end]) if start > 0 else ("", "")

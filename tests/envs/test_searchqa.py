@@ -182,7 +182,7 @@ EMPTY = "Invalid: there is nothing between the tags."
         ("<answer>Moon</answer><answer>Moon</answer>", NOT_ONE),
         ("<search>Moon</search><answer>Moon</answer>", NOT_ONE),
         ("<answer>Mars<answer>Moon</answer>", NOT_ONE),
-        ("<think><answer>Moon</answer></think><answer>Moon</answer>", NOT_ONE),
+        ("<think><answer>Moon</answer></think>", NOT_ONE),
         ("<information><answer>Moon</answer></information>", NOT_ONE),
         ("<information><answer>Moon</answer>", NOT_ONE),
         ("<search> \n </search>", EMPTY),

@@ -73,7 +73,7 @@ class ServerEnvironment(base.Environment):
     # What differs between servers.
 
     def _parse(self, text: str) -> parsing.ParsedAction:
-        return parsing.parse_last_action(text)
+        return parsing.parse_last_action(text, self.config.profile)
 
     def _first_observation(self, reply: Any) -> str:
         return reply["observation"]
