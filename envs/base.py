@@ -256,6 +256,10 @@ class EnvSpec:
     # The names that `subset` may return, known without building anything; None if only
     # the data tells, as with files of the user's.
     subsets: Callable[[EnvConfig], Sequence[str] | None] = lambda config: None
+    # (item id, config) -> `make_fingerprint` of what makes two tasks the same, such as
+    # the world and what is to be done in it. No other split's tasks may have the
+    # fingerprint of a training task. None: any two ids are different tasks.
+    fingerprint: Callable[[str, EnvConfig], str] | None = None
 
 
 def parse_item_id(env: str, item_id: str) -> int:
@@ -278,6 +282,11 @@ def parse_item_id(env: str, item_id: str) -> int:
 def clean_text(text: str) -> str:
     """Replaces what cannot be encoded or printed; see `parsing.replace_unprintable`."""
     return parsing.replace_unprintable(text)
+
+
+def make_fingerprint(*parts: object) -> str:
+    """First 16 hex digits of the SHA-256 over the printed parts of a task."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def stable_hash(*parts: object) -> int:

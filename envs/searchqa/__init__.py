@@ -47,7 +47,7 @@ import collections
 from collections.abc import Mapping
 
 from envs import base
-from envs.searchqa import dataset, environment, oracles, records
+from envs.searchqa import dataset, environment, oracles, records, scoring
 
 TEST_SIZE = 400
 TEST_MIX: Mapping[str, int] = {"hop_1": 150, "hop_2": 125, "hop_3": 125}
@@ -108,6 +108,12 @@ def find_subset(item_id: str, config: base.EnvConfig) -> str:
     return _find_question(item_id, config).subset
 
 
+def fingerprint(item_id: str, config: base.EnvConfig) -> str:
+    """What makes two tasks the same: the words of the question."""
+    question = _find_question(item_id, config)
+    return base.make_fingerprint(scoring.normalize(question.text))
+
+
 def _find_question(item_id: str, config: base.EnvConfig) -> records.Question:
     data = dataset.load(config)
     return data.get_question(base.parse_item_id("searchqa", item_id))
@@ -121,6 +127,7 @@ SPEC = base.EnvSpec(
     tier=find_tier,
     subset=find_subset,
     subsets=lambda config: None if config.options.get("questions") else tuple(TEST_MIX),
+    fingerprint=fingerprint,
     oracles={
         "privileged": oracles.PrivilegedOracle,
         "observational": oracles.ObservationalOracle,

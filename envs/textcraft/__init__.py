@@ -287,6 +287,13 @@ def subset(item_id: str, config: base.EnvConfig) -> str:
     return f"depth_{_depth(item_id, config)}"
 
 
+def fingerprint(item_id: str, config: base.EnvConfig) -> str:
+    """What makes two tasks the same: the goal and the recipes that lead to it."""
+    book = recipe_lib.load_book(_recipes_dir(config))
+    goal = _find_goal(book, base.parse_item_id(NAME, item_id))
+    return base.make_fingerprint(goal, *sorted(map(str, book.closure(goal))))
+
+
 def subsets(config: base.EnvConfig) -> tuple[str, ...]:
     """All names that `subset` returns, in order of depth."""
     depths = set(recipe_lib.load_book(_recipes_dir(config)).depths.values())
@@ -324,5 +331,6 @@ SPEC = base.EnvSpec(
     tier=tier,
     subset=subset,
     subsets=subsets,
+    fingerprint=fingerprint,
     oracles={"privileged": _make_privileged, "observational": _make_observational},
 )

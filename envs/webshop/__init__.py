@@ -113,6 +113,17 @@ def find_subset(item_id: str, config: base.EnvConfig) -> str:
     return _find_goal(item_id, config)[1].product.category
 
 
+def fingerprint(item_id: str, config: base.EnvConfig) -> str:
+    """What makes two tasks the same: the instruction and what has to be bought."""
+    goal = _find_goal(item_id, config)[1]
+    return base.make_fingerprint(
+        " ".join(goal.instruction.lower().split()),
+        goal.product.asin,
+        goal.attributes,
+        goal.options,
+    )
+
+
 def list_subsets(config: base.EnvConfig) -> tuple[str, ...] | None:
     """The departments of the synthetic catalogue; None for upstream's files."""
     return None if config.options.get("data_dir") else synthetic.list_departments()
@@ -154,6 +165,7 @@ SPEC = base.EnvSpec(
     tier=find_tier,
     subset=find_subset,
     subsets=list_subsets,
+    fingerprint=fingerprint,
     oracles={
         "privileged": oracles.PrivilegedOracle,
         "observational": oracles.ObservationalOracle,
