@@ -3,8 +3,20 @@
 Difficulty is either *structural*, known from the task itself, or *calibrated*: measured
 as the pass rate of some policy and stored by `python -m launch.calibrate` as JSON lines
 `{"item_id": ..., "n": ..., "pass_rate": ..., "tier": "easy" or "hard", "threshold": ...}`.
+The lines of several environments may stand in one file, or in one file each.
+
+A list of ids is a file in one of these forms, told apart by the first character. It may
+hold tasks of several environments, and each takes its own:
+
+    [{"item_id": "textcraft_0"}, {"item_id": "textcraft_7"}]     as AgentGym writes it
+    ["textcraft_0", "textcraft_7"]                               a JSON list of ids
+    {"item_id": "textcraft_0", ...}                              JSON lines
+    textcraft_0                                                  an id a line; blank
+    # textcraft_7                                                lines and comments
+
 A panel's version says which tasks it holds and how they were chosen, as in
-`textcraft-1, hard by qwen.jsonl (easy from pass rate 0.5), 50 of 87`.
+`textcraft-1, hard by qwen.jsonl 5f0a1b2c (easy from pass rate 0.5), 50 of 87`. Files are
+named with the first 8 digits that `sha256sum` prints for them.
 
 Subsets are written `environment/subset`, such as `textcraft/depth_1`. One list of them
 serves several environments: each keeps the subsets that carry its name, and all of its
@@ -17,6 +29,7 @@ tasks if none does.
 import collections
 import dataclasses
 import difflib
+import hashlib
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -25,6 +38,8 @@ from typing import Literal
 from envs import base, registry
 
 TierChoice = Literal["all", "easy", "hard"]
+File = str | pathlib.Path
+Files = File | Sequence[File]  # one, or several that are read as one
 
 _TIERS = ("easy", "hard")
 
@@ -39,9 +54,9 @@ def select_tasks(
     config: base.EnvConfig,
     *,
     tier: TierChoice = "all",
-    tier_file: str | pathlib.Path | None = None,
+    tier_file: Files | None = None,
     subsets: Sequence[str] = (),
-    item_file: str | pathlib.Path | None = None,
+    item_file: Files | None = None,
     limit: int | None = None,
 ) -> base.TaskPanel:
     """Chooses tasks of one environment.
@@ -52,13 +67,13 @@ def select_tasks(
         says which tasks it holds.
       config: the environment's configuration.
       tier: keeps the tasks of this difficulty only.
-      tier_file: JSON lines with calibrated tiers; None takes the structural ones. A
-        task that the file does not list is neither easy nor hard.
+      tier_file: JSON lines with calibrated tiers, in one or more files; None takes the
+        structural ones. A task that they do not list is neither easy nor hard.
       subsets: `env/subset` each, such as `textcraft/depth_1`; keeps the tasks of these
         levels, depths or types. Those of other registered environments are left to
         their own panels.
-      item_file: AgentGym's form, a JSON list of `{"item_id": ...}`, in place of the
-        split's own tasks.
+      item_file: lists of ids, in one or more files of the forms shown above, in place
+        of the split's own tasks; each id must be a task of the environment.
       limit: keeps at most this many, the same ones in each process and for each
         larger limit.
 
@@ -76,8 +91,8 @@ def select_tasks(
     if item_file is None:
         panel = spec.panel(split, config)
     else:
-        name = pathlib.Path(item_file).name
-        panel = base.TaskPanel(env, split, f"ids of {name}", read_items(env, item_file))
+        panel = base.TaskPanel(env, split, *read_items(env, item_file))
+        _check_tasks(panel, spec, config)
     if tier != "all":
         panel = _keep_tier(panel, spec, config, tier, tier_file)
     if kept:
@@ -97,9 +112,9 @@ def check_selection(
     *,
     split: str,
     tier: str = "all",
-    tier_file: str | pathlib.Path | None = None,
+    tier_file: Files | None = None,
     subsets: Sequence[str] = (),
-    item_file: str | pathlib.Path | None = None,
+    item_file: Files | None = None,
     limit: int | None = None,
 ) -> None:
     """Checks the arguments of `select_tasks` for all environments of a selection.
@@ -134,63 +149,166 @@ def check_selection(
         if item_file is not None:
             read_items(env, item_file)
     if tier_file is not None:
-        read_tiers(tier_file)
+        tiers, name = read_tiers(tier_file)
+        measured = {item_id.rpartition("_")[0] for item_id in tiers}
+        for env in environments if tier != "all" else ():
+            if env not in measured:
+                raise TaskSelectionError(
+                    f"tier_file {name} has no task of environment '{env}', only of "
+                    f"{sorted(measured)}; measure it with launch.calibrate."
+                )
     _check_limit(limit)
 
 
-def read_items(env: str, path: str | pathlib.Path) -> tuple[str, ...]:
-    """Reads AgentGym's list of tasks, `[{"item_id": "<env>_<int>"}, ...]`.
+def read_items(env: str, files: Files) -> tuple[str, tuple[str, ...]]:
+    """Reads lists of tasks, in the forms of the module docstring.
+
+    Args:
+      env: the environment whose tasks are taken; those of others are left to them.
+      files: one list or several, of which the tasks stand one after the other.
+
+    Returns:
+      The version of a panel with these tasks, and their ids in order, at least one.
 
     Raises:
-      TaskSelectionError: if the file is missing, not of this form, or repeats a task.
-      UnknownItemError: if a task belongs to another environment.
+      TaskSelectionError: if a file is missing or of another form, names a task twice or
+        an environment that does not exist, or if there is no task of `env`.
     """
+    ids: list[str] = []
+    others = set[str]()
+    for path in _as_list(files):
+        for item_id in _parse_items(path, env):
+            owner = item_id.rpartition("_")[0]
+            if owner == env:
+                _check_id(item_id, env, path)
+                ids.append(item_id)
+            elif owner in registry.names():
+                others.add(owner)
+            else:
+                known = (env, *registry.names())
+                raise TaskSelectionError(
+                    f"{path}: {item_id[:80]!r} is a task of no environment."
+                    f"{_suggest(owner, known)} Ids look like '{env}_0'."
+                )
+    named = _name_files(files)
+    if twice := [i for i, count in collections.Counter(ids).items() if count > 1]:
+        raise TaskSelectionError(f"{named}: tasks listed more than once: {twice[:5]}.")
+    if not ids:
+        raise TaskSelectionError(
+            f"{named}: no task is of environment '{env}'"
+            + (
+                f", all are of {sorted(others)}."
+                if others
+                else "; there is none at all."
+            )
+        )
+    return f"ids of {named}", tuple(ids)
+
+
+def _parse_items(path: File, env: str) -> list[str]:
+    """All ids of a file, whatever their environments."""
+    text = _read_text(path).strip()
     try:
-        items = json.loads(_read_text(path))
-        ids = tuple(item["item_id"] for item in items)
+        if text.startswith("["):
+            entries = json.loads(text)
+        else:
+            lines = (line.partition("#")[0].strip() for line in text.splitlines())
+            entries = [
+                json.loads(line) if line.startswith("{") else line
+                for line in lines
+                if line
+            ]
+        ids = [e if isinstance(e, str) else e["item_id"] for e in entries]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise TaskSelectionError(
             f"{path}: expected a JSON list of {{'item_id': '{env}_0'}}, as AgentGym "
-            f"writes it; {type(error).__name__}: {error}."
+            f"writes it, or one id a line; {type(error).__name__}: {error}."
         ) from error
-    for item_id in ids:
-        base.parse_item_id(env, item_id)
-    if twice := [i for i, count in collections.Counter(ids).items() if count > 1]:
-        raise TaskSelectionError(f"{path}: tasks listed more than once: {twice[:5]}.")
+    if wrong := [item_id for item_id in ids if not isinstance(item_id, str)]:
+        raise TaskSelectionError(
+            f"{path}: ids are text such as '{env}_0', not {wrong[0]!r}."
+        )
     return ids
 
 
-def read_tiers(path: str | pathlib.Path) -> tuple[dict[str, base.Tier], str]:
-    """Reads calibrated tiers.
+def _check_id(item_id: str, env: str, path: File) -> None:
+    try:
+        base.parse_item_id(env, item_id)
+    except base.UnknownItemError as error:
+        raise TaskSelectionError(f"{path}: {error}") from error
+
+
+def _check_tasks(
+    panel: base.TaskPanel, spec: base.EnvSpec, config: base.EnvConfig
+) -> None:
+    """Refuses ids beyond the last task; the environment's labels need the task."""
+    for item_id in panel.item_ids:
+        try:
+            spec.subset(item_id, config)
+        except base.UnknownItemError as error:
+            raise TaskSelectionError(f"{panel.version}: {error}") from error
+
+
+def read_tiers(files: Files) -> tuple[dict[str, base.Tier], str]:
+    """Reads calibrated tiers of one environment or several, from one file or several.
 
     Returns:
-      The tiers by item id, and a name for the file that tells the threshold, if known.
+      The tiers by item id, and a name for the files that tells the threshold, if known.
 
     Raises:
-      TaskSelectionError: if the file is missing or a line is not of the form given in
+      TaskSelectionError: if a file is missing or a line is not of the form given in
         the module docstring; the message names the line.
     """
-    tiers, thresholds = {}, set()
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            item_id, tier = entry["item_id"], entry["tier"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise TaskSelectionError(
-                f"{path}:{number}: expected a JSON object with 'item_id' and 'tier', "
-                f"as launch.calibrate writes it; {type(error).__name__}: {error}."
-            ) from error
-        if tier not in _TIERS:
-            raise TaskSelectionError(
-                f"{path}:{number}: {item_id!r} has tier {tier!r}, not one of {_TIERS}."
-            )
-        if item_id in tiers:
-            raise TaskSelectionError(f"{path}:{number}: second line for {item_id!r}.")
-        tiers[item_id] = tier
-        thresholds.add(entry.get("threshold"))
+    tiers: dict[str, base.Tier] = {}
+    thresholds = set()
+    for path in _as_list(files):
+        for number, line in enumerate(_read_text(path).splitlines(), start=1):
+            where = f"{path}:{number}"
+            item_id, tier, threshold = _parse_tier(line, where)
+            if item_id in tiers:
+                raise TaskSelectionError(f"{where}: second line for {item_id!r}.")
+            tiers[item_id] = tier
+            thresholds.add(threshold)
     known = ", ".join(f"{value:g}" for value in sorted(thresholds - {None}))
-    name = pathlib.Path(path).name
+    name = _name_files(files)
     return tiers, f"{name} (easy from pass rate {known})" if known else name
+
+
+def _parse_tier(line: str, where: str) -> tuple[str, base.Tier, float | None]:
+    try:
+        entry = json.loads(line)
+        item_id, tier = entry["item_id"], entry["tier"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise TaskSelectionError(
+            f"{where}: expected a JSON object with 'item_id' and 'tier', as "
+            f"launch.calibrate writes it; {type(error).__name__}: {error}."
+        ) from error
+    if tier not in _TIERS:
+        raise TaskSelectionError(
+            f"{where}: {item_id!r} has tier {tier!r}, not one of {_TIERS}."
+        )
+    return item_id, tier, entry.get("threshold")
+
+
+def _as_list(files: Files) -> list[File]:
+    return [files] if isinstance(files, str | pathlib.Path) else list(files)
+
+
+def _name_files(files: Files) -> str:
+    """Names files with digests of their contents, such as `test.json 5f0a1b2c`."""
+    return " and ".join(
+        f"{pathlib.Path(path).name} {digest_file(path)}" for path in _as_list(files)
+    )
+
+
+def digest_file(path: File) -> str:
+    """First 8 hex digits of the SHA-256 of a file, as `sha256sum` prints them."""
+    try:
+        return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:8]
+    except OSError as error:
+        raise TaskSelectionError(
+            f"cannot read the task file {path}: {error}."
+        ) from error
 
 
 def _keep_tier(
@@ -198,7 +316,7 @@ def _keep_tier(
     spec: base.EnvSpec,
     config: base.EnvConfig,
     tier: str,
-    tier_file: str | pathlib.Path | None,
+    tier_file: Files | None,
 ) -> base.TaskPanel:
     if tier_file is None:
         source = "structure"
@@ -295,9 +413,9 @@ def _check_choice(field: str, value: str, known: tuple[str, ...], env: str) -> N
         )
 
 
-def _read_text(path: str | pathlib.Path) -> str:
+def _read_text(path: File) -> str:
     try:
-        return pathlib.Path(path).read_text(encoding="utf-8")
+        return pathlib.Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TaskSelectionError(
             f"cannot read the task file {path}: {error}."

@@ -221,7 +221,9 @@ def test_panels_are_upstreams_lists(game, options):
     config = base.EnvConfig(options=options)
     panel = tasks.select_tasks(game.name, "test", config)
     assert panel.item_ids == tuple(f"{game.name}_{k}" for k in range(7))
-    assert panel.version == f"AgentGym server, ids of {game.name}_test.json"
+    digest = tasks.digest_file(options["test_items"])
+    named = f"ids of {game.name}_test.json {digest}"
+    assert panel.version == f"AgentGym server, {named}"
     with pytest.raises(base.EnvConfigError, match=r"measure it with launch.calibrate"):
         tasks.select_tasks(game.name, "test", config, tier="easy")
     del options["test_items"]

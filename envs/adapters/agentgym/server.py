@@ -14,7 +14,6 @@ Field names vary between servers; subclasses say which. Errors come with status 
 import contextlib
 import http.client
 import json
-import pathlib
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -205,9 +204,8 @@ def make_spec(environment: type[ServerEnvironment]) -> base.EnvSpec:
                 f"environment '{name}': set option '{option}' to AgentGym's JSON file "
                 "with the ids of that split."
             )
-        path = str(config.options[option])
-        version = f"AgentGym server, ids of {pathlib.Path(path).name}"
-        return base.TaskPanel(name, split, version, tasks.read_items(name, path))
+        version, ids = tasks.read_items(name, str(config.options[option]))
+        return base.TaskPanel(name, split, f"AgentGym server, {version}", ids)
 
     def tier(item_id: str, config: base.EnvConfig) -> base.Tier:
         raise base.EnvConfigError(
