@@ -12,15 +12,15 @@ Field names vary between servers; subclasses say which. Errors come with status 
 """
 
 import contextlib
-import http.client
+import http
 import json
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from envs import base, parsing, tasks
+from envs import base, http_calls, parsing, tasks
 
-_TIMEOUT_S = 30.0  # for one request; below the pool's deadline, to name the culprit
+_TIMEOUT_S = 30.0  # for one call; below the pool's deadline, to name the culprit
 
 
 class ServerError(RuntimeError):
@@ -168,29 +168,18 @@ class ServerEnvironment(base.Environment):
 
     def _exchange(self, method: str, path: str, body: str) -> tuple[int, str]:
         """Sends one request, on a new link: servers close idle ones between turns."""
-        address = urllib.parse.urlsplit(self._server)
-        kinds = {
-            "http": http.client.HTTPConnection,
-            "https": http.client.HTTPSConnection,
-        }
-        if address.scheme not in kinds or not address.netloc:
+        if not http_calls.is_address(self._server):
             raise base.EnvConfigError(
                 f"environment '{self.name}': option server = {self._server!r}; it must "
                 "look like http://127.0.0.1:36001."
             )
-        link = kinds[address.scheme](address.netloc, timeout=self._timeout_s)
+        url = f"{self._server.rstrip('/')}/{path}"
         try:
-            headers = {"Content-Type": "application/json"}
-            link.request(method, f"{address.path.rstrip('/')}/{path}", body, headers)
-            response = link.getresponse()
-            return response.status, response.read().decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException) as error:
+            return http_calls.exchange(method, url, body, timeout_s=self._timeout_s)
+        except http_calls.CallError as error:
             raise ServerError(
-                f"{self._server}/{path} does not answer within {self._timeout_s:g} s: "
-                f"{type(error).__name__}: {error}. Is the server running?"
+                f"{url} does not answer: {error}. Is the server running?"
             ) from error
-        finally:
-            link.close()
 
 
 def make_spec(environment: type[ServerEnvironment]) -> base.EnvSpec:
