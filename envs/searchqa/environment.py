@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from envs import base, parsing
 from envs.searchqa import dataset, records, scoring
+from envs.searchqa import passages as passage_files
 
 DEFAULT_TOP_K = 3
 MAX_TOP_K = 20
@@ -41,7 +42,10 @@ class SearchQA(base.Environment):
 
     name = "searchqa"
     turn_limits: ClassVar[Mapping[base.Profile, int]] = {"strict": 4, "agentgym": 5}
-    option_names = ("corpus", "questions", "top_k", "closed_book")
+    option_names = (
+        *("questions", "train_questions", "test_questions", "top_k", "closed_book"),
+        *("corpus", "retriever", "retriever_timeout_s", "retriever_retries"),
+    )
 
     question: records.Question
 
@@ -101,11 +105,15 @@ class SearchQA(base.Environment):
         passages = self.data.index.search(query, self._top_k)
         self._found.update(p.id for p in passages if p.id in self.question.passages)
         listed = "\n".join(
-            f"Doc {rank}(Title: {passage.title}) {passage.text}"
+            f"Doc {rank}(Title: {self._title(passage)}) {passage.text}"
             for rank, passage in enumerate(passages, start=1)
         )
         info = base.StepInfo(parsed_action=action, progress=self._progress())
         return base.StepResult(f"<information>{listed}</information>", info=info)
+
+    def _title(self, passage: passage_files.Passage) -> str:
+        """A passage's title; upstream shows the quotation marks that corpora have."""
+        return passage.plain_title if self._strict else passage.title
 
     def _answer(self, answer: str) -> base.StepResult:
         """Ends the episode; under upstream's rules only if the answer is right."""

@@ -28,7 +28,7 @@ COUNTS = {  # tasks in train and test
     "babyai": (810, 90),
     "searchqa": (None, 400),
     "sciworld": (643, 200),
-    "guess_number": (409, 91),
+    "guess_number": (421, 79),
 }
 
 
