@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal, Protocol
 
-from envs import parsing
+from envs import parsing, prompts
 
 Profile = parsing.Profile
 ListActions = Literal["native", "always", "first", "never"]
@@ -81,13 +81,14 @@ class EnvConfig:
             raise EnvConfigError(
                 f"environment '{env}': max_turns = {self.max_turns}; it must be at least 1."
             )
+        known = (*known_options, *prompts.OPTIONS)
         for key in self.options:
-            if key not in known_options:
-                close = difflib.get_close_matches(key, known_options, n=3)
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=3)
                 hint = f" Did you mean {close}?" if close else ""
                 raise EnvConfigError(
                     f"environment '{env}' has no option {key!r};{hint} "
-                    f"it knows {sorted(known_options)}."
+                    f"it knows {sorted(known)}."
                 )
 
 
@@ -138,19 +139,34 @@ class Environment(abc.ABC):
     turn_limits: ClassVar[Mapping[Profile, int]]
     native_list: ClassVar[Literal["always", "first", "never"]] = "never"
     option_names: ClassVar[tuple[str, ...]] = ()
+    acknowledgements: ClassVar[Mapping[Profile, str]] = dict.fromkeys(
+        PROFILES, prompts.ACKNOWLEDGEMENT
+    )
 
     def __init__(self, config: EnvConfig | None = None):
         self.config = config if config is not None else EnvConfig()
         self.config.validate(self.name, self.option_names)
         self.max_turns = self.config.max_turns or self.turn_limits[self.config.profile]
         self._turn: int | None = None  # None until reset, and after the episode's end
+        try:
+            self._given = {
+                option: prompts.read_given(self.config.options, option)
+                for option in prompts.OPTIONS
+            }
+        except prompts.PromptError as error:
+            raise EnvConfigError(f"environment '{self.name}': {error}") from error
 
     # What an environment fills in.
 
     @property
-    @abc.abstractmethod
-    def instruction(self) -> str:
-        """The rules of the environment, shown once before the first observation."""
+    def default_instruction(self) -> str:
+        """The rules of the environment, shown once before the first observation.
+
+        Option `instruction` replaces them; see `envs.prompts`.
+        """
+        raise NotImplementedError(
+            f"environment '{self.name}' has to define default_instruction."
+        )
 
     @abc.abstractmethod
     def _start(self, index: int) -> str:
@@ -172,6 +188,17 @@ class Environment(abc.ABC):
         return "\nAVAILABLE ACTIONS: " + ",".join(actions)
 
     # What all environments share.
+
+    @property
+    def instruction(self) -> str:
+        """The rules as the user replaced them, or the environment's own."""
+        return self._given["instruction"] or self.default_instruction
+
+    @property
+    def acknowledgement(self) -> str:
+        """The answer to the rules that the `agentgym` framing shows."""
+        given = self._given["acknowledgement"]
+        return given or self.acknowledgements[self.config.profile]
 
     def reset(self, item_id: str) -> str:
         """Starts the task `item_id` and returns the first observation.

@@ -35,7 +35,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from envs import base, registry
+from envs import base, prompts, registry
 
 TierChoice = Literal["all", "easy", "hard"]
 File = str | pathlib.Path
@@ -99,6 +99,7 @@ def select_tasks(
         panel = _keep_subsets(panel, spec, config, kept)
     if limit is not None:
         panel = _sample(panel, limit)
+    panel = dataclasses.replace(panel, version=panel.version + _name_prompts(config))
     if not panel.item_ids:
         raise TaskSelectionError(
             f"environment '{env}', split '{split}': no task is left ({panel.version}); "
@@ -385,6 +386,13 @@ def _split_subsets(
             )
         grouped[env] = (*grouped.get(env, ()), subset)
     return grouped
+
+
+def _name_prompts(config: base.EnvConfig) -> str:
+    try:
+        return prompts.describe_given(config.options)
+    except prompts.PromptError as error:
+        raise TaskSelectionError(str(error)) from error
 
 
 def _check_registered(env: str) -> None:

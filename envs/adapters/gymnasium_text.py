@@ -51,7 +51,7 @@ class GymnasiumEnvironment(base.Environment):
         self._inner = self.make_inner()
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The rules, as given to `make_spec`."""
         return self.instruction_text
 

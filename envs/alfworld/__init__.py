@@ -50,6 +50,8 @@ def make_panel(split: str, config: base.EnvConfig) -> base.TaskPanel:
         raise base.EnvConfigError(
             f"environment 'alfworld' has no split {split!r} here; it has {have}."
         )
+    if found is not None:
+        found.check(split)
     ids = tuple(f"alfworld_{number}" for number in splits[split])
     version = generate.VERSIONS[split] if found is None else found.version
     return base.TaskPanel("alfworld", split, version, ids)

@@ -62,7 +62,7 @@ class AlfWorld(base.Environment):
         self._load = choose_games(self.config)
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The rules, in our own words."""
         put = "move O to R" if self.config.profile == "strict" else "put O in/on R"
         if self.config.options.get("data_dir"):  # each file has its own wording

@@ -76,7 +76,7 @@ class BabyAI(base.Environment):
     native_list = "always"
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The rules, with the actions by their exact names."""
         strict = self.config.profile == "strict"
         actions = _ACTIONS.format(pickup="pickup" if strict else "pick up")

@@ -63,7 +63,7 @@ class SciWorld(base.Environment):
         java.find_programs()  # fails here rather than in each episode
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The actions and the form of an answer."""
         return _INSTRUCTION
 

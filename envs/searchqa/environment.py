@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import ClassVar
 
-from envs import base, parsing
+from envs import base, parsing, prompts
 from envs.searchqa import dataset, records, scoring
 from envs.searchqa import passages as passage_files
 
@@ -42,6 +42,7 @@ class SearchQA(base.Environment):
 
     name = "searchqa"
     turn_limits: ClassVar[Mapping[base.Profile, int]] = {"strict": 4, "agentgym": 5}
+    acknowledgements: ClassVar = {"strict": prompts.ACKNOWLEDGEMENT, "agentgym": "Ok."}
     option_names = (
         *("questions", "train_questions", "test_questions", "top_k", "closed_book"),
         *("corpus", "retriever", "retriever_timeout_s", "retriever_retries"),
@@ -62,7 +63,7 @@ class SearchQA(base.Environment):
         return dataset.load(self.config)
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The rules, in our own words."""
         rules = "Answer the question. " + self._rules
         return rules + _ONCE if self._strict else rules

@@ -67,7 +67,7 @@ class TextCraft(base.Environment):
             )
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The actions, how to write them, and the form of an answer."""
         return _INSTRUCTION
 

@@ -15,8 +15,9 @@ Profile `strict` (default) departs from upstream in these points:
   * an action that is not possible is answered with a sentence before the page.
 Profile `agentgym` keeps upstream's rules, among them the hidden commands `<r>`, `<c>`
 and `<q>` of searches. In both, a price range costs one value fixed by the product's
-code, nouns of titles are told by a word list (option `nouns="spacy"` takes spaCy),
-and BM25 has other constants than upstream's Lucene.
+code, nouns of titles are told by a word list (option `nouns="spacy"` takes spaCy with
+the model `noun_model`, by default upstream's `en_core_web_lg`), and BM25 has other
+constants than upstream's Lucene.
 
 Tasks: `webshop_<k>` is goal k, in upstream's order: one goal per product with an
 instruction and combination of its options. Splits are by product: about 15 % of those

@@ -5,7 +5,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from envs import base, parsing
+from envs import base, parsing, prompts
 from envs.webshop import catalogue, pages, reward, search
 
 TURN_LIMIT = 10  # in both profiles
@@ -39,7 +39,8 @@ class WebShop(base.Environment):
     turn_limits: ClassVar[Mapping[base.Profile, int]] = dict.fromkeys(
         base.PROFILES, TURN_LIMIT
     )
-    option_names = ("data_dir", "products", "goals", "nouns")
+    acknowledgements: ClassVar = {"strict": prompts.ACKNOWLEDGEMENT, "agentgym": "Ok."}
+    option_names = ("data_dir", "products", "goals", "nouns", "noun_model")
 
     goal: catalogue.Goal
     _results: Sequence[catalogue.Product]
@@ -55,6 +56,15 @@ class WebShop(base.Environment):
                 f"environment 'webshop': nouns = {self._nouns!r}; choose one of "
                 f"{reward.NOUN_FINDERS}."
             )
+        if "noun_model" in self.config.options and self._nouns != "spacy":
+            raise base.EnvConfigError(
+                "environment 'webshop': option noun_model names a model of spaCy; it "
+                f"needs nouns='spacy', not nouns={self._nouns!r}."
+            )
+        if self._nouns == "spacy":
+            model = self.config.options.get("noun_model", reward.SPACY_MODEL)
+            self._nouns = f"spacy:{model}"
+        reward.load_noun_finder(self._nouns)  # fails now rather than at a purchase
 
     @functools.cached_property
     def shop(self) -> catalogue.Catalogue:
@@ -62,7 +72,7 @@ class WebShop(base.Environment):
         return catalogue.load(self.config)
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The rules, in our own words."""
         where = ", on the page with the search box only" if self._strict else ""
         return _INSTRUCTION.format(where=where)

@@ -342,8 +342,6 @@ def test_an_index_belongs_to_the_content_of_a_corpus(tmp_path, corpus):
     os.utime(
         path, (stat.st_atime, stat.st_mtime)
     )  # the other way round: same time, size
-    filecache_folder = filecache.get_folder() / "digests"
-    assert filecache_folder.is_dir()
     other = path.with_name("copy") / path.name  # the same name, size and time elsewhere
     other.parent.mkdir()
     other.write_text(path.read_text())

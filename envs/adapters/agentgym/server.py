@@ -55,7 +55,7 @@ class ServerEnvironment(base.Environment):
         self._actions: list[str] | None = None
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The rules, which AgentGym keeps in its clients; here in words of our own."""
         return self.instruction_text
 
