@@ -10,6 +10,7 @@ hold tasks of several environments, and each takes its own:
 
     [{"item_id": "textcraft_0"}, {"item_id": "textcraft_7"}]     as AgentGym writes it
     ["textcraft_0", "textcraft_7"]                               a JSON list of ids
+    {"tasks": [...], ...}                                        from `envs.panels`
     {"item_id": "textcraft_0", ...}                              JSON lines
     textcraft_0                                                  an id a line; blank
     # textcraft_7                                                lines and comments
@@ -212,6 +213,8 @@ def _parse_items(path: File, env: str) -> list[str]:
     try:
         if text.startswith("["):
             entries = json.loads(text)
+        elif text.startswith("{\n"):  # one object over many lines
+            entries = json.loads(text)["tasks"]
         else:
             lines = (line.partition("#")[0].strip() for line in text.splitlines())
             entries = [
