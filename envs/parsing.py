@@ -21,7 +21,7 @@ Profile = Literal["strict", "agentgym"]
 MAX_PARSED_CHARS = 20_000  # of an action; more is cut, as replies may repeat it
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
-_LINE_END = re.compile("\r\n|[\n\x0b\x0c\r\x1c-\x1e\x85\u2028\u2029]")
+_LINE_END = re.compile("\r\n|[\x0b\x0c\r\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL_SPACE = re.compile("[\x0b\x0c\r\x1c-\x1f]")
 _THOUGHT_TAG = re.compile(r"<(/?)think>")
 _ACTION_LINE = re.compile(r"Action:\s*([^\n]*)")
