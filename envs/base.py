@@ -14,21 +14,21 @@ import abc
 import dataclasses
 import difflib
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal, Protocol
 
-Profile = Literal["strict", "agentgym"]
+from agentrl.envs import parsing, prompts
+
+Profile = parsing.Profile
 ListActions = Literal["native", "always", "first", "never"]
 Tier = Literal["easy", "hard"]
 OracleKind = Literal["privileged", "observational"]
 
 PROFILES: tuple[Profile, ...] = ("strict", "agentgym")
 LIST_ACTIONS: tuple[ListActions, ...] = ("native", "always", "first", "never")
-MAX_ACTION_CHARS = (
-    20_000  # longer text is cut before parsing; no real answer comes near
-)
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+# Of a whole answer, which is longer than any context that models have; what lies beyond
+# is cut before parsing. An action is cut at `parsing.MAX_PARSED_CHARS`.
+MAX_ACTION_CHARS = 10_000_000
 
 
 class EnvConfigError(ValueError):
@@ -85,13 +85,14 @@ class EnvConfig:
             raise EnvConfigError(
                 f"environment '{env}': max_turns = {self.max_turns}; it must be at least 1."
             )
+        known = (*known_options, *prompts.OPTIONS)
         for key in self.options:
-            if key not in known_options:
-                close = difflib.get_close_matches(key, known_options, n=3)
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=3)
                 hint = f" Did you mean {close}?" if close else ""
                 raise EnvConfigError(
                     f"environment '{env}' has no option {key!r};{hint} "
-                    f"it knows {sorted(known_options)}."
+                    f"it knows {sorted(known)}."
                 )
 
 
@@ -142,19 +143,34 @@ class Environment(abc.ABC):
     turn_limits: ClassVar[Mapping[Profile, int]]
     native_list: ClassVar[Literal["always", "first", "never"]] = "never"
     option_names: ClassVar[tuple[str, ...]] = ()
+    acknowledgements: ClassVar[Mapping[Profile, str]] = dict.fromkeys(
+        PROFILES, prompts.ACKNOWLEDGEMENT
+    )
 
     def __init__(self, config: EnvConfig | None = None):
         self.config = config if config is not None else EnvConfig()
         self.config.validate(self.name, self.option_names)
         self.max_turns = self.config.max_turns or self.turn_limits[self.config.profile]
         self._turn: int | None = None  # None until reset, and after the episode's end
+        try:
+            self._given = {
+                option: prompts.read_given(self.config.options, option)
+                for option in prompts.OPTIONS
+            }
+        except prompts.PromptError as error:
+            raise EnvConfigError(f"environment '{self.name}': {error}") from error
 
     # What an environment fills in.
 
     @property
-    @abc.abstractmethod
-    def instruction(self) -> str:
-        """The rules of the environment, shown once before the first observation."""
+    def default_instruction(self) -> str:
+        """The rules of the environment, shown once before the first observation.
+
+        Option `instruction` replaces them; see `agentrl.envs.prompts`.
+        """
+        raise NotImplementedError(
+            f"environment '{self.name}' has to define default_instruction."
+        )
 
     @abc.abstractmethod
     def _start(self, index: int) -> str:
@@ -162,7 +178,10 @@ class Environment(abc.ABC):
 
     @abc.abstractmethod
     def _apply(self, text: str) -> StepResult:
-        """Applies the agent's text. Malformed text is scored, never raised on."""
+        """Applies the agent's answer. Malformed text is scored, never raised on.
+
+        `text` is the answer as `parsing.read_answer` returns it, without thoughts.
+        """
 
     def available_actions(self) -> Sequence[str] | None:
         """Actions that would be accepted now, in a fixed order; None if not enumerable."""
@@ -173,6 +192,17 @@ class Environment(abc.ABC):
         return "\nAVAILABLE ACTIONS: " + ",".join(actions)
 
     # What all environments share.
+
+    @property
+    def instruction(self) -> str:
+        """The rules as the user replaced them, or the environment's own."""
+        return self._given["instruction"] or self.default_instruction
+
+    @property
+    def acknowledgement(self) -> str:
+        """The answer to the rules that the `agentgym` framing shows."""
+        given = self._given["acknowledgement"]
+        return given or self.acknowledgements[self.config.profile]
 
     def reset(self, item_id: str) -> str:
         """Starts the task `item_id` and returns the first observation.
@@ -198,7 +228,7 @@ class Environment(abc.ABC):
                 f"environment '{self.name}': step() before reset() or after the end of "
                 "the episode; call reset(item_id) first."
             )
-        result = self._apply(clean_text(text))
+        result = self._apply(self._read_answer(text))
         if not isinstance(result, StepResult):
             raise InvalidResultError(
                 f"_apply() returned {result!r:.80} ({type(result).__name__}); it must "
@@ -216,6 +246,11 @@ class Environment(abc.ABC):
         return dataclasses.replace(
             result, observation=_append(result.observation, listed)
         )
+
+    def _read_answer(self, text: str) -> str:
+        if not isinstance(text, str):
+            raise TypeError(f"an action must be str, not {type(text).__name__}.")
+        return parsing.read_answer(text[:MAX_ACTION_CHARS], self.config.profile)
 
     def close(self) -> None:  # noqa: B027
         """Releases what the instance holds outside the process; most hold nothing."""
@@ -260,6 +295,13 @@ class EnvSpec:
     # How actions begin, in lower case ("go to"), or a mark they hold ("<answer>"). Failure
     # tags tell by them the actions of one environment from those of another.
     verbs: tuple[str, ...] = ()
+    # The names that `subset` may return, known without building anything; None if only
+    # the data tells, as with files of the user's.
+    subsets: Callable[[EnvConfig], Sequence[str] | None] = lambda config: None
+    # (item id, config) -> `make_fingerprint` of what makes two tasks the same, such as
+    # the world and what is to be done in it. No other split's tasks may have the
+    # fingerprint of a training task. None: any two ids are different tasks.
+    fingerprint: Callable[[str, EnvConfig], str] | None = None
 
 
 def _append(observation: str, listed: str) -> str:
@@ -285,14 +327,13 @@ def parse_item_id(env: str, item_id: str) -> int:
 
 
 def clean_text(text: str) -> str:
-    """Cuts over-long text and replaces what cannot be encoded or printed.
+    """Replaces what cannot be encoded or printed; see `parsing.replace_unprintable`."""
+    return parsing.replace_unprintable(text)
 
-    Lone surrogates and control characters other than newline and tab become U+FFFD, so
-    that an environment can echo an action without breaking transcripts or JSON lines.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"an action must be str, not {type(text).__name__}.")
-    return _UNPRINTABLE.sub("\ufffd", text[:MAX_ACTION_CHARS])
+
+def make_fingerprint(*parts: object) -> str:
+    """First 16 hex digits of the SHA-256 over the printed parts of a task."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def stable_hash(*parts: object) -> int:

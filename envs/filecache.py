@@ -1,6 +1,7 @@
 """A folder of built files that many processes may ask for at the same time."""
 
 import fcntl
+import hashlib
 import os
 import pathlib
 import shutil
@@ -11,6 +12,29 @@ def get_folder() -> pathlib.Path:
     """Where built files are kept: `$AGENTRL_CACHE`, or `~/.cache/agentrl`."""
     folder = os.environ.get("AGENTRL_CACHE") or "~/.cache/agentrl"
     return pathlib.Path(folder).expanduser()
+
+
+def digest_file(path: pathlib.Path) -> str:
+    """SHA-256 of a file, read once for each place, size and time of change it has.
+
+    Corpora of many gigabytes take a while to read, and every process asks for this.
+
+    Raises:
+      OSError: if the file cannot be read.
+    """
+    stat = path.stat()
+    state = f"{path.resolve()} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+    name = hashlib.sha256(state.encode()).hexdigest()[:16]
+    known = get_folder() / "digests" / name
+    if known.is_file() and len(found := known.read_text()) == 64:
+        return found
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    known.parent.mkdir(parents=True, exist_ok=True)
+    partial = known.with_name(f"{name}.{os.getpid()}.partial")
+    partial.write_text(digest)
+    partial.rename(known)
+    return digest
 
 
 def ensure_built(name: str, build: Callable[[pathlib.Path], None]) -> pathlib.Path:

@@ -51,7 +51,7 @@ class GymnasiumEnvironment(base.Environment):
         self._inner = self.make_inner()
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The rules, as given to `make_spec`."""
         return self.instruction_text
 
@@ -160,5 +160,6 @@ def make_spec(
             "hard" if is_hard(base.parse_item_id(name, item_id)) else "easy"
         ),
         subset=lambda item_id, config: "all",
+        subsets=lambda config: ("all",),
         oracles={},
     )

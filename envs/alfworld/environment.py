@@ -62,7 +62,7 @@ class AlfWorld(base.Environment):
         self._load = choose_games(self.config)
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The rules, in our own words."""
         put = "move O to R" if self.config.profile == "strict" else "put O in/on R"
         if self.config.options.get("data_dir"):  # each file has its own wording
@@ -79,7 +79,7 @@ class AlfWorld(base.Environment):
         return f"{self._world.overview()}\nYour task is to: {self.game.goal.text}."
 
     def _apply(self, text: str) -> base.StepResult:
-        action = parsing.parse_last_action(text).action
+        action = parsing.parse_last_action(text, self.config.profile).action
         reply = self._world.act(action)
         progress = self._world.progress()
         won = progress == 1.0

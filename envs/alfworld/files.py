@@ -42,6 +42,24 @@ class GameFiles:
             )
         return _load(self.paths[index])
 
+    def check(self, split: str) -> None:
+        """Reads all games of a split, so that none turns out damaged in an episode.
+
+        Raises:
+          MissingDataError: naming the first damaged files and how many there are.
+        """
+        damaged = []
+        for index in self.splits[split]:
+            try:
+                _load(self.paths[index])
+            except base.MissingDataError as error:
+                damaged.append(str(error))
+        if damaged:
+            raise base.MissingDataError(
+                f"{damaged[0]} {len(damaged)} of {len(self.splits[split])} games of "
+                f"split '{split}' cannot be played."
+            )
+
 
 def open_files(config: base.EnvConfig) -> GameFiles | None:
     """The games that option `data_dir` names, None without the option.
@@ -110,9 +128,26 @@ def _list_games(root: pathlib.Path, split: str) -> list[pathlib.Path]:
     return [
         path
         for path in found
-        if not any(word in path.parts[-3] for word in _LEFT_OUT)
-        and _SOLVABLE.search(path.read_text())
+        if not any(word in path.parts[-3] for word in _LEFT_OUT) and _is_wanted(path)
     ]
+
+
+def _is_wanted(path: pathlib.Path) -> bool:
+    """Whether a game says that it can be solved, or is damaged, which is told later.
+
+    A damaged game that was left out would give all that follow another number.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return True
+    if _SOLVABLE.search(text):
+        return True
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return True
+    return False
 
 
 def _read_mapping(

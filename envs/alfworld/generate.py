@@ -15,7 +15,12 @@ from agentrl.envs import base
 from agentrl.envs.alfworld import facts, plan, world
 from agentrl.envs.alfworld import game as game_lib
 
-VERSION = "alfworld-1"
+VERSIONS = {
+    "train": "alfworld-1",
+    "test": "alfworld-2",  # 1 had 42 tasks whose room and goal were a training task's
+    "test_unseen": "alfworld-1",
+}
+_SALT = "alfworld-1"  # of what is drawn at random
 
 # Tasks of each type: train and test as AgentGym's, test_unseen as ALFWorld's.
 COUNTS: Mapping[str, Mapping[game_lib.GoalKind, int]] = {
@@ -69,13 +74,42 @@ def generate(index: int, wording: game_lib.Wording) -> game_lib.Game:
         raise base.UnknownItemError(
             f"'alfworld_{index}' is not a task; the last one is 'alfworld_{last}'."
         )
-    kind = _kinds(split)[index]
-    drawn = (
-        _draw(kind, split == "test_unseen", wording, random.Random(seed))
-        for attempt in itertools.count()
-        for seed in [base.stable_hash(VERSION, index, attempt)]
+    barred = _training_fingerprints() if split == "test" else frozenset()
+    return _draw_playable(index, split, wording, barred)
+
+
+def fingerprint(game: game_lib.Game) -> str:
+    """What makes two games the same task: the room, and what has to be done in it.
+
+    Things in a room may be moved and the goal worded otherwise; that does not make it
+    another task.
+    """
+    goal = game.goal
+    return base.make_fingerprint(game.receptacles, goal.kind, goal.item, goal.target)
+
+
+@functools.cache
+def _training_fingerprints() -> frozenset[str]:
+    """Of all training tasks; takes half a second, and tests in the same rooms need it."""
+    return frozenset(
+        fingerprint(_draw_playable(index, "train", game_lib.MOVE, frozenset()))
+        for index in splits()["train"]
     )
-    return next(game for game in drawn if game is not None and _is_playable(game))
+
+
+def _draw_playable(
+    index: int, split: str, wording: game_lib.Wording, barred: frozenset[str]
+) -> game_lib.Game:
+    """The first game drawn for a task that can be played and is not barred."""
+    kind = _kinds(split)[index]
+    for attempt in itertools.count():
+        rng = random.Random(base.stable_hash(_SALT, index, attempt))
+        game = _draw(kind, split == "test_unseen", wording, rng)
+        if game is None or not _is_playable(game):
+            continue
+        if not barred or fingerprint(game) not in barred:
+            return game
+    raise AssertionError("unreachable: attempts do not end")
 
 
 def _is_playable(game: game_lib.Game) -> bool:
@@ -86,7 +120,7 @@ def _is_playable(game: game_lib.Game) -> bool:
 def _kinds(split: str) -> dict[int, game_lib.GoalKind]:
     """The type of each task of a split, by hash of its number."""
     numbers = splits()[split]
-    ranked = iter(sorted(numbers, key=lambda i: base.stable_hash(VERSION, "kind", i)))
+    ranked = iter(sorted(numbers, key=lambda i: base.stable_hash(_SALT, "kind", i)))
     found: dict[int, game_lib.GoalKind] = {}
     for kind, count in COUNTS[split].items():
         for number in itertools.islice(ranked, count):

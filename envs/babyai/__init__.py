@@ -15,14 +15,14 @@ spoilt); truncated after 20 turns or, in profile `strict`, after minigrid's own 
 Tasks: `babyai_k` is level k % 40 of `levels.LEVELS` with seed k // 40, the same world
 as upstream's for the same id. The panels take 50 seeds of each of 18 levels, 45 for
 training and 5 for the test; seeds whose task the text-only oracle does not solve in 20
-turns are skipped, and listed in `levels.LEFT_OUT`. By this rule that oracle solves all
-of the panels; on unselected seeds of the same levels it solves 92 %. Random choice of
-listed actions solves half of the test tasks: 70 % of the easy ones, where the list names
-what is wanted, and 24 % of the hard ones, from 8 % (FindObjS7) to 44 % (OneRoomS20). To
-be harder the panel would have to leave AgentGym's levels, or end after fewer turns, so
-read success in BabyAI beside these figures. AgentGym's list of
-ids does not name its three pickup levels: Pickup, UnblockPickup and PickupLoc are a
-guess.
+turns are skipped, and listed in `levels.LEFT_OUT`. No test world is also a training
+world. By these rules that oracle solves all of the panels; on unselected seeds of the
+same levels it solves 92 %. Random choice of listed actions solves half of the test
+tasks: 70 % of the easy ones, where the list names what is wanted, and 24 % of the hard
+ones, from 8 % (FindObjS7) to 44 % (OneRoomS20). To be harder the panel would have to
+leave AgentGym's levels, or end after fewer turns, so read success in BabyAI beside
+these figures. AgentGym's list of ids does not name its three pickup levels: Pickup,
+UnblockPickup and PickupLoc are a guess.
 
 Profile `agentgym` keeps what upstream does and `strict` mends: `then` and `after you`
 in a mission become `and`; `pick up` is announced but only `pickup` is understood; any
@@ -76,7 +76,7 @@ class BabyAI(base.Environment):
     native_list = "always"
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The rules, with the actions by their exact names."""
         strict = self.config.profile == "strict"
         actions = _ACTIONS.format(pickup="pickup" if strict else "pick up")
@@ -194,6 +194,8 @@ SPEC = base.EnvSpec(
     panel=levels.panel,
     tier=levels.tier,
     subset=levels.subset,
+    subsets=levels.subsets,
+    fingerprint=world.fingerprint,
     oracles={
         "privileged": oracles.Privileged,
         "observational": oracles.Observational,

@@ -7,7 +7,8 @@ import io
 import pickle
 from typing import Any
 
-from agentrl.envs.babyai import view
+from agentrl.envs import base
+from agentrl.envs.babyai import levels, view
 
 _Views = dict[tuple[int, int], bytes]  # by the agent's cell and heading
 MARGIN = 7  # cells of wall around the grid, so that every view lies inside
@@ -68,6 +69,27 @@ class World:
             self.cells[self.index(x, y)] = _encode(self.env.grid.get(x, y))
             self._views = {}  # the shared ones are of the untouched world
         return float(reward), terminated, truncated
+
+
+def fingerprint(item_id: str, config: base.EnvConfig) -> str:
+    """What makes two tasks the same: the mission, the world, and where one starts."""
+    del config  # both profiles play the same worlds
+    index = base.parse_item_id(levels.NAME, item_id)
+    world = World(levels.level_of(index), levels.seed_of(index))
+    contents = [
+        (at, _encode(cell.contains))
+        for at, cell in enumerate(world.env.grid.grid)
+        if cell is not None and cell.type == "box"
+    ]
+    return base.make_fingerprint(
+        world.mission,
+        world.stride,
+        bytes(world.cells),
+        contents,
+        world.at,
+        world.heading,
+        world.carried,
+    )
 
 
 def _encode(cell: Any) -> int:

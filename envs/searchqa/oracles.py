@@ -94,7 +94,7 @@ def _read_passages(observation: str) -> Docs:
     docs = []
     for title, text in _PASSAGE.findall(observation):
         lines = [line.partition(": ") for line in text.split("\n")]
-        docs.append((title, [(label, value) for label, _, value in lines]))
+        docs.append((title.strip('"'), [(label, value) for label, _, value in lines]))
     return docs
 
 

@@ -1,15 +1,21 @@
-r"""Passages and questions, and the files they are read from.
+r"""Questions, and the files they are read from.
 
-A corpus is JSON lines in the form of wiki-18, of FlashRAG and Search-R1:
+JSON lines, a JSON list, or a parquet file; JSON may be compressed (`.gz`). Each record
+has a `question` and its right answers under one of these names, as the data sets have
+them; the first that is not empty counts:
 
-  {"id": "0", "contents": "\"Title\"\ntext of the passage"}
+  golden_answers                     FlashRAG, Search-R1 (a list)
+  answer                             NQ-open (a list), HotpotQA, 2Wiki, MuSiQue,
+                                     Bamboogle (a string), TriviaQA (value and aliases)
+  answers                            a list, or SQuAD's {"text": [...]}
+  possible_answers                   PopQA (a list, as JSON text)
+  reward_model.ground_truth.target   Search-R1
 
-Questions are JSON lines, a JSON list, or a parquet file. Each record has a `question`
-and its right answers under one of these names, as the data sets have them:
-
-  golden_answers                     FlashRAG, Search-R1
-  answer                             NQ-open (a list), HotpotQA (a string)
-  reward_model.ground_truth.target   Search-R1, where nothing else is given
+`answer_aliases` (MuSiQue) are right as well. Which split a question is for, a record
+says in `metadata.split`, `extra_info.split`, `split` or in an id such as `train_0`; what
+is called dev or validation counts as a test. The data set is `data_source`, or else the
+name of the file, or of its folder if the file is named after a split
+(`musique/dev.jsonl`).
 
 Generated questions are FlashRAG records, too; what is known of them beyond the answers
 is in `metadata`.
@@ -19,21 +25,21 @@ import dataclasses
 import importlib
 import json
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agentrl.envs import base
+from agentrl.envs.searchqa import textfiles
 
 MULTI_HOP_SETS = ("hotpotqa", "2wikimultihopqa", "musique", "bamboogle")
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Passage:
-    """A piece of text that a search can return."""
-
-    id: str
-    title: str
-    text: str
+_SPLITS = {"train": "train"} | dict.fromkeys(
+    ("test", "dev", "validation", "valid", "val"), "test"
+)
+_ANSWER_FIELDS = ("golden_answers", "answer", "answers", "possible_answers")
+_ALIAS_FIELDS = ("answer_aliases", "answer_alias")
+_HOPS = re.compile(r"(\d)hop")  # how ids of MuSiQue begin
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,41 +56,6 @@ class Question:
     queries: tuple[str, ...] = ()  # searches that find those passages, in order
 
 
-def read_passages(path: pathlib.Path) -> Iterator[Passage]:
-    """Reads a corpus, one passage at a time.
-
-    Raises:
-      MissingDataError: naming the line, if the file is not of the expected form.
-    """
-    for number, line in enumerate(_open_lines(path), start=1):
-        where = f"{path}:{number}"
-        record = _parse_json(line, where)
-        try:
-            passage_id, contents = str(record["id"]), record["contents"]
-            title, _, text = contents.partition("\n")
-        except (AttributeError, KeyError, TypeError) as error:
-            raise base.MissingDataError(
-                f'environment \'searchqa\': {where}: expected {{"id": ..., "contents": '
-                f'"title\\ntext"}}; {type(error).__name__}: {error}.'
-            ) from error
-        if len(contents) > base.MAX_ACTION_CHARS:
-            raise base.MissingDataError(
-                f"environment 'searchqa': {where}: passage {passage_id!r} has "
-                f"{len(contents)} characters; split the corpus into passages of at "
-                f"most {base.MAX_ACTION_CHARS}, better of about 100 words."
-            )
-        title = base.clean_text(title).strip().strip('"')
-        yield Passage(passage_id, title, base.clean_text(text).strip())
-
-
-def write_passages(path: pathlib.Path, passages: Iterable[Passage]) -> None:
-    """Writes a corpus in the form that `read_passages` reads."""
-    _write_lines(
-        path,
-        ({"id": p.id, "contents": f'"{p.title}"\n{p.text}'} for p in passages),
-    )
-
-
 def read_questions(path: pathlib.Path) -> tuple[Question, ...]:
     """Reads all questions of a file; its ending (jsonl, json, parquet) says how.
 
@@ -92,21 +63,17 @@ def read_questions(path: pathlib.Path) -> tuple[Question, ...]:
       MissingDataError: if the file cannot be read or a record has no question or
         answers; the message names the record.
     """
-    if path.suffix == ".parquet":
-        records: Iterable[Any] = _read_parquet(path)
-    elif path.suffix == ".json":
-        records = _parse_json("".join(_open_lines(path)), str(path))
-    else:
-        lines = enumerate(_open_lines(path), start=1)
-        records = (_parse_json(line, f"{path}:{number}") for number, line in lines)
+    stem = path.name.removesuffix(".gz").rpartition(".")[0]
+    data_set = path.resolve().parent.name if stem.lower() in _SPLITS else stem
     questions = []
-    for number, record in enumerate(records):
+    for number, record in enumerate(_read_records(path)):
         try:
-            questions.append(_to_question(record, path.stem))
+            questions.append(_to_question(record, data_set))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise base.MissingDataError(
                 f"environment 'searchqa': {path}: record {number} is not a question "
-                "with answers in the form of NQ-open, HotpotQA, FlashRAG or Search-R1; "
+                "with answers in the form of NQ-open, TriviaQA, PopQA, HotpotQA, "
+                "MuSiQue, FlashRAG or Search-R1; "
                 f"{type(error).__name__}: {error}."
             ) from error
     if not questions:
@@ -118,50 +85,112 @@ def read_questions(path: pathlib.Path) -> tuple[Question, ...]:
 
 def write_questions(path: pathlib.Path, questions: Iterable[Question]) -> None:
     """Writes questions as FlashRAG records that `read_questions` reads."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for number, question in enumerate(questions):
+            known = dataclasses.asdict(question)
+            head = {
+                "id": f"{path.stem}_{number}",
+                "question": known.pop("text"),
+                "golden_answers": known.pop("answers"),
+            }
+            record = head | {"metadata": known}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
-    def to_record(number: int, question: Question) -> dict[str, Any]:
-        known = dataclasses.asdict(question)
-        head = {
-            "id": f"{path.stem}_{number}",
-            "question": known.pop("text"),
-            "golden_answers": known.pop("answers"),
-        }
-        return head | {"metadata": known}
 
-    _write_lines(path, (to_record(n, q) for n, q in enumerate(questions)))
-
-
-def _to_question(record: Mapping[str, Any], file_stem: str) -> Question:
-    metadata = record.get("metadata") or {}
-    answers = _find_answers(record)
-    text = record["question"].strip()
-    if not text or not answers:
-        raise ValueError(f"question {text!r} has answers {answers!r}")
-    subset = metadata.get("subset") or record.get("data_source") or file_stem
-    has_support = "supporting_facts" in record or "supporting_facts" in metadata
-    multi_hop = has_support or subset.lower() in MULTI_HOP_SETS
-    split = metadata.get("split")
-    return Question(
-        base.clean_text(text),
-        answers,
-        hops=int(metadata.get("hops", 2 if multi_hop else 1)),
-        subset=subset,
-        split=split if split in ("train", "test") else "",
-        entities=tuple(metadata.get("entities", ())),
-        passages=tuple(metadata.get("passages", ())),
-        queries=tuple(metadata.get("queries", ())),
+def _read_records(path: pathlib.Path) -> Iterable[Any]:
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        return _read_parquet(path)
+    if name.endswith(".json"):
+        text = "".join(line for _, line in textfiles.read_lines(path))
+        content = textfiles.parse_json(text, str(path))
+        if isinstance(content, Mapping):  # TriviaQA and SQuAD wrap their lists
+            content = content.get("data", content.get("Data", [content]))
+        return content
+    return (
+        textfiles.parse_json(line, f"{path}:{number}")
+        for number, line in textfiles.read_lines(path)
     )
 
 
-def _find_answers(record: Mapping[str, Any]) -> tuple[str, ...]:
-    answers = record.get("golden_answers", record.get("answer"))
-    if answers is None:
-        answers = record["reward_model"]["ground_truth"]["target"]
-    if isinstance(answers, str):
-        answers = [answers]
-    if not all(isinstance(answer, str) for answer in answers):
-        raise TypeError(f"answers must be text, not {answers!r}")
-    return tuple(answers)
+def _to_question(record: Mapping[str, Any], data_set: str) -> Question:
+    if "question" not in record:  # TriviaQA and Bamboogle write Question and Answer
+        record = {key.lower(): value for key, value in record.items()}
+    metadata = record.get("metadata") or {}
+    answers = _find_answers(record, metadata)
+    text = record["question"].strip()
+    if not text or not answers:
+        raise ValueError(f"question {text!r} has answers {answers!r}")
+    subset = metadata.get("subset") or record.get("data_source") or data_set
+    return Question(
+        base.clean_text(text),
+        answers,
+        hops=_count_hops(record, metadata, subset),
+        subset=subset,
+        split=_find_split(record, metadata),
+        entities=tuple(metadata.get("entities") or ()),
+        passages=tuple(metadata.get("passages") or ()),
+        queries=tuple(metadata.get("queries") or ()),
+    )
+
+
+def _find_answers(
+    record: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> tuple[str, ...]:
+    found: list[str] = []
+    for field in _ANSWER_FIELDS:
+        found = _to_answers(record.get(field))
+        if found:
+            break
+    if not found:
+        truth = (record.get("reward_model") or {}).get("ground_truth") or {}
+        found = _to_answers(truth.get("target"))
+    for field in _ALIAS_FIELDS:
+        found += _to_answers(record.get(field)) + _to_answers(metadata.get(field))
+    return tuple(dict.fromkeys(found))
+
+
+def _to_answers(value: Any) -> list[str]:
+    """All answers in a value of one of the data sets' forms, without empty ones."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        if value.startswith('["') and value.endswith('"]'):  # PopQA
+            return _to_answers(json.loads(value))
+        return [value] if value.strip() else []
+    if isinstance(value, Mapping):
+        known = {key.lower(): entry for key, entry in value.items()}
+        if not known.keys() & {"value", "text"}:
+            raise ValueError(f"answers must be text or a list of text, not {value!r}")
+        parts = (known.get(key) for key in ("value", "text", "aliases"))
+        return [answer for part in parts for answer in _to_answers(part)]
+    if not all(isinstance(answer, str) for answer in value):
+        raise TypeError(f"answers must be text, not {value!r}")
+    return [answer for answer in value if answer.strip()]
+
+
+def _find_split(record: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+    named = (
+        metadata.get("split"),
+        (record.get("extra_info") or {}).get("split"),
+        record.get("split"),
+        str(record.get("id", "")).rpartition("_")[0],
+    )
+    return next((_SPLITS[n] for n in named if n in _SPLITS), "")
+
+
+def _count_hops(
+    record: Mapping[str, Any], metadata: Mapping[str, Any], subset: str
+) -> int:
+    if hops := metadata.get("hops"):
+        return int(hops)
+    for source in (record, metadata):
+        if match := _HOPS.match(str(source.get("id", ""))):
+            return int(match[1])
+        if steps := source.get("question_decomposition"):
+            return len(steps)
+    has_support = "supporting_facts" in record or "supporting_facts" in metadata
+    return 2 if has_support or subset.lower() in MULTI_HOP_SETS else 1
 
 
 def _read_parquet(path: pathlib.Path) -> Iterable[Any]:
@@ -176,35 +205,4 @@ def _read_parquet(path: pathlib.Path) -> Iterable[Any]:
     try:
         return parquet.read_table(path).to_pylist()
     except (OSError, arrow.ArrowException) as error:
-        raise _unreadable(path, error) from error
-
-
-def _open_lines(path: pathlib.Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8") as lines:
-            yield from (line for line in lines if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _parse_json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise base.MissingDataError(
-            f"environment 'searchqa': {where} is not JSON: {error}; the file may have "
-            "been cut short, fetch it again."
-        ) from error
-
-
-def _write_lines(path: pathlib.Path, records: Iterable[Mapping[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
-def _unreadable(path: pathlib.Path, error: Exception) -> base.MissingDataError:
-    return base.MissingDataError(
-        f"environment 'searchqa': cannot read {path}: {error}; check options corpus "
-        "and questions."
-    )
+        raise textfiles.unreadable(path, error) from error

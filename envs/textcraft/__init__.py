@@ -66,7 +66,7 @@ class TextCraft(base.Environment):
             )
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The actions, how to write them, and the form of an answer."""
         return _INSTRUCTION
 
@@ -286,6 +286,19 @@ def subset(item_id: str, config: base.EnvConfig) -> str:
     return f"depth_{_depth(item_id, config)}"
 
 
+def fingerprint(item_id: str, config: base.EnvConfig) -> str:
+    """What makes two tasks the same: the goal and the recipes that lead to it."""
+    book = recipes.load_book(_recipes_dir(config))
+    goal = _find_goal(book, base.parse_item_id(NAME, item_id))
+    return base.make_fingerprint(goal, *sorted(map(str, book.closure(goal))))
+
+
+def subsets(config: base.EnvConfig) -> tuple[str, ...]:
+    """All names that `subset` returns, in order of depth."""
+    depths = set(recipes.load_book(_recipes_dir(config)).depths.values())
+    return tuple(f"depth_{depth}" for depth in sorted(depths))
+
+
 def _recipes_dir(config: base.EnvConfig) -> str:
     return str(config.options.get("recipes_dir", ""))
 
@@ -316,6 +329,8 @@ SPEC = base.EnvSpec(
     panel=panel,
     tier=tier,
     subset=subset,
+    subsets=subsets,
+    fingerprint=fingerprint,
     oracles={"privileged": _make_privileged, "observational": _make_observational},
     verbs=("get", "craft", "inventory"),
 )

@@ -15,8 +15,9 @@ Profile `strict` (default) departs from upstream in these points:
   * an action that is not possible is answered with a sentence before the page.
 Profile `agentgym` keeps upstream's rules, among them the hidden commands `<r>`, `<c>`
 and `<q>` of searches. In both, a price range costs one value fixed by the product's
-code, nouns of titles are told by a word list (option `nouns="spacy"` takes spaCy),
-and BM25 has other constants than upstream's Lucene.
+code, nouns of titles are told by a word list (option `nouns="spacy"` takes spaCy with
+the model `noun_model`, by default upstream's `en_core_web_lg`), and BM25 has other
+constants than upstream's Lucene.
 
 Tasks: `webshop_<k>` is goal k, in upstream's order: one goal per product with an
 instruction and combination of its options. Splits are by product: about 15 % of those
@@ -40,7 +41,15 @@ import functools
 from collections.abc import Sequence
 
 from agentrl.envs import base
-from agentrl.envs.webshop import catalogue, environment, oracles, pages, reward, search
+from agentrl.envs.webshop import (
+    catalogue,
+    environment,
+    oracles,
+    pages,
+    reward,
+    search,
+    synthetic,
+)
 
 TRAIN_SIZE = 3930
 TEST_SIZE = 200
@@ -105,6 +114,22 @@ def find_subset(item_id: str, config: base.EnvConfig) -> str:
     return _find_goal(item_id, config)[1].product.category
 
 
+def fingerprint(item_id: str, config: base.EnvConfig) -> str:
+    """What makes two tasks the same: the instruction and what has to be bought."""
+    goal = _find_goal(item_id, config)[1]
+    return base.make_fingerprint(
+        " ".join(goal.instruction.lower().split()),
+        goal.product.asin,
+        goal.attributes,
+        goal.options,
+    )
+
+
+def list_subsets(config: base.EnvConfig) -> tuple[str, ...] | None:
+    """The departments of the synthetic catalogue; None for upstream's files."""
+    return None if config.options.get("data_dir") else synthetic.list_departments()
+
+
 def _find_goal(
     item_id: str, config: base.EnvConfig
 ) -> tuple[catalogue.Catalogue, catalogue.Goal]:
@@ -140,6 +165,8 @@ SPEC = base.EnvSpec(
     panel=make_panel,
     tier=find_tier,
     subset=find_subset,
+    subsets=list_subsets,
+    fingerprint=fingerprint,
     oracles={
         "privileged": oracles.PrivilegedOracle,
         "observational": oracles.ObservationalOracle,

@@ -2,16 +2,13 @@
 
 import functools
 import random
-import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from agentrl.envs import base, parsing
+from agentrl.envs import base, parsing, prompts
 from agentrl.envs.webshop import catalogue, pages, reward, search
 
 TURN_LIMIT = 10  # in both profiles
-
-_ACTION = re.compile(r"(.+)\[(.+)\]")
 
 _BAD_FORMAT = "Invalid action: write search[keywords] or click[value]."
 _NO_BOX = "Invalid action: this page has no search box."
@@ -42,7 +39,8 @@ class WebShop(base.Environment):
     turn_limits: ClassVar[Mapping[base.Profile, int]] = dict.fromkeys(
         base.PROFILES, TURN_LIMIT
     )
-    option_names = ("data_dir", "products", "goals", "nouns")
+    acknowledgements: ClassVar = {"strict": prompts.ACKNOWLEDGEMENT, "agentgym": "Ok."}
+    option_names = ("data_dir", "products", "goals", "nouns", "noun_model")
 
     goal: catalogue.Goal
     _results: Sequence[catalogue.Product]
@@ -58,6 +56,15 @@ class WebShop(base.Environment):
                 f"environment 'webshop': nouns = {self._nouns!r}; choose one of "
                 f"{reward.NOUN_FINDERS}."
             )
+        if "noun_model" in self.config.options and self._nouns != "spacy":
+            raise base.EnvConfigError(
+                "environment 'webshop': option noun_model names a model of spaCy; it "
+                f"needs nouns='spacy', not nouns={self._nouns!r}."
+            )
+        if self._nouns == "spacy":
+            model = self.config.options.get("noun_model", reward.SPACY_MODEL)
+            self._nouns = f"spacy:{model}"
+        reward.load_noun_finder(self._nouns)  # fails now rather than at a purchase
 
     @functools.cached_property
     def shop(self) -> catalogue.Catalogue:
@@ -65,7 +72,7 @@ class WebShop(base.Environment):
         return catalogue.load(self.config)
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The rules, in our own words."""
         where = ", on the page with the search box only" if self._strict else ""
         return _INSTRUCTION.format(where=where)
@@ -84,9 +91,8 @@ class WebShop(base.Environment):
         return self._render()
 
     def _apply(self, text: str) -> base.StepResult:
-        action = parsing.parse_last_action(text).action
-        match = _ACTION.match(action)
-        verb, argument = match.groups() if match else ("", "")
+        action = parsing.parse_last_action(text, self.config.profile).action
+        verb, argument = _split_action(action)
         argument = argument.lower()
         if verb == "search":
             problem = self._search(argument)
@@ -245,3 +251,15 @@ class WebShop(base.Environment):
             reached += 1
             reached += reward.match_options_exactly(self._chosen, self.goal.options)
         return reached / (3 + len(self.goal.options))
+
+
+def _split_action(action: str) -> tuple[str, str]:
+    r"""Splits `verb[argument]`; both are empty if the action has another form.
+
+    Equal to the groups of `(.+)\[(.+)\]` at the start, as upstream reads actions: the
+    last bracket in the first line that can open one does. Linear in the length.
+    """
+    line = action.partition("\n")[0]
+    end = line.rfind("]")
+    start = line.rfind("[", 0, max(end - 1, 0))
+    return (line[:start], line[start + 1 : end]) if start > 0 else ("", "")

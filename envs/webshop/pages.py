@@ -82,13 +82,14 @@ def on_page(
 def option_clicks(product: catalogue.Product) -> Mapping[str, str]:
     """Option name by value to click; of equal values the last one is meant.
 
-    A value that reads like a button is that button, as upstream.
+    A value that reads like a button is that button, as upstream. Empty values have no
+    text on the page and cannot be clicked.
     """
     return {
         value: name
         for name, values in product.options.items()
         for value in values
-        if value not in _ITEM_BUTTONS
+        if value and value not in _ITEM_BUTTONS
     }
 
 
@@ -99,7 +100,11 @@ def item_clicks(product: catalogue.Product) -> list[str]:
 
 @functools.lru_cache(maxsize=8192)
 def _item_body(product: catalogue.Product) -> str:
-    options = [part for name, vs in product.options.items() for part in (name, *vs)]
+    options = [
+        part
+        for name, values in product.options.items()
+        for part in (name, *filter(None, values))
+    ]
     return _join(
         "Back to Search",
         "< Prev",

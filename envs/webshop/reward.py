@@ -99,7 +99,7 @@ def score_type(
 
 def score_title(bought: str, wanted: str, *, nouns: str = "lexical") -> float:
     """Share of the wanted title's nouns that the bought title has; 0.2 without any."""
-    find_nouns = _noun_finder(nouns)
+    find_nouns = load_noun_finder(nouns)
     wanted_nouns = find_nouns(wanted)
     if not wanted_nouns:
         return 0.2
@@ -173,16 +173,25 @@ def _squeeze(text: str) -> str:
 
 
 @functools.cache
-def _noun_finder(kind: str) -> Callable[[str], tuple[str, ...]]:
-    """A function from a title to its nouns, lower-cased, with repetitions."""
-    if kind == "lexical":
+def load_noun_finder(nouns: str) -> Callable[[str], tuple[str, ...]]:
+    """Returns a function from a title to its nouns, lower-cased, with repetitions.
+
+    Args:
+      nouns: "lexical", or "spacy:" and the name of a model that tags words.
+
+    Raises:
+      MissingDataError: if spaCy or its model is not installed.
+    """
+    if nouns == "lexical":
         return functools.lru_cache(maxsize=65536)(_find_nouns)
+    name = nouns.removeprefix("spacy:")
     try:
-        model = importlib.import_module("spacy").load(SPACY_MODEL)
+        model = importlib.import_module("spacy").load(name)
     except (ImportError, OSError) as error:
         raise base.MissingDataError(
             f"environment 'webshop': option nouns='spacy' needs spaCy and its model "
-            f"{SPACY_MODEL}: {error}; install both, or use nouns='lexical'."
+            f"{name}: {error}; install both, name another model in option noun_model, "
+            "or use nouns='lexical'."
         ) from error
 
     @functools.lru_cache(maxsize=65536)

@@ -52,6 +52,11 @@ def ensure_written(count: int) -> pathlib.Path:
     return filecache.ensure_built(f"webshop-{VERSION}-{count}", write)
 
 
+def list_departments() -> tuple[str, ...]:
+    """The categories that products are generated in, sorted."""
+    return tuple(sorted({d["category"] for d in _load_words()["departments"]}))
+
+
 def generate(count: int) -> dict[str, Any]:
     """Generates `count` products; returns the contents of the three files by name."""
     rng = random.Random(base.stable_hash(VERSION))

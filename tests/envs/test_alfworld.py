@@ -637,7 +637,7 @@ def data_dir(tmp_path):
     write("train", "pick_and_place_with_movable_recep-A", "trial_1")
     write("train", "look_at_obj_in_light-AppleSliced", "trial_1")
     write("valid_seen", "look_at_obj_in_light-D", "trial_1")
-    write("valid_unseen", "look_at_obj_in_light-E", "trial_1", pddl_problem="(")
+    write("valid_unseen", "look_at_obj_in_light-E", "trial_1")
     return tmp_path / "data"
 
 
@@ -715,16 +715,35 @@ def test_missing_and_damaged_files_are_named(data_dir, tmp_path):
         registry.make("alfworld", with_files(tmp_path / "nowhere"))
     with pytest.raises(base.EnvConfigError, match="set data_dir"):
         registry.make("alfworld", base.EnvConfig(options={"mappings": "x"}))
-    env = registry.make("alfworld", with_files(data_dir))
-    with pytest.raises(base.MissingDataError, match=r"look_at_obj_in_light-E.*bracket"):
-        env.reset("alfworld_3")
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda text: text.replace("(define", "(((define"), "one bracketed expression"),
+        (lambda text: text[: len(text) // 2], "cannot play .*char"),
+        (lambda text: "", "cannot play .*char"),
+        (lambda text: "\xff\xfe", "cannot play .*decode"),
+    ],
+)
+def test_damaged_games_are_told_when_a_panel_is_made(data_dir, damage, message):
+    path = data_dir / "json_2.1.1/train/look_at_obj_in_light-A/trial_9/game.tw-pddl"
+    path.write_bytes(damage(path.read_text()).encode("latin-1"))
+    config, spec = with_files(data_dir), registry.get_spec("alfworld")
+    with pytest.raises(base.MissingDataError, match=message) as caught:
+        spec.panel("train", config)
+    assert "1 of 2 games of split 'train'" in str(caught.value)
+    assert spec.panel("test", config).item_ids == ("alfworld_2",)  # as if undamaged
+    env = registry.make("alfworld", config)
+    with pytest.raises(base.MissingDataError, match="light-A"):
+        env.reset("alfworld_0")
 
 
 # What must stay as it is.
 
 PANEL_DIGESTS = {
     "train": "c25a907ee347",
-    "test": "8955633cd6a4",
+    "test": "473b13ff2ce4",
     "test_unseen": "fc385ca4460c",
 }
 CONTENTS_DIGEST = "4d4264813f4ed4c6"
@@ -741,7 +760,7 @@ GOLDEN = {  # first digits of the SHA-256 of both profiles
     1980: "1c512368735d7994",
     2200: "bf8670a1ef0acd22",
     2419: "974f804a921f31a2",
-    2420: "65035117e1ad924b",
+    2420: "507f68ed9ba1bbd5",
     2460: "27420169cb367500",
     2500: "fd5de570202e7fe0",
     2540: "099e4b6b6e4d357d",

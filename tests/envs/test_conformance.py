@@ -28,7 +28,7 @@ COUNTS = {  # tasks in train and test
     "babyai": (810, 90),
     "searchqa": (None, 400),
     "sciworld": (643, 200),
-    "guess_number": (400, 100),
+    "guess_number": (421, 79),
 }
 
 
@@ -82,6 +82,18 @@ def test_panels_have_the_published_sizes(name):
         assert count in (None, len(panel.item_ids)), f"{split}: {len(panel.item_ids)}"
 
 
+def test_published_subsets_are_those_of_the_panels(name):
+    spec, config = registry.get_spec(name), base.EnvConfig()
+    published = spec.subsets(config)
+    if published is None:
+        return
+    panels = [spec.panel(split, config).item_ids for split in ("train", "test")]
+    found = {spec.subset(i, config) for i in itertools.chain(*panels)}
+    assert found <= set(published)
+    if name != "sciworld":  # where no solution of some kinds is known
+        assert found == set(published)
+
+
 def test_the_suite_runs_from_the_command_line():
     run = [sys.executable, "-m", "agentrl.envs.checks"]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
@@ -98,6 +110,17 @@ def test_the_suite_runs_from_the_command_line():
     assert done.returncode != 0 and "Did you mean ['guess_number']" in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", base.PROFILES)
+def test_no_test_task_is_a_training_task(name, profile):
+    config = base.EnvConfig(profile)
+    spec = registry.get_spec(name)
+    sizes = {split: len(spec.panel(split, config).item_ids) for split in spec.splits}
+    counts = checks.compare_splits(name, config)
+    assert counts == sizes
+    print(f"{name}, {profile}: no equal tasks among {counts}")
+
+
 # Each check can tell: the example, with one line changed, breaks one promise.
 
 LIMITS = 'turn_limits: ClassVar = {"strict": 8, "agentgym": 12}'
@@ -111,6 +134,7 @@ MUTANTS = [
     ),
     (checks.check_panels, "_split(split))", '_split("test"))'),
     (checks.check_panels, 'else "hard"', 'else "medium"'),
+    (checks.check_fingerprints, "(_secret(index) % 5 == 0)", "(index % 5 == 0)"),
     (
         checks.check_purity,
         SECRET,

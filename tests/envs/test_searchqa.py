@@ -53,7 +53,7 @@ def builds(tmp_path_factory):
     All tests share the cache folder they build, and leave the user's alone.
     """
     cache = tmp_path_factory.mktemp("cache")
-    (cache / f"searchqa-{dataset.VERSION}.partial").mkdir()  # of a killed process
+    (cache / f"{dataset.FOLDER}.partial").mkdir()  # of a killed process
     code = (
         "from agentrl.envs import registry; env = registry.make('searchqa'); "
         "print(env.reset('searchqa_9')); print(env.step('<search>a</search>'))"
@@ -182,7 +182,7 @@ EMPTY = "Invalid: there is nothing between the tags."
         ("<answer>Moon</answer><answer>Moon</answer>", NOT_ONE),
         ("<search>Moon</search><answer>Moon</answer>", NOT_ONE),
         ("<answer>Mars<answer>Moon</answer>", NOT_ONE),
-        ("<think><answer>Moon</answer></think><answer>Moon</answer>", NOT_ONE),
+        ("<think><answer>Moon</answer></think>", NOT_ONE),
         ("<information><answer>Moon</answer></information>", NOT_ONE),
         ("<information><answer>Moon</answer>", NOT_ONE),
         ("<search> \n </search>", EMPTY),
@@ -372,9 +372,12 @@ def test_hotpotqa_is_read_from_a_json_list(tmp_path):
         "supporting_facts": [["A", 0], ["B", 0]],
         "context": [],
     }
-    (tmp_path / "dev.json").write_text(json.dumps([record]))
-    (question,) = records.read_questions(tmp_path / "dev.json")
-    assert (question.answers, question.hops, question.subset) == (("no",), 2, "dev")
+    path = tmp_path / "hotpotqa" / "dev.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps([record]))
+    (question,) = records.read_questions(path)
+    assert (question.answers, question.hops) == (("no",), 2)
+    assert question.subset == "hotpotqa"  # not the name of the split
 
 
 def test_search_r1_is_read_from_parquet(tmp_path):
@@ -460,7 +463,7 @@ def test_a_damaged_index_is_named(small, tmp_path):
 
 
 def test_changed_questions_are_noticed(tmp_path, monkeypatch):
-    folder = tmp_path / f"searchqa-{dataset.VERSION}"
+    folder = tmp_path / dataset.FOLDER
     folder.mkdir()
     (folder / "questions.jsonl").write_text(json.dumps(QUESTIONS[0]))
     monkeypatch.setenv("AGENTRL_CACHE", str(tmp_path))
@@ -476,8 +479,8 @@ def test_processes_that_start_at_once_build_one_same_corpus(builds):
     assert (first_code, second_code) == (0, 0)
     assert first == second and b"Question: " in first
     assert sorted(path.name for path in cache.iterdir()) == [
-        f"searchqa-{dataset.VERSION}",
-        f"searchqa-{dataset.VERSION}.lock",
+        dataset.FOLDER,
+        f"{dataset.FOLDER}.lock",
     ]
 
 
@@ -627,7 +630,7 @@ def test_other_questions_are_split_by_hash(small, tmp_path):
     train, test = (searchqa.make_panel(split, config) for split in ("train", "test"))
     assert len(train.item_ids) + len(test.item_ids) == 500
     assert 25 < len(test.item_ids) < 80
-    assert test.version.startswith("searchqa-1 many ") and "space" in test.version
+    assert test.version.startswith("searchqa-2 many ") and "space" in test.version
     assert searchqa.find_tier(test.item_ids[0], config) == "easy"
 
     reordered = write_lines(tmp_path / "reordered.jsonl", many[::-1])
@@ -637,6 +640,8 @@ def test_other_questions_are_split_by_hash(small, tmp_path):
 
 
 def test_a_file_too_small_to_split_says_so(small):
+    for_tests = [question | {"split": "dev"} for question in QUESTIONS]
+    write_lines(pathlib.Path(small["questions"]), for_tests)
     config = base.EnvConfig(options=small)
     assert searchqa.make_panel("test", config).item_ids == ("searchqa_0", "searchqa_1")
     with pytest.raises(base.EnvConfigError, match="use more questions"):

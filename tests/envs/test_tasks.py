@@ -1,5 +1,7 @@
 """Choosing tasks: splits, tiers, files of ids, limits, and what goes wrong."""
 
+import dataclasses
+import hashlib
 import itertools
 import json
 
@@ -14,6 +16,12 @@ IDS = {
 }
 
 
+def find_subset(item_id, config):
+    if int(item_id[4:]) >= 50:
+        raise base.UnknownItemError(f"{item_id} is out of range; there are 50.")
+    return "odd" if int(item_id[4:]) % 2 else "even"
+
+
 @pytest.fixture(autouse=True)
 def toy(monkeypatch):
     """An environment of which only the panels matter: odd tasks are hard."""
@@ -23,10 +31,12 @@ def toy(monkeypatch):
         splits=("train", "test"),
         panel=lambda split, _: base.TaskPanel("toy", split, "toy-1", IDS[split]),
         tier=lambda item_id, _: "hard" if int(item_id[4:]) % 2 else "easy",
-        subset=lambda item_id, _: "odd" if int(item_id[4:]) % 2 else "even",
+        subset=find_subset,
         oracles={},
+        subsets=lambda _: ("even", "odd"),
     )
     monkeypatch.setattr(registry, "get_spec", {"toy": spec}.__getitem__)
+    monkeypatch.setattr(registry, "names", lambda: ("toy", "other"))
 
 
 def select(split="test", **options):
@@ -70,7 +80,7 @@ def test_calibrated_tiers_leave_out_what_was_not_measured(tmp_path):
     hard = select(tier="hard", tier_file=path)
 
     assert hard.item_ids == ("toy_0",)
-    assert hard.version == "toy-1, hard by base_model.jsonl"
+    assert hard.version == f"toy-1, hard by base_model.jsonl {tasks.digest_file(path)}"
     assert select(tier="easy", tier_file=path).item_ids == ("toy_3",)
 
 
@@ -82,7 +92,8 @@ def test_agentgym_files_are_taken_in_their_order(tmp_path):
     panel = select(item_file=path)
 
     assert panel.item_ids == ("toy_9", "toy_4")
-    assert panel.version == "ids of toy_test.json"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    assert panel.version == f"ids of toy_test.json {digest}"
     assert select(item_file=path, tier="easy").item_ids == ("toy_4",)
 
 
@@ -105,6 +116,10 @@ def test_limits_are_nested_and_not_the_first_tasks():
         ({"tier": "medium"}, r"no tier 'medium'.*\['all', 'easy', 'hard'\]"),
         ({"limit": 0}, "limit = 0"),
         ({"subsets": ("toy/ood",)}, r"no subset 'ood'.*'odd'\?.*\['even', 'odd'\]"),
+        ({"subsets": ("tyo/odd",)}, r"'tyo/odd' .*Did you mean 'toy/odd'\?.*'other'"),
+        ({"subsets": ("odd",)}, r"'odd' does not name an environment"),
+        ({"subsets": ("toy/",)}, r"'toy/' does not name an environment"),
+        ({"subsets": "toy/odd"}, r"is one string; give a list"),
         ({"item_file": "/nowhere/items.json"}, "cannot read .*/nowhere/items.json"),
         (
             {"tier": "easy", "tier_file": "/nowhere.jsonl"},
@@ -120,15 +135,22 @@ def test_what_cannot_be_chosen_is_told(options, message):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", r"expected a JSON list of \{'item_id': 'toy_0'\}"),
-        ("[1]", "expected a JSON list"),
-        ('{"item_id": "toy_0"}', "expected a JSON list"),
+        ("[1]", r"expected a JSON list of \{'item_id': 'toy_0'\}"),
+        ("{]", "expected a JSON list"),
+        ('{"item_id": 0}', "ids are text such as 'toy_0', not 0"),
+        ("toy_0, toy_1", "'toy_0, toy_1' is a task of no environment"),
+        ("tyo_0", r"'tyo_0' is a task of no environment\. Did you mean 'toy'"),
+        ("toy_x\ntoy_1", "'toy_x' is not a task of environment 'toy'"),
+        ("toy_77", "items.json .*there are 50"),
+        ("toy_1\n\ntoy_1", r"more than once: \['toy_1'\]"),
+        ("", "no task is of environment 'toy'; there is none at all"),
+        ("other_1", r"no task is of environment 'toy', all are of \['other'\]"),
         ('[{"id": "toy_0"}]', "KeyError: 'item_id'"),
         (
             '[{"item_id": "toy_0"}, {"item_id": "toy_0"}]',
             r"more than once: \['toy_0'\]",
         ),
-        ("[]", r"no task is left \(ids of items.json\)"),
+        ("[]", "no task is of environment 'toy'"),
     ],
 )
 def test_bad_files_of_ids_are_told(tmp_path, text, message):
@@ -136,12 +158,54 @@ def test_bad_files_of_ids_are_told(tmp_path, text, message):
         select(item_file=write(tmp_path / "items.json", text))
 
 
-def test_ids_of_another_environment_are_told(tmp_path):
-    path = write(tmp_path / "items.json", '[{"item_id": "babyai_0"}]')
-    with pytest.raises(
-        base.UnknownItemError, match=r"'babyai_0' is not a task of .*'toy'"
-    ):
-        select(item_file=path)
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"item_id": "toy_9"}, {"item_id": "toy_4"}]',
+        '["toy_9", "other_1", "toy_4"]',
+        "toy_9\ntoy_4",
+        "\ufeff# chosen by hand\r\n\r\n toy_9 # the first\r\nother_7\r\ntoy_4\r\n",
+        '{"item_id": "toy_9", "pass_rate": 0.1}\n{"item_id": "toy_4"}\n',
+    ],
+)
+def test_lists_of_ids_come_in_several_forms(tmp_path, text):
+    path = tmp_path / "items"
+    path.write_bytes(text.encode())
+    assert select(item_file=path).item_ids == ("toy_9", "toy_4")
+    assert select(item_file=str(path)).digest == select(item_file=[path]).digest
+
+
+def test_several_lists_are_read_as_one(tmp_path):
+    one = write(tmp_path / "one", "toy_9\nother_1")
+    two = write(tmp_path / "two", "other_2\ntoy_4")
+    panel = select(item_file=(one, two))
+    assert panel.item_ids == ("toy_9", "toy_4")
+    digests = [tasks.digest_file(path) for path in (one, two)]
+    assert panel.version == f"ids of one {digests[0]} and two {digests[1]}"
+    with pytest.raises(tasks.TaskSelectionError, match="more than once"):
+        select(item_file=(one, one))
+
+
+def test_a_digest_tells_lists_of_one_name_apart(tmp_path):
+    path = write(tmp_path / "items", "toy_9\ntoy_4")
+    first = select(item_file=path)
+    write(path, "toy_9\ntoy_5")
+    assert select(item_file=path).version != first.version
+
+
+def test_tiers_of_several_environments_are_read_together(tmp_path):
+    lines = tier_line("toy_0", "hard") + "\n" + tier_line("other_0", "easy")
+    both = write(tmp_path / "both.jsonl", lines)
+    toy = write(tmp_path / "toy.jsonl", tier_line("toy_2", "hard"))
+
+    assert select(tier="hard", tier_file=both).item_ids == ("toy_0",)
+    assert select(tier="hard", tier_file=[both, toy]).item_ids == ("toy_2", "toy_0")
+    check(tier="hard", tier_file=[both, toy])
+    other = write(tmp_path / "other.jsonl", tier_line("other_0", "easy"))
+    with pytest.raises(tasks.TaskSelectionError, match=r"no task of environment 'toy'"):
+        check(tier="hard", tier_file=other)
+    with pytest.raises(tasks.TaskSelectionError, match=r"both.jsonl:1: second line"):
+        select(tier="hard", tier_file=[both, both])
 
 
 @pytest.mark.parametrize(
@@ -156,7 +220,7 @@ def test_ids_of_another_environment_are_told(tmp_path):
         ([tier_line("toy_0", "easy")] * 2, r"tiers.jsonl:2: second line for 'toy_0'"),
         (
             [tier_line("toy_0", "hard")],
-            r"no task is left \(toy-1, easy by tiers.jsonl\)",
+            r"no task is left \(toy-1, easy by tiers.jsonl \w{8}\)",
         ),
     ],
 )
@@ -164,3 +228,45 @@ def test_bad_tier_files_are_told(tmp_path, lines, message):
     path = write(tmp_path / "tiers.jsonl", "\n".join(lines))
     with pytest.raises(tasks.TaskSelectionError, match=message):
         select(tier="easy", tier_file=path)
+
+
+# The whole selection, before anything is built.
+
+
+def check(**options):
+    tasks.check_selection({"toy": CONFIG}, **{"split": "test", **options})
+
+
+def test_a_selection_without_mistakes_passes(tmp_path):
+    path = write(tmp_path / "tiers.jsonl", tier_line("toy_0", "easy"))
+    items = write(tmp_path / "items.json", '[{"item_id": "toy_0"}]')
+    check()
+    check(tier="easy", tier_file=path, subsets=("toy/odd",), item_file=items, limit=3)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"split": "tets"}, r"no split 'tets'.*'test'\?.*\['train', 'test'\]"),
+        ({"tier": "hrad"}, r"no tier 'hrad'.*'hard'\?.*\['all', 'easy', 'hard'\]"),
+        ({"limit": 0}, "limit = 0"),
+        ({"subsets": ("toy/ood",)}, r"no subset 'ood'.*'odd'\?.*\['even', 'odd'\]"),
+        ({"subsets": ("tyo/odd",)}, r"'tyo/odd' .*Did you mean 'toy/odd'\?"),
+        ({"subsets": ("other/odd",)}, r"environment 'other', which is not played"),
+        ({"item_file": "/nowhere/items.json"}, "cannot read .*/nowhere/items.json"),
+        ({"tier_file": "/nowhere.jsonl"}, r"cannot read .*/nowhere\.jsonl"),
+    ],
+)
+def test_a_whole_selection_is_refused_in_one_line(monkeypatch, options, message):
+    spec = dataclasses.replace(
+        registry.get_spec("toy"), panel=lambda *_: pytest.fail("the panel was built")
+    )
+    monkeypatch.setattr(registry, "get_spec", {"toy": spec}.__getitem__)
+    with pytest.raises(tasks.TaskSelectionError, match=message) as caught:
+        check(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_environment_is_refused():
+    with pytest.raises(tasks.TaskSelectionError, match=r"'tyo'.*mean 'toy'\?"):
+        tasks.check_selection({"tyo": CONFIG}, split="test")

@@ -3,8 +3,8 @@ import types
 
 import pytest
 
-from agentrl.envs import base
-from agentrl.envs.webshop import catalogue, reward
+from agentrl.envs import base, registry
+from agentrl.envs.webshop import catalogue, pages, reward
 
 # Reward. The vectors are those of WebShop's own test_goal.py.
 
@@ -191,10 +191,51 @@ def test_spacy_nouns_on_request(monkeypatch):
     token = types.SimpleNamespace
     model = [token(text="Lamp", pos_="NOUN"), token(text="Bright", pos_="ADJ")]
     fake = types.SimpleNamespace(load=lambda name: lambda title: model)
-    reward._noun_finder.cache_clear()
+    reward.load_noun_finder.cache_clear()
     monkeypatch.setitem(sys.modules, "spacy", fake)
-    assert reward._noun_finder("spacy")("Bright Lamp") == ("lamp",)
-    reward._noun_finder.cache_clear()
+    assert reward.load_noun_finder("spacy:any")("Bright Lamp") == ("lamp",)
+    reward.load_noun_finder.cache_clear()
+
+
+def test_a_model_that_is_not_installed_is_told_at_once(monkeypatch):
+    """Not at the first purchase, inside a worker."""
+    reward.load_noun_finder.cache_clear()
     monkeypatch.setitem(sys.modules, "spacy", None)
-    with pytest.raises(base.MissingDataError, match="en_core_web_lg"):
-        reward.score_title("Lamp", "Lamp", nouns="spacy")
+    for options, model in (
+        ({"nouns": "spacy"}, "en_core_web_lg"),
+        ({"nouns": "spacy", "noun_model": "en_core_web_sm"}, "en_core_web_sm"),
+    ):
+        with pytest.raises(base.MissingDataError, match=f"its model {model}"):
+            registry.make("webshop", base.EnvConfig(options=options))
+    with pytest.raises(base.EnvConfigError, match="it needs nouns='spacy'"):
+        registry.make("webshop", base.EnvConfig(options={"noun_model": "any"}))
+
+
+def test_the_model_is_the_one_asked_for(monkeypatch):
+    names = []
+    fake = types.SimpleNamespace(load=lambda name: names.append(name))
+    reward.load_noun_finder.cache_clear()
+    monkeypatch.setitem(sys.modules, "spacy", fake)
+    options = {"nouns": "spacy", "noun_model": "en_core_web_sm"}
+    registry.make("webshop", base.EnvConfig(options=options))
+    assert names == ["en_core_web_sm"]
+    reward.load_noun_finder.cache_clear()
+
+
+def test_an_option_with_an_empty_value_prints_no_empty_part():
+    product = catalogue.Product(
+        asin="B000000009",
+        title="Lamp",
+        description="",
+        bullets=(),
+        price=1.0,
+        price_tag="$1.0",
+        options={"color": ("", "red"), "size": ("",)},
+        attributes=(),
+        query="",
+        category="",
+        category_path="",
+    )
+    page = pages.item_page("Find me a lamp", product)
+    assert " [SEP] color [SEP] red [SEP] size [SEP] Lamp [SEP] " in page
+    assert "" not in page.split(" [SEP] ") and "" not in pages.item_clicks(product)

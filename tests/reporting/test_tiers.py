@@ -42,7 +42,7 @@ def test_tiers_follow_the_pass_rate(tmp_path):
     assert found == [("toy_1", 2, "hard"), ("toy_2", 1, "easy")]
     known, name = tasks.read_tiers(path)
     assert known == {"toy_0": "easy", "toy_1": "hard", "toy_2": "easy"}
-    assert name == "tiers.jsonl (easy from pass rate 0.5)"
+    assert name == f"tiers.jsonl {tasks.digest_file(path)} (easy from pass rate 0.5)"
 
 
 def test_a_file_is_continued_where_it_ends(tmp_path):

@@ -7,7 +7,7 @@ episode open to further guesses; `strict` ends it.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from agentrl.envs import parsing
+from agentrl.envs import parsing, prompts
 from agentrl.envs.adapters.agentgym import server
 
 _WRONG = "Sorry, your answer is incorrect."  # how the server's reply begins
@@ -23,6 +23,7 @@ class SearchQA(server.ServerEnvironment):
     """See the module docstring."""
 
     name = "searchqa"
+    acknowledgements: ClassVar = {"strict": prompts.ACKNOWLEDGEMENT, "agentgym": "Ok."}
     instruction_text = _INSTRUCTION
     turn_limits: ClassVar = {"strict": 4, "agentgym": 5}
     instance_field = "env_idx"

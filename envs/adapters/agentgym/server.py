@@ -12,16 +12,15 @@ Field names vary between servers; subclasses say which. Errors come with status 
 """
 
 import contextlib
-import http.client
+import http
 import json
-import pathlib
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from agentrl.envs import base, parsing, tasks
+from agentrl.envs import base, http_calls, parsing, tasks
 
-_TIMEOUT_S = 30.0  # for one request; below the pool's deadline, to name the culprit
+_TIMEOUT_S = 30.0  # for one call; below the pool's deadline, to name the culprit
 
 
 class ServerError(RuntimeError):
@@ -56,7 +55,7 @@ class ServerEnvironment(base.Environment):
         self._actions: list[str] | None = None
 
     @property
-    def instruction(self) -> str:
+    def default_instruction(self) -> str:
         """The rules, which AgentGym keeps in its clients; here in words of our own."""
         return self.instruction_text
 
@@ -73,7 +72,7 @@ class ServerEnvironment(base.Environment):
     # What differs between servers.
 
     def _parse(self, text: str) -> parsing.ParsedAction:
-        return parsing.parse_last_action(text)
+        return parsing.parse_last_action(text, self.config.profile)
 
     def _first_observation(self, reply: Any) -> str:
         return reply["observation"]
@@ -169,29 +168,18 @@ class ServerEnvironment(base.Environment):
 
     def _exchange(self, method: str, path: str, body: str) -> tuple[int, str]:
         """Sends one request, on a new link: servers close idle ones between turns."""
-        address = urllib.parse.urlsplit(self._server)
-        kinds = {
-            "http": http.client.HTTPConnection,
-            "https": http.client.HTTPSConnection,
-        }
-        if address.scheme not in kinds or not address.netloc:
+        if not http_calls.is_address(self._server):
             raise base.EnvConfigError(
                 f"environment '{self.name}': option server = {self._server!r}; it must "
                 "look like http://127.0.0.1:36001."
             )
-        link = kinds[address.scheme](address.netloc, timeout=self._timeout_s)
+        url = f"{self._server.rstrip('/')}/{path}"
         try:
-            headers = {"Content-Type": "application/json"}
-            link.request(method, f"{address.path.rstrip('/')}/{path}", body, headers)
-            response = link.getresponse()
-            return response.status, response.read().decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException) as error:
+            return http_calls.exchange(method, url, body, timeout_s=self._timeout_s)
+        except http_calls.CallError as error:
             raise ServerError(
-                f"{self._server}/{path} does not answer within {self._timeout_s:g} s: "
-                f"{type(error).__name__}: {error}. Is the server running?"
+                f"{url} does not answer: {error}. Is the server running?"
             ) from error
-        finally:
-            link.close()
 
 
 def make_spec(environment: type[ServerEnvironment]) -> base.EnvSpec:
@@ -205,9 +193,8 @@ def make_spec(environment: type[ServerEnvironment]) -> base.EnvSpec:
                 f"environment '{name}': set option '{option}' to AgentGym's JSON file "
                 "with the ids of that split."
             )
-        path = str(config.options[option])
-        version = f"AgentGym server, ids of {pathlib.Path(path).name}"
-        return base.TaskPanel(name, split, version, tasks.read_items(name, path))
+        version, ids = tasks.read_items(name, str(config.options[option]))
+        return base.TaskPanel(name, split, f"AgentGym server, {version}", ids)
 
     def tier(item_id: str, config: base.EnvConfig) -> base.Tier:
         raise base.EnvConfigError(
@@ -222,6 +209,7 @@ def make_spec(environment: type[ServerEnvironment]) -> base.EnvSpec:
         panel=panel,
         tier=tier,
         subset=lambda item_id, config: "all",
+        subsets=lambda config: ("all",),
         oracles={},
     )
 

@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from agentrl.envs import prompts
 from agentrl.envs.adapters.agentgym import server
 
 _INSTRUCTION = """\
@@ -25,6 +26,7 @@ class WebShop(server.ServerEnvironment):
     """See the module docstring."""
 
     name = "webshop"
+    acknowledgements: ClassVar = {"strict": prompts.ACKNOWLEDGEMENT, "agentgym": "Ok."}
     instruction_text = _INSTRUCTION
     turn_limits: ClassVar = {"strict": 10, "agentgym": 10}
     instance_field = "env_idx"
