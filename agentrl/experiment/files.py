@@ -22,7 +22,7 @@ import jax
 
 import agentrl
 from agentrl import config, errors
-from agentrl.experiment import fields, precision
+from agentrl.experiment import fields, migration, precision
 from agentrl.parallel import startup
 
 RUN_FILE = "run.json"  # what makes a folder the working directory of a run
@@ -86,7 +86,8 @@ def load(
 def to_json(settings: Any) -> Any:
     """The configuration as plain dictionaries, lists and values, in a stable order."""
     if dataclasses.is_dataclass(settings):
-        return {
+        named = isinstance(settings, config.AlgorithmConfig)
+        return ({"name": settings.NAME} if named else {}) | {  # type: ignore[attr-defined]
             field.name: to_json(getattr(settings, field.name))
             for field in dataclasses.fields(settings)
         }
@@ -103,7 +104,7 @@ def from_json(stored: Mapping[str, Any]) -> config.RunConfig:
     Raises:
       ConfigError: if a field is unknown, missing, or of another type.
     """
-    return fields.convert(stored, config.RunConfig, "config")
+    return fields.convert(migration.upgrade(stored), config.RunConfig, "config")
 
 
 def read_run(workdir: pathlib.Path) -> config.RunConfig:

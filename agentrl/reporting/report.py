@@ -47,7 +47,7 @@ _CHARTS = (
     ("Entropy", "policy/entropy", "nats per token", "linear"),
     (
         "Sampler against learner",
-        "policy/first_gap",
+        "policy/first_logprob_mismatch",
         "mean |difference of log-probabilities| at the first update, nats",
         "logarithmic",
     ),
@@ -250,9 +250,9 @@ def _gain_rows(
     matrix: transfer.ResultMatrix, settings: config.RunConfig
 ) -> list[tuple[str, list[_Cell]]]:
     """Gains of every reinforcement stage over the policy before the first of them."""
-    kinds = {stage.name: stage.kind for stage in settings.stages}
+    supervised = {stage.name for stage in settings.stages if stage.supervised}
     baselines = list(
-        itertools.takewhile(lambda stage: kinds.get(stage) != "rl", matrix.stages)
+        itertools.takewhile(lambda stage: stage in supervised, matrix.stages)
     )
     if not baselines:
         return []
@@ -265,7 +265,7 @@ def _gain_rows(
             ],
         )
         for stage in matrix.stages
-        if kinds.get(stage) == "rl"
+        if stage not in supervised
     ]
 
 

@@ -115,7 +115,7 @@ class Checkpoints:
 
     def save(
         self,
-        state: types.TrainState,
+        state: types.RunState,
         progress: types.Progress,
         *,
         end_of_stage: bool = False,
@@ -125,8 +125,8 @@ class Checkpoints:
         Raises:
           CheckpointError: if this or the save before cannot be written.
         """
-        step = int(state.step)
-        items = {"params": state.params, "state": _without_params(state)}
+        step = int(state.learner.step)
+        items = {"params": state.learner.params, "state": _without_params(state)}
         entry = {
             "progress": dataclasses.asdict(progress),
             "end_of_stage": end_of_stage,
@@ -152,7 +152,9 @@ class Checkpoints:
           CheckpointError: if it is missing, damaged, or was trained beside other frozen
             parameters than those of this digest.
         """
-        progress = types.Progress(**self._read_progress(step)["progress"])
+        stored = self._read_progress(step)["progress"]
+        known = [field.name for field in dataclasses.fields(types.Progress)]
+        progress = types.Progress(**{name: stored[name] for name in known})
         if progress.frozen_digest != frozen_digest:
             raise errors.CheckpointError(
                 f"checkpoint {self.folder / str(step)} was trained beside frozen "
@@ -163,7 +165,7 @@ class Checkpoints:
             )
         return progress
 
-    def restore(self, step: int, like: types.TrainState) -> types.TrainState:
+    def restore(self, step: int, like: types.RunState) -> types.RunState:
         """Loads a checkpoint, bit for bit.
 
         Args:
@@ -174,9 +176,11 @@ class Checkpoints:
           CheckpointError: if it is missing, damaged, or of other shapes than `like`.
         """
         restored = self._restore(
-            step, {"params": like.params, "state": _without_params(like)}
+            step, {"params": like.learner.params, "state": _without_params(like)}
         )
-        return dataclasses.replace(restored["state"], params=restored["params"])
+        state = restored["state"]
+        learner = dataclasses.replace(state.learner, params=restored["params"])
+        return dataclasses.replace(state, learner=learner)
 
     def restore_params(self, step: int, like: types.PyTree) -> types.PyTree:
         """Loads the parameters alone, as an evaluation needs them; see `restore`."""
@@ -484,5 +488,7 @@ def _check_restored(restored: types.PyTree, like: types.PyTree) -> None:
             )
 
 
-def _without_params(state: types.TrainState) -> types.TrainState:
-    return dataclasses.replace(state, params=None)
+def _without_params(state: types.RunState) -> types.RunState:
+    return dataclasses.replace(
+        state, learner=dataclasses.replace(state.learner, params=None)
+    )

@@ -115,7 +115,7 @@ def _read_converted(folder: pathlib.Path) -> _Read:
 
 def _read_run(path: pathlib.Path) -> _Read:
     settings, stored, trained = _restore(path)
-    params = lora.merge(stored.join(trained, stored.frozen))
+    params = lora.merge(stored.join(types.Params(trained, stored.frozen)))
     tokenizer = pathlib.Path(settings.tokenizer.path)
     if settings.tokenizer.kind == "huggingface" and not tokenizer.is_dir():
         tokenizer = locate.find(settings.tokenizer.path).tokenizer_folder()

@@ -18,10 +18,9 @@ def choose(sizes, weights, episodes, iterations):
     stored = [demonstration(e, i) for e, size in sizes.items() for i in range(size)]
     stage = config.StageConfig(
         name="warm_start",
-        kind="warm_start",
         num_iterations=iterations,
         mixture=config.MixtureConfig(environments=tuple(weights.items())),
-        warm_start=config.WarmStartConfig(episodes_per_step=episodes),
+        algorithm=config.Supervised(episodes_per_step=episodes),
     )
     return [
         [t.task.item_id for t in warmstart.choose_batch(stored, key, i, stage)]
