@@ -94,8 +94,10 @@ def pack(
     lengths = tuple(trajectory.num_tokens for trajectory in trajectories)
     used = [
         index
-        for index, signal in enumerate(signals)
-        if trajectories[index].num_action_tokens and signal.trains
+        for index, (trajectory, signal) in enumerate(
+            zip(trajectories, signals, strict=True)
+        )
+        if trajectory.num_action_tokens and signal.trains
     ]
     placements = []
     for number in range(num_passes):
