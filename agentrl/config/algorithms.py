@@ -86,11 +86,15 @@ class Supervised(AlgorithmConfig):
         super().validate(where)
         for field in ("demonstrations", "episodes_per_step"):
             checks.require_positive(f"{where}.{field}", getattr(self, field))
-        if self.conversations and self.renamed_copies:
-            raise errors.ConfigError(
-                f"{where}.renamed_copies = {self.renamed_copies} has no effect with "
-                f"{where}.conversations: stored conversations are taken as written."
-            )
+        published = Supervised()
+        for field in ("demonstrations", "thoughts", "renamed_copies"):
+            value = getattr(self, field)
+            if self.conversations and value != getattr(published, field):
+                raise errors.ConfigError(
+                    f"{where}.{field} = {value} has no effect with {where}.conversations "
+                    f"= {self.conversations!r}: all stored conversations are taken as "
+                    "written. Leave one of the two out."
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -323,6 +323,7 @@ class RunConfig:
         if stage.rehearsal is not None:
             named = [name for name, _ in stage.rehearsal.environments]
             self._check_names(f"{where}.rehearsal", named)
+        self._check_carried_optimizer(index, stage)
         if stage.algorithm.LEARNS_VALUES and not self.model.critic:
             raise errors.ConfigError(
                 f"{where}: the algorithm {stage.algorithm.NAME!r} learns values, which the "
@@ -338,6 +339,24 @@ class RunConfig:
                     f"teacher for each environment of the mixture, {trained}, out of the "
                     f"stages before, {earlier}."
                 )
+
+    def _check_carried_optimizer(self, index: int, stage: StageConfig) -> None:
+        if not stage.carry_optimizer:
+            return
+        where = f"stage '{stage.name}'"
+        if index == 0:
+            raise errors.ConfigError(
+                f"{where}.carry_optimizer = True has no effect in the first stage, which "
+                "has no stage before it; set it to False."
+            )
+        if stage.optimizer.schedule != "constant":
+            raise errors.ConfigError(
+                f"{where}.optimizer.schedule = {stage.optimizer.schedule!r} with "
+                "carry_optimizer = True: the step count goes on from the stage before, so "
+                "that the schedule may be at its end, final_fraction = "
+                f"{stage.optimizer.final_fraction}, from the first update. Set schedule = "
+                "'constant', or carry_optimizer to False."
+            )
 
     def _check_names(self, where: str, names: object) -> None:
         for name in names:  # type: ignore[attr-defined]

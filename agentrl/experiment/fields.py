@@ -7,6 +7,7 @@ Serves both directions in which a configuration enters from outside: stored JSON
 import ast
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -71,6 +72,43 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
         wanted = "None" if annotation is types.NoneType else annotation.__name__
         raise _mismatch(where, value, wanted)
     return value
+
+
+def explain_construction(error: TypeError) -> str | None:
+    """Says in one line what was wrong with the arguments of a configuration class.
+
+    Returns:
+      None if the error comes from anything else.
+    """
+    found = re.match(r"(\w+)\.__init__\(\) (.*)", str(error))
+    known = {annotation.__name__: annotation for annotation in _find_classes()}
+    if found is None or found[1] not in known:
+        return None
+    name, complaint = found.groups()
+    if unknown := re.search(r"unexpected keyword argument '(\w+)'", complaint):
+        names = [field.name for field in dataclasses.fields(known[name])]
+        return f"{name} has no field {unknown[1]!r}.{_suggest(unknown[1], names)}"
+    if "missing" in complaint:
+        missing = re.findall(r"'(\w+)'", complaint)
+        return f"{name} needs {', '.join(missing)}."
+    if "positional" in complaint:
+        return f"{name} takes keyword arguments only, such as {name}(field=value)."
+    return None
+
+
+def _find_classes() -> set[type]:
+    """All configuration classes that a `RunConfig` may hold."""
+    found: set[type] = set()
+    waiting: list[Any] = [config.RunConfig]
+    waiting += [algorithms.find(name) for name in algorithms.names()]
+    while waiting:
+        annotation = waiting.pop()
+        waiting += typing.get_args(annotation)
+        if dataclasses.is_dataclass(annotation) and annotation not in found:
+            assert isinstance(annotation, type)
+            found.add(annotation)
+            waiting += typing.get_type_hints(annotation).values()
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,24 +23,28 @@ def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
     stages = upgraded.get("stages")
     if isinstance(stages, list):
         upgraded["stages"] = [
-            _upgrade_stage(stage)
+            _upgrade_stage(stage, is_first=index == 0)
             if isinstance(stage, dict) and "kind" in stage
             else stage
-            for stage in stages
+            for index, stage in enumerate(stages)
         ]
     return upgraded
 
 
-def _upgrade_stage(stage: dict[str, Any]) -> dict[str, Any]:
+def _upgrade_stage(stage: dict[str, Any], *, is_first: bool) -> dict[str, Any]:
+    """Rewrites a stage; settings that had no effect, refused today, are left out."""
     supervised = stage.pop("kind") == "warm_start"
     source = stage.pop("warm_start", {})
     old = stage["algorithm"]
-    if supervised:
-        updates = old["updates_per_iteration"]
-        new = {"name": "supervised", "updates_per_iteration": updates, **source}
-    else:
-        new = _upgrade_algorithm(old)
-    return stage | {"algorithm": new}
+    if is_first:
+        stage["carry_optimizer"] = False
+    if not supervised:
+        return stage | {"algorithm": _upgrade_algorithm(old)}
+    if source.get("conversations"):
+        source = {name: source[name] for name in ("conversations", "episodes_per_step")}
+    updates = old["updates_per_iteration"]
+    new = {"name": "supervised", "updates_per_iteration": updates, **source}
+    return stage | {"algorithm": new, "overlap": False, "max_turns": []}
 
 
 def _upgrade_algorithm(old: dict[str, Any]) -> dict[str, Any]:
@@ -56,8 +60,11 @@ def _upgrade_algorithm(old: dict[str, Any]) -> dict[str, Any]:
             "estimator": estimator,
         }
     endings = ("on_max_turns", "on_max_tokens", "on_env_timeout")
-    if not any(renamed.get(name) == "penalize" for name in endings):
+    penalized = [name for name in endings if renamed.get(name) == "penalize"]
+    if not penalized:
         renamed.pop("penalty", None)  # had no effect
+    elif not renamed["penalty"]:
+        renamed |= dict.fromkeys(penalized, "keep")
     own = {field.name for field in dataclasses.fields(algorithms.find(old["name"]))}
     return {
         name: value
