@@ -82,7 +82,7 @@ def train(run: assemble.Run, recorder: Recorder) -> types.RunState:
     """Runs all stages, from wherever the working directory says the run stands."""
     stage, state, progress = restore_or_init(run, recorder)
     while True:
-        references = load_references(run, stage, recorder)
+        references = load_references(run, stage, state, recorder)
         state, progress = run_stage(run, stage, state, progress, references, recorder)
         if stage.settings.evaluate_after:
             evaluate_after_stage(run, state, progress, recorder)
@@ -347,7 +347,10 @@ def record_success(
 
 
 def load_references(
-    run: assemble.Run, stage: stages.Stage, recorder: Recorder
+    run: assemble.Run,
+    stage: stages.Stage,
+    state: types.RunState,
+    recorder: Recorder,
 ) -> References:
     """Loads the parameters that the stage's objective compares the policy with."""
     stage_ends = recorder.checkpoints.stage_ends()
@@ -365,7 +368,13 @@ def load_references(
     algorithm, settings = stage.algorithm, stage.settings.algorithm
     divergence = None
     if algorithm.reference == "run_start" or (algorithm.reference and not stage.index):
-        divergence = run.parameters.init()
+        at_start = int(state.learner.step) == 0
+        # A copy: the learner donates its state. Files are not read a second time.
+        divergence = (
+            jax.tree.map(jnp.copy, state.learner.params)
+            if at_start
+            else run.parameters.init()
+        )
     elif algorithm.reference == "stage_start":
         divergence = load(run.config.stages[stage.index - 1].name)
     teachers = None
@@ -381,8 +390,9 @@ def restore_or_init(
     """Returns the stage, state and progress that a run goes on from."""
     step = recorder.checkpoints.latest_step()
     if step is None:
+        params = run.parameters.init()  # first: it loads the frozen ones, too
         stage = stages.build(run, 0)
-        state = stage.initial_state(run, run.parameters.init(), jnp.int32(0))
+        state = stage.initial_state(run, params, jnp.int32(0))
         progress = types.Progress(
             stage_name=stage.settings.name, frozen_digest=run.parameters.frozen_digest
         )

@@ -8,9 +8,13 @@ import pytest
 
 from agentrl import config, errors
 from agentrl.config import algorithms
+from agentrl.envs import base
 from agentrl.experiment import fields
 
-SETTINGS = fake_run.make_settings()
+SETTINGS = dataclasses.replace(
+    fake_run.make_settings(),
+    environments={name: base.EnvConfig() for name in fake_run.ENVIRONMENTS},
+)
 
 
 def override(*texts):
@@ -163,7 +167,7 @@ def test_teachers_of_all_environments_are_valid():
 @pytest.mark.parametrize("name", algorithms.names())
 def test_a_class_refuses_fields_of_others_when_it_is_made(name):
     made = algorithms.find(name)
-    assert made.NAME == name
+    assert name == made.NAME
     with pytest.raises(TypeError, match="unexpected keyword argument 'nothing'"):
         made(nothing=1)
 

@@ -254,7 +254,7 @@ def get_config():
     [
         (
             "config.Grpo(discount=0.5)",
-            "Grpo has no field 'discount'. Did you mean .* It has: .*clip_low",
+            "Grpo has no field 'discount'. It has: updates_per_iteration, clip_low",
         ),
         (
             "config.Dapo(clip_hihg=0.5)",

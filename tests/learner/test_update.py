@@ -47,12 +47,17 @@ def resolve(algorithm, horizon=24):
 
 def make_step(algorithm=None, optimize=OPTIMIZER, hidden=bigram_hidden):
     """A learner step (state, batch, reference or None) -> (state, metrics)."""
+    objective = resolve(algorithm or config.Dapo())
     train_step = functools.partial(
         update.train_step,
         forward=update.make_forward(
-            hidden, lambda params: params["head"], chunk=16, temperature=1.0
+            hidden,
+            lambda params: params["head"],
+            chunk=16,
+            temperature=1.0,
+            entropy_gradient=objective.entropy_coefficient > 0,
         ),
-        objective=resolve(algorithm or config.Dapo()),
+        objective=objective,
         optimizer=optimize,
     )
     return lambda state, batch, reference=None: train_step(state, {}, batch, reference)
