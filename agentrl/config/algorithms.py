@@ -11,6 +11,7 @@ Further algorithms register themselves: see docs/howto_algorithm.md.
 import dataclasses
 import difflib
 import importlib
+import inspect
 import os
 from typing import ClassVar, Literal, TypeVar
 
@@ -362,9 +363,19 @@ for _built_in in (
 
 
 def names() -> tuple[str, ...]:
-    """Names of all algorithms, those of the variable `AGENTRL_ALGORITHMS` among them."""
+    """Names of all algorithms, those of the variable `AGENTRL_ALGORITHMS` among them.
+
+    Raises:
+      ConfigError: if the variable names a module that cannot be imported.
+    """
     for module in filter(None, os.environ.get("AGENTRL_ALGORITHMS", "").split(",")):
-        importlib.import_module(module)  # which registers what it defines
+        try:
+            importlib.import_module(module)  # which registers what it defines
+        except ImportError as error:
+            raise errors.ConfigError(
+                f"AGENTRL_ALGORITHMS names the module {module!r}, which cannot be imported "
+                f"({error}); put its folder on PYTHONPATH, or mend the name."
+            ) from error
     return tuple(_CLASSES)
 
 
@@ -382,3 +393,24 @@ def find(name: str) -> type[AlgorithmConfig]:
             "Algorithms of your own are found if AGENTRL_ALGORITHMS names their modules."
         )
     return _CLASSES[name]
+
+
+def describe_fields() -> str:
+    """Returns a Markdown table of the fields that each class adds, with defaults."""
+    concrete = list(_CLASSES.values())
+    classes = {base: None for made in concrete for base in reversed(made.__mro__)}
+    lines = ["| name | class | extends | adds or sets |", "| --- | --- | --- | --- |"]
+    for made in classes:
+        if not issubclass(made, AlgorithmConfig):
+            continue
+        own = inspect.get_annotations(made)
+        fields = [
+            f"`{field.name} = {field.default!r}`"
+            for field in dataclasses.fields(made)
+            if field.name in own
+        ]
+        name = f"`{made.NAME}`" if made in concrete else ""
+        above = [base.__name__ for base in made.__bases__ if base is not object]
+        cells = (name, made.__name__, ", ".join(above), ", ".join(fields))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -323,6 +323,13 @@ class RunConfig:
         if stage.rehearsal is not None:
             named = [name for name, _ in stage.rehearsal.environments]
             self._check_names(f"{where}.rehearsal", named)
+        if algorithms.find(stage.algorithm.NAME) is not type(stage.algorithm):
+            raise errors.ConfigError(
+                f"{where}.algorithm is of the class {type(stage.algorithm).__name__}, but "
+                f"{stage.algorithm.NAME!r} names another one: the run could not be read "
+                "again. Give the class a NAME of its own and decorate it with "
+                "agentrl.config.algorithms.register."
+            )
         self._check_carried_optimizer(index, stage)
         if stage.algorithm.LEARNS_VALUES and not self.model.critic:
             raise errors.ConfigError(

@@ -34,7 +34,8 @@ class Objective:
       rl_weight w (surrogate - entropy_coefficient H + value_coefficient value loss)
         + kl_weight w KL  +  ce_weight w' (-log p)
 
-    where w and w' average over the tokens with such a weight.
+    where w averages over the tokens with an `rl_weight` or `kl_weight`, as `aggregation`
+    says, and w' over those with a `ce_weight`.
     """
 
     surrogate: SurrogateFn | None = None  # None has no policy-gradient loss
@@ -127,7 +128,7 @@ def _grouped(settings: config.Grouped, horizon: int) -> Algorithm:
     """Resolves algorithms that compare the episodes of a task."""
     is_rloo = isinstance(settings, config.Rloo)
     estimator = credit.leave_one_out if is_rloo else credit.group_relative
-    return _policy_gradient(
+    return policy_gradient(
         settings,
         horizon,
         estimate=functools.partial(credit.from_groups, settings, estimator),
@@ -156,13 +157,13 @@ def _gspo(settings: config.Gspo, horizon: int) -> Algorithm:
 @resolves(config.ReinforcePP)
 def _reinforce_pp(settings: config.ReinforcePP, horizon: int) -> Algorithm:
     estimate = functools.partial(credit.from_batch, settings)
-    return _policy_gradient(settings, horizon, estimate=estimate)
+    return policy_gradient(settings, horizon, estimate=estimate)
 
 
 @resolves(config.Ppo)
 def _ppo(settings: config.Ppo, horizon: int) -> Algorithm:
     estimate = functools.partial(credit.from_values, settings)
-    algorithm = _policy_gradient(settings, horizon, estimate=estimate)
+    algorithm = policy_gradient(settings, horizon, estimate=estimate)
     return dataclasses.replace(
         algorithm,
         objective=dataclasses.replace(
@@ -178,14 +179,22 @@ def _ppo(settings: config.Ppo, horizon: int) -> Algorithm:
 @resolves(config.Distillation)
 def _distillation(settings: config.Distillation, horizon: int) -> Algorithm:
     estimate = functools.partial(credit.from_teachers, settings)
-    algorithm = _policy_gradient(settings, horizon, estimate=estimate)
+    algorithm = policy_gradient(settings, horizon, estimate=estimate)
     return dataclasses.replace(algorithm, needs_reference_scores=True)
 
 
-def _policy_gradient(
+def policy_gradient(
     settings: config.PolicyGradient, horizon: int, *, estimate: EstimateFn
 ) -> Algorithm:
-    """Resolves the fields that all policy-gradient algorithms have."""
+    """Resolves the fields that all policy-gradient algorithms have.
+
+    Args:
+      settings: of the algorithm.
+      horizon: tokens that an episode may have, which the aggregation "constant" divides
+        by.
+      estimate: advantages and weights of an iteration's episodes; those of
+        `agentrl.learner.credit` take the settings as their first argument.
+    """
     penalty = settings.kl
     in_loss = penalty is not None and penalty.placement == "loss"
     return Algorithm(

@@ -35,6 +35,12 @@ class TokenOutputs:
 
 # (params, rows of one microbatch) -> outputs
 ForwardFn = Callable[[types.Params, types.TrainBatch], TokenOutputs]
+# (trained parameters, rows of one microbatch, weights of their tokens) -> loss and what
+# metrics are made of: sums over tokens of either loss, and maxima
+LossFn = Callable[
+    [types.PyTree, types.TrainBatch, types.Metrics],
+    tuple[jax.Array, tuple[types.Metrics, ...]],
+]
 
 
 @jax.tree_util.register_dataclass
@@ -127,9 +133,28 @@ def train_step(
     batch = batch.check()
     weights = _token_weights(objective, batch)
 
+    loss_fn = _make_loss(forward, objective, frozen, reference)
+    totals = _accumulate(loss_fn, state.params, batch, weights)
+    with jax.named_scope("optimizer"):
+        updates, opt_state = optimizer.update(
+            totals.grads, state.opt_state, state.params
+        )
+        params = optax.apply_updates(state.params, updates)
+    new_state = types.TrainState(state.step + 1, params, opt_state)
+    return new_state, _to_metrics(totals, batch, opt_state)
+
+
+def _make_loss(
+    forward: ForwardFn,
+    objective: algorithms.Objective,
+    frozen: types.PyTree,
+    reference: types.PyTree | None,
+) -> LossFn:
+    """Returns the loss of one microbatch as a function of the trained parameters."""
+
     def loss_fn(
         trained: types.PyTree, rows: types.TrainBatch, weights: types.Metrics
-    ) -> tuple[jax.Array, tuple[types.Metrics, types.Metrics, types.Metrics]]:
+    ) -> tuple[jax.Array, tuple[types.Metrics, ...]]:
         outputs = forward(types.Params(trained, frozen), rows)
         loss, rl_means, maxima = jnp.float32(0), {}, {}
         if objective.surrogate is not None:
@@ -150,14 +175,7 @@ def train_step(
         ce_sums = _sum_where(weights.get("ce", jnp.float32(0)) != 0, ce_means)
         return loss, (rl_sums, ce_sums, maxima)
 
-    totals = _accumulate(loss_fn, state.params, batch, weights)
-    with jax.named_scope("optimizer"):
-        updates, opt_state = optimizer.update(
-            totals.grads, state.opt_state, state.params
-        )
-        params = optax.apply_updates(state.params, updates)
-    new_state = types.TrainState(state.step + 1, params, opt_state)
-    return new_state, _to_metrics(totals, batch, opt_state)
+    return loss_fn
 
 
 def _token_weights(
@@ -172,7 +190,7 @@ def _token_weights(
 
     weights = {}
     if objective.surrogate is not None:
-        shares = average(batch.rl_weights != 0, objective.aggregation)
+        shares = average(_in_policy_loss(batch), objective.aggregation)
         weights["rl"] = shares * batch.rl_weights
         if batch.kl_weights is not None:
             weights["kl"] = shares * batch.kl_weights
@@ -227,7 +245,14 @@ def _divergence(
 ) -> jax.Array:
     """Divergence from the reference at policy tokens, float32[R, T] nats."""
     assert objective.divergence is not None
-    return objective.divergence(jnp.where(rows.rl_weights != 0, away, 0))
+    return objective.divergence(jnp.where(_in_policy_loss(rows), away, 0))
+
+
+def _in_policy_loss(batch: types.TrainBatch) -> jax.Array:
+    """Tokens that the policy loss averages over, bool: drawn or held by a reference."""
+    if batch.kl_weights is None:
+        return batch.rl_weights != 0
+    return (batch.rl_weights != 0) | (batch.kl_weights != 0)
 
 
 def _sum_where(mask: jax.Array, values: types.Metrics) -> types.Metrics:
@@ -235,7 +260,7 @@ def _sum_where(mask: jax.Array, values: types.Metrics) -> types.Metrics:
 
 
 def _accumulate(
-    loss_fn: Callable[..., tuple[jax.Array, tuple[types.Metrics, ...]]],
+    loss_fn: LossFn,
     params: types.PyTree,
     batch: types.TrainBatch,
     weights: types.Metrics,

@@ -376,6 +376,24 @@ def test_a_coefficient_of_0_measures_and_does_not_pull(make_batch):
     assert_same_update((after, metrics), (expected, plain))
 
 
+def test_a_token_may_be_held_by_the_reference_alone(make_batch):
+    # As one that an algorithm neither rewards nor blames, yet wants to keep in place.
+    optimize = optax.sgd(1.0)
+    state, reference = make_state(optimize=optimize), bigram_params(5)
+    batch = with_kl(make_batch(0), 0.1)
+    held = dataclasses.replace(batch, rl_weights=np.zeros_like(batch.rl_weights))
+    without = dataclasses.replace(batch, advantages=np.zeros_like(batch.advantages))
+    step = jax.jit(
+        make_step(config.Dapo(kl=config.KLConfig(coefficient=0.1)), optimize)
+    )
+
+    after, metrics = step(state, held, reference)
+
+    expected, _ = step(state, without, reference)
+    assert metrics["optimizer/grad_norm"] > 0.01
+    chex.assert_trees_all_close(after.params, expected.params, atol=1e-6)
+
+
 def test_an_entropy_bonus_flattens_the_policy(make_batch):
     state, batch = make_state(), make_batch(0)
     batch = dataclasses.replace(batch, advantages=np.zeros_like(batch.advantages))
