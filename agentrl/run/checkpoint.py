@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
@@ -29,7 +28,6 @@ FOLDER = "checkpoints"
 _CHECKSUMS = "checksums.json"
 _REMOVED = "removed-"  # before the name of a checkpoint while it is removed
 _ASIDE = "aside-"  # before the name of what stood in the way
-_KEY_IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")  # all that JAX has
 _BLOCK = 1 << 22  # bytes read at a time
 _MOVE_AWAY = "Move the folder away to go on from the checkpoint before it."
 
@@ -132,10 +130,7 @@ class Checkpoints:
             "end_of_stage": end_of_stage,
             "arrays": {name: _describe_arrays(tree) for name, tree in items.items()},
         }
-        arrays = {
-            name: ocp.args.StandardSave(_unwrap_keys(tree))
-            for name, tree in items.items()
-        }
+        arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         with self._explain_writing():
             self._manager.wait_until_finished()
             self._remove_old()
@@ -191,14 +186,8 @@ class Checkpoints:
     ) -> Mapping[str, Any]:
         self._check_files(step, list(wanted))
         self._check_arrays(step, wanted)
-        args = {
-            name: ocp.args.StandardRestore(_unwrap_keys(like))
-            for name, like in wanted.items()
-        }
-        found = self._manager.restore(step, args=ocp.args.Composite(**args))
-        restored = {
-            name: _wrap_keys(found[name], like) for name, like in wanted.items()
-        }
+        args = {name: ocp.args.StandardRestore(like) for name, like in wanted.items()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         for name, like in wanted.items():
             _check_restored(restored[name], like)
         return restored
@@ -433,40 +422,6 @@ def _describe_arrays(tree: types.PyTree) -> dict[str, str]:
         jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _unwrap_keys(tree: types.PyTree) -> types.PyTree:
-    """Typed PRNG keys as their raw data, which files of any version hold alike."""
-
-    def unwrap(leaf: Any) -> Any:
-        if not _is_key(leaf):
-            return leaf
-        if isinstance(leaf, jax.Array):
-            return jax.random.key_data(leaf)
-        data = jax.eval_shape(jax.random.key_data, leaf)
-        return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=leaf.sharding)
-
-    return jax.tree.map(unwrap, tree)
-
-
-def _wrap_keys(tree: types.PyTree, like: types.PyTree) -> types.PyTree:
-    """Makes typed PRNG keys of raw data where `like` has them."""
-
-    def wrap(leaf: jax.Array, wanted: Any) -> jax.Array:
-        if not _is_key(wanted):
-            return leaf
-        impl = next(
-            name
-            for name in _KEY_IMPLEMENTATIONS
-            if jax.random.key(0, impl=name).dtype == wanted.dtype
-        )
-        return jax.random.wrap_key_data(leaf, impl=impl)
-
-    return jax.tree.map(wrap, tree, like)
 
 
 def _check_restored(restored: types.PyTree, like: types.PyTree) -> None:
