@@ -1,5 +1,6 @@
 """The guide to algorithms: its example runs as it stands, its table is up to date."""
 
+import dataclasses
 import importlib
 import pathlib
 import re
@@ -12,6 +13,7 @@ import pytest
 
 from agentrl import config, errors
 from agentrl.config import algorithms as registry
+from agentrl.envs import base
 from agentrl.experiment import fields, files
 from agentrl.learner import algorithms
 
@@ -89,16 +91,11 @@ def test_a_class_that_nobody_registered_is_refused_before_it_trains():
     class Mine(config.Grpo):
         pass
 
-    settings = fake_run.make_settings()
     stage = bigram_run.make_stage("mine", Mine(), environments=("textcraft",))
-    settings = type(settings)(
-        **(
-            vars(settings)
-            | {
-                "stages": (stage,),
-                "environments": {"textcraft": config.run.base.EnvConfig()},
-            }
-        )
+    settings = dataclasses.replace(
+        fake_run.make_settings(),
+        stages=(stage,),
+        environments={"textcraft": base.EnvConfig()},
     )
     with pytest.raises(
         errors.ConfigError, match="of the class Mine, but 'grpo' names another"
@@ -118,5 +115,5 @@ def test_the_table_is_that_of_the_code():
         text = "".join(
             line for line in stored.splitlines() if line.split(" | ")[1] in rows
         )
-        for field in made.__dataclass_fields__.values():
+        for field in dataclasses.fields(made):
             assert f"`{field.name} = {field.default!r}`" in text, (name, field.name)
