@@ -1,18 +1,20 @@
 """The training loop: everything a run does, in the order it happens.
 
-One iteration of a reinforcement stage:
+One iteration of a stage:
   1. mixture   draws an environment and a task for each of P groups       (device)
   2. rollout   plays P x G episodes in slots of one cache                 (both)
-  3. pack      turns trajectories and advantages into packed rows         (host)
-  4. update    applies one learner step per minibatch                     (device)
-  5. record    writes metrics and episodes; now and then saves            (host)
-A supervised stage has demonstrations in place of 1 and 2. A stage repeats this; the next
+  3. score     asks critic, reference or teachers about their tokens      (device)
+  4. assign    turns rewards into a signal for each token                 (host)
+  5. pack      lays trajectories and signals out in packed rows           (host)
+  6. update    applies one learner step per minibatch                     (device)
+  7. record    writes metrics and episodes; now and then saves            (host)
+A supervised stage has demonstrations in place of 1 to 4. A stage repeats this; the next
 one starts from the state that it leaves, and after a stage the policy is evaluated.
 
-With `overlap` the episodes of the next iteration are played while the device updates:
-with the parameters from before the update, hence one update old when they are trained
-on. Before a checkpoint nothing is played ahead, so that a checkpoint never has to hold
-episodes, and a run repeats itself whether it is interrupted or not.
+With `overlap` rollout and update are pipelined: the episodes of the next iteration are
+played while the device updates, with the parameters from before the update, hence one
+update off-policy. Before a checkpoint nothing is played ahead, so that a checkpoint never
+has to hold episodes, and a run repeats itself whether it is interrupted or not.
 """
 
 import dataclasses
@@ -24,14 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentrl import config, errors, types
-from agentrl.envs import faults
 from agentrl.evaluation import evaluate
 from agentrl.hardware import roofline, timing
-from agentrl.learner import algorithms, credit, packing
-from agentrl.parallel import processes, rng, sharding
+from agentrl.learner import algorithms, credit, packing, scoring
+from agentrl.parallel import processes, rng
 from agentrl.reporting import metrics, tables
 from agentrl.rollout import collect, mixture
-from agentrl.run import assemble, checkpoint, stages, warmstart
+from agentrl.run import assemble, checkpoint, checks, stages, warmstart
 from agentrl.statistics import results
 
 
@@ -49,16 +50,24 @@ class Recorder:
 
 
 @dataclasses.dataclass(frozen=True)
-class Actor:
-    """A copy of the parameters that plays while the learner changes its own."""
+class References:
+    """Trained parameters that a stage compares its policy with, on the learner's mesh."""
 
-    params: types.PyTree
-    step: int  # updates behind them
+    divergence: types.PyTree | None = None  # what the KL term is measured from
+    teachers: Mapping[str, types.PyTree] | None = None  # of each environment's episodes
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicySnapshot:
+    """The behavior policy: a copy of the parameters at some optimizer step."""
+
+    params: types.PyTree  # in the rollout's layout
+    step: int
 
     @classmethod
-    def of(cls, run: assemble.Run, state: types.TrainState) -> "Actor":
-        """An actor with the parameters of `state`."""
-        return cls(run.rollout_params(state.params), int(state.step))
+    def take(cls, run: assemble.Run, learner: types.TrainState) -> "PolicySnapshot":
+        """Copies the parameters of `learner`, which may then be donated."""
+        return cls(run.rollout_params(learner.params), int(learner.step))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,18 +80,18 @@ class Experience:
     values: types.Metrics  # what they cost
 
 
-def train(run: assemble.Run, recorder: Recorder) -> types.TrainState:
+def train(run: assemble.Run, recorder: Recorder) -> types.RunState:
     """Runs all stages, from wherever the working directory says the run stands."""
     stage, state, progress = restore_or_init(run, recorder)
     while True:
-        reference = reference_params(run, stage, recorder)
-        state, progress = run_stage(run, stage, state, progress, reference, recorder)
+        references = load_references(run, stage, state, recorder)
+        state, progress = run_stage(run, stage, state, progress, references, recorder)
         if stage.settings.evaluate_after:
-            assess(run, state, progress, recorder)
+            evaluate_after_stage(run, state, progress, recorder)
         if stage.index + 1 == len(run.config.stages):
             return state
         stage = stages.build(run, stage.index + 1)
-        state = stage.enter(run, state)
+        state = stage.init_from_previous(run, state)
         progress = dataclasses.replace(
             progress, stage=stage.index, stage_name=stage.settings.name, iteration=0
         )
@@ -91,11 +100,11 @@ def train(run: assemble.Run, recorder: Recorder) -> types.TrainState:
 def run_stage(
     run: assemble.Run,
     stage: stages.Stage,
-    state: types.TrainState,
+    state: types.RunState,
     progress: types.Progress,
-    reference: types.PyTree | None,
+    references: References,
     recorder: Recorder,
-) -> tuple[types.TrainState, types.Progress]:
+) -> tuple[types.RunState, types.Progress]:
     """Runs what is left of one stage, and saves its final state."""
     ahead: Experience | None = None
     iterations = range(progress.iteration, stage.settings.num_iterations)
@@ -103,204 +112,214 @@ def run_stage(
     for iteration in timing.traced(iterations, profile, recorder.num_profiled):
         at_end = iteration + 1 == stage.settings.num_iterations
         save = at_end or (iteration + 1) % run.config.save_every == 0
+        trajectories: Sequence[types.Trajectory] = ()
         with recorder.timers("total"):
-            if stage.settings.kind == "warm_start":
-                state, values, trajectories = supervise(
+            if stage.settings.supervised:
+                state, values = supervised_iteration(
                     run, stage, state, iteration, recorder
                 )
             else:
-                experience = ahead or play(
-                    run, stage, Actor.of(run, state), state.mixture, iteration, recorder
-                )
+                experience = ahead or play(run, stage, state, iteration, recorder)
                 trajectories = experience.trajectories
                 play_ahead = stage.settings.overlap and not save
-                state, values, ahead = reinforce(
-                    run, stage, state, experience, reference, play_ahead, recorder
+                state, values, ahead = rl_iteration(
+                    run, stage, state, experience, references, play_ahead, recorder
                 )
         values |= recorder.timers.pop()
         values |= roofline.summarize(values, run.config.model, recorder.peak_flops)
         values["perf/compilations"] = recorder.compilations.pop()
-        check_finite(values, stage.settings.name, iteration)
+        checks.check_finite(values, stage.settings.name, iteration)
         progress = dataclasses.replace(progress, iteration=iteration + 1)
         if processes.is_first():
             recorder.writer.write(
-                progress, step=int(state.step), values=values, trajectories=trajectories
+                progress,
+                step=int(state.learner.step),
+                values=values,
+                trajectories=trajectories,
             )
         if save:
             recorder.checkpoints.save(state, progress, end_of_stage=at_end)
     return state, progress
 
 
+def rl_iteration(
+    run: assemble.Run,
+    stage: stages.Stage,
+    state: types.RunState,
+    experience: Experience,
+    references: References,
+    play_ahead: bool,
+    recorder: Recorder,
+) -> tuple[types.RunState, types.Metrics, Experience | None]:
+    """Trains on the episodes of one iteration; with `play_ahead` plays the next ones."""
+    algorithm, episodes = stage.algorithm, experience.trajectories
+    learner, iteration = state.learner, experience.iteration
+    first_step = int(learner.step)
+    with recorder.timers("pack"):
+        scores = score_tokens(run, stage, learner.params, episodes, references)
+        assert algorithm.estimate is not None
+        group_size = stage.settings.rollout.group_size
+        signals = algorithm.estimate(episodes, scores, group_size, iteration)
+        rehearsed, their_signals = rehearse(stage, iteration)
+        batches, packed = packing.pack(
+            [*episodes, *rehearsed],
+            [*signals, *their_signals],
+            learner_config=run.config.learner,
+            num_batches=stage.settings.algorithm.updates_per_iteration,
+            seed=iteration,
+            num_passes=algorithm.num_passes,
+            streams=algorithm.streams,
+        )
+    state, ahead = dataclasses.replace(state, mixture=experience.mixture), None
+    # The learner donates its parameters: what plays meanwhile needs a copy.
+    snapshot = PolicySnapshot.take(run, learner) if play_ahead else None
+    with recorder.timers("update"):
+        pending = []
+        for batch in batches:
+            learner, values = stage.train_step(learner, batch, references.divergence)
+            pending.append(values)
+        if snapshot:
+            ahead = play(run, stage, state, iteration + 1, recorder, snapshot=snapshot)
+        updates = fetch(pending)
+    values = mean_of(updates) | experience.values | packed.summarize()
+    values["policy/first_logprob_mismatch"] = updates[0]["policy/logprob_mismatch"]
+    values["policy/staleness"] = first_step - min(t.policy_step for t in episodes)
+    if not values["policy/staleness"]:
+        checks.check_logprob_mismatch(values, stage.settings, iteration)
+    return dataclasses.replace(state, learner=learner), values, ahead
+
+
+def supervised_iteration(
+    run: assemble.Run,
+    stage: stages.Stage,
+    state: types.RunState,
+    iteration: int,
+    recorder: Recorder,
+) -> tuple[types.RunState, types.Metrics]:
+    """Trains on demonstrations."""
+    settings = stage.settings.algorithm
+    assert isinstance(settings, config.Supervised)
+    with recorder.timers("pack"):
+        chosen = warmstart.choose_batch(
+            stage.demonstrations,
+            rng.stream_key(stage.key, "demonstrations"),
+            iteration,
+            weights=stage.settings.mixture.environments,
+            batch_size=settings.episodes_per_step,
+        )
+        batches, packed = packing.pack(
+            chosen,
+            [types.Signal(ce_weights=1.0)] * len(chosen),
+            learner_config=run.config.learner,
+            num_batches=settings.updates_per_iteration,
+            seed=iteration,
+            streams=stage.algorithm.streams,
+        )
+    learner, pending = state.learner, []
+    with recorder.timers("update"):
+        for batch in batches:
+            learner, values = stage.train_step(learner, batch, None)
+            pending.append(values)
+        updates = fetch(pending)
+    state = dataclasses.replace(state, learner=learner)
+    return state, mean_of(updates) | packed.summarize()
+
+
 def play(
     run: assemble.Run,
     stage: stages.Stage,
-    actor: Actor,
-    state: types.MixtureState,
+    state: types.RunState,
     iteration: int,
     recorder: Recorder,
+    *,
+    snapshot: PolicySnapshot | None = None,
 ) -> Experience:
-    """Plays P groups; with refills, further ones until P of them carry a signal."""
+    """Plays P groups; with refills, further ones until P of them carry a signal.
+
+    Args:
+      run: the run.
+      stage: the stage.
+      state: its mixture draws the tasks.
+      iteration: of the stage.
+      recorder: for the timers.
+      snapshot: the policy; None takes that of `state`.
+    """
     settings, collector, timers = stage.settings, stage.collector, recorder.timers
     assert collector is not None
-    size, rounds = settings.rollout.group_size, settings.algorithm.max_refills + 1
+    if snapshot is None:
+        snapshot = PolicySnapshot.take(run, state.learner)
+    size, rounds = settings.rollout.group_size, stage.algorithm.max_refills + 1
     trajectories: list[types.Trajectory] = []
     statistics, missing = collect.Statistics(), settings.rollout.tasks_per_iteration
+    draws = state.mixture
     for refill in range(rounds):
         with timers("mixture"):
             draw = jnp.int32(iteration * rounds + refill)
-            env_ids, items, state = stage.draw_tasks(
-                state, stage.key, draw, jnp.int32(missing)
+            env_ids, items, draws = stage.draw_tasks(
+                draws, stage.key, draw, jnp.int32(missing)
             )
             drawn = zip(*jax.device_get((env_ids, items)), strict=True)
             panels = [stage.panels.get(name) for name in run.environments]
             item_ids = [panels[env].item_ids[item] for env, item in drawn][:missing]
         with timers("rollout"):
             played, cost = collector.collect(
-                actor.params,
+                snapshot.params,
                 assemble.make_tasks(
                     item_ids, size, first_group=len(trajectories) // size
                 ),
                 key=rng.stream_key(stage.key, "rollout", int(draw)),
-                policy_step=actor.step,
+                policy_step=snapshot.step,
                 max_turns=stage.max_turns(iteration),
             )
         trajectories, statistics = [*trajectories, *played], statistics + cost
-        missing -= credit.count_informative(played, settings)
+        missing -= algorithms.count_informative(played, settings)
         if not missing:
             break
-    refuse_env_errors(trajectories, run.config.max_env_error_fraction)
+    checks.check_env_error_rate(trajectories, run.config.max_env_error_fraction)
     values = statistics.summarize() | metrics.summarize_trajectories(trajectories)
     if rounds > 1:
         values |= {"rollout/refills": refill, "rollout/groups_missing": missing}
-    state = record_success(run, state, trajectories)
-    return Experience(iteration, trajectories, state, values)
-
-
-def reinforce(
-    run: assemble.Run,
-    stage: stages.Stage,
-    state: types.TrainState,
-    experience: Experience,
-    reference: types.PyTree | None,
-    play_ahead: bool,
-    recorder: Recorder,
-) -> tuple[types.TrainState, types.Metrics, Experience | None]:
-    """Trains on an iteration's episodes, maybe while those of the next are played."""
-    settings, step, iteration = stage.settings, int(state.step), experience.iteration
-    with recorder.timers("pack"):
-        trajectories = experience.trajectories
-        scores = score_tokens(run, stage, state.params, trajectories, reference)
-        examples = credit.assign(trajectories, scores, settings)
-        critic = algorithms.get(settings.algorithm).critic
-        batches, report = pack(run, stage, examples, iteration, has_critic=critic)
-    state, ahead = dataclasses.replace(state, mixture=experience.mixture), None
-    actor = Actor.of(run, state) if play_ahead else None
-    in_loss = reference if settings.algorithm.kl_in == "loss" else None
-    with recorder.timers("update"):
-        state, pending = update(run, stage, state, batches, in_loss)
-        if actor:
-            ahead = play(run, stage, actor, state.mixture, iteration + 1, recorder)
-        updates = fetch(pending)
-    staleness = step - min(t.policy_step for t in trajectories)
-    if not staleness:
-        check_gap(updates[0], settings, iteration)
-    values = mean_of(updates) | experience.values | report.summarize()
-    values["policy/first_gap"] = updates[0]["policy/behavior_gap"]
-    values["policy/staleness"] = staleness
-    return state, values, ahead
+    draws = record_success(run, draws, trajectories)
+    return Experience(iteration, trajectories, draws, values)
 
 
 def score_tokens(
     run: assemble.Run,
     stage: stages.Stage,
     params: types.PyTree,
-    trajectories: Sequence[types.Trajectory],
-    reference: types.PyTree | None,
-) -> list[np.ndarray]:
-    """What credit must know of tokens: `scores` of `credit.assign`."""
-    chosen, mesh = stage.settings.algorithm, run.mesh
-    ends = np.cumsum([t.num_action_tokens for t in trajectories])
-    scores = np.zeros((2, ends[-1]))
-    critic = params if algorithms.get(chosen).critic else None
-    models = critic, reference if chosen.kl_in == "reward" else None
-    if models != (None, None):
-        # The advantages of these batches number the tokens; float32 counts to 2 ** 24.
-        numbers = np.split(np.arange(ends[-1]), ends[:-1])
-        examples = list(map(packing.Example, trajectories, numbers))
-        batches, _ = pack(run, stage, examples, 0, keep_all=True)
-        cuts = [
-            (b, m) for b in batches for m in np.flatnonzero(b.segment_ids.any((1, 2)))
-        ]
-        for batch, m in cuts:
-            rows = jax.tree.map(lambda x, m=m: x[m : m + 1], batch)
-            places = rows.advantages[rows.action_mask].astype(int)
-            for kind, model in enumerate(models):
-                if model is not None:
-                    found = stage.score_tokens(model, sharding.to_global(rows, mesh))
-                    scores[kind, places] = np.asarray(found[kind])[rows.action_mask[0]]
-    return np.split(scores, ends[:-1], axis=1)
-
-
-def pack(
-    run: assemble.Run,
-    stage: stages.Stage,
-    examples: Sequence[packing.Example],
-    seed: int,
-    *,
-    keep_all: bool = False,
-    has_critic: bool = False,
-) -> tuple[list[types.TrainBatch], packing.PackingReport]:
-    """Packs an iteration's examples into one batch per update."""
-    algorithm = stage.settings.algorithm
-    return packing.to_train_batches(
-        examples,
-        env_index={name: i for i, name in enumerate(run.environments)},
-        learner_config=run.config.learner,
-        num_batches=algorithm.updates_per_iteration,
-        seed=seed,
-        keep_zero_variance=keep_all or algorithm.keep_zero_variance,
-        has_critic=has_critic,
+    episodes: Sequence[types.Trajectory],
+    references: References,
+) -> list[credit.TokenScores]:
+    """Asks for what the algorithm must know of tokens before it assigns credit."""
+    compared = None
+    if stage.algorithm.needs_reference_scores:
+        compared = references.teachers or dict.fromkeys(
+            run.environments, references.divergence
+        )
+    return scoring.score(
+        episodes,
+        stage.score_tokens,
+        run.config.learner,
+        critic=params if stage.algorithm.needs_values else None,
+        references=compared,
     )
 
 
-def supervise(
-    run: assemble.Run,
-    stage: stages.Stage,
-    state: types.TrainState,
-    iteration: int,
-    recorder: Recorder,
-) -> tuple[types.TrainState, types.Metrics, Sequence[types.Trajectory]]:
-    """One update on oracle demonstrations."""
-    with recorder.timers("pack"):
-        chosen = warmstart.choose_batch(
-            stage.demonstrations,
-            rng.stream_key(stage.key, "demonstrations"),
-            iteration,
-            stage.settings,
-        )
-        examples = [packing.Example(t, advantages=1.0) for t in chosen]
-        batches, report = pack(run, stage, examples, iteration)
-    with recorder.timers("update"):
-        state, pending = update(run, stage, state, batches)
-        updates = fetch(pending)
-    return state, mean_of(updates) | report.summarize(), ()
-
-
-def update(
-    run: assemble.Run,
-    stage: stages.Stage,
-    state: types.TrainState,
-    batches: Sequence[types.TrainBatch],
-    reference: types.PyTree | None = None,
-) -> tuple[types.TrainState, list[types.Metrics]]:
-    """Starts one learner step per batch, and waits for none."""
-    mixture_state, collected = state.mixture, []
-    state = dataclasses.replace(state, mixture=None)  # donated otherwise
-    for batch in batches:
-        placed = sharding.to_global(batch, run.mesh)
-        state, values = stage.train_step(state, placed, reference)
-        collected.append(values)
-    return dataclasses.replace(state, mixture=mixture_state), collected
+def rehearse(
+    stage: stages.Stage, iteration: int
+) -> tuple[list[types.Trajectory], list[types.Signal]]:
+    """Chooses the demonstrations of earlier environments that an iteration rehearses."""
+    settings = stage.settings.rehearsal
+    if settings is None:
+        return [], []
+    chosen = warmstart.choose_batch(
+        stage.demonstrations,
+        rng.stream_key(stage.key, "rehearsal"),
+        iteration,
+        weights=settings.environments,
+        batch_size=settings.episodes_per_iteration,
+    )
+    return chosen, [types.Signal(ce_weights=settings.coefficient)] * len(chosen)
 
 
 def fetch(updates: Sequence[types.Metrics]) -> list[Mapping[str, float]]:
@@ -329,27 +348,53 @@ def record_success(
     return mixture.record_success(state, *jax.device_put(totals))
 
 
-def reference_params(
-    run: assemble.Run, stage: stages.Stage, recorder: Recorder
-) -> types.PyTree | None:
-    """Parameters at the start of the stage, if its objective has a KL term."""
-    if stage.settings.algorithm.kl_coefficient == 0:
-        return None
-    if stage.index == 0:
-        return run.parameters.init()
-    before = run.config.stages[stage.index - 1].name
-    step = recorder.checkpoints.stage_ends()[before]
-    return recorder.checkpoints.restore_params(step, run.parameters.abstract)
+def load_references(
+    run: assemble.Run,
+    stage: stages.Stage,
+    state: types.RunState,
+    recorder: Recorder,
+) -> References:
+    """Loads the parameters that the stage's objective compares the policy with."""
+    stage_ends = recorder.checkpoints.stage_ends()
+
+    def load(stage_name: str) -> types.PyTree:
+        if stage_name not in stage_ends:
+            raise errors.CheckpointError(
+                f"stage '{stage.settings.name}' compares its policy with that of stage "
+                f"'{stage_name}', whose last checkpoint is missing or damaged; there are "
+                f"those of {sorted(stage_ends)}."
+            )
+        step = stage_ends[stage_name]
+        return recorder.checkpoints.restore_params(step, run.parameters.abstract)
+
+    algorithm, settings = stage.algorithm, stage.settings.algorithm
+    divergence = None
+    if algorithm.reference == "run_start" or (algorithm.reference and not stage.index):
+        at_start = int(state.learner.step) == 0
+        # A copy: the learner donates its state. Files are not read a second time.
+        divergence = (
+            jax.tree.map(jnp.copy, state.learner.params)
+            if at_start
+            else run.parameters.init()
+        )
+    elif algorithm.reference == "stage_start":
+        divergence = load(run.config.stages[stage.index - 1].name)
+    teachers = None
+    if isinstance(settings, config.Distillation):
+        by_stage = {name: load(name) for name in dict(settings.teachers).values()}
+        teachers = {env: by_stage[name] for env, name in settings.teachers}
+    return References(divergence, teachers)
 
 
 def restore_or_init(
     run: assemble.Run, recorder: Recorder
-) -> tuple[stages.Stage, types.TrainState, types.Progress]:
-    """The stage, state and progress a run goes on from."""
+) -> tuple[stages.Stage, types.RunState, types.Progress]:
+    """Returns the stage, state and progress that a run goes on from."""
     step = recorder.checkpoints.latest_step()
     if step is None:
+        params = run.parameters.init()  # first: it loads the frozen ones, too
         stage = stages.build(run, 0)
-        state = stage.initial_state(run, run.parameters.init(), jnp.int32(0))
+        state = stage.initial_state(run, params, jnp.int32(0))
         progress = types.Progress(
             stage_name=stage.settings.name, frozen_digest=run.parameters.frozen_digest
         )
@@ -362,9 +407,9 @@ def restore_or_init(
     return stage, state, progress
 
 
-def assess(
+def evaluate_after_stage(
     run: assemble.Run,
-    state: types.TrainState,
+    state: types.RunState,
     progress: types.Progress,
     recorder: Recorder,
 ) -> None:
@@ -374,7 +419,7 @@ def assess(
       EnvWorkerError: if environments lost too many episodes. The stage's checkpoint is
         on disk by then: the same command goes on with this evaluation.
     """
-    settings, step = run.config.evaluation, int(state.step)
+    settings, step = run.config.evaluation, int(state.learner.step)
     environments = settings.environments or run.environments
 
     def load_done() -> list[results.EvaluationResult]:
@@ -388,7 +433,7 @@ def assess(
         return
     evaluate.evaluate(
         run,
-        state.params,
+        state.learner.params,
         dataclasses.replace(settings, environments=missing),
         stage=progress.stage_name,
         after_iteration=progress.iteration,
@@ -397,45 +442,6 @@ def assess(
     )
     if processes.is_first():
         print(tables.format_table(load_done()), flush=True)
-
-
-def refuse_env_errors(
-    trajectories: Sequence[types.Trajectory], max_fraction: float
-) -> None:
-    """Raises `EnvWorkerError` if too many episodes were lost to their environments."""
-    lost = (types.Ending.ENV_ERROR, types.Ending.ENV_TIMEOUT)
-    broken = [t for t in trajectories if t.ending in lost]
-    if len(broken) > max_fraction * len(trajectories):
-        raise errors.EnvWorkerError(
-            f"{len(broken)} of {len(trajectories)} episodes were lost to their "
-            f"environments, more than max_env_error_fraction = {max_fraction}. "
-            f"{faults.summarize((t.fault, t.error) for t in broken)}"
-        )
-
-
-def check_gap(
-    first: Mapping[str, float], settings: config.StageConfig, iteration: int
-) -> None:
-    """Raises `TrainingError` if sampler and learner disagree before any update."""
-    gap, limit = first["policy/behavior_gap"], settings.algorithm.max_first_gap
-    if gap > limit:
-        raise errors.TrainingError(
-            f"stage '{settings.name}', iteration {iteration}: sampler and learner "
-            f"log-probabilities differ by {gap:.2e} nats on average before the first "
-            f"update, more than algorithm.max_first_gap = {limit:.2e}. The learner would "
-            "train on a context or a model that the sampler did not use."
-        )
-
-
-def check_finite(values: types.Metrics, stage: str, iteration: int) -> None:
-    """Raises `TrainingError` naming the first training quantity that is not finite."""
-    for name, value in values.items():
-        if name.startswith(("policy/", "optimizer/")) and not np.isfinite(value):
-            raise errors.TrainingError(
-                f"stage '{stage}', iteration {iteration}: {name} = {value}. The last "
-                "checkpoint is from before; lower the learning rate or look at the "
-                "episodes of this iteration."
-            )
 
 
 def mean_of(updates: Sequence[Mapping[str, float]]) -> types.Metrics:

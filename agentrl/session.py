@@ -16,7 +16,6 @@ import jax
 from agentrl import config, errors, loop, types
 from agentrl.experiment import files
 from agentrl.hardware import roofline, timing
-from agentrl.learner import algorithms
 from agentrl.parallel import processes, startup
 from agentrl.reporting import metrics, report, tables
 from agentrl.run import assemble, checkpoint
@@ -40,7 +39,6 @@ def train(
         or in use.
     """
     settings.validate(num_devices=jax.device_count())
-    algorithms.validate(settings)
     if settings.weights:
         from agentrl.pretrained import locate
 

@@ -9,7 +9,6 @@ Letters, used in every docstring of the library:
 
 import dataclasses
 import enum
-from collections.abc import Mapping
 from typing import Any
 
 import chex
@@ -36,7 +35,7 @@ class Ending(enum.StrEnum):
     SOLVED = "solved"  # the environment terminated it, with success
     FAILED = "failed"  # the environment terminated it, without success
     MAX_TURNS = "max_turns"  # the limit of the environment or the stage was reached
-    MAX_TOKENS = "max_tokens"  # no room was left in the episode's token budget
+    MAX_TOKENS = "max_tokens"  # the episode's context limit was reached
     ENV_TIMEOUT = "env_timeout"  # the environment did not answer within its deadline
     ENV_ERROR = "env_error"  # the environment raised, or its worker died
 
@@ -77,7 +76,6 @@ class Trajectory:
     final_observation: str = ""
     error: str = ""  # for env_error and env_timeout: text and replay command
     fault: str = ""  # of these, what the environment did: `agentrl.envs.faults.Fault`
-    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def episode_return(self) -> float:
@@ -95,6 +93,28 @@ class Trajectory:
         return sum(len(t.action_tokens) for t in self.turns)
 
 
+@dataclasses.dataclass(frozen=True)
+class Signal:
+    """What one trajectory trains with: a number for all of its action tokens, or float[A].
+
+    Each weight stands before a loss of its own. A token may have several; one whose
+    weights are all 0 is context only.
+    """
+
+    advantages: float | np.ndarray = 0.0
+    rl_weights: float | np.ndarray = 0.0  # of the policy-gradient loss
+    ce_weights: float | np.ndarray = 0.0  # of the negative log-likelihood
+    kl_weights: float | np.ndarray = 0.0  # of the divergence from the reference model
+    old_values: np.ndarray | None = None  # the critic's before the update
+    value_targets: np.ndarray | None = None  # what the critic is to predict
+
+    @property
+    def trains(self) -> bool:
+        """Whether any token has a weight."""
+        streams = (self.rl_weights, self.ce_weights, self.kl_weights)
+        return any(np.any(stream) for stream in streams)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainBatch:
@@ -102,31 +122,54 @@ class TrainBatch:
 
     A row holds several trajectories end to end; segment ids tell them apart. Per-token
     fields sit in the column of the token they describe: column `t` of
-    `behavior_logprobs` is log p(token_t | tokens before t). Unused microbatches at the end
-    are all padding and cost nothing: the learner's loop stops before them.
+    `behavior_logprobs` is log p(token_t | tokens before t). The weights say what each
+    token is trained for; the learner knows of no other reason. Streams that nothing in a
+    stage uses are None. Unused microbatches at the end are all padding and cost nothing:
+    the learner's loop stops before them.
     """
 
     tokens: jax.Array  # int32[M, R, T]
     segment_ids: jax.Array  # int32[M, R, T], 1.. within a row, 0 marks padding
     positions: jax.Array  # int32[M, R, T], restart at 0 in each segment
-    action_mask: jax.Array  # bool[M, R, T], True where the policy wrote the token
-    behavior_logprobs: jax.Array  # float32[M, R, T], nats, 0 outside the action mask
-    advantages: jax.Array  # float32[M, R, T], 0 outside the action mask
-    env_ids: (
-        jax.Array
-    )  # int32[M, R, T], index into the run's environments, 0 in padding
-    values: jax.Array | None = None  # float32[M, R, T], the critic's before the update
-    returns: jax.Array | None = None  # float32[M, R, T], what the critic learns to say
+    behavior_logprobs: jax.Array  # float32[M, R, T], nats, 0 outside actions
+    advantages: jax.Array  # float32[M, R, T], 0 where `rl_weights` is 0
+    rl_weights: jax.Array  # float32[M, R, T], of the policy-gradient loss
+    ce_weights: jax.Array | None = None  # float32[M, R, T], of the log-likelihood
+    kl_weights: jax.Array | None = None  # float32[M, R, T], of the reference divergence
+    old_values: jax.Array | None = None  # float32[M, R, T], the critic's predictions
+    value_targets: jax.Array | None = None  # float32[M, R, T]
+
+    @property
+    def trained(self) -> jax.Array:
+        """Tokens with any weight, bool[M, R, T]."""
+        trained = self.rl_weights != 0
+        for weights in (self.ce_weights, self.kl_weights):
+            if weights is not None:
+                trained = trained | (weights != 0)
+        return trained
 
     def check(self) -> "TrainBatch":
         """Raises if shapes or dtypes disagree; returns self so calls can chain."""
-        kinds = [int, int, int, bool, float, float, int, float, float]
-        named = zip(vars(self).values(), kinds, strict=True)
-        fields, kinds = zip(*((x, k) for x, k in named if x is not None), strict=True)
-        chex.assert_rank(fields, 3)
-        chex.assert_equal_shape(fields)
-        chex.assert_type(fields, kinds)
+        integers = [self.tokens, self.segment_ids, self.positions]
+        floats = [
+            *(self.behavior_logprobs, self.advantages, self.rl_weights),
+            *(self.ce_weights, self.kl_weights, self.old_values, self.value_targets),
+        ]
+        floats = [stream for stream in floats if stream is not None]
+        chex.assert_rank([*integers, *floats], 3)
+        chex.assert_equal_shape([*integers, *floats])
+        chex.assert_type(integers, int)
+        chex.assert_type(floats, float)
         return self
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Params:
+    """The parameters of a model, in two trees; see `agentrl.models.lora`."""
+
+    trained: PyTree  # what the optimizer updates and checkpoints store
+    frozen: PyTree  # what no stage changes; empty unless the run freezes some
 
 
 @jax.tree_util.register_dataclass
@@ -142,13 +185,20 @@ class MixtureState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything the learner owns, and exactly what a checkpoint stores of it."""
+    """What the learner owns, and donates to each update."""
 
     step: jax.Array  # int32[], optimizer updates applied so far, across stages
-    params: PyTree
+    params: PyTree  # the trained ones
     opt_state: PyTree
-    mixture: MixtureState  # left out, as None, while the learner has the state
-    key: jax.Array  # the run's PRNG key; every draw folds counters into it
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RunState:
+    """Everything that changes in a run, and exactly what a checkpoint stores."""
+
+    learner: TrainState
+    mixture: MixtureState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,4 +209,3 @@ class Progress:
     stage_name: str = ""
     iteration: int = 0  # iterations finished within that stage
     frozen_digest: int = 0  # of the parameters that are not stored because none changes
-    counters: Mapping[str, float] = dataclasses.field(default_factory=dict)

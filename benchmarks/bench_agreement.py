@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
+from agentrl import types
 from agentrl.experiment import files
 from agentrl.learner import packing
 from agentrl.ops import logprobs
@@ -66,9 +67,9 @@ def measure(run: assemble.Run, params, num_episodes: int) -> np.ndarray:
             policy_step=0,
         )
         played += len(trajectories)
-        (batch,), report = packing.to_train_batches(
-            [packing.Example(episode, 1.0) for episode in trajectories],
-            {name: i for i, name in enumerate(run.environments)},
+        (batch,), report = packing.pack(
+            trajectories,
+            [types.Signal(rl_weights=1.0)] * len(trajectories),
             learner_config=learner,
             num_batches=1,
             seed=0,
@@ -77,7 +78,7 @@ def measure(run: assemble.Run, params, num_episodes: int) -> np.ndarray:
         for index in range(used):
             rows = jax.tree.map(lambda field, i=index: field[i], batch)
             gap = np.abs(np.asarray(score(rows)) - rows.behavior_logprobs)
-            found.append(gap[rows.action_mask])
+            found.append(gap[rows.trained])
         turns = np.mean([len(t.turns) for t in trajectories])
         print(f"{played} episodes, last {env}, {turns:.1f} turns each", flush=True)
     return np.concatenate(found)

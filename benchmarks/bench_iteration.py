@@ -28,7 +28,7 @@ from absl import app, flags
 from rich import console as rich_console
 from rich import table
 
-from agentrl import config, loop, types
+from agentrl import config, loop
 from agentrl.envs import base
 from agentrl.hardware import timing
 from agentrl.models import config as model_config
@@ -75,12 +75,11 @@ def make_settings() -> config.RunConfig:
         stages=(
             config.StageConfig(
                 name="warm_start",
-                kind="warm_start",
                 mixture=mixture,
                 num_iterations=_WARM_START.value,
                 rollout=ROLLOUT,
                 optimizer=config.OptimizerConfig(learning_rate=3e-3, warmup_steps=20),
-                warm_start=config.WarmStartConfig(
+                algorithm=config.Supervised(
                     demonstrations=150, episodes_per_step=40, thoughts=False
                 ),
             ),
@@ -89,7 +88,7 @@ def make_settings() -> config.RunConfig:
                 mixture=mixture,
                 num_iterations=10**6,
                 rollout=ROLLOUT,
-                algorithm=config.AlgorithmConfig(name="dapo"),
+                algorithm=config.Dapo(),
                 optimizer=config.OptimizerConfig(learning_rate=LEARNING_RATE),
             ),
         ),
@@ -104,9 +103,9 @@ class Trainer:
         first = stages.build(run, 0)
         state = first.initial_state(run, run.parameters.init(), jnp.int32(0))
         for iteration in range(first.settings.num_iterations):
-            state, _, _ = loop.supervise(run, first, state, iteration, recorder)
+            state, _ = loop.supervised_iteration(run, first, state, iteration, recorder)
         self._stage = stages.build(run, 1)
-        self._state: types.TrainState = self._stage.enter(run, state)
+        self._state = self._stage.init_from_previous(run, state)
         recorder.timers.pop()
 
     @property
@@ -116,7 +115,9 @@ class Trainer:
 
     def save_weights(self, path: pathlib.Path) -> None:
         """Writes the parameters, by their path in the tree."""
-        leaves, _ = jax.tree.flatten_with_path(jax.device_get(self._state.params))
+        leaves, _ = jax.tree.flatten_with_path(
+            jax.device_get(self._state.learner.params)
+        )
         names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves]
         np.savez(path, **dict(zip(names, (leaf for _, leaf in leaves), strict=True)))
 
@@ -124,16 +125,9 @@ class Trainer:
         """One iteration: what it cost, and how much was played."""
         run, stage, state = self._run, self._stage, self._state
         wall, cpu = time.perf_counter(), time.process_time()
-        experience = loop.play(
-            run,
-            stage,
-            loop.Actor.of(run, state),
-            state.mixture,
-            self._iteration,
-            self._recorder,
-        )
-        self._state, _, _ = loop.reinforce(
-            run, stage, state, experience, None, False, self._recorder
+        experience = loop.play(run, stage, state, self._iteration, self._recorder)
+        self._state, _, _ = loop.rl_iteration(
+            run, stage, state, experience, loop.References(), False, self._recorder
         )
         jax.block_until_ready(self._state)
         self._iteration += 1

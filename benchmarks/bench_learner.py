@@ -40,7 +40,7 @@ from agentrl import config, types
 from agentrl.chat import renderer, tokenizer
 from agentrl.envs import base, demonstrations, pool, tasks
 from agentrl.hardware import roofline
-from agentrl.learner import optimizer, packing, update
+from agentrl.learner import algorithms, optimizer, packing, update
 from agentrl.models import config as model_config
 from agentrl.models import transformer
 from agentrl.parallel import sharding, startup
@@ -84,7 +84,7 @@ def collect_episodes(env: str, count: int) -> list[types.Trajectory]:
         return warmstart.collect_demonstrations(
             {env: panel},
             envs,
-            config.WarmStartConfig(demonstrations=count, thoughts=True),
+            config.Supervised(demonstrations=count, thoughts=True),
             renderer.Chat(trained, "bare"),
             max_tokens=ROW_TOKENS,
         )
@@ -97,13 +97,13 @@ def pack(
     row_tokens: int = ROW_TOKENS,
 ):
     """One batch of the episodes, with advantages of both signs, and its report."""
-    examples = [
-        packing.Example(episode, float((-1) ** index))
-        for index, episode in enumerate(episodes)
+    signals = [
+        types.Signal(advantages=float((-1) ** index), rl_weights=1.0)
+        for index in range(len(episodes))
     ]
-    (batch,), report = packing.to_train_batches(
-        examples,
-        {name: index for index, name in enumerate(ENVIRONMENTS)},
+    (batch,), report = packing.pack(
+        episodes,
+        signals,
         learner_config=config.LearnerConfig(
             row_tokens=row_tokens,
             rows_per_microbatch=num_rows,
@@ -143,7 +143,7 @@ class Update:
         optimize = optimizer.make_optimizer(
             config.OptimizerConfig(learning_rate=1e-5), total_steps=10**6
         )
-        score = update.make_score(
+        forward = update.make_forward(
             functools.partial(
                 self.model.hidden,
                 place=functools.partial(sharding.place_rows, mesh=self._mesh),
@@ -153,21 +153,26 @@ class Update:
             temperature=1.0,
         )
         if all_columns:
-            score = _on_all_columns(score)
+            forward = _on_all_columns(forward)
+        stage = config.StageConfig(
+            name="bench",
+            mixture=config.MixtureConfig(environments=(("textcraft", 1.0),)),
+            num_iterations=1,
+        )
+        step = functools.partial(
+            update.train_step,
+            forward=forward,
+            objective=algorithms.resolve(stage).objective,
+            optimizer=optimize,
+        )
         self._init = lambda key: self._start(key, optimize)
         self.step = jax.jit(
-            update.make_train_step(
-                score, optimize, algorithm=config.AlgorithmConfig(name="dapo")
-            ),
-            donate_argnums=0,
+            lambda state, batch: step(state, {}, batch, None), donate_argnums=0
         )
 
     def _start(self, key: jax.Array, optimize: Any) -> types.TrainState:
         params = self.model.init(key)
-        mixture: Any = None
-        return types.TrainState(
-            jnp.int32(0), params, optimize.init(params), mixture, key
-        )
+        return types.TrainState(jnp.int32(0), params, optimize.init(params))
 
     def start(self, batch: types.TrainBatch) -> None:
         """Compiles, and applies a first update."""
@@ -186,17 +191,14 @@ class Update:
     def temporary_bytes(self, num_rows: int, num_columns: int) -> int:
         """Memory that the compiled update takes beside its arguments and results."""
         shape = (1, num_rows, num_columns)
-        kinds = {
-            "action_mask": bool,
-            "behavior_logprobs": jnp.float32,
-            "advantages": jnp.float32,
-        }
+        integers, floats = jnp.empty(shape, jnp.int32), jnp.empty(shape, jnp.float32)
         batch = types.TrainBatch(
-            **{
-                f.name: jnp.empty(shape, kinds.get(f.name, jnp.int32))
-                for f in dataclasses.fields(types.TrainBatch)
-                if f.name not in ("values", "returns")
-            }
+            tokens=integers,
+            segment_ids=integers,
+            positions=integers,
+            behavior_logprobs=floats,
+            advantages=floats,
+            rl_weights=floats,
         )
         state = jax.eval_shape(self._init, jax.random.key(0))
         compiled = self.step.lower(state, batch).compile()
@@ -205,12 +207,14 @@ class Update:
         return analysis.temp_size_in_bytes
 
 
-def _on_all_columns(score: update.ScoreFn) -> update.ScoreFn:
-    def score_all(params: types.PyTree, rows: types.TrainBatch) -> update.Scores:
-        everything = jnp.ones(rows.action_mask.shape, bool)
-        return score(params, dataclasses.replace(rows, action_mask=everything))
+def _on_all_columns(forward: update.ForwardFn) -> update.ForwardFn:
+    def forward_all(
+        params: types.Params, rows: types.TrainBatch
+    ) -> update.TokenOutputs:
+        everything = jnp.ones(rows.tokens.shape, jnp.float32)
+        return forward(params, dataclasses.replace(rows, rl_weights=everything))
 
-    return score_all
+    return forward_all
 
 
 def measure_speed(console: rich_console.Console, peers: Mapping[str, str]) -> None:
@@ -255,7 +259,7 @@ def measure_speed(console: rich_console.Console, peers: Mapping[str, str]) -> No
                 f"{compile_seconds[variant]:.1f} s",
             )
         flops = roofline.train_flops(
-            shape, report.num_tokens, report.num_action_tokens, report.num_pairs
+            shape, report.num_tokens, report.num_action_tokens, report.attention_pairs
         )
         peak = roofline.measure_flops()
         lines.caption = (

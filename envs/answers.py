@@ -179,9 +179,9 @@ _HEAD = """\
 # What environments understand of an answer
 
 Written by `python -m agentrl.envs.answers`; a test keeps it up to date. Each row is an
-answer as models write them, with escapes for line ends and other characters that do not show, and
-the action that each kind of environment takes out of it. A dash means that there is no
-action. Where the profiles differ, the cell shows `strict` / `agentgym`.
+answer as models write them, with escapes for line ends and other characters that do not
+show, and the action that each kind of environment takes out of it. A dash means that
+there is no action. Where the profiles differ, the cell shows `strict` / `agentgym`.
 
 * **WebShop, AlfWorld, SciWorld** take everything after the last `Action:`.
 * **TextCraft, BabyAI** take the one line after `Action:`, in letters, digits and commas;

@@ -2,7 +2,8 @@
 
 Difficulty is either *structural*, known from the task itself, or *calibrated*: measured
 as the pass rate of some policy and stored by `python -m agentrl.launch.calibrate` as JSON
-lines `{"item_id": ..., "n": ..., "pass_rate": ..., "tier": "easy" or "hard", "threshold": ...}`.
+lines such as `{"item_id": "babyai_7", "n": 8, "pass_rate": 0.5, "tier": "easy",
+"threshold": 0.5}`.
 The lines of several environments may stand in one file, or in one file each.
 
 A list of ids is a file in one of these forms, told apart by the first character. It may

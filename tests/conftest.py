@@ -24,7 +24,8 @@ def make_batch():
 def random_batch(seed, *, shape=(2, 3, 24), num_tokens=11, max_segment=9):
     """Rows cut into random segments, each of which starts with text of its environment.
 
-    Values outside the action mask are junk on purpose: they must never matter.
+    All actions have the weight 1 in the policy-gradient loss. What the other fields hold
+    beside actions is junk on purpose: it must never matter.
     """
     rng = np.random.default_rng(seed)
     segment_ids = np.zeros(shape, np.int32)
@@ -44,10 +45,9 @@ def random_batch(seed, *, shape=(2, 3, 24), num_tokens=11, max_segment=9):
         tokens=rng.integers(0, num_tokens, shape).astype(np.int32),
         segment_ids=segment_ids,
         positions=positions,
-        action_mask=action_mask,
         behavior_logprobs=rng.normal(-2.4, 0.5, shape).astype(np.float32),
         advantages=rng.normal(0, 1, shape).astype(np.float32),
-        env_ids=np.zeros(shape, np.int32),
-        values=rng.normal(0, 1, shape).astype(np.float32),
-        returns=rng.normal(0, 1, shape).astype(np.float32),
+        rl_weights=action_mask.astype(np.float32),
+        old_values=rng.normal(0, 1, shape).astype(np.float32),
+        value_targets=rng.normal(0, 1, shape).astype(np.float32),
     )

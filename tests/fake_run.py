@@ -16,10 +16,10 @@ ENVIRONMENTS = ("textcraft", "babyai")
 
 
 def make_settings(num_iterations=8):
-    def stage(name, *environments, kind="rl"):
+    def stage(name, *environments, algorithm=None):
         return config.StageConfig(
             name=name,
-            kind=kind,
+            algorithm=algorithm or config.Dapo(),
             mixture=config.MixtureConfig(
                 environments=tuple((env, 1.0) for env in environments)
             ),
@@ -29,7 +29,7 @@ def make_settings(num_iterations=8):
     return config.RunConfig(
         name="fake",
         stages=(
-            stage("warm", *ENVIRONMENTS, kind="warm_start"),
+            stage("warm", *ENVIRONMENTS, algorithm=config.Supervised()),
             stage("textcraft", "textcraft"),
             stage("both", *ENVIRONMENTS),
         ),
@@ -53,7 +53,6 @@ def make_trajectory(
     observations=("Goal: craft stick.",),
     valid=True,
     final="done",
-    metrics=None,
     reward=1.0,
 ):
     if ending is None:
@@ -82,7 +81,6 @@ def make_trajectory(
         success=success,
         score=float(success),
         final_observation=final,
-        metrics=metrics or {},
     )
 
 
@@ -151,7 +149,7 @@ def make_iteration(stage, step):
         "time/update": 0.5,
         "perf/compilations": 0,
     }
-    if stage.kind == "warm_start":
+    if stage.supervised:
         return values, ()
     trajectories = [
         make_trajectory(env, item=group, group=group, sample=sample,
@@ -160,7 +158,10 @@ def make_iteration(stage, step):
         for sample in range(4)
     ]  # fmt: skip
     values |= metrics.summarize_trajectories(trajectories)
-    values |= {"policy/first_gap": 1e-7, "perf/decode_tokens_per_second": 1000.0}
+    values |= {
+        "policy/first_logprob_mismatch": 1e-7,
+        "perf/decode_tokens_per_second": 1000.0,
+    }
     return values, trajectories
 
 

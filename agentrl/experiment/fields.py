@@ -7,12 +7,14 @@ Serves both directions in which a configuration enters from outside: stored JSON
 import ast
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from agentrl import errors
+from agentrl import config, errors
+from agentrl.config import algorithms
 
 T = TypeVar("T")
 
@@ -60,6 +62,8 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise _mismatch(where, value, "a mapping")
         return {k: convert(v, arguments[1], f"{where}.{k}") for k, v in value.items()}
+    if annotation is config.AlgorithmConfig:
+        return _convert_algorithm(value, where)
     if dataclasses.is_dataclass(annotation):
         return _convert_dataclass(value, annotation, where)
     if annotation is float and type(value) is int:
@@ -68,6 +72,43 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
         wanted = "None" if annotation is types.NoneType else annotation.__name__
         raise _mismatch(where, value, wanted)
     return value
+
+
+def explain_construction(error: TypeError) -> str | None:
+    """Says in one line what was wrong with the arguments of a configuration class.
+
+    Returns:
+      None if the error comes from anything else.
+    """
+    found = re.match(r"(\w+)\.__init__\(\) (.*)", str(error))
+    known = {annotation.__name__: annotation for annotation in _find_classes()}
+    if found is None or found[1] not in known:
+        return None
+    name, complaint = found.groups()
+    if unknown := re.search(r"unexpected keyword argument '(\w+)'", complaint):
+        names = [field.name for field in dataclasses.fields(known[name])]
+        return f"{name} has no field {unknown[1]!r}.{_suggest(unknown[1], names)}"
+    if "missing" in complaint:
+        missing = re.findall(r"'(\w+)'", complaint)
+        return f"{name} needs {', '.join(missing)}."
+    if "positional" in complaint:
+        return f"{name} takes keyword arguments only, such as {name}(field=value)."
+    return None
+
+
+def _find_classes() -> set[type]:
+    """All configuration classes that a `RunConfig` may hold."""
+    found: set[type] = set()
+    waiting: list[Any] = [config.RunConfig]
+    waiting += [algorithms.find(name) for name in algorithms.names()]
+    while waiting:
+        annotation = waiting.pop()
+        waiting += typing.get_args(annotation)
+        if dataclasses.is_dataclass(annotation) and annotation not in found:
+            assert isinstance(annotation, type)
+            found.add(annotation)
+            waiting += typing.get_type_hints(annotation).values()
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +123,10 @@ class _Change:
         if depth == len(self.path):
             return self._parse(annotation)
         key, where = self.path[depth], ".".join(self.path[:depth]) or "the run"
+        if node is None and (part := _optional_part(annotation)):
+            node = part()
+        if isinstance(node, config.AlgorithmConfig) and key == "name":
+            return self._switch(node, where)
         if dataclasses.is_dataclass(node) and not isinstance(node, type):
             hints = typing.get_type_hints(type(node))
             names = [field.name for field in dataclasses.fields(node)]
@@ -106,6 +151,24 @@ class _Change:
             f"--set={'.'.join(self.path)}={self.text}: {where} is {node!r} and has no "
             f"field {key!r}; end the path at {where}."
         )
+
+    def _switch(self, node: config.AlgorithmConfig, where: str) -> Any:
+        """Another algorithm, with the fields that were set if it has them."""
+        chosen = algorithms.find(self.text)
+        own = {field.name for field in dataclasses.fields(chosen)}
+        changed = {
+            field.name: getattr(node, field.name)
+            for field in dataclasses.fields(node)
+            if getattr(node, field.name) != field.default
+        }
+        if foreign := sorted(changed.keys() - own):
+            raise errors.ConfigError(
+                f"--set={'.'.join(self.path)}={self.text}: {where} sets "
+                f"{', '.join(f'{n} = {changed[n]!r}' for n in foreign)}, which "
+                f"{self.text!r} does not have. Say --set={where}={self.text} for its "
+                "published settings."
+            )
+        return chosen(**changed)
 
     def _choose(self, node: tuple, key: str, where: str) -> set[int]:
         names = [getattr(child, "name", None) for child in node]
@@ -139,6 +202,13 @@ class _Change:
             f"--set={'.'.join(self.path)}={self.text}: {where} has no {kind} {key!r}."
             f"{_suggest(key, list(known))}"
         )
+
+
+def _optional_part(annotation: Any) -> Any:
+    """The configuration class of a field that may be None, if it has one."""
+    choices = typing.get_args(annotation)
+    parts = [choice for choice in choices if dataclasses.is_dataclass(choice)]
+    return parts[0] if len(parts) == 1 and types.NoneType in choices else None
 
 
 def _admits_text(annotation: Any) -> bool:
@@ -181,6 +251,17 @@ def _convert_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple:
         convert(member, kind, f"{where}.{index}")
         for index, (member, kind) in enumerate(zip(value, kinds, strict=True))
     )
+
+
+def _convert_algorithm(value: Any, where: str) -> config.AlgorithmConfig:
+    if isinstance(value, config.AlgorithmConfig):
+        return value
+    if isinstance(value, str):
+        return algorithms.find(value)()
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise _mismatch(where, value, "an algorithm's name, or its fields with `name`")
+    given = {key: part for key, part in value.items() if key != "name"}
+    return _convert_dataclass(given, algorithms.find(value["name"]), where)
 
 
 def _convert_dataclass(value: Any, annotation: Any, where: str) -> Any:

@@ -15,6 +15,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ import jax
 
 import agentrl
 from agentrl import config, errors
-from agentrl.experiment import fields, precision
+from agentrl.experiment import fields, migration, precision
 from agentrl.parallel import startup
 
 RUN_FILE = "run.json"  # what makes a folder the working directory of a run
@@ -45,8 +46,9 @@ def load(
       platform: to take the precision of, as `launch.precision` names it; None: this one.
 
     Raises:
-      ConfigError: if the file is missing or returns something else, or an override
-        names an unknown field or gives a value of another type.
+      ConfigError: if the file is missing, returns something else or gives a
+        configuration class a field that it does not have, or an override names an
+        unknown field or gives a value of another type.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -59,10 +61,16 @@ def load(
         raise errors.ConfigError(f"{path} is not a Python file; name it with .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses of the file look their module up
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise errors.ConfigError(f"{path} defines no get_config() -> RunConfig.")
-    settings = module.get_config()
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise errors.ConfigError(f"{path} defines no get_config() -> RunConfig.")
+        settings = module.get_config()
+    except TypeError as error:
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        if (reason := fields.explain_construction(error)) is None:
+            raise
+        raise errors.ConfigError(f"{path}, line {line}: {reason}") from error
     if not isinstance(settings, config.RunConfig):
         raise errors.ConfigError(
             f"get_config() in {path} returned {type(settings).__name__}, not a "
@@ -86,7 +94,8 @@ def load(
 def to_json(settings: Any) -> Any:
     """The configuration as plain dictionaries, lists and values, in a stable order."""
     if dataclasses.is_dataclass(settings):
-        return {
+        named = isinstance(settings, config.AlgorithmConfig)
+        return ({"name": settings.NAME} if named else {}) | {  # type: ignore[attr-defined]
             field.name: to_json(getattr(settings, field.name))
             for field in dataclasses.fields(settings)
         }
@@ -103,7 +112,7 @@ def from_json(stored: Mapping[str, Any]) -> config.RunConfig:
     Raises:
       ConfigError: if a field is unknown, missing, or of another type.
     """
-    return fields.convert(stored, config.RunConfig, "config")
+    return fields.convert(migration.upgrade(stored), config.RunConfig, "config")
 
 
 def read_run(workdir: pathlib.Path) -> config.RunConfig:

@@ -83,7 +83,9 @@ def of_experiment(
         slots_per_device=-(-max(r.num_slots for r in rollouts) // shards),
         context=max(r.cache_buckets[-1] for r in rollouts),
         append=max(r.append_buckets[-1] for r in rollouts),
-        reference=any(stage.algorithm.kl_coefficient > 0 for stage in run.stages),
+        reference=any(
+            getattr(stage.algorithm, "kl", None) is not None for stage in run.stages
+        ),
         overlap=any(stage.overlap for stage in run.stages),
     )
 

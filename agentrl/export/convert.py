@@ -75,7 +75,7 @@ def to_hugging_face(
         return
     settings, stored, trained = _restore(path)
     chat = _read_chat(settings, path)
-    params = lora.merge(stored.join(trained, stored.frozen))
+    params = lora.merge(stored.join(types.Params(trained, stored.frozen)))
     model_type = write_policy(
         settings, chat, params, folder, dtype=dtype, shard_bytes=shard_bytes
     )

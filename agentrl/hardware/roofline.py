@@ -120,7 +120,10 @@ def summarize(
     """
     tokens, seconds = values["learner/tokens"], max(values["time/update"], 1e-9)
     flops = train_flops(
-        model, tokens, values["learner/trained_actions"], values["learner/pairs"]
+        model,
+        tokens,
+        values["learner/trained_actions"],
+        values["learner/attention_pairs"],
     )
     found = {
         "perf/learner_tokens_per_second": tokens / seconds,

@@ -1,238 +1,231 @@
-"""Named algorithms: how episodes are scored, and what one token's loss is.
+"""Algorithms resolved: from a configuration to functions and numbers, no name left.
 
-An entry holds what its paper prescribes. The same field of `AlgorithmConfig`, unless it
-is None, takes precedence, so that every entry can be varied without a new one.
+An algorithm is two things: how an iteration's episodes become signals per token, on the
+host, and which losses the learner adds up, on the device. Its configuration class in
+`agentrl.config.algorithms` says what can be set; `resolve` puts the two together.
 """
 
 import dataclasses
-import difflib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeVar
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
-from agentrl import config as config_lib
-from agentrl import errors, types
-from agentrl.ops import advantages as advantage_lib
-from agentrl.ops import losses
+from agentrl import config, types
+from agentrl.learner import credit
+from agentrl.ops import kl, losses
 
-_T = TypeVar("_T")
+# (per-token log-ratio, advantages), float32[R, T] each -> loss float32[R, T]
+SurrogateFn = Callable[[jax.Array, jax.Array], jax.Array]
+# (trajectories of whole groups, their token scores, group size, seed) -> signals
+EstimateFn = Callable[
+    [Sequence[types.Trajectory], Sequence[credit.TokenScores], int, int],
+    list[types.Signal],
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """The loss of one update, as `agentrl.learner.update` adds it up.
+
+    It is a sum over tokens of
+
+      rl_weight w (surrogate - entropy_coefficient H + value_coefficient value loss)
+        + kl_weight w KL  +  ce_weight w' (-log p)
+
+    where w averages over the tokens with an `rl_weight` or `kl_weight`, as `aggregation`
+    says, and w' over those with a `ce_weight`.
+    """
+
+    surrogate: SurrogateFn | None = None  # None has no policy-gradient loss
+    sequence_ratio: bool = False  # importance ratios of whole sequences (GSPO)
+    clip_range: tuple[float, float] = (0.0, 0.0)  # below and above 1, for the metric
+    aggregation: losses.Aggregation = "token"
+    horizon: int = 1  # tokens that the aggregation "constant" divides by
+    entropy_coefficient: float = 0.0
+    divergence: Callable[[jax.Array], jax.Array] | None = None  # from a reference
+    value_coefficient: float = 0.0  # 0 has no critic
+    value_clip: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Algorithm:
-    """A pair of estimator and surrogate, with the published settings."""
+    """What the loop and the learner have to know of an algorithm."""
 
-    estimator: Callable[..., np.ndarray]  # one of `ops.advantages`
-    surrogate: Callable[..., jax.Array]  # one of `ops.losses`
-    ratio: Literal["token", "sequence"] = "token"  # what the importance ratio is of
-    credits_steps: bool = False  # turns from one state are compared as well (GiGPO)
-    critic: bool = False  # advantages from learned values, scaled by the estimator
-    discount: float = 1.0
-    divide_by_std: bool
-    aggregation: losses.Aggregation
-    clip_low: float
-    clip_high: float
+    objective: Objective
+    estimate: EstimateFn | None  # None: nothing is played
+    kl: config.KLConfig | None = None
+    needs_values: bool = False  # of the critic, before credit is assigned
+    needs_reference_scores: bool = False  # of reference or teachers, likewise
+    max_refills: int = 0
+    num_passes: int = 1
+    streams: tuple[str, ...] = ()  # optional fields of its batches
 
-    def advantage(
-        self, returns: np.ndarray, valid: np.ndarray, config: config_lib.AlgorithmConfig
-    ) -> np.ndarray:
-        """Advantage of each episode.
-
-        Args:
-          returns: float[P, G], undiscounted; with a critic the advantages of all tokens.
-          valid: bool[P, G], False where an episode must neither train nor count.
-          config: overrides.
-
-        Returns:
-          float64[P, G], 0 where not valid.
-        """
-        divide = _override(config.divide_by_std, self.divide_by_std)
-        return self.estimator(returns, valid, divide_by_std=divide)
-
-    def turn_advantages(
-        self,
-        trajectories: Sequence[types.Trajectory],
-        rewards: Sequence[np.ndarray],
-        advantages: Sequence[float],
-        valid: Sequence[bool],
-        config: config_lib.AlgorithmConfig,
-    ) -> list[np.ndarray]:
-        """Advantage of each turn: its episode's, plus the credit for the step if any.
-
-        The state that a turn starts from is the observation that it answers. All
-        arguments but the last have one entry per trajectory: `rewards` float[K], of
-        each turn.
-
-        Returns:
-          float64[K] for the K turns of each trajectory, 0 where not valid.
-        """
-        turns = [
-            np.full(len(t.turns), a)
-            for t, a in zip(trajectories, advantages, strict=True)
-        ]
-        counted = [i for i, counts in enumerate(valid) if counts]
-        if not self.credits_steps or not counted:
-            return turns
-        returns = [
-            advantage_lib.discounted_returns(rewards[i], self.discount_of(config))
-            for i in counted
-        ]
-        steps = advantage_lib.anchor_state_advantages(
-            np.concatenate(returns),
-            [
-                (trajectories[i].task.group, turn.observation)
-                for i in counted
-                for turn in trajectories[i].turns
-            ],
-            divide_by_std=_override(config.divide_by_std, self.divide_by_std),
-        )
-        ends = np.cumsum([len(part) for part in returns])
-        for i, part in zip(counted, np.split(steps, ends[:-1]), strict=True):
-            turns[i] += config.step_weight * part
-        return turns
-
-    def log_ratio(
-        self, log_ratio: jax.Array, mask: jax.Array, segment_ids: jax.Array
-    ) -> jax.Array:
-        """Log of the ratio that is clipped, float32[R, T], from that of each token."""
-        if self.ratio == "sequence":
-            return losses.sequence_log_ratio(log_ratio, mask, segment_ids)
-        return log_ratio
-
-    def token_loss(
-        self,
-        log_ratio: jax.Array,
-        advantage: jax.Array,
-        config: config_lib.AlgorithmConfig,
-    ) -> jax.Array:
-        """Loss float32[R, T], from the result of `log_ratio` and the advantages."""
-        clip_low, clip_high = self.clip_range(config)
-        options = {
-            name: getattr(config, name)
-            for name in _SURROGATE_OPTIONS
-            if getattr(config, name) is not None
-        }
-        return self.surrogate(
-            log_ratio, advantage, clip_low=clip_low, clip_high=clip_high, **options
-        )
-
-    def clip_range(self, config: config_lib.AlgorithmConfig) -> tuple[float, float]:
-        """How far the ratio may fall below and rise above 1."""
-        return (
-            _override(config.clip_low, self.clip_low),
-            _override(config.clip_high, self.clip_high),
-        )
-
-    def discount_of(self, config: config_lib.AlgorithmConfig) -> float:
-        """Discount per step of time."""
-        return _override(config.discount, self.discount)
-
-    def aggregation_of(self, config: config_lib.AlgorithmConfig) -> losses.Aggregation:
-        """What the loss is averaged over."""
-        return _override(config.aggregation, self.aggregation)
+    @property
+    def reference(self) -> str | None:
+        """Which parameters the divergence is measured from; None if it is not."""
+        return self.kl.reference if self.kl else None
 
 
-_SURROGATE_OPTIONS = ("dual_clip", "importance_cap")  # of `losses.clipped_surrogate`
-
-# https://arxiv.org/abs/2402.03300
-_GRPO = Algorithm(
-    estimator=advantage_lib.group_relative_advantages,
-    surrogate=losses.clipped_surrogate,
-    divide_by_std=True,
-    aggregation="sequence",
-    clip_low=0.2,
-    clip_high=0.2,
-)
-
-ALGORITHMS: Mapping[str, Algorithm] = {
-    "grpo": _GRPO,
-    # https://arxiv.org/abs/2503.20783: no bias by spread or by length.
-    "dr_grpo": dataclasses.replace(_GRPO, divide_by_std=False, aggregation="constant"),
-    # https://arxiv.org/abs/2503.14476; its dynamic sampling: packing leaves groups
-    # without signal out, and `max_refills` plays others in their place.
-    "dapo": dataclasses.replace(_GRPO, aggregation="token", clip_high=0.28),
-    # https://arxiv.org/abs/2402.14740, which takes whole sequences as one action. The
-    # clipping matters only from the second update on the same episodes.
-    "rloo": dataclasses.replace(
-        _GRPO,
-        estimator=advantage_lib.leave_one_out_advantages,
-        divide_by_std=False,
-        aggregation="constant",
-    ),
-    # https://arxiv.org/abs/2501.03262
-    "reinforce_pp": dataclasses.replace(
-        _GRPO, estimator=advantage_lib.batch_normalized_advantages, aggregation="token"
-    ),
-    # https://arxiv.org/abs/2507.18071; bounds of its section 5.1
-    "gspo": dataclasses.replace(_GRPO, ratio="sequence", clip_low=3e-4, clip_high=4e-4),
-    # https://arxiv.org/abs/2506.13585, without lower bound; weights up to 5 as in
-    # https://arxiv.org/abs/2510.13786.
-    "cispo": dataclasses.replace(
-        _GRPO,
-        surrogate=losses.clipped_importance,
-        aggregation="token",
-        clip_low=1.0,
-        clip_high=4.0,
-    ),
-    # https://arxiv.org/abs/2505.10978
-    "gigpo": dataclasses.replace(
-        _GRPO, aggregation="token", credits_steps=True, discount=0.95
-    ),
-    # https://arxiv.org/abs/1707.06347, with advantages scaled over the batch as usual
-    "ppo": dataclasses.replace(
-        _GRPO,
-        estimator=advantage_lib.batch_normalized_advantages,
-        aggregation="token",
-        critic=True,
-    ),
-}
+_RESOLVERS: dict[type[config.AlgorithmConfig], Callable[..., Algorithm]] = {}
 
 
-def get(config: config_lib.AlgorithmConfig) -> Algorithm:
-    """Looks up the algorithm of a configuration.
+def resolves(
+    configured: type[config.AlgorithmConfig],
+) -> Callable[[Callable[..., Algorithm]], Callable[..., Algorithm]]:
+    """Registers a function (settings, horizon) -> Algorithm for a configuration class.
+
+    Subclasses without a function of their own take that of the nearest class above.
+    """
+
+    def register(make: Callable[..., Algorithm]) -> Callable[..., Algorithm]:
+        _RESOLVERS[configured] = make
+        return make
+
+    return register
+
+
+def resolve(settings: config.StageConfig) -> Algorithm:
+    """Returns the algorithm of a stage, its rehearsal included.
 
     Raises:
-      ConfigError: if the name is unknown, or a field is set that it does not have.
+      TypeError: if no function resolves the class of `settings.algorithm`.
     """
-    if config.name not in ALGORITHMS:
-        close = difflib.get_close_matches(config.name, ALGORITHMS, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-        raise errors.ConfigError(
-            f"algorithm.name = {config.name!r} is unknown; {hint}There are "
-            f"{', '.join(sorted(ALGORITHMS))}."
+    chosen = settings.algorithm
+    for known in type(chosen).__mro__:
+        if known in _RESOLVERS:
+            algorithm = _RESOLVERS[known](chosen, settings.rollout.max_tokens)
+            break
+    else:
+        raise TypeError(
+            f"no function is registered that resolves {type(chosen).__name__}; see "
+            "docs/howto_algorithm.md."
         )
-    algorithm = ALGORITHMS[config.name]
-    for name in _SURROGATE_OPTIONS:
-        if (
-            getattr(config, name) is not None
-            and algorithm.surrogate is not losses.clipped_surrogate
-        ):
-            raise errors.ConfigError(
-                f"algorithm.{name} = {getattr(config, name)} has no meaning for "
-                f"algorithm.name = {config.name!r}, whose clip_high already bounds the "
-                "importance weight; leave it None."
-            )
-    compares = advantage_lib.batch_normalized_advantages
-    if config.max_refills and algorithm.estimator is compares:
-        raise errors.ConfigError(
-            f"algorithm.max_refills = {config.max_refills} has no meaning for "
-            f"algorithm.name = {config.name!r}, which learns from groups whose returns "
-            "are all equal, too; leave it 0."
-        )
+    if settings.rehearsal is not None:
+        streams = (*algorithm.streams, "ce_weights")
+        algorithm = dataclasses.replace(algorithm, streams=streams)
     return algorithm
 
 
-def validate(run: config_lib.RunConfig) -> None:
-    """Raises `ConfigError` if a stage's algorithm is unknown or the model lacks a part."""
-    for stage in run.stages:
-        if get(stage.algorithm).critic and not run.model.critic:
-            raise errors.ConfigError(
-                f"stage '{stage.name}': algorithm.name = {stage.algorithm.name!r} learns "
-                "values, which the model cannot predict; set model.critic = True."
-            )
+def count_informative(
+    trajectories: Sequence[types.Trajectory], settings: config.StageConfig
+) -> int:
+    """Counts the groups whose episodes do not all have the same return."""
+    returns, valid = credit.outcomes(trajectories, settings.algorithm)
+    groups = np.where(valid, returns, np.nan).reshape(-1, settings.rollout.group_size)
+    return sum(len(set(group[~np.isnan(group)])) > 1 for group in groups)
 
 
-def _override(value: _T | None, published: _T) -> _T:
-    return published if value is None else value
+@resolves(config.Supervised)
+def _supervised(settings: config.Supervised, horizon: int) -> Algorithm:
+    del settings, horizon
+    return Algorithm(objective=Objective(), estimate=None, streams=("ce_weights",))
+
+
+@resolves(config.Grouped)
+def _grouped(settings: config.Grouped, horizon: int) -> Algorithm:
+    """Resolves algorithms that compare the episodes of a task."""
+    is_rloo = isinstance(settings, config.Rloo)
+    estimator = credit.leave_one_out if is_rloo else credit.group_relative
+    return policy_gradient(
+        settings,
+        horizon,
+        estimate=functools.partial(credit.from_groups, settings, estimator),
+    )
+
+
+@resolves(config.Cispo)
+def _cispo(settings: config.Cispo, horizon: int) -> Algorithm:
+    algorithm = _grouped(settings, horizon)
+    surrogate = functools.partial(
+        losses.clipped_importance,
+        clip_low=settings.clip_low,
+        clip_high=settings.clip_high,
+    )
+    objective = dataclasses.replace(algorithm.objective, surrogate=surrogate)
+    return dataclasses.replace(algorithm, objective=objective)
+
+
+@resolves(config.Gspo)
+def _gspo(settings: config.Gspo, horizon: int) -> Algorithm:
+    algorithm = _grouped(settings, horizon)
+    objective = dataclasses.replace(algorithm.objective, sequence_ratio=True)
+    return dataclasses.replace(algorithm, objective=objective)
+
+
+@resolves(config.ReinforcePP)
+def _reinforce_pp(settings: config.ReinforcePP, horizon: int) -> Algorithm:
+    estimate = functools.partial(credit.from_batch, settings)
+    return policy_gradient(settings, horizon, estimate=estimate)
+
+
+@resolves(config.Ppo)
+def _ppo(settings: config.Ppo, horizon: int) -> Algorithm:
+    estimate = functools.partial(credit.from_values, settings)
+    algorithm = policy_gradient(settings, horizon, estimate=estimate)
+    return dataclasses.replace(
+        algorithm,
+        objective=dataclasses.replace(
+            algorithm.objective,
+            value_coefficient=settings.value_coefficient,
+            value_clip=settings.value_clip,
+        ),
+        needs_values=True,
+        streams=(*algorithm.streams, "old_values", "value_targets"),
+    )
+
+
+@resolves(config.Distillation)
+def _distillation(settings: config.Distillation, horizon: int) -> Algorithm:
+    estimate = functools.partial(credit.from_teachers, settings)
+    algorithm = policy_gradient(settings, horizon, estimate=estimate)
+    return dataclasses.replace(algorithm, needs_reference_scores=True)
+
+
+def policy_gradient(
+    settings: config.PolicyGradient, horizon: int, *, estimate: EstimateFn
+) -> Algorithm:
+    """Resolves the fields that all policy-gradient algorithms have.
+
+    Args:
+      settings: of the algorithm.
+      horizon: tokens that an episode may have, which the aggregation "constant" divides
+        by.
+      estimate: advantages and weights of an iteration's episodes; those of
+        `agentrl.learner.credit` take the settings as their first argument.
+    """
+    penalty = settings.kl
+    in_loss = penalty is not None and penalty.placement == "loss"
+    return Algorithm(
+        objective=Objective(
+            surrogate=_clipped_surrogate(settings),
+            clip_range=(settings.clip_low, settings.clip_high),
+            aggregation=settings.aggregation,
+            horizon=horizon,
+            entropy_coefficient=settings.entropy_coefficient,
+            divergence=kl.ESTIMATORS[penalty.estimator]
+            if penalty and in_loss
+            else None,
+        ),
+        estimate=estimate,
+        kl=penalty,
+        needs_reference_scores=penalty is not None and not in_loss,
+        max_refills=getattr(settings, "max_refills", 0),
+        num_passes=settings.passes,
+        streams=("kl_weights",) if in_loss else (),
+    )
+
+
+def _clipped_surrogate(settings: config.PolicyGradient) -> SurrogateFn:
+    options = {
+        name: getattr(settings, name)
+        for name in ("dual_clip", "importance_cap")
+        if getattr(settings, name, None) is not None
+    }
+    return functools.partial(
+        losses.clipped_surrogate,
+        clip_low=settings.clip_low,
+        clip_high=settings.clip_high,
+        **options,
+    )

@@ -1,73 +1,163 @@
-"""Credit: which trajectories train, and the advantage of each of their tokens.
+"""Advantage estimation: from the rewards of an iteration to a signal for each token.
 
-The bridge from rewards to the learner, in NumPy float64 on the host.
+The bridge from environments to the learner, in NumPy float64 on the host. Trajectories
+come in whole groups, in order. One whose ending is masked neither trains nor counts in
+anybody's baseline.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from agentrl import config, types
-from agentrl.learner import algorithms, packing
-from agentrl.ops import advantages as advantage_lib
+from agentrl.ops import advantages, kl
+
+# (returns [P, G], valid [P, G], scale) -> float64[P, G]; one of `ops.advantages`
+EstimatorFn = Callable[..., np.ndarray]
+
+group_relative = advantages.group_relative_advantages
+leave_one_out = advantages.leave_one_out_advantages
 
 
-def assign(
+@dataclasses.dataclass(frozen=True)
+class TokenScores:
+    """What models say about the A action tokens of one trajectory; float64[A] each."""
+
+    behavior_logprobs: np.ndarray  # nats, as sampled
+    values: np.ndarray | None = None  # the critic's, before each token
+    reference_logprobs: np.ndarray | None = None  # nats, of reference or teacher
+
+
+def from_groups(
+    settings: config.Grouped,
+    estimator: EstimatorFn,
     trajectories: Sequence[types.Trajectory],
-    scores: Sequence[np.ndarray],
-    settings: config.StageConfig,
-) -> list[packing.Example]:
-    """Advantages of every trajectory that may train.
-
-    Those whose ending is masked neither train nor count in their group's baseline. With
-    `kl_in = "reward"` each token pays for its distance from the reference.
+    scores: Sequence[TokenScores],
+    group_size: int,
+    seed: int,
+) -> list[types.Signal]:
+    """Scores episodes against the others of their task.
 
     Args:
+      settings: of the algorithm.
+      estimator: what a group's returns become.
       trajectories: of whole groups, in order.
-      scores: float[2, A] of each: the critic's value before each action token, and its
-        divergence from the reference in nats; 0 where not needed.
-      settings: of the stage.
+      scores: one for each trajectory.
+      group_size: G.
+      seed: of the iteration, for `shuffle_returns`.
     """
-    chosen = settings.algorithm
-    algorithm = algorithms.get(chosen)
-    costs = [chosen.kl_coefficient * score[1] for score in scores]
-    returns, valid = _outcomes(trajectories, chosen)
+    costs = [_divergence_cost(settings.kl, score) for score in scores]
+    returns, valid = outcomes(trajectories, settings)
     returns -= [cost.sum() for cost in costs]
-    kept = np.flatnonzero(valid).tolist()
-    if algorithm.critic and kept:
-        pairs = [
-            _estimate(trajectories[i], scores[i][0], costs[i], chosen) for i in kept
+    shape = (-1, group_size)
+    returns, valid = returns.reshape(shape), valid.reshape(shape)
+    if settings.shuffle_returns:
+        returns = _shuffle(returns, valid, settings.shuffle_returns, seed)
+    episodes = estimator(returns, valid, scale=settings.advantage_scale)
+    if settings.normalize_per_environment:
+        envs = np.array([t.task.env for t in trajectories]).reshape(shape)
+        episodes = _normalize_per_environment(episodes, valid, envs)
+    turns = [
+        np.full(len(trajectory.turns), advantage)
+        for trajectory, advantage in zip(
+            trajectories, episodes.reshape(-1), strict=True
+        )
+    ]
+    if isinstance(settings, config.Gigpo):
+        rewards = [
+            _rewards(t, settings) - _sum_turns(cost, t)
+            for t, cost in zip(trajectories, costs, strict=True)
         ]
-        flat = np.concatenate([advantages for advantages, _ in pairs])[None]
-        scaled = algorithm.advantage(flat, np.ones(flat.shape, bool), chosen)[0]
-        parts = np.split(scaled, np.cumsum([len(a) for a, _ in pairs])[:-1])
-        return [
-            packing.Example(trajectories[i], part, scores[i][0], targets)
-            for i, part, (_, targets) in zip(kept, parts, pairs, strict=True)
-        ]
-    shape = (-1, settings.rollout.group_size)
-    episodes = algorithm.advantage(returns.reshape(shape), valid.reshape(shape), chosen)
-    pairs = zip(trajectories, costs, strict=True)
-    rewards = [_rewards(t, chosen) - _sum_turns(c, t) for t, c in pairs]
-    turns = algorithm.turn_advantages(
-        trajectories, rewards, episodes.reshape(-1).tolist(), valid.tolist(), chosen
-    )
-    spread = [np.repeat(turns[i], _lengths(trajectories[i])) for i in kept]
+        _add_step_advantages(turns, trajectories, rewards, valid.reshape(-1), settings)
     return [
-        packing.Example(trajectories[i], a) for i, a in zip(kept, spread, strict=True)
+        _to_signal(
+            np.repeat(turn_advantages, _lengths(trajectory)),
+            settings,
+            counts=bool(counts),
+            keep_zero=settings.keep_zero_variance,
+        )
+        for turn_advantages, trajectory, counts in zip(
+            turns, trajectories, valid.reshape(-1), strict=True
+        )
     ]
 
 
-def count_informative(
-    trajectories: Sequence[types.Trajectory], settings: config.StageConfig
-) -> int:
-    """Groups whose episodes do not all have the same return."""
-    returns, valid = _outcomes(trajectories, settings.algorithm)
-    groups = np.where(valid, returns, np.nan).reshape(-1, settings.rollout.group_size)
-    return sum(len(set(group[~np.isnan(group)])) > 1 for group in groups)
+def from_batch(
+    settings: config.ReinforcePP,
+    trajectories: Sequence[types.Trajectory],
+    scores: Sequence[TokenScores],
+    group_size: int,
+    seed: int,
+) -> list[types.Signal]:
+    """Scores episodes against all of the iteration; see `from_groups`."""
+    del group_size, seed
+    returns, valid = outcomes(trajectories, settings)
+    returns -= [_divergence_cost(settings.kl, score).sum() for score in scores]
+    episodes = advantages.batch_normalized_advantages(
+        returns[None], valid[None], scale=settings.advantage_scale
+    )[0]
+    return [
+        _to_signal(
+            np.full(trajectory.num_action_tokens, advantage),
+            settings,
+            counts=bool(counts),
+        )
+        for trajectory, advantage, counts in zip(
+            trajectories, episodes, valid, strict=True
+        )
+    ]
 
 
-def ending_policy(ending: types.Ending, settings: config.AlgorithmConfig) -> str:
+def from_values(
+    settings: config.Ppo,
+    trajectories: Sequence[types.Trajectory],
+    scores: Sequence[TokenScores],
+    group_size: int,
+    seed: int,
+) -> list[types.Signal]:
+    """Estimates advantages with a critic, scaled over the iteration; see `from_groups`."""
+    del group_size, seed
+    _, valid = outcomes(trajectories, settings)
+    signals = [types.Signal()] * len(trajectories)
+    kept = np.flatnonzero(valid).tolist()
+    if not kept:
+        return signals
+    pairs = [_estimate(trajectories[i], scores[i], settings) for i in kept]
+    flat = np.concatenate([found for found, _ in pairs])[None]
+    scaled = advantages.batch_normalized_advantages(
+        flat, np.ones(flat.shape, bool), scale=settings.advantage_scale
+    )[0]
+    parts = np.split(scaled, np.cumsum([len(found) for found, _ in pairs])[:-1])
+    for i, part, (_, targets) in zip(kept, parts, pairs, strict=True):
+        signals[i] = dataclasses.replace(
+            _to_signal(part, settings, counts=True, keep_zero=True),
+            old_values=scores[i].values,
+            value_targets=targets,
+        )
+    return signals
+
+
+def from_teachers(
+    settings: config.Distillation,
+    trajectories: Sequence[types.Trajectory],
+    scores: Sequence[TokenScores],
+    group_size: int,
+    seed: int,
+) -> list[types.Signal]:
+    """Takes log p_teacher - log p_policy as each token's advantage; see `from_groups`."""
+    del group_size, seed
+    _, valid = outcomes(trajectories, settings)
+    signals = []
+    for score, counts in zip(scores, valid, strict=True):
+        assert score.reference_logprobs is not None
+        gain = score.reference_logprobs - score.behavior_logprobs
+        signals.append(_to_signal(gain, settings, counts=bool(counts)))
+    return signals
+
+
+def ending_policy(ending: types.Ending, settings: config.PolicyGradient) -> str:
     """How an episode that ended so enters the loss; broken environments never do."""
     return {
         types.Ending.ENV_ERROR: "mask",
@@ -77,10 +167,11 @@ def ending_policy(ending: types.Ending, settings: config.AlgorithmConfig) -> str
     }.get(ending, "keep")
 
 
-def _outcomes(
+def outcomes(
     trajectories: Sequence[types.Trajectory], settings: config.AlgorithmConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns float64[B] after penalties, and whether they count, bool[B]."""
+    """Returns after penalties float64[B], and whether episodes count, bool[B]."""
+    assert isinstance(settings, config.PolicyGradient)
     policies = [ending_policy(t.ending, settings) for t in trajectories]
     returns = [
         t.episode_return - settings.penalty * (p == "penalize")
@@ -89,8 +180,100 @@ def _outcomes(
     return np.asarray(returns, np.float64), np.asarray([p != "mask" for p in policies])
 
 
+def _to_signal(
+    found: np.ndarray,
+    settings: config.PolicyGradient,
+    *,
+    counts: bool,
+    keep_zero: bool = False,
+) -> types.Signal:
+    """Makes the signal of one trajectory of its tokens' advantages float64[A]."""
+    if not counts or not (keep_zero or np.any(found)):
+        return types.Signal()
+    penalty = settings.kl
+    in_loss = penalty is not None and penalty.placement == "loss"
+    return types.Signal(
+        advantages=found,
+        rl_weights=1.0,
+        kl_weights=penalty.coefficient if penalty and in_loss else 0.0,
+    )
+
+
+def _divergence_cost(
+    penalty: config.KLConfig | None, scores: TokenScores
+) -> np.ndarray:
+    """What each action token pays for its distance from the reference, float64[A]."""
+    if penalty is None or penalty.placement == "loss":
+        return np.zeros(len(scores.behavior_logprobs))
+    assert scores.reference_logprobs is not None
+    away = jnp.asarray(
+        scores.reference_logprobs - scores.behavior_logprobs, jnp.float32
+    )
+    divergence = np.asarray(kl.ESTIMATORS[penalty.estimator](away), np.float64)
+    return penalty.coefficient * divergence
+
+
+def _shuffle(
+    returns: np.ndarray, valid: np.ndarray, within: str, seed: int
+) -> np.ndarray:
+    """Deals the valid returns float64[P, G] out at random, within groups or everywhere."""
+    rng = np.random.default_rng((seed, 1))
+    shuffled = returns.copy()
+    for part in [slice(None)] if within == "iteration" else range(len(returns)):
+        chosen = np.zeros(returns.shape, bool)
+        chosen[part] = valid[part]
+        shuffled[chosen] = rng.permutation(returns[chosen])
+    return shuffled
+
+
+def _normalize_per_environment(
+    episodes: np.ndarray, valid: np.ndarray, envs: np.ndarray
+) -> np.ndarray:
+    """Scales each environment's advantages [P, G] to unit root mean square.
+
+    Groups without signal do not count: their number must not decide how much the others
+    of their environment weigh.
+    """
+    scaled = episodes.copy()
+    for env in np.unique(envs):
+        chosen = (envs == env) & valid & (episodes != 0)
+        if chosen.any():
+            scaled[chosen] /= np.sqrt(np.mean(episodes[chosen] ** 2))
+    return scaled
+
+
+def _add_step_advantages(
+    turns: list[np.ndarray],
+    trajectories: Sequence[types.Trajectory],
+    rewards: Sequence[np.ndarray],
+    valid: np.ndarray,
+    settings: config.Gigpo,
+) -> None:
+    """Adds to each turn's advantage that among the turns from the same state (GiGPO).
+
+    The state that a turn starts from is the observation that it answers.
+    """
+    counted = np.flatnonzero(valid).tolist()
+    if not counted:
+        return
+    returns = [
+        advantages.discounted_returns(rewards[i], settings.discount) for i in counted
+    ]
+    anchors = [
+        (trajectories[i].task.group, turn.observation)
+        for i in counted
+        for turn in trajectories[i].turns
+    ]
+    steps = advantages.anchor_state_advantages(
+        np.concatenate(returns), anchors, scale=settings.advantage_scale
+    )
+    ends = np.cumsum([len(part) for part in returns])
+    for i, part in zip(counted, np.split(steps, ends[:-1]), strict=True):
+        turns[i] = turns[i] + settings.step_advantage_weight * part
+
+
 def _rewards(
-    trajectory: types.Trajectory, settings: config.AlgorithmConfig
+    trajectory: types.Trajectory, settings: config.PolicyGradient
 ) -> np.ndarray:
     """Reward of each turn, float64[K], with the penalty taken off the last."""
     rewards = np.array([turn.reward for turn in trajectory.turns], np.float64)
@@ -110,10 +293,7 @@ def _lengths(trajectory: types.Trajectory) -> np.ndarray:
 
 
 def _estimate(
-    trajectory: types.Trajectory,
-    values: np.ndarray,
-    costs: np.ndarray,
-    settings: config.AlgorithmConfig,
+    trajectory: types.Trajectory, scores: TokenScores, settings: config.Ppo
 ) -> tuple[np.ndarray, np.ndarray]:
     """Generalised advantages and value targets of the action tokens, float64[A] each.
 
@@ -121,6 +301,8 @@ def _estimate(
     of its tokens share advantage and target. An episode that a limit cuts counts as
     ended: the limit is part of the task, so nothing is bootstrapped.
     """
+    assert scores.values is not None
+    costs, values = _divergence_cost(settings.kl, scores), scores.values
     lengths = _lengths(trajectory)
     ends = np.cumsum(lengths)
     rewards = _rewards(trajectory, settings)
@@ -131,15 +313,15 @@ def _estimate(
     else:
         steps = -costs
         steps[ends - 1] += rewards
-    advantages = advantage_lib.generalized_advantages(
+    found = advantages.generalized_advantages(
         steps[None],
         values[None],
         np.ones((1, len(values)), bool),
         np.zeros(1),
-        discount=algorithms.get(settings).discount_of(settings),
+        discount=settings.discount,
         decay=settings.gae_decay,
     )[0]
-    targets = advantages + values
+    targets = found + values
     if by_turn:
-        return np.repeat(advantages, lengths), np.repeat(targets, lengths)
-    return advantages, targets
+        return np.repeat(found, lengths), np.repeat(targets, lengths)
+    return found, targets

@@ -1,7 +1,7 @@
-"""Ragged trajectories to rectangular arrays: the only code that does this.
+"""Ragged trajectories to rectangular arrays, and back: the only code that does this.
 
-Several trajectories share a row. Supervised stages use it as well: a demonstration is a
-trajectory with an advantage of 1 and behavior log-probabilities of 0.
+Several trajectories share a row. `place` decides where each goes, `fill` writes a batch
+accordingly, `unpack` reads per-token results back, `pack` is what an iteration needs.
 """
 
 import dataclasses
@@ -14,113 +14,226 @@ from agentrl import config, errors, types
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
-    """A trajectory and what it trains with: a number, or float[A] of its action tokens."""
+class Placement:
+    """Where trajectories lie in the rows of one batch."""
 
-    trajectory: types.Trajectory
-    advantages: float | np.ndarray
-    values: np.ndarray | None = None  # where there is a critic, as `returns`
-    returns: np.ndarray | None = None
+    rows: tuple[
+        tuple[int, ...], ...
+    ]  # indices of the trajectories in each row, in order
+    lengths: tuple[int, ...]  # tokens of each trajectory, by index
 
-    @property
-    def length(self) -> int:
-        """Columns that it takes."""
-        return self.trajectory.num_tokens
+    def items(self) -> list[tuple[int, int, slice]]:
+        """(trajectory, row, columns) of everything placed."""
+        found = []
+        for row, indices in enumerate(self.rows):
+            start = 0
+            for index in indices:
+                end = start + self.lengths[index]
+                found.append((index, row, slice(start, end)))
+                start = end
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
 class PackingReport:
-    """What packing made of an iteration's trajectories, over all its minibatches."""
+    """What packing made of an iteration's trajectories, over all its batches."""
 
     num_rows: int  # with at least one trajectory
-    num_left_out: int  # trajectories without a learning signal
+    num_dropped: int  # trajectories without a learning signal
     num_tokens: int  # of all trajectories that are trained on
     num_action_tokens: int
-    num_pairs: int  # of a token and one that it attends to
+    attention_pairs: int  # of a token and one that it attends to
     padding_fraction: float  # of the token positions that the learner computes
 
     def summarize(self) -> types.Metrics:
-        """The report under metric names."""
+        """Returns the report under metric names."""
         return {
             "learner/rows": self.num_rows,
-            "learner/left_out": self.num_left_out,
+            "learner/dropped": self.num_dropped,
             "learner/tokens": self.num_tokens,
             "learner/trained_actions": self.num_action_tokens,
-            "learner/pairs": self.num_pairs,
+            "learner/attention_pairs": self.attention_pairs,
             "perf/padding_fraction": self.padding_fraction,
         }
 
 
-def to_train_batches(
-    examples: Sequence[Example],
-    env_index: Mapping[str, int],
+def pack(
+    trajectories: Sequence[types.Trajectory],
+    signals: Sequence[types.Signal],
     *,
     learner_config: config.LearnerConfig,
     num_batches: int,
     seed: int,
-    keep_zero_variance: bool = False,
-    has_critic: bool = False,
+    num_passes: int = 1,
+    streams: Sequence[str] = (),
 ) -> tuple[list[types.TrainBatch], PackingReport]:
     """Shuffles trajectories into minibatches and packs each into rows, longest first.
 
     Args:
-      examples: finished episodes, already without those that must not count at all.
-      env_index: number of each environment, for `TrainBatch.env_ids`.
+      trajectories: of an iteration.
+      signals: one for each; trajectories that train no token are dropped.
       learner_config: T, R and M. On many hosts every host packs all episodes alike, and
         computes its part of the R rows.
-      num_batches: minibatches, hence optimizer updates. One with nothing to train on is
-        all padding.
+      num_batches: minibatches of each pass, hence optimizer updates. One with nothing to
+        train on is all padding.
       seed: of the shuffle; the same on every run, so that a resumed run repeats it.
-      keep_zero_variance: also pack trajectories whose advantages are all 0. They cost
-        compute and count in the mean of the loss, but pull in no direction.
-      has_critic: whether examples bring values and returns, for batches without any too.
+      num_passes: over the trajectories, each shuffled in its own way.
+      streams: optional fields of `TrainBatch` that the batches are to have, whether any
+        of these signals needs them or not: all batches of a stage are alike.
 
     Returns:
-      `num_batches` batches of NumPy arrays [M, R, T], and a report.
+      `num_passes` x `num_batches` batches of NumPy arrays [M, R, T], and a report.
 
     Raises:
       ConfigError: if a minibatch needs more than M x R rows.
-      ValueError: if a trajectory is longer than T or begins with an action.
+      ValueError: if a trajectory is longer than T or begins with an action: they are
+        never truncated or split, as the reward belongs to the whole.
     """
-    for example in examples:
-        _check(example.trajectory, learner_config.row_tokens)
+    for trajectory in trajectories:
+        _check(trajectory, learner_config.row_tokens)
+    lengths = tuple(trajectory.num_tokens for trajectory in trajectories)
     used = [
-        e
-        for e in examples
-        if e.trajectory.num_action_tokens
-        and (keep_zero_variance or np.any(e.advantages))
+        index
+        for index, (trajectory, signal) in enumerate(
+            zip(trajectories, signals, strict=True)
+        )
+        if trajectory.num_action_tokens and signal.trains
     ]
-    order = np.random.default_rng(seed).permutation(len(used))
-    minibatches = [
-        assign_rows([used[i] for i in part], learner_config.row_tokens)
-        for part in np.array_split(order, num_batches)
-    ]
+    placements = []
+    for number in range(num_passes):
+        rng = np.random.default_rng((seed, number) if number else seed)
+        for part in np.array_split(rng.permutation(len(used)), num_batches):
+            chosen = [used[i] for i in part]
+            rows = assign_rows(chosen, lengths, learner_config.row_tokens)
+            placements.append(Placement(rows, lengths))
     batches = [
-        _fill(rows, env_index, learner_config, has_critic) for rows in minibatches
+        fill(placement, trajectories, signals, learner_config, streams=streams)
+        for placement in placements
     ]
-    return batches, _report(minibatches, len(examples) - len(used), learner_config)
+    dropped = len(trajectories) - len(used)
+    return batches, _report(placements, trajectories, dropped, learner_config)
 
 
-def assign_rows(items: Sequence[Example], row_tokens: int) -> list[list[Example]]:
-    """First-fit-decreasing bin packing: at most 11/9 of the fewest rows, plus 6/9.
+def place(
+    trajectories: Sequence[types.Trajectory], learner_config: config.LearnerConfig
+) -> list[Placement]:
+    """Places all trajectories that hold an action into as few batches as they need."""
+    lengths = tuple(trajectory.num_tokens for trajectory in trajectories)
+    indices = [i for i, t in enumerate(trajectories) if t.num_action_tokens]
+    rows = assign_rows(indices, lengths, learner_config.row_tokens)
+    capacity = learner_config.rows_per_microbatch * learner_config.max_microbatches
+    return [
+        Placement(rows[start : start + capacity], lengths)
+        for start in range(0, len(rows), capacity)
+    ]
+
+
+def assign_rows(
+    indices: Sequence[int], lengths: Sequence[int], row_tokens: int
+) -> tuple[tuple[int, ...], ...]:
+    """Packs by first-fit-decreasing: at most 11/9 of the fewest rows, plus 6/9.
+
+    Args:
+      indices: trajectories to place.
+      lengths: tokens of each trajectory, by index.
+      row_tokens: capacity of a row.
 
     Returns:
-      Rows, fullest first, so that the rows of one microbatch are alike.
+      Indices of each row. Rows come fullest first, so that those of one microbatch are
+      alike.
     """
-    rows: list[list[Example]] = []
-    room: list[int] = []
-    for item in sorted(items, key=lambda item: -item.length):
-        index = next((i for i, r in enumerate(room) if r >= item.length), len(rows))
-        if index == len(rows):
+    rows: list[list[int]] = []
+    capacity = np.zeros(len(indices), int)  # tokens that still fit into each row
+    for index in sorted(indices, key=lambda i: -lengths[i]):
+        fits = np.flatnonzero(capacity[: len(rows)] >= lengths[index])
+        row = int(fits[0]) if len(fits) else len(rows)
+        if row == len(rows):
             rows.append([])
-            room.append(row_tokens)
-        rows[index].append(item)
-        room[index] -= item.length
-    return [rows[i] for i in np.argsort(room, kind="stable")]
+            capacity[row] = row_tokens
+        rows[row].append(index)
+        capacity[row] -= lengths[index]
+    order = np.argsort(capacity[: len(rows)], kind="stable")
+    return tuple(tuple(rows[i]) for i in order)
+
+
+def fill(
+    placement: Placement,
+    trajectories: Sequence[types.Trajectory],
+    signals: Sequence[types.Signal],
+    learner_config: config.LearnerConfig,
+    *,
+    streams: Sequence[str] = (),
+) -> types.TrainBatch:
+    """Writes placed trajectories and their signals into the arrays of one batch.
+
+    Args:
+      placement: from `place` or `pack`.
+      trajectories: by the indices of the placement.
+      signals: one for each trajectory.
+      learner_config: T, R and M.
+      streams: optional fields of the batch that it is to have.
+
+    Raises:
+      ConfigError: if the placement has more than M x R rows.
+    """
+    num_rows, capacity = _check_capacity(placement, learner_config)
+    shape = (capacity, learner_config.row_tokens)
+    fields: dict[str, Any] = {
+        name: np.zeros(shape, np.int32)
+        for name in ("tokens", "segment_ids", "positions")
+    } | {
+        name: np.zeros(shape, np.float32)
+        for name in ("behavior_logprobs", "advantages", "rl_weights", *streams)
+    }
+    segments = np.zeros(capacity, int)
+    for index, row, columns in placement.items():
+        segments[row] += 1
+        length = columns.stop - columns.start
+        fields["segment_ids"][row, columns] = segments[row]
+        fields["positions"][row, columns] = np.arange(length)
+        views = {name: field[row, columns] for name, field in fields.items()}
+        _write(views, trajectories[index], signals[index])
+    cut = (learner_config.max_microbatches, num_rows, learner_config.row_tokens)
+    arrays = {name: field.reshape(cut) for name, field in fields.items()}
+    return types.TrainBatch(**arrays).check()
+
+
+def unpack(
+    placement: Placement,
+    trajectories: Sequence[types.Trajectory],
+    values: np.ndarray,
+) -> dict[int, np.ndarray]:
+    """Reads per-token results back, the inverse of `fill`.
+
+    Args:
+      placement: of the batch that was scored.
+      trajectories: by the indices of the placement.
+      values: float[rows, T], in the rows of the placement.
+
+    Returns:
+      float64[A] at the A action tokens of each placed trajectory, by its index.
+    """
+    found = {}
+    for index, row, columns in placement.items():
+        mask = action_mask(trajectories[index])
+        found[index] = np.asarray(values[row, columns], np.float64)[mask]
+    return found
+
+
+def action_mask(trajectory: types.Trajectory) -> np.ndarray:
+    """Tokens that the policy wrote, bool[N] over the N tokens of a trajectory."""
+    parts = [
+        np.full(len(tokens), written)
+        for turn in trajectory.turns
+        for tokens, written in (
+            (turn.observation_tokens, False),
+            (turn.action_tokens, True),
+        )
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, bool)
 
 
 def _check(trajectory: types.Trajectory, row_tokens: int) -> None:
-    """Refuses what cannot be packed whole: the reward belongs to the whole."""
     if trajectory.num_tokens > row_tokens:
         raise ValueError(
             f"a trajectory of task '{trajectory.task.item_id}' has "
@@ -134,83 +247,60 @@ def _check(trajectory: types.Trajectory, row_tokens: int) -> None:
         )
 
 
-def _fill(
-    rows: Sequence[Sequence[Example]],
-    env_index: Mapping[str, int],
-    learner_config: config.LearnerConfig,
-    has_critic: bool,
-) -> types.TrainBatch:
-    """Writes rows into the arrays of one batch."""
-    num_rows = learner_config.rows_per_microbatch
+def _check_capacity(
+    placement: Placement, learner_config: config.LearnerConfig
+) -> tuple[int, int]:
+    """Returns R and M x R."""
+    num_rows, needed = learner_config.rows_per_microbatch, len(placement.rows)
     capacity = num_rows * learner_config.max_microbatches
-    if len(rows) > capacity:
+    if needed > capacity:
         raise errors.ConfigError(
-            f"a minibatch needs {len(rows)} rows of {learner_config.row_tokens} "
+            f"a minibatch needs {needed} rows of {learner_config.row_tokens} "
             f"tokens, but learner.max_microbatches = {learner_config.max_microbatches} "
             f"times learner.rows_per_microbatch = {num_rows} is {capacity}; set "
-            f"learner.max_microbatches = {-(-len(rows) // num_rows)} or more, or raise "
+            f"learner.max_microbatches = {-(-needed // num_rows)} or more, or raise "
             "algorithm.updates_per_iteration."
         )
-    fields = _empty_fields(capacity, learner_config.row_tokens, has_critic)
-    for row, items in enumerate(rows):
-        start = 0
-        for segment, item in enumerate(items, start=1):
-            columns = slice(start, start + item.length)
-            fields["segment_ids"][row, columns] = segment
-            fields["positions"][row, columns] = np.arange(item.length)
-            fields["env_ids"][row, columns] = env_index[item.trajectory.task.env]
-            _write({k: v[row, columns] for k, v in fields.items()}, item)
-            start += item.length
-    shape = learner_config.max_microbatches, num_rows, learner_config.row_tokens
-    arrays: dict[str, Any] = {k: v.reshape(shape) for k, v in fields.items()}
-    return types.TrainBatch(**arrays).check()
+    return num_rows, capacity
 
 
-def _write(columns: dict[str, np.ndarray], item: Example) -> None:
-    """Writes an example's turns and signals into views of its columns."""
+def _write(
+    columns: Mapping[str, np.ndarray],
+    trajectory: types.Trajectory,
+    signal: types.Signal,
+) -> None:
+    """Writes a trajectory's turns and signal into views of its columns."""
     start = 0
-    for turn in item.trajectory.turns:
+    for turn in trajectory.turns:
         middle = start + len(turn.observation_tokens)
         end = middle + len(turn.action_tokens)
         columns["tokens"][start:middle] = turn.observation_tokens
         columns["tokens"][middle:end] = turn.action_tokens
-        columns["action_mask"][middle:end] = True
         columns["behavior_logprobs"][middle:end] = turn.action_logprobs
         start = end
-    for name in columns.keys() & {"advantages", "values", "returns"}:
-        columns[name][columns["action_mask"]] = getattr(item, name)
-
-
-def _empty_fields(
-    num_rows: int, num_columns: int, has_critic: bool
-) -> dict[str, np.ndarray]:
-    dtypes = {
-        "tokens": np.int32,
-        "segment_ids": np.int32,
-        "positions": np.int32,
-        "action_mask": np.bool_,
-        "behavior_logprobs": np.float32,
-        "advantages": np.float32,
-        "env_ids": np.int32,
-    } | ({"values": np.float32, "returns": np.float32} if has_critic else {})
-    return {k: np.zeros((num_rows, num_columns), v) for k, v in dtypes.items()}
+    mask = action_mask(trajectory)
+    for field in dataclasses.fields(signal):
+        value = getattr(signal, field.name)
+        if field.name in columns and value is not None:
+            columns[field.name][mask] = value
 
 
 def _report(
-    minibatches: Sequence[Sequence[Sequence[Example]]],
-    num_left_out: int,
+    placements: Sequence[Placement],
+    trajectories: Sequence[types.Trajectory],
+    num_dropped: int,
     learner_config: config.LearnerConfig,
 ) -> PackingReport:
     num_rows = learner_config.rows_per_microbatch
-    computed = sum(-(-len(rows) // num_rows) * num_rows for rows in minibatches)
+    computed = sum(-(-len(p.rows) // num_rows) * num_rows for p in placements)
     positions = computed * learner_config.row_tokens
-    used = [item for rows in minibatches for row in rows for item in row]
-    num_tokens = sum(item.length for item in used)
+    used = [trajectories[i] for p in placements for i, _, _ in p.items()]
+    lengths = [trajectory.num_tokens for trajectory in used]
     return PackingReport(
-        num_rows=sum(len(rows) for rows in minibatches),
-        num_left_out=num_left_out,
-        num_tokens=num_tokens,
-        num_action_tokens=sum(item.trajectory.num_action_tokens for item in used),
-        num_pairs=sum(item.length * (item.length + 1) // 2 for item in used),
-        padding_fraction=1 - num_tokens / positions if positions else 0.0,
+        num_rows=sum(len(p.rows) for p in placements),
+        num_dropped=num_dropped,
+        num_tokens=sum(lengths),
+        num_action_tokens=sum(trajectory.num_action_tokens for trajectory in used),
+        attention_pairs=sum(n * (n + 1) // 2 for n in lengths),
+        padding_fraction=1 - sum(lengths) / positions if positions else 0.0,
     )

@@ -1,19 +1,18 @@
 """The learner step: one pure function from (state, batch) to (state, metrics).
 
-The loss is a weighted sum over all action tokens of the batch. The weights are fixed
-before the batch is walked through in microbatches, so the gradient does not depend on
-the cut, and microbatches that are all padding are never computed.
+The loss is a weighted sum over the tokens of the batch. The weights are fixed before the
+batch is walked through in microbatches, so the gradient does not depend on the cut, and
+microbatches that are all padding are never computed.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from agentrl import config, types
+from agentrl import types
 from agentrl.learner import algorithms
 from agentrl.ops import kl, logprobs, losses
 
@@ -22,55 +21,51 @@ HiddenFn = Callable[[types.PyTree, jax.Array, jax.Array, jax.Array], jax.Array]
 UnembeddingFn = Callable[[types.PyTree], jax.Array]  # params -> float[D, V]
 # (params, hidden states float[R, T, D]) -> values after each token, float32[R, T]
 ValueFn = Callable[[types.PyTree, jax.Array], jax.Array]
-TrainStepFn = Callable[..., tuple[types.TrainState, types.Metrics]]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Scores:
-    """What the model says about one microbatch; float32[R, T] each, nats."""
+class TokenOutputs:
+    """What the model says about the tokens of one microbatch; float32[R, T] each."""
 
-    logprobs: jax.Array
-    entropy: jax.Array
+    logprobs: jax.Array  # nats
+    entropy: jax.Array  # nats, of the distribution that each token was drawn from
     values: jax.Array | None  # before each token, if there is a critic
-    reference: jax.Array | None = None  # log-probabilities of the reference model
 
 
-ScoreFn = Callable[[types.PyTree, types.TrainBatch], Scores]  # (params, rows)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Objective:
-    """What is minimised."""
-
-    # (scores, rows) -> loss per token, quantities to average, quantities to maximise
-    per_token: Callable[
-        [Scores, types.TrainBatch], tuple[jax.Array, types.Metrics, types.Metrics]
-    ]
-    aggregation: losses.Aggregation
-    needs_reference: bool
+# (params, rows of one microbatch) -> outputs
+ForwardFn = Callable[[types.Params, types.TrainBatch], TokenOutputs]
+# (trained parameters, rows of one microbatch, weights of their tokens) -> loss and what
+# metrics are made of: sums over tokens of either loss, and maxima
+LossFn = Callable[
+    [types.PyTree, types.TrainBatch, types.Metrics],
+    tuple[jax.Array, tuple[types.Metrics, ...]],
+]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Totals:
-    """What microbatches add up to."""
+    """What is accumulated over microbatches."""
 
     grads: types.PyTree
     loss: jax.Array  # float32[]
-    sums: types.Metrics  # over action tokens
-    maxima: types.Metrics  # over action tokens
+    rl_sums: types.Metrics  # over tokens of the policy-gradient loss
+    ce_sums: types.Metrics  # over tokens of the likelihood loss
+    maxima: types.Metrics
 
 
-def make_score(
+def make_forward(
     hidden_fn: HiddenFn,
     unembedding_fn: UnembeddingFn,
     *,
     chunk: int,
     temperature: float,
+    join: Callable[[types.Params], types.PyTree] = lambda params: params.trained,
     num_valid_tokens: int | None = None,
     value_fn: ValueFn | None = None,
-) -> ScoreFn:
+    entropy_gradient: bool = False,
+) -> ForwardFn:
     """Binds the static parts of the forward pass over one microbatch.
 
     Args:
@@ -78,121 +73,217 @@ def make_score(
       unembedding_fn: the output matrix.
       chunk: tokens whose logits may exist at one time.
       temperature: the one the tokens were sampled at.
+      join: makes one tree, which the other functions read, of trained and frozen ones.
       num_valid_tokens: ids from here on are padding of the vocabulary.
       value_fn: the critic, where the algorithm has one.
+      entropy_gradient: whether a gradient flows through the entropy.
     """
 
-    def score(params: types.PyTree, rows: types.TrainBatch) -> Scores:
+    def forward(params: types.Params, rows: types.TrainBatch) -> TokenOutputs:
+        joined = join(params)
         with jax.named_scope("learner_forward"):
-            hidden = hidden_fn(params, rows.tokens, rows.positions, rows.segment_ids)
+            hidden = hidden_fn(joined, rows.tokens, rows.positions, rows.segment_ids)
         with jax.named_scope("logprobs"):
             scores = logprobs.chunked_token_logprobs(
                 hidden,
-                unembedding_fn(params),
+                unembedding_fn(joined),
                 rows.tokens,
                 chunk=chunk,
                 temperature=temperature,
                 num_valid=num_valid_tokens,
-                mask=rows.action_mask,
+                mask=rows.trained,
+                entropy_gradient=entropy_gradient,
             )
-        values = None if value_fn is None else logprobs.align(value_fn(params, hidden))
-        return Scores(*scores, values)
+        values = None if value_fn is None else logprobs.align(value_fn(joined, hidden))
+        return TokenOutputs(*scores, values)
 
-    return score
+    return forward
 
 
-def make_train_step(
-    score: ScoreFn,
-    optimizer: optax.GradientTransformation,
+def train_step(
+    state: types.TrainState,
+    frozen: types.PyTree,
+    batch: types.TrainBatch,
+    reference: types.PyTree | None,
     *,
-    algorithm: config.AlgorithmConfig,
-    supervised: bool = False,
-) -> TrainStepFn:
-    """Binds the static parts; the result is pure, and the caller jits and shards it.
+    forward: ForwardFn,
+    objective: algorithms.Objective,
+    optimizer: optax.GradientTransformation,
+) -> tuple[types.TrainState, types.Metrics]:
+    """Applies one optimizer update. Pure; the caller binds, jits and shards it.
 
     Args:
-      score: from `make_score`.
+      state: the learner's.
+      frozen: parameters beside the trained ones, or an empty tree.
+      batch: its streams say what each token is trained for.
+      reference: trained parameters of the reference model; needed exactly if the
+        objective has a divergence.
+      forward: from `make_forward`.
+      objective: the losses to add up.
       optimizer: any optax transformation, clipping and schedule included.
-      algorithm: the objective; not used if `supervised`.
-      supervised: maximise the likelihood of the action tokens, weighted by advantages.
 
     Returns:
-      train_step(state, batch, reference_params=None) -> (state, metrics), every metric
-      float32[]. `reference_params` is needed exactly if the policy loss has a KL term.
-      A batch without action tokens is an update with a gradient of 0.
-
-    Raises:
-      ConfigError: if the algorithm is unknown or does not have a field that is set.
+      The new state and metrics, float32[] each. A batch that trains no token is an
+      update with a gradient of 0.
     """
-    objective = _likelihood() if supervised else _policy_objective(algorithm)
-
-    def train_step(
-        state: types.TrainState,
-        batch: types.TrainBatch,
-        reference_params: types.PyTree | None = None,
-    ) -> tuple[types.TrainState, types.Metrics]:
-        if objective.needs_reference != (reference_params is not None):
-            raise ValueError(
-                "reference_params must be given exactly if algorithm.kl_coefficient is "
-                "above 0, kl_in is 'loss' and the stage is not supervised."
-            )
-        totals = _accumulate(
-            objective, score, state.params, reference_params, batch.check()
+    if (objective.divergence is None) != (reference is None):
+        raise ValueError(
+            "reference parameters must be given exactly if the objective has a divergence."
         )
-        with jax.named_scope("optimizer"):
-            updates, opt_state = optimizer.update(
-                totals.grads, state.opt_state, state.params
-            )
-            params = optax.apply_updates(state.params, updates)
-        new_state = dataclasses.replace(
-            state, step=state.step + 1, params=params, opt_state=opt_state
-        )
-        return new_state, _to_metrics(totals, batch.action_mask, opt_state)
+    batch = batch.check()
+    weights = _token_weights(objective, batch)
 
-    return train_step
+    loss_fn = _make_loss(forward, objective, frozen, reference)
+    totals = _accumulate(loss_fn, state.params, batch, weights)
+    with jax.named_scope("optimizer"):
+        updates, opt_state = optimizer.update(
+            totals.grads, state.opt_state, state.params
+        )
+        params = optax.apply_updates(state.params, updates)
+    new_state = types.TrainState(state.step + 1, params, opt_state)
+    return new_state, _to_metrics(totals, batch, opt_state)
+
+
+def _make_loss(
+    forward: ForwardFn,
+    objective: algorithms.Objective,
+    frozen: types.PyTree,
+    reference: types.PyTree | None,
+) -> LossFn:
+    """Returns the loss of one microbatch as a function of the trained parameters."""
+
+    def loss_fn(
+        trained: types.PyTree, rows: types.TrainBatch, weights: types.Metrics
+    ) -> tuple[jax.Array, tuple[types.Metrics, ...]]:
+        outputs = forward(types.Params(trained, frozen), rows)
+        loss, rl_means, maxima = jnp.float32(0), {}, {}
+        if objective.surrogate is not None:
+            loss, rl_means, maxima = _policy_loss(
+                objective, outputs, rows, weights["rl"]
+            )
+        if reference is not None:
+            reference_logprobs = forward(types.Params(reference, frozen), rows).logprobs
+            away = reference_logprobs - outputs.logprobs
+            divergence = _divergence(objective, away, rows)
+            loss += jnp.sum(weights["kl"] * divergence)
+            rl_means["policy/reference_kl"] = divergence
+        ce_means = {}
+        if "ce" in weights:
+            ce_means = {"nll": -outputs.logprobs, "entropy": outputs.entropy}
+            loss += jnp.sum(weights["ce"] * ce_means["nll"])
+        rl_sums = _sum_where(rows.rl_weights != 0, rl_means)
+        ce_sums = _sum_where(weights.get("ce", jnp.float32(0)) != 0, ce_means)
+        return loss, (rl_sums, ce_sums, maxima)
+
+    return loss_fn
+
+
+def _token_weights(
+    objective: algorithms.Objective, batch: types.TrainBatch
+) -> types.Metrics:
+    """What each token's losses count in the loss of the batch, float32[M, R, T] each."""
+
+    def average(mask: jax.Array, over: losses.Aggregation) -> jax.Array:
+        return losses.aggregation_weights(
+            mask, batch.segment_ids, over, horizon=objective.horizon
+        )
+
+    weights = {}
+    if objective.surrogate is not None:
+        shares = average(_in_policy_loss(batch), objective.aggregation)
+        weights["rl"] = shares * batch.rl_weights
+        if batch.kl_weights is not None:
+            weights["kl"] = shares * batch.kl_weights
+    if batch.ce_weights is not None:
+        weights["ce"] = average(batch.ce_weights != 0, "token") * batch.ce_weights
+    return weights
+
+
+def _policy_loss(
+    objective: algorithms.Objective,
+    outputs: TokenOutputs,
+    rows: types.TrainBatch,
+    weights: jax.Array,
+) -> tuple[jax.Array, types.Metrics, types.Metrics]:
+    """Policy-gradient, entropy and value losses of one microbatch.
+
+    Returns:
+      Their weighted sum float32[]; quantities to average over tokens, float32[R, T];
+      and maxima over tokens, float32[].
+    """
+    assert objective.surrogate is not None
+    mask = rows.rl_weights != 0
+    gap = jnp.where(mask, outputs.logprobs - rows.behavior_logprobs, 0)
+    log_ratio = gap
+    if objective.sequence_ratio:
+        log_ratio = losses.sequence_log_ratio(gap, mask, rows.segment_ids)
+    per_token = objective.surrogate(log_ratio, jnp.where(mask, rows.advantages, 0))
+    ratio = losses.importance_ratio(log_ratio)
+    below, above = objective.clip_range
+    means = {
+        # Not 0 at the first update means that sampler and learner disagree.
+        "policy/behavior_kl": kl.k3(gap),
+        "policy/logprob_mismatch": jnp.abs(gap),
+        "policy/clip_fraction": (ratio < 1 - below) | (ratio > 1 + above),
+        "policy/entropy": outputs.entropy,
+    }
+    if objective.entropy_coefficient:
+        per_token -= objective.entropy_coefficient * outputs.entropy
+    if objective.value_coefficient:
+        streams = (outputs.values, rows.old_values, rows.value_targets)
+        means["critic/loss"] = losses.clipped_value_loss(
+            *(jnp.where(mask, stream, 0) for stream in streams),  # type: ignore[arg-type]
+            clip=objective.value_clip,
+        )
+        per_token += objective.value_coefficient * means["critic/loss"]
+    maxima = {"policy/ratio_max": jnp.max(ratio, where=mask, initial=0)}
+    return jnp.sum(weights * per_token), means, maxima
+
+
+def _divergence(
+    objective: algorithms.Objective, away: jax.Array, rows: types.TrainBatch
+) -> jax.Array:
+    """Divergence from the reference at policy tokens, float32[R, T] nats."""
+    assert objective.divergence is not None
+    return objective.divergence(jnp.where(_in_policy_loss(rows), away, 0))
+
+
+def _in_policy_loss(batch: types.TrainBatch) -> jax.Array:
+    """Tokens that the policy loss averages over, bool: drawn or held by a reference."""
+    if batch.kl_weights is None:
+        return batch.rl_weights != 0
+    return (batch.rl_weights != 0) | (batch.kl_weights != 0)
+
+
+def _sum_where(mask: jax.Array, values: types.Metrics) -> types.Metrics:
+    return {name: jnp.sum(value, where=mask) for name, value in values.items()}
 
 
 def _accumulate(
-    objective: _Objective,
-    score: ScoreFn,
+    loss_fn: LossFn,
     params: types.PyTree,
-    reference_params: types.PyTree | None,
     batch: types.TrainBatch,
+    weights: types.Metrics,
 ) -> _Totals:
     """Sums loss, gradient and metrics over the microbatches in use, in float32."""
-    weights = losses.aggregation_weights(
-        batch.action_mask, batch.segment_ids, objective.aggregation
-    )
-
-    def loss_fn(
-        params: types.PyTree, rows: types.TrainBatch, weights: jax.Array
-    ) -> tuple[jax.Array, tuple[types.Metrics, types.Metrics]]:
-        scores = score(params, rows)
-        if reference_params is not None:
-            reference = score(reference_params, rows).logprobs
-            scores = dataclasses.replace(scores, reference=reference)
-        per_token, means, maxima = objective.per_token(scores, rows)
-        mask = rows.action_mask
-        sums = {k: jnp.sum(v, where=mask) for k, v in means.items()}
-        maxima = {k: jnp.max(v, where=mask, initial=0) for k, v in maxima.items()}
-        return jnp.sum(weights * per_token), (sums, maxima)
 
     def compute(index: jax.Array) -> _Totals:
         rows, row_weights = jax.tree.map(
             lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False),
             (batch, weights),
         )
-        (loss, (sums, maxima)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        (loss, sums), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             params, rows, row_weights
         )
-        return _Totals(optax.tree.cast(grads, jnp.float32), loss, sums, maxima)
+        return _Totals(optax.tree.cast(grads, jnp.float32), loss, *sums)
 
     def add(index: jax.Array, totals: _Totals) -> _Totals:
         new = compute(index)
         return _Totals(
             grads=optax.tree.add(totals.grads, new.grads),
             loss=totals.loss + new.loss,
-            sums=optax.tree.add(totals.sums, new.sums),
+            rl_sums=optax.tree.add(totals.rl_sums, new.rl_sums),
+            ce_sums=optax.tree.add(totals.ce_sums, new.ce_sums),
             maxima=jax.tree.map(jnp.maximum, totals.maxima, new.maxima),
         )
 
@@ -202,67 +293,23 @@ def _accumulate(
     return jax.lax.fori_loop(0, num_in_use, add, empty)
 
 
-def _policy_objective(settings: config.AlgorithmConfig) -> _Objective:
-    """The named algorithm's loss per token, plus those of KL and critic if any."""
-    algorithm = algorithms.get(settings)
-    clip_low, clip_high = algorithm.clip_range(settings)
-
-    def per_token(
-        scores: Scores, rows: types.TrainBatch
-    ) -> tuple[jax.Array, types.Metrics, types.Metrics]:
-        mask = rows.action_mask
-        gap = jnp.where(mask, scores.logprobs - rows.behavior_logprobs, 0)
-        log_ratio = algorithm.log_ratio(gap, mask, rows.segment_ids)
-        advantages = jnp.where(mask, rows.advantages, 0)
-        loss = algorithm.token_loss(log_ratio, advantages, settings)
-        ratio = losses.importance_ratio(log_ratio)
-        means = {
-            # Not 0 at the first update means that sampler and learner disagree.
-            "policy/behavior_kl": kl.k3(gap),
-            "policy/behavior_gap": jnp.abs(gap),
-            "policy/clip_fraction": (ratio < 1 - clip_low) | (ratio > 1 + clip_high),
-            "policy/entropy": scores.entropy,
-        }
-        if scores.reference is not None:
-            away = jnp.where(mask, scores.reference - scores.logprobs, 0)
-            divergence = kl.ESTIMATORS[settings.kl_estimator](away)
-            loss += settings.kl_coefficient * divergence
-            means["policy/reference_kl"] = divergence
-        if scores.values is not None:
-            columns: Any = scores.values, rows.values, rows.returns
-            means["critic/loss"] = losses.clipped_value_loss(
-                *(jnp.where(mask, x, 0) for x in columns), clip=settings.value_clip
-            )
-            loss += settings.value_coefficient * means["critic/loss"]
-        return loss, means, {"policy/ratio_max": ratio}
-
-    return _Objective(
-        per_token,
-        aggregation=algorithm.aggregation_of(settings),
-        needs_reference=settings.kl_coefficient > 0 and settings.kl_in == "loss",
-    )
-
-
-def _likelihood() -> _Objective:
-    """Negative log-likelihood of the actions, weighted by advantages."""
-
-    def per_token(
-        scores: Scores, rows: types.TrainBatch
-    ) -> tuple[jax.Array, types.Metrics, types.Metrics]:
-        weights = jnp.where(rows.action_mask, rows.advantages, 0)
-        return -weights * scores.logprobs, {"policy/entropy": scores.entropy}, {}
-
-    return _Objective(per_token, aggregation="token", needs_reference=False)
-
-
 def _to_metrics(
-    totals: _Totals, action_mask: jax.Array, opt_state: optax.OptState
+    totals: _Totals, batch: types.TrainBatch, opt_state: optax.OptState
 ) -> types.Metrics:
-    num_tokens = jnp.sum(action_mask, dtype=jnp.float32)
-    metrics = {k: v / jnp.maximum(num_tokens, 1) for k, v in totals.sums.items()}
-    metrics |= totals.maxima
+    def average(sums: types.Metrics, weights: jax.Array | None) -> types.Metrics:
+        if weights is None:
+            return {}
+        count = jnp.sum(weights != 0, dtype=jnp.float32)
+        return {name: total / jnp.maximum(count, 1) for name, total in sums.items()}
+
+    metrics = average(totals.rl_sums, batch.rl_weights) | totals.maxima
+    demonstrated = average(totals.ce_sums, batch.ce_weights)
+    if totals.rl_sums and demonstrated:
+        metrics["rehearsal/nll"] = demonstrated["nll"]
+    elif demonstrated:
+        metrics["policy/entropy"] = demonstrated["entropy"]
     metrics["policy/loss"] = totals.loss
-    metrics["learner/action_tokens"] = num_tokens
+    metrics["learner/action_tokens"] = jnp.sum(batch.trained, dtype=jnp.float32)
     metrics["optimizer/grad_norm"] = optax.tree.norm(totals.grads)
     rate = optax.tree.get(opt_state, "learning_rate")  # None: kept by no part of it
     if rate is not None:

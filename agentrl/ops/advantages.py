@@ -5,15 +5,19 @@ Float64 throughout; P groups, G samples of each. An episode that must not count 
 """
 
 from collections.abc import Hashable, Sequence
+from typing import Literal
 
 import chex
 import numpy as np
+
+# What advantages are divided by: the population or the sample standard deviation.
+Scale = Literal["std", "sample_std", "none"]
 
 _EPSILON = 1e-6  # added to spreads, in units of return
 
 
 def group_relative_advantages(
-    returns: np.ndarray, valid: np.ndarray, *, divide_by_std: bool
+    returns: np.ndarray, valid: np.ndarray, *, scale: Scale
 ) -> np.ndarray:
     """Scores each sample against its group (GRPO).
 
@@ -25,7 +29,8 @@ def group_relative_advantages(
     Args:
       returns: float[P, G], undiscounted return of each trajectory.
       valid: bool[P, G].
-      divide_by_std: whether to scale by the (population) spread within the group.
+      scale: spread within the group that advantages are divided by. The formula shows
+        "std", with 1 / G; "sample_std" has 1 / (G - 1).
 
     Returns:
       float64[P, G]; 0 in groups whose valid returns are all equal.
@@ -35,11 +40,11 @@ def group_relative_advantages(
     returns = returns - _first_valid(returns, valid)
     mean = np.sum(returns, axis=1, keepdims=True, where=valid) / count
     centered = np.where(valid, returns - mean, 0.0)
-    return _scale_by_group(centered, count) if divide_by_std else centered
+    return _scale_by_group(centered, count, scale)
 
 
 def leave_one_out_advantages(
-    returns: np.ndarray, valid: np.ndarray, *, divide_by_std: bool = False
+    returns: np.ndarray, valid: np.ndarray, *, scale: Scale = "none"
 ) -> np.ndarray:
     """Scores each sample against the mean of the others of its group (RLOO).
 
@@ -50,18 +55,18 @@ def leave_one_out_advantages(
     Args:
       returns: float[P, G], undiscounted return of each trajectory.
       valid: bool[P, G].
-      divide_by_std: whether to scale by the group's spread, which RLOO does not.
+      scale: spread of the group to divide by; RLOO itself has none.
 
     Returns:
       float64[P, G]; 0 where a group has only one valid sample.
     """
-    centered = group_relative_advantages(returns, valid, divide_by_std=divide_by_std)
+    centered = group_relative_advantages(returns, valid, scale=scale)
     count = np.sum(valid, axis=1, keepdims=True)
     return centered * count / np.maximum(count - 1, 1)
 
 
 def batch_normalized_advantages(
-    returns: np.ndarray, valid: np.ndarray, *, divide_by_std: bool = True
+    returns: np.ndarray, valid: np.ndarray, *, scale: Scale = "std"
 ) -> np.ndarray:
     """Scores each sample against the whole batch (REINFORCE++).
 
@@ -73,14 +78,14 @@ def batch_normalized_advantages(
     Args:
       returns: float[P, G], undiscounted return of each trajectory.
       valid: bool[P, G].
-      divide_by_std: whether to scale by the (population) spread of the batch.
+      scale: spread of the batch to divide by.
 
     Returns:
       float64[P, G].
     """
     _select(returns, valid)
     flat = group_relative_advantages(
-        returns.reshape(1, -1), valid.reshape(1, -1), divide_by_std=divide_by_std
+        returns.reshape(1, -1), valid.reshape(1, -1), scale=scale
     )
     return flat.reshape(returns.shape)
 
@@ -100,7 +105,7 @@ def generalized_advantages(
       A_k     = delta_k + discount decay A_{k+1}
 
     GAE: https://arxiv.org/abs/1506.02438, eq. 16. k counts the selected columns of a
-    row, so that text of the environment is no step of time. With one column per action
+    row, so that observation tokens are not time steps. With one column per action
     token this is the token-level form, with one per turn the turn-level one.
 
     Args:
@@ -139,7 +144,7 @@ def discounted_returns(rewards: np.ndarray, discount: float) -> np.ndarray:
 
 
 def anchor_state_advantages(
-    returns: np.ndarray, anchors: Sequence[Hashable], *, divide_by_std: bool
+    returns: np.ndarray, anchors: Sequence[Hashable], *, scale: Scale
 ) -> np.ndarray:
     """Scores each turn against the turns that started from the same state (GiGPO).
 
@@ -150,7 +155,7 @@ def anchor_state_advantages(
     Args:
       returns: float[N], discounted return from each turn on, over all episodes.
       anchors: what the turns of a step group share: group of the task and state.
-      divide_by_std: whether to scale by the (population) spread of the step group.
+      scale: spread of the step group to divide by.
 
     Returns:
       float64[N]; 0 for a state that was met only once.
@@ -163,7 +168,7 @@ def anchor_state_advantages(
     for indices in members.values():
         row = returns[indices][None]
         advantages[indices] = group_relative_advantages(
-            row, np.ones(row.shape, bool), divide_by_std=divide_by_std
+            row, np.ones(row.shape, bool), scale=scale
         )[0]
     return advantages
 
@@ -182,6 +187,12 @@ def _first_valid(returns: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.take_along_axis(returns, first, axis=1)
 
 
-def _scale_by_group(centered: np.ndarray, count: np.ndarray) -> np.ndarray:
+def _scale_by_group(
+    centered: np.ndarray, count: np.ndarray, scale: Scale
+) -> np.ndarray:
+    if scale == "none":
+        return centered
+    if scale == "sample_std":
+        count = np.maximum(count - 1, 1)
     std = np.sqrt(np.sum(centered**2, axis=1, keepdims=True) / count)
     return centered / (std + _EPSILON)

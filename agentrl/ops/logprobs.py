@@ -18,6 +18,7 @@ def chunked_token_logprobs(
     temperature: float = 1.0,
     num_valid: int | None = None,
     mask: jax.Array | None = None,
+    entropy_gradient: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of each token, and entropy of the distribution it came from.
 
@@ -37,12 +38,13 @@ def chunked_token_logprobs(
       num_valid: ids from here on are padding of the vocabulary and have probability 0;
         None takes all V.
       mask: bool[R, T], tokens that matter; the others get 0. None takes all.
+      entropy_gradient: whether a gradient flows through the entropy.
 
     Returns:
       logprobs float32[R, T], nats, aligned with `tokens`; column 0 has no predictor and
       is 0. The first token of a later segment is predicted from another trajectory: the
       caller's mask must leave it out.
-      entropy float32[R, T], nats, aligned the same way. No gradient flows through it.
+      entropy float32[R, T], nats, aligned the same way.
     """
     chex.assert_rank([hidden, unembedding, tokens], [3, 2, 2])
     chex.assert_equal_shape_prefix([hidden, tokens], 2)
@@ -62,6 +64,7 @@ def chunked_token_logprobs(
         width,
         temperature,
         num_valid,
+        entropy_gradient,
     )
     logprobs, entropy = (align(jnp.where(wanted, x, 0)) for x in scores)
     return logprobs, entropy
@@ -72,7 +75,7 @@ def align(predictions: jax.Array) -> jax.Array:
     return jnp.pad(predictions[:, :-1], ((0, 0), (1, 0)))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8))
 def _score(
     hidden: jax.Array,
     unembedding: jax.Array,
@@ -82,10 +85,13 @@ def _score(
     width: int,
     temperature: float,
     num_valid: int,
+    entropy_gradient: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Scores of the columns in the first `num_chunks` chunks of `order`, else 0."""
     arguments = (hidden, unembedding, targets, order, num_chunks)
-    return _score_forward(*arguments, width, temperature, num_valid)[0]
+    return _score_forward(*arguments, width, temperature, num_valid, entropy_gradient)[
+        0
+    ]
 
 
 def _score_forward(
@@ -97,6 +103,7 @@ def _score_forward(
     width: int,
     temperature: float,
     num_valid: int,
+    entropy_gradient: bool,
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
     states, ids = _split(hidden, order, width), _split(targets, order, width)
 
@@ -111,30 +118,42 @@ def _score_forward(
     scores = jnp.zeros((3, *ids.shape), jnp.float32)
     scores = jax.lax.fori_loop(0, num_chunks, score_chunk, scores)
     logprobs, entropy, total = (_join(part, order) for part in scores)
-    return (logprobs, entropy), (hidden, unembedding, targets, order, num_chunks, total)
+    residuals = (hidden, unembedding, targets, order, num_chunks, total)
+    if entropy_gradient:
+        residuals = (*residuals, entropy)
+    return (logprobs, entropy), residuals
 
 
 def _score_backward(
     width: int,
     temperature: float,
     num_valid: int,
+    entropy_gradient: bool,
     residuals: tuple[jax.Array, ...],
     cotangents: tuple[jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array, None, None, None]:
-    hidden, unembedding, targets, order, num_chunks, total = residuals
+    hidden, unembedding, targets, order, num_chunks, total, *entropy = residuals
     dtype = jnp.result_type(hidden, unembedding)
     whole = (hidden, targets, total, cotangents[0])
+    if entropy_gradient:
+        whole = (*whole, *entropy, cotangents[1])
     chunks = tuple(_split(x, order, width) for x in whole)
 
     def differentiate_chunk(
         index: jax.Array, sums: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
         weight_gradient, state_gradients = sums
-        states, ids, totals, gradients = (x[index] for x in chunks)
+        states, ids, totals, gradients, *of_entropy = (x[index] for x in chunks)
         logits = _logits(states, unembedding, temperature, num_valid)
         columns = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2)
-        surprise = (columns == ids[..., None]) - jnp.exp(logits - totals[..., None])
-        scaled = (surprise * (gradients / temperature)[..., None]).astype(dtype)
+        scores = logits - totals[..., None]
+        surprise = (columns == ids[..., None]) - jnp.exp(scores)
+        scaled = surprise * (gradients / temperature)[..., None]
+        if entropy_gradient:  # dH / dlogit = -p (log p + H)
+            entropies, slopes = of_entropy
+            moved = -jnp.exp(scores) * (scores + entropies[..., None])
+            scaled += moved * (slopes / temperature)[..., None]
+        scaled = scaled.astype(dtype)
         weight_gradient += jnp.einsum(
             "rcd,rcv->dv", states, scaled, preferred_element_type=jnp.float32
         )

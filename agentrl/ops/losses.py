@@ -1,4 +1,4 @@
-"""Policy losses. Each returns one number per token; `aggregate` does the averaging."""
+"""Losses of policy and critic, one number per token, and the weights that average them."""
 
 from typing import Literal
 
@@ -93,7 +93,7 @@ def clipped_importance(
 
 
 def clipped_value_loss(
-    values: jax.Array, old_values: jax.Array, returns: jax.Array, *, clip: float
+    values: jax.Array, old_values: jax.Array, targets: jax.Array, *, clip: float
 ) -> jax.Array:
     """Squared error of a critic that may not move far at one time, per token.
 
@@ -104,15 +104,15 @@ def clipped_value_loss(
     Args:
       values: float32[R, T], of the critic under training.
       old_values: float32[R, T], of the critic that the advantages came from.
-      returns: float32[R, T], what the critic learns to say.
+      targets: float32[R, T], what the critic is to predict.
       clip: c, in units of return.
 
     Returns:
       float32[R, T], not masked and not reduced.
     """
-    chex.assert_equal_shape([values, old_values, returns])
+    chex.assert_equal_shape([values, old_values, targets])
     moved = old_values + jnp.clip(values - old_values, -clip, clip)
-    errors = jnp.square(values - returns), jnp.square(moved - returns)
+    errors = jnp.square(values - targets), jnp.square(moved - targets)
     return jnp.maximum(*errors) / 2
 
 
@@ -140,7 +140,7 @@ def sequence_log_ratio(
 
 
 def aggregation_weights(
-    mask: jax.Array, segment_ids: jax.Array, over: Aggregation
+    mask: jax.Array, segment_ids: jax.Array, over: Aggregation, *, horizon: int
 ) -> jax.Array:
     """Weights whose inner product with a loss per token is the loss of the batch.
 
@@ -150,13 +150,15 @@ def aggregation_weights(
       token     1 / (number of action tokens): every token counts the same (DAPO)
       sequence  mean over the sequences of the means over their tokens (GRPO): tokens of
                 long trajectories count less
-      constant  1 / (number of sequences x T): the sum over a sequence's tokens divided
-                by a fixed length (Dr. GRPO, https://arxiv.org/abs/2503.20783)
+      constant  1 / (number of sequences x horizon): the sum over a sequence's tokens
+                divided by a fixed length (Dr. GRPO, https://arxiv.org/abs/2503.20783)
 
     Args:
       mask: bool[..., T], True at action tokens.
       segment_ids: int32[..., T]; a sequence is one segment of one row.
       over: what the average is taken over.
+      horizon: the fixed length of "constant": the most tokens that an episode may have,
+        however wide the rows are that it is packed into.
 
     Returns:
       float32[..., T]; 0 outside the mask, and all 0 if the mask is empty.
@@ -172,12 +174,5 @@ def aggregation_weights(
     if over == "sequence":
         return shares / num_sequences
     if over == "constant":
-        return selected / (num_sequences * mask.shape[-1])
+        return selected / (num_sequences * horizon)
     raise ValueError(f"unknown aggregation {over!r}; use token, sequence or constant.")
-
-
-def aggregate(
-    loss: jax.Array, mask: jax.Array, segment_ids: jax.Array, over: Aggregation
-) -> jax.Array:
-    """Averages a float32[..., T] loss as `aggregation_weights` says, to float32[]."""
-    return jnp.sum(loss * aggregation_weights(mask, segment_ids, over))

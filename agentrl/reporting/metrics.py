@@ -227,10 +227,6 @@ def summarize_trajectories(trajectories: Sequence[types.Trajectory]) -> types.Me
     for env in sorted({t.task.env for t in played}):
         of_env = [t for t in played if t.task.env == env]
         values |= {f"env/{env}/{k}": v for k, v in _means(of_env).items()}
-        for name in sorted({name for t in of_env for name in t.metrics}):
-            values[f"env/{env}/{name}"] = _mean(
-                t.metrics[name] for t in of_env if name in t.metrics
-            )
     return values
 
 

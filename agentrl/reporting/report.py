@@ -36,7 +36,7 @@ _CHARTS = (
     ("Entropy", "policy/entropy", "nats per token", "linear"),
     (
         "Sampler against learner",
-        "policy/first_gap",
+        "policy/first_logprob_mismatch",
         "mean |difference of log-probabilities| at the first update, nats",
         "logarithmic",
     ),

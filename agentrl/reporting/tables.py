@@ -224,8 +224,8 @@ def _plan(matrix: transfer.ResultMatrix, settings: config.RunConfig) -> transfer
 def gain_rows(matrix: transfer.ResultMatrix, settings: config.RunConfig) -> Rows:
     """Gains of every reinforcement stage over the policy before the first of them."""
     baseline = _plan(matrix, settings).baseline
-    kinds = {stage.name: stage.kind for stage in settings.stages}
-    pairs = [(baseline, s) for s in matrix.stages if kinds.get(s) == "rl"]
+    supervised = {stage.name for stage in settings.stages if stage.supervised}
+    pairs = [(baseline, s) for s in matrix.stages if s not in supervised]
     return _difference_rows(matrix, pairs, {}) if baseline else []
 
 

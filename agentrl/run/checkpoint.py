@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
@@ -29,7 +28,6 @@ FOLDER = "checkpoints"
 _CHECKSUMS = "checksums.json"
 _REMOVED = "removed-"  # before the name of a checkpoint while it is removed
 _ASIDE = "aside-"  # before the name of what stood in the way
-_KEY_IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")  # all that JAX has
 _BLOCK = 1 << 22  # bytes read at a time
 _MOVE_AWAY = "Move the folder away to go on from the checkpoint before it."
 
@@ -115,7 +113,7 @@ class Checkpoints:
 
     def save(
         self,
-        state: types.TrainState,
+        state: types.RunState,
         progress: types.Progress,
         *,
         end_of_stage: bool = False,
@@ -125,17 +123,14 @@ class Checkpoints:
         Raises:
           CheckpointError: if this or the save before cannot be written.
         """
-        step = int(state.step)
-        items = {"params": state.params, "state": _without_params(state)}
+        step = int(state.learner.step)
+        items = {"params": state.learner.params, "state": _without_params(state)}
         entry = {
             "progress": dataclasses.asdict(progress),
             "end_of_stage": end_of_stage,
             "arrays": {name: _describe_arrays(tree) for name, tree in items.items()},
         }
-        arrays = {
-            name: ocp.args.StandardSave(_unwrap_keys(tree))
-            for name, tree in items.items()
-        }
+        arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         with self._explain_writing():
             self._manager.wait_until_finished()
             self._remove_old()
@@ -152,7 +147,9 @@ class Checkpoints:
           CheckpointError: if it is missing, damaged, or was trained beside other frozen
             parameters than those of this digest.
         """
-        progress = types.Progress(**self._read_progress(step)["progress"])
+        stored = self._read_progress(step)["progress"]
+        known = [field.name for field in dataclasses.fields(types.Progress)]
+        progress = types.Progress(**{name: stored[name] for name in known})
         if progress.frozen_digest != frozen_digest:
             raise errors.CheckpointError(
                 f"checkpoint {self.folder / str(step)} was trained beside frozen "
@@ -163,7 +160,7 @@ class Checkpoints:
             )
         return progress
 
-    def restore(self, step: int, like: types.TrainState) -> types.TrainState:
+    def restore(self, step: int, like: types.RunState) -> types.RunState:
         """Loads a checkpoint, bit for bit.
 
         Args:
@@ -174,9 +171,11 @@ class Checkpoints:
           CheckpointError: if it is missing, damaged, or of other shapes than `like`.
         """
         restored = self._restore(
-            step, {"params": like.params, "state": _without_params(like)}
+            step, {"params": like.learner.params, "state": _without_params(like)}
         )
-        return dataclasses.replace(restored["state"], params=restored["params"])
+        state = restored["state"]
+        learner = dataclasses.replace(state.learner, params=restored["params"])
+        return dataclasses.replace(state, learner=learner)
 
     def restore_params(self, step: int, like: types.PyTree) -> types.PyTree:
         """Loads the parameters alone, as an evaluation needs them; see `restore`."""
@@ -187,14 +186,8 @@ class Checkpoints:
     ) -> Mapping[str, Any]:
         self._check_files(step, list(wanted))
         self._check_arrays(step, wanted)
-        args = {
-            name: ocp.args.StandardRestore(_unwrap_keys(like))
-            for name, like in wanted.items()
-        }
-        found = self._manager.restore(step, args=ocp.args.Composite(**args))
-        restored = {
-            name: _wrap_keys(found[name], like) for name, like in wanted.items()
-        }
+        args = {name: ocp.args.StandardRestore(like) for name, like in wanted.items()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         for name, like in wanted.items():
             _check_restored(restored[name], like)
         return restored
@@ -431,40 +424,6 @@ def _describe_arrays(tree: types.PyTree) -> dict[str, str]:
     }
 
 
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _unwrap_keys(tree: types.PyTree) -> types.PyTree:
-    """Typed PRNG keys as their raw data, which files of any version hold alike."""
-
-    def unwrap(leaf: Any) -> Any:
-        if not _is_key(leaf):
-            return leaf
-        if isinstance(leaf, jax.Array):
-            return jax.random.key_data(leaf)
-        data = jax.eval_shape(jax.random.key_data, leaf)
-        return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=leaf.sharding)
-
-    return jax.tree.map(unwrap, tree)
-
-
-def _wrap_keys(tree: types.PyTree, like: types.PyTree) -> types.PyTree:
-    """Makes typed PRNG keys of raw data where `like` has them."""
-
-    def wrap(leaf: jax.Array, wanted: Any) -> jax.Array:
-        if not _is_key(wanted):
-            return leaf
-        impl = next(
-            name
-            for name in _KEY_IMPLEMENTATIONS
-            if jax.random.key(0, impl=name).dtype == wanted.dtype
-        )
-        return jax.random.wrap_key_data(leaf, impl=impl)
-
-    return jax.tree.map(wrap, tree, like)
-
-
 def _check_restored(restored: types.PyTree, like: types.PyTree) -> None:
     """Raises if what came back differs from `like` in structure, type, shape or place."""
     if (found := _describe_arrays(restored)) != (wanted := _describe_arrays(like)):
@@ -484,5 +443,7 @@ def _check_restored(restored: types.PyTree, like: types.PyTree) -> None:
             )
 
 
-def _without_params(state: types.TrainState) -> types.TrainState:
-    return dataclasses.replace(state, params=None)
+def _without_params(state: types.RunState) -> types.RunState:
+    return dataclasses.replace(
+        state, learner=dataclasses.replace(state.learner, params=None)
+    )

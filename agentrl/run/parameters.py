@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,10 @@ from agentrl.parallel import rng, sharding
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Parameters:
-    """Both halves of a run's parameters: the trained, and the frozen beside them.
+    """A run's parameters, partitioned into trained and frozen ones.
 
-    Only the trained half is optimised and stored in checkpoints. Without `lora` and
-    `trainable` in the configuration it is all there is.
+    Only the trained ones are optimised and stored in checkpoints. Without `lora` and
+    `trainable` in the configuration there are no others.
     """
 
     config: config_lib.RunConfig
@@ -37,18 +38,21 @@ class Parameters:
         return sharding.place(jax.eval_shape(self.model.init, self.key), self.mesh)
 
     @functools.cached_property
-    def _abstract_halves(self) -> tuple[types.PyTree, types.PyTree]:
-        halves = jax.eval_shape(self._split, self.abstract_model)
-        return sharding.place(halves, self.mesh)
+    def _abstract(self) -> types.Params:
+        shapes = jax.eval_shape(self._split, self.abstract_model)
+        return sharding.place(shapes, self.mesh)
 
     @property
     def abstract(self) -> types.PyTree:
         """Shapes and placements of the trained parameters."""
-        return self._abstract_halves[0]
+        return self._abstract.trained
 
     def init(self) -> types.PyTree:
-        """The trained parameters as a run starts from them, made where they are placed."""
-        return self._load_half(0)
+        """Returns the trained parameters as a run starts from them, where they belong.
+
+        The caller owns them, and may donate them.
+        """
+        return self._load("trained")
 
     def zeros(self) -> types.PyTree:
         """Trained parameters that are all zero, to compile with."""
@@ -59,54 +63,64 @@ class Parameters:
     @functools.cached_property
     def frozen(self) -> types.PyTree:
         """The parameters that no stage changes; empty unless the run freezes some."""
-        return self._load_half(1) if self._abstract_halves[1] else {}
+        return self._load("frozen") if self._abstract.frozen else {}
 
     @functools.cached_property
     def frozen_digest(self) -> int:
         """What a checkpoint, which holds trained parameters only, names the others by."""
         return int(jax.jit(lora.digest)(self.frozen))
 
-    def join(self, trained: types.PyTree, frozen: types.PyTree) -> types.PyTree:
-        """The model's view of trained and frozen parameters."""
+    def join(self, params: types.Params) -> types.PyTree:
+        """Returns the one tree that the model reads."""
         adapters = self.config.lora
         return lora.join(
-            trained, frozen, adapters.alpha / adapters.rank if adapters else 1
+            params.trained,
+            params.frozen,
+            adapters.alpha / adapters.rank if adapters else 1,
         )
 
     def make_view(self, rollout_mesh: Mesh) -> Callable[[types.PyTree], types.PyTree]:
         """Returns the function from trained parameters to all that rollouts read."""
 
-        def view(trained: types.PyTree, frozen: types.PyTree) -> types.PyTree:
-            joined = self.join(trained, frozen)
+        def view(params: types.Params) -> types.PyTree:
+            joined = self.join(params)
             return lora.for_rollouts(joined, self.config.lora, self.model.config)
 
-        place = sharding.make_rollout_params(
-            self.mesh, rollout_mesh, view, *self._abstract_halves
+        hand_over = sharding.make_rollout_params(
+            self.mesh, rollout_mesh, view, self._abstract
         )
-        return lambda trained: place(trained, self.frozen)
+        return lambda trained: hand_over(types.Params(trained, self.frozen))
 
-    def _split(self, params: types.PyTree) -> tuple[types.PyTree, types.PyTree]:
-        return lora.split(
-            params,
-            rng.stream_key(self.key, "adapters"),
-            lora=self.config.lora,
-            trainable=self.config.trainable,
-            config=self.model.config,
+    def _split(self, params: types.PyTree) -> types.Params:
+        return types.Params(
+            *lora.split(
+                params,
+                rng.stream_key(self.key, "adapters"),
+                lora=self.config.lora,
+                trainable=self.config.trainable,
+                config=self.model.config,
+            )
         )
 
-    def _load_half(self, half: int) -> types.PyTree:
-        placements = jax.tree.map(lambda s: s.sharding, self._abstract_halves[half])
-        take = jax.jit(
-            lambda params: self._split(params)[half],
-            donate_argnums=0,
-            out_shardings=placements,
-        )
-        return take(self._load())
+    def _load(self, part: Literal["trained", "frozen"]) -> types.PyTree:
+        """Loads one part, and keeps the other if it is frozen and was not there yet.
 
-    def _load(self) -> types.PyTree:
+        The files are read once for both: a run needs its frozen parameters as soon as
+        its trained ones.
+        """
+        placements = jax.tree.map(lambda s: s.sharding, self._abstract)
+        split = jax.jit(self._split, donate_argnums=0, out_shardings=placements)
+        params = split(self._load_model())
+        if self._abstract.frozen:
+            vars(self).setdefault(
+                "frozen", params.frozen
+            )  # what `cached_property` does
+        return getattr(params, part)
+
+    def _load_model(self) -> types.PyTree:
         """The whole model: weights that the configuration names, else random ones."""
         if self.config.weights:
-            from agentrl.pretrained import locate
+            from agentrl.pretrained import locate  # slow to import
 
             return locate.find(self.config.weights).load(self.abstract_model)
         placements = jax.tree.map(lambda s: s.sharding, self.abstract_model)

@@ -2,8 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +10,15 @@ import optax
 
 from agentrl import config, types
 from agentrl.envs import base
-from agentrl.learner import algorithms, optimizer, update
-from agentrl.ops import kl
+from agentrl.learner import algorithms, optimizer, scoring, update
 from agentrl.parallel import rng, sharding
 from agentrl.rollout import collect, mixture
 from agentrl.run import assemble, warmstart
+
+# (state, batch of NumPy arrays, parameters of the reference or None) -> (state, metrics)
+TrainStepFn = Callable[..., tuple[types.TrainState, types.Metrics]]
+# (mixture, key, draw number, tasks that count) -> (environments, items, mixture)
+DrawFn = Callable[..., tuple[jax.Array, jax.Array, types.MixtureState]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +27,15 @@ class Stage:
 
     settings: config.StageConfig
     index: int
+    algorithm: algorithms.Algorithm
     key: jax.Array  # PRNG key of the stage
-    panels: dict[str, base.TaskPanel]  # of every environment of the run, maybe empty
+    panels: dict[str, base.TaskPanel]  # of every environment of the stage
     optimizer: optax.GradientTransformation
-    train_step: update.TrainStepFn
-    score_tokens: Callable[..., tuple[jax.Array | None, jax.Array]]
-    draw_tasks: Callable[..., tuple[jax.Array, jax.Array, types.MixtureState]]
+    train_step: TrainStepFn
+    score_tokens: scoring.ScoreFn
+    draw_tasks: DrawFn
     collector: collect.Collector | None  # None in a supervised stage
-    demonstrations: Sequence[types.Trajectory]
+    demonstrations: Sequence[types.Trajectory]  # to learn from, or to rehearse
 
     def max_turns(self, iteration: int) -> int | None:
         """The stage's turn limit in this iteration; None leaves it to the environments."""
@@ -42,37 +46,67 @@ class Stage:
 
     def initial_state(
         self, run: assemble.Run, params: types.PyTree, step: jax.Array
-    ) -> types.TrainState:
-        """A state that starts this stage from `params`, with a fresh optimizer.
+    ) -> types.RunState:
+        """Returns a state that starts this stage from `params`, with a fresh optimizer.
 
         Every array is a new one: the learner donates the state it is given.
         """
         placements = jax.tree.map(lambda s: s.sharding, self.abstract_state(run))
         make_state = _state_maker(run, self.settings, self.optimizer)
-        return jax.jit(make_state, out_shardings=placements)(params, step, run.key)
+        return jax.jit(make_state, out_shardings=placements)(params, step)
 
-    def abstract_state(self, run: assemble.Run) -> types.TrainState:
-        """Shapes and placements of this stage's state."""
-        return abstract_state(run, self.settings, self.optimizer)
+    def abstract_state(self, run: assemble.Run) -> types.RunState:
+        """Shapes and placements of this stage's state, to restore a checkpoint onto."""
+        return _abstract_state(run, self.settings, self.optimizer)
 
-    def enter(self, run: assemble.Run, state: types.TrainState) -> types.TrainState:
+    def init_from_previous(
+        self, run: assemble.Run, state: types.RunState
+    ) -> types.RunState:
         """Hands the state of the stage before over to this one.
 
-        Parameters, step count and key always go on; the mixture always starts anew; the
+        Parameters and step count always go on; the mixture always starts anew; the
         optimizer's moments and schedule go on only with `carry_optimizer`.
         """
-        fresh = self.initial_state(run, state.params, state.step)
+        fresh = self.initial_state(run, state.learner.params, state.learner.step)
         if not self.settings.carry_optimizer:
             return fresh
-        return dataclasses.replace(fresh, opt_state=state.opt_state)
+        carried = dataclasses.replace(fresh.learner, opt_state=state.learner.opt_state)
+        return dataclasses.replace(fresh, learner=carried)
 
 
 def build(run: assemble.Run, index: int) -> Stage:
     """Compiles what stage `index` of the run needs."""
     settings = run.config.stages[index]
+    panels = _select_panels(run, settings)
+    algorithm = algorithms.resolve(settings)
+    optimize = optimizer.make_optimizer(
+        settings.optimizer,
+        total_steps=settings.num_iterations * settings.updates_per_iteration,
+        moments=run.model.config.dtypes.moments,
+    )
+    train_step, score_tokens = _make_learner(run, settings, algorithm, optimize)
+    return Stage(
+        settings=settings,
+        index=index,
+        algorithm=algorithm,
+        key=rng.stream_key(run.key, "stage", index),
+        panels=panels,
+        optimizer=optimize,
+        train_step=train_step,
+        score_tokens=score_tokens,
+        draw_tasks=_make_draw(run, settings, panels),
+        collector=None if settings.supervised else run.collector(settings.rollout),
+        demonstrations=_collect_demonstrations(run, settings, panels),
+    )
+
+
+def _select_panels(
+    run: assemble.Run, settings: config.StageConfig
+) -> dict[str, base.TaskPanel]:
+    """The tasks of each environment of the stage."""
     rule = settings.mixture
     wanted = dict(rule.environments)
-    panels = {
+    return {
         name: run.panel(
             name,
             rule.split,
@@ -83,46 +117,87 @@ def build(run: assemble.Run, index: int) -> Stage:
         for name in run.environments
         if name in wanted
     }
-    supervised = settings.kind == "warm_start"
-    optimize = optimizer.make_optimizer(
-        settings.optimizer,
-        total_steps=settings.num_iterations * settings.algorithm.updates_per_iteration,
-        moments=run.model.config.dtypes.moments,
-    )
-    train_step, score_tokens = _make_train_step(run, settings, optimize)
-    return Stage(
-        settings=settings,
-        index=index,
-        key=rng.stream_key(run.key, "stage", index),
-        panels=panels,
-        optimizer=optimize,
-        train_step=train_step,
-        score_tokens=score_tokens,
-        draw_tasks=_make_draw(run, settings, panels),
-        collector=None if supervised else run.collector(settings.rollout),
-        demonstrations=warmstart.collect_demonstrations(
-            panels,
-            run.pool,
-            settings.warm_start,
-            run.chat,
-            max_tokens=settings.rollout.max_tokens,
-            max_error_fraction=run.config.max_env_error_fraction,
-        )
-        if supervised
-        else (),
-    )
 
 
-def _make_train_step(
+def _collect_demonstrations(
     run: assemble.Run,
     settings: config.StageConfig,
+    panels: Mapping[str, base.TaskPanel],
+) -> Sequence[types.Trajectory]:
+    """What a supervised stage learns from, or any other rehearses."""
+    rehearsal, rule = settings.rehearsal, settings.mixture
+    if isinstance(settings.algorithm, config.Supervised):
+        source = settings.algorithm
+    elif rehearsal is not None:
+        source = config.Supervised(
+            demonstrations=rehearsal.demonstrations, thoughts=rehearsal.thoughts
+        )
+        panels = {
+            name: run.panel(name, rule.split, tier="all")
+            for name, _ in rehearsal.environments
+        }
+    else:
+        return ()
+    return warmstart.collect_demonstrations(
+        dict(panels),
+        run.pool,
+        source,
+        run.chat,
+        max_tokens=settings.rollout.max_tokens,
+        max_error_fraction=run.config.max_env_error_fraction,
+    )
+
+
+def _make_learner(
+    run: assemble.Run,
+    settings: config.StageConfig,
+    algorithm: algorithms.Algorithm,
     optimize: optax.GradientTransformation,
-) -> tuple[update.TrainStepFn, Callable[..., tuple[jax.Array | None, jax.Array]]]:
-    """The compiled learner step, and its forward pass alone."""
-    supervised = settings.kind == "warm_start"
-    algorithm = settings.algorithm
-    critic = not supervised and algorithms.get(algorithm).critic
-    score = update.make_score(
+) -> tuple[TrainStepFn, scoring.ScoreFn]:
+    """Jits the learner step, and its forward pass alone."""
+    forward = _make_forward(run, settings, algorithm)
+    placements = jax.tree.map(
+        lambda s: s.sharding, _abstract_state(run, settings, optimize).learner
+    )
+    replicated = sharding.replicated(run.mesh)
+    step = jax.jit(
+        functools.partial(
+            update.train_step,
+            forward=forward,
+            objective=algorithm.objective,
+            optimizer=optimize,
+        ),
+        donate_argnums=0,
+        out_shardings=(placements, replicated),
+    )
+    score = jax.jit(
+        functools.partial(scoring.score_rows, forward=forward), out_shardings=replicated
+    )
+    frozen = run.parameters.frozen
+
+    def train_step(
+        state: types.TrainState, batch: types.TrainBatch, reference: types.PyTree
+    ) -> tuple[types.TrainState, types.Metrics]:
+        return step(state, frozen, sharding.to_global(batch, run.mesh), reference)
+
+    def score_tokens(
+        params: types.PyTree, batch: types.TrainBatch
+    ) -> tuple[jax.Array | None, jax.Array]:
+        placed = sharding.to_global(batch, run.mesh)
+        return score(types.Params(params, frozen), placed)
+
+    return train_step, score_tokens
+
+
+def _make_forward(
+    run: assemble.Run, settings: config.StageConfig, algorithm: algorithms.Algorithm
+) -> update.ForwardFn:
+    """Binds the model, as its parameters lie on the learner's mesh."""
+
+    def join(params: types.Params) -> types.PyTree:
+        return sharding.gather_vocabulary(run.parameters.join(params), run.mesh)
+
+    return update.make_forward(
         functools.partial(
             run.model.hidden,
             remat=run.config.learner.remat == "full",
@@ -130,72 +205,23 @@ def _make_train_step(
         ),
         run.model.unembedding,
         chunk=run.config.learner.logprob_chunk,
-        temperature=1.0 if supervised else settings.rollout.temperature,
+        temperature=1.0 if settings.supervised else settings.rollout.temperature,
+        join=join,
         num_valid_tokens=run.chat.tokenizer.vocab_size,
-        value_fn=run.model.values if critic else None,
-    )
-
-    def score_beside(frozen: types.PyTree) -> update.ScoreFn:
-        def score_all(trained: types.PyTree, rows: types.TrainBatch) -> update.Scores:
-            params = sharding.gather_vocabulary(
-                run.parameters.join(trained, frozen), run.mesh
-            )
-            return score(params, rows)
-
-        return score_all
-
-    def train_step(
-        frozen: types.PyTree, state: types.TrainState, *data: Any
-    ) -> tuple[types.TrainState, types.Metrics]:
-        step = update.make_train_step(
-            score_beside(frozen), optimize, algorithm=algorithm, supervised=supervised
-        )
-        return step(state, *data)
-
-    def score_tokens(
-        frozen: types.PyTree, params: types.PyTree, batch: types.TrainBatch
-    ) -> tuple[jax.Array | None, jax.Array]:
-        return _score_tokens(
-            score_beside(frozen), algorithm.kl_estimator, params, batch
-        )
-
-    # The learner has no business with the mixture, which may be drawn from meanwhile.
-    state = dataclasses.replace(abstract_state(run, settings, optimize), mixture=None)
-    placements = jax.tree.map(lambda s: s.sharding, state)
-    whole = sharding.replicated(run.mesh)
-    step = jax.jit(train_step, donate_argnums=1, out_shardings=(placements, whole))
-    forward = jax.jit(score_tokens, out_shardings=whole)
-    return (
-        functools.partial(step, run.parameters.frozen),
-        functools.partial(forward, run.parameters.frozen),
+        value_fn=run.model.values if algorithm.needs_values else None,
+        entropy_gradient=algorithm.objective.entropy_coefficient > 0,
     )
 
 
-def _score_tokens(
-    score: update.ScoreFn,
-    estimator: str,
-    params: types.PyTree,
-    batch: types.TrainBatch,  # one microbatch, M = 1
-) -> tuple[jax.Array | None, jax.Array]:
-    """Values of the critic, and divergence from `params` in nats; [R, T] each."""
-    rows = jax.tree.map(lambda x: x[0], batch)
-    scores = score(params, rows)
-    away = jnp.where(rows.action_mask, scores.logprobs - rows.behavior_logprobs, 0)
-    return scores.values, kl.ESTIMATORS[estimator](away)
-
-
-def abstract_state(
+def _abstract_state(
     run: assemble.Run,
     settings: config.StageConfig,
     optimize: optax.GradientTransformation,
-) -> types.TrainState:
-    """Shapes and placements of a stage's state, to restore a checkpoint onto.
-
-    Moments are placed like their parameters, everything else is replicated.
-    """
+) -> types.RunState:
+    """Moments are placed like their parameters, everything else is replicated."""
     step = jax.ShapeDtypeStruct((), jnp.int32)
     shapes = jax.eval_shape(
-        _state_maker(run, settings, optimize), run.parameters.abstract, step, run.key
+        _state_maker(run, settings, optimize), run.parameters.abstract, step
     )
     return sharding.place(shapes, run.mesh)
 
@@ -204,16 +230,11 @@ def _state_maker(
     run: assemble.Run,
     settings: config.StageConfig,
     optimize: optax.GradientTransformation,
-) -> Callable[..., types.TrainState]:
-    def make_state(
-        params: types.PyTree, step: jax.Array, key: jax.Array
-    ) -> types.TrainState:
-        return types.TrainState(
-            step=step,
-            params=params,
-            opt_state=optimize.init(params),
+) -> Callable[..., types.RunState]:
+    def make_state(params: types.PyTree, step: jax.Array) -> types.RunState:
+        return types.RunState(
+            learner=types.TrainState(step, params, optimize.init(params)),
             mixture=mixture.init(settings.mixture, run.environments),
-            key=key,
         )
 
     return make_state
@@ -221,7 +242,7 @@ def _state_maker(
 
 def _make_draw(
     run: assemble.Run, settings: config.StageConfig, panels: dict[str, base.TaskPanel]
-) -> Callable[..., tuple[jax.Array, jax.Array, types.MixtureState]]:
+) -> DrawFn:
     sizes = [
         len(panels[name].item_ids) if name in panels else 1 for name in run.environments
     ]

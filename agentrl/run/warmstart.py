@@ -52,7 +52,7 @@ def to_trajectory(
 def collect_demonstrations(
     panels: dict[str, base.TaskPanel],
     envs: pool.EnvPool,
-    warm_start: config.WarmStartConfig,
+    source: config.Supervised,
     chat: renderer.Chat,
     *,
     max_tokens: int,
@@ -70,27 +70,27 @@ def collect_demonstrations(
       EnvFaultsError: if an environment loses more demonstrations.
     """
     stored = {}
-    if warm_start.conversations:
-        path = pathlib.Path(warm_start.conversations)
+    if source.conversations:
+        path = pathlib.Path(source.conversations)
         stored[str(path)] = datasets.read(path)
     for env_name, panel in {} if stored else panels.items():
         solved = demonstrations.collect(
             envs,
             env_name,
-            panel.item_ids[: warm_start.demonstrations],
-            thoughts=warm_start.thoughts,
+            panel.item_ids[: source.demonstrations],
+            thoughts=source.thoughts,
             max_error_fraction=max_error_fraction,
         )
         copies = [
             demonstrations.rename(solved, draw)
-            for draw in range(dict(warm_start.renamed_copies).get(env_name, 0))
+            for draw in range(dict(source.renamed_copies).get(env_name, 0))
         ]
         stored[env_name] = [
             (item_id, chat.episode(instruction, exchanges, item_id))
             for item_id, instruction, exchanges in itertools.chain(solved, *copies)
         ]
     kept = []
-    for source, found in stored.items():
+    for origin, found in stored.items():
         trajectories = []
         for item_id, messages in found:
             named = item_id.rpartition("_")[0]
@@ -99,7 +99,7 @@ def collect_demonstrations(
         fitting = [t for t in trajectories if t.num_tokens <= max_tokens]
         if not fitting:
             raise errors.ConfigError(
-                f"no demonstration of '{source}' fits into rollout.max_tokens = "
+                f"no demonstration of '{origin}' fits into rollout.max_tokens = "
                 f"{max_tokens} tokens; raise it, or choose an easier tier."
             )
         kept += fitting
@@ -110,19 +110,28 @@ def choose_batch(
     trajectories: Sequence[types.Trajectory],
     key: jax.Array,
     iteration: int,
-    settings: config.StageConfig,
+    *,
+    weights: Sequence[tuple[str, float]],
+    batch_size: int,
 ) -> list[types.Trajectory]:
-    """The demonstrations of one update, each environment's by its weight in the mixture.
+    """Chooses the demonstrations of one update, by the weights of their environments.
 
     Each epoch visits all demonstrations of an environment, in a new order.
+
+    Args:
+      trajectories: all demonstrations of the stage.
+      key: PRNG key of the stage.
+      iteration: of the stage.
+      weights: (environment, unnormalised weight) pairs.
+      batch_size: demonstrations of all environments together.
     """
     seed = int(jax.random.bits(key, dtype=np.uint32))
-    weights = dict(settings.mixture.environments)
-    groups = {env: [t for t in trajectories if t.task.env == env] for env in weights}
-    total = sum(weights[env] for env in groups if groups[env])
+    shares = dict(weights)
+    groups = {env: [t for t in trajectories if t.task.env == env] for env in shares}
+    total = sum(shares[env] for env in groups if groups[env])
     chosen = []
     for env, group in groups.items():
-        share = settings.warm_start.episodes_per_step * weights[env] / total
+        share = batch_size * shares[env] / total
         draws = range(round(iteration * share), round((iteration + 1) * share))
         chosen += [group[_nth(len(group), seed, n)] for n in draws if group]
     return chosen

@@ -165,7 +165,7 @@ class Plan:
         mixtures = {
             stage.name: [env for env, _ in stage.mixture.environments]
             for stage in stages
-            if stage.kind == "rl"
+            if not stage.supervised
         }
         own: dict[str, str] = {}
         for alone in (False, True):

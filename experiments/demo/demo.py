@@ -38,7 +38,6 @@ DEMONSTRATED = ("textcraft/depth_2", "babyai/Pickup", "babyai/ActionObjDoor")
 TRAINED = ("textcraft/depth_1", "babyai/GoTo")
 WARM_START = config.StageConfig(
     name="warm_start",
-    kind="warm_start",
     mixture=config.MixtureConfig(
         environments=(("textcraft", 5.0), ("babyai", 1.0)),
         tier="easy",
@@ -48,7 +47,7 @@ WARM_START = config.StageConfig(
     rollout=ROLLOUT,
     optimizer=config.OptimizerConfig(learning_rate=3e-3, warmup_steps=20),
     # Under other names, too: the model is to copy names, not to know them.
-    warm_start=config.WarmStartConfig(
+    algorithm=config.Supervised(
         demonstrations=300,
         episodes_per_step=40,
         thoughts=False,
@@ -76,7 +75,7 @@ def reinforce(
         rollout=rollout,
         # As published, with clip-higher: each trajectory weighs the same, so that the
         # long, failed ones do not drown the short, solved ones.
-        algorithm=config.AlgorithmConfig(name="grpo", clip_high=0.28),
+        algorithm=config.Grpo(clip_high=0.28),
         optimizer=config.OptimizerConfig(learning_rate=learning_rate, warmup_steps=2),
     )
 

@@ -42,12 +42,11 @@ def get_config() -> config.RunConfig:
     )
     warm_start = config.StageConfig(
         name="warm_start",
-        kind="warm_start",
         mixture=demonstrated,
         num_iterations=8,
         rollout=ROLLOUT,
         optimizer=config.OptimizerConfig(learning_rate=5e-4, warmup_steps=2),
-        warm_start=config.WarmStartConfig(
+        algorithm=config.Supervised(
             demonstrations=64, episodes_per_step=16, thoughts=False
         ),
     )
@@ -57,7 +56,7 @@ def get_config() -> config.RunConfig:
         num_iterations=16,
         rollout=ROLLOUT,
         # As published, each trajectory weighs the same; clip-higher as in DAPO.
-        algorithm=config.AlgorithmConfig(name="grpo", clip_high=0.28),
+        algorithm=config.Grpo(clip_high=0.28),
         optimizer=config.OptimizerConfig(learning_rate=2e-4, warmup_steps=2),
     )
     return config.RunConfig(

@@ -44,7 +44,7 @@ def demonstrations(path, framed, *environments):
     return warmstart.collect_demonstrations(
         {name: base.TaskPanel(name, "train", "1", ()) for name in environments},
         None,  # stored conversations need no environments
-        config.WarmStartConfig(conversations=str(path)),
+        config.Supervised(conversations=str(path)),
         framed,
         max_tokens=500,
     )

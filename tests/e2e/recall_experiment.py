@@ -34,12 +34,11 @@ def get_config() -> config.RunConfig:
         stages=(
             config.StageConfig(
                 name="warm_start",
-                kind="warm_start",
                 mixture=mixture,
                 num_iterations=30,
                 rollout=ROLLOUT,
                 optimizer=config.OptimizerConfig(learning_rate=5e-3),
-                warm_start=config.WarmStartConfig(thoughts=False, episodes_per_step=16),
+                algorithm=config.Supervised(thoughts=False, episodes_per_step=16),
             ),
             config.StageConfig(
                 name="recall",

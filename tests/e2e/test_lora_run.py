@@ -45,7 +45,7 @@ def finished(tmp_path_factory, environment):
 
 def test_merged_rollouts_agree_with_the_unmerged_learner(finished):
     lines = (finished / "metrics.jsonl").read_text().splitlines()
-    gaps = [json.loads(line).get("policy/first_gap") for line in lines]
+    gaps = [json.loads(line).get("policy/first_logprob_mismatch") for line in lines]
     assert gaps[:2] == [None, None] and max(gaps[2:]) < 1e-5
 
 

@@ -83,7 +83,7 @@ def test_warm_start_learns(finished):
 
 
 def test_sampler_and_learner_agree_at_the_first_update(finished):
-    gaps = [r.get("policy/first_gap") for r in read_metrics(finished)[30:]]
+    gaps = [r.get("policy/first_logprob_mismatch") for r in read_metrics(finished)[30:]]
     assert max(gaps) < 1e-5
 
 
@@ -148,8 +148,8 @@ def test_overlap_and_divergence_in_the_reward_resume_too(
     options += [
         "overlap=True",
         "num_iterations=5",
-        "algorithm.kl_coefficient=0.01",
-        "algorithm.kl_in=reward",
+        "algorithm.kl.coefficient=0.01",
+        "algorithm.kl.placement=reward",
     ]
     arguments = [
         "--set=stages.warm_start.num_iterations=2",
@@ -171,7 +171,7 @@ def test_overlap_and_divergence_in_the_reward_resume_too(
     assert without_timing(read_metrics(tmp_path / "killed")) == without_timing(records)
     # Nothing is played ahead of the checkpoint after iteration 2, nor of a later one.
     assert [r["policy/staleness"] for r in records[2:]] == [0, 1, 1, 0, 1]
-    assert max(records[i]["policy/first_gap"] for i in (2, 5)) < 1e-5
+    assert max(records[i]["policy/first_logprob_mismatch"] for i in (2, 5)) < 1e-5
     assert all(r["perf/compilations"] == 0 for r in records[4:])
     if options[0] == "algorithm.max_refills=2":
         for record in records[2:]:

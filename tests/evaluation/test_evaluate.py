@@ -213,27 +213,28 @@ def test_episodes_beside_one_that_hangs_are_not_lost_with_it(tmp_path):
 
 def test_a_stage_is_evaluated_where_an_earlier_session_was_refused(tmp_path, capsys):
     recorder = pytypes.SimpleNamespace(workdir=tmp_path)
-    state = pytypes.SimpleNamespace(params=None, step=np.int32(3))
+    learner = pytypes.SimpleNamespace(params=None, step=np.int32(3))
+    state = pytypes.SimpleNamespace(learner=learner)
     progress = types.Progress(stage_name="warm", iteration=8)
     other = fake_run.make_result("warm", 3, "textcraft", 0.5)
     other.save(tmp_path)
 
-    def assess(run):
+    def evaluate_stage(run):
         run.environments = ("textcraft", "shaky")
-        loop.assess(run, state, progress, recorder)
+        loop.evaluate_after_stage(run, state, progress, recorder)
 
     with (
         open_run(broken=numbers(50)) as run,
         pytest.raises(errors.EnvWorkerError, match="same command"),
     ):
-        assess(run)
+        evaluate_stage(run)
     assert results.load_all(tmp_path) == [other]
     with open_run() as run:
-        assess(run)
+        evaluate_stage(run)
         assert {name for name, _ in run.scripted.calls[0]} <= {
             f"shaky_{index}" for index in range(100, 200)
         }
-        assess(run)  # nothing is left to play
+        evaluate_stage(run)  # nothing is left to play
         assert len(run.scripted.calls) == 1
     assert [r.env for r in results.load_all(tmp_path)] == ["shaky", "textcraft"]
     printed = capsys.readouterr().out

@@ -44,9 +44,29 @@ def override(*texts):
             ((0, 4), (5, 8)),
         ),
         (
-            "stages.both.algorithm.clip_high=None",
-            lambda s: s.stages[2].algorithm.clip_high,
+            "stages.both.algorithm.dual_clip=None",
+            lambda s: s.stages[2].algorithm.dual_clip,
             None,
+        ),
+        (
+            "stages.both.algorithm.kl.coefficient=0.1",
+            lambda s: s.stages[2].algorithm.kl,
+            config.KLConfig(coefficient=0.1),
+        ),
+        (
+            "stages.both.algorithm=ppo",
+            lambda s: s.stages[2].algorithm,
+            config.Ppo(),
+        ),
+        (
+            "stages.both.algorithm={'name': 'ppo', 'discount': 0.9}",
+            lambda s: s.stages[2].algorithm,
+            config.Ppo(discount=0.9),
+        ),
+        (
+            "stages.both.rehearsal={'environments': [('babyai', 1)]}",
+            lambda s: s.stages[2].rehearsal,
+            config.RehearsalConfig(environments=(("babyai", 1.0),)),
         ),
         (
             "stages.both.rollout.cache_buckets=(512,1024)",
@@ -96,11 +116,31 @@ def test_star_reaches_every_stage_and_nothing_else_changes():
             "rollout has no field 'group_sise'. Did you mean group_size",
         ),
         (
-            "stages.textcraf.kind=rl",
+            "stages.textcraf.name=rl",
             "stages has no member 'textcraf'. Did you mean",
         ),
-        ("stages.3.kind=rl", "no member '3'"),
-        ("stages.both.kind=sft", r"'sft' is not one of \['rl', 'warm_start'\]"),
+        ("stages.3.name=rl", "no member '3'"),
+        (
+            "stages.both.mixture.kind=mixed",
+            r"'mixed' is not one of \['fixed', 'tempered', 'adaptive'\]",
+        ),
+        (
+            "stages.both.algorithm=ppp",
+            "algorithm 'ppp' is unknown; did you mean 'ppo'.*There are supervised, grpo",
+        ),
+        ("stages.both.algorithm=3", "3 is not an algorithm's name, or its fields"),
+        (
+            "stages.both.algorithm.discount=0.9",
+            "stages.both.algorithm has no field 'discount'",
+        ),
+        (
+            "stages.both.algorithm={'name': 'ppo', 'discont': 0.9}",
+            "Ppo has no field 'discont'. Did you mean discount",
+        ),
+        (
+            "stages.both.algorithm.kl.coeficient=1",
+            "kl has no field 'coeficient'. Did you mean coefficient",
+        ),
         ("environments.babyay.max_turns=1", "no entry 'babyay'. Did you mean babyai"),
         ("environments.babyai.max_turns=few", "'few' is not int or None"),
         ("environments.babyai={'turns': 1}", "EnvConfig has no field 'turns'"),
@@ -126,15 +166,27 @@ def test_stored_configuration_comes_back_equal():
     assert files.from_json(stored) == SETTINGS
 
 
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+PENALTIES = st.none() | st.builds(
+    config.KLConfig,
+    coefficient=FLOATS,
+    placement=st.sampled_from(["loss", "reward"]),
+    reference=st.sampled_from(["stage_start", "run_start"]),
+)
+
+
 @hypothesis.given(
     st.builds(
-        config.AlgorithmConfig,
-        name=st.text(),
-        clip_high=st.none() | st.floats(0.01, 9),
-        divide_by_std=st.none() | st.booleans(),
-        aggregation=st.sampled_from([None, "token", "sequence"]),
-        penalty=st.floats(allow_nan=False, allow_infinity=False),
+        config.Dapo,
+        clip_high=FLOATS,
+        dual_clip=st.none() | FLOATS,
+        aggregation=st.sampled_from(["token", "sequence"]),
+        advantage_scale=st.sampled_from(["std", "sample_std", "none"]),
+        kl=PENALTIES,
     )
+    | st.builds(config.Ppo, gae_level=st.sampled_from(["token", "turn"]), kl=PENALTIES)
+    | st.builds(config.Supervised, renamed_copies=st.just((("textcraft", 2),)))
+    | st.builds(config.Distillation, teachers=st.just((("textcraft", "warm"),)))
 )
 def test_any_algorithm_survives_json(algorithm):
     stored = json.loads(json.dumps(files.to_json(algorithm)))
@@ -152,6 +204,14 @@ def test_any_algorithm_survives_json(algorithm):
         (
             {"stages": [{"name": "a"}]},
             "config.stages.0: StageConfig needs mixture",
+        ),
+        (
+            {"stages": [{"name": "a", "algorithm": {"name": "grpo", "discount": 1.0}}]},
+            "config.stages.0.algorithm: Grpo has no field 'discount'",
+        ),
+        (
+            {"stages": [{"name": "a", "algorithm": {"clip_low": 0.2}}]},
+            "is not an algorithm's name, or its fields with `name`",
         ),
     ],
 )
@@ -187,6 +247,75 @@ def get_config():
         model=ModelConfig(),
     )
 """
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "message"),
+    [
+        (
+            "config.Grpo(discount=0.5)",
+            "Grpo has no field 'discount'. It has: updates_per_iteration, clip_low",
+        ),
+        (
+            "config.Dapo(clip_hihg=0.5)",
+            "Dapo has no field 'clip_hihg'. Did you mean clip_high",
+        ),
+        ("config.Dapo(kl=config.KLConfig(coef=1))", "KLConfig has no field 'coef'"),
+        ("config.RehearsalConfig()", "RehearsalConfig needs environments"),
+        ("config.Dapo(0.2)", "Dapo takes keyword arguments only"),
+    ],
+)
+def test_a_wrong_field_in_a_file_is_one_line(tmp_path, algorithm, message):
+    path = tmp_path / "some.py"
+    path.write_text(
+        EXPERIMENT.replace('name="only", ', f'name="only", algorithm={algorithm}, ')
+    )
+    with pytest.raises(errors.ConfigError, match=message) as caught:
+        files.load(path)
+    assert "\n" not in str(caught.value)
+    line = EXPERIMENT.splitlines().index(
+        next(row for row in EXPERIMENT.splitlines() if 'name="only"' in row)
+    )
+    assert str(caught.value).startswith(f"{path}, line {line + 1}: ")
+
+
+def test_other_faults_of_a_file_keep_their_traceback(tmp_path):
+    path = tmp_path / "some.py"
+    path.write_text(EXPERIMENT.replace("Local()", "Local(3, 4)"))
+    with pytest.raises(TypeError, match="positional arguments"):
+        files.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (["algorithm=gspo"], config.Gspo()),
+        (["algorithm.name=gspo"], config.Gspo()),
+        (
+            ["algorithm.clip_high=0.3", "algorithm.name=ppo", "algorithm.discount=0.9"],
+            config.Ppo(clip_high=0.3, discount=0.9),
+        ),
+        (
+            ["algorithm.kl.coefficient=0.1", "algorithm.kl.placement=reward"],
+            config.Dapo(kl=config.KLConfig(coefficient=0.1, placement="reward")),
+        ),
+        (["algorithm.kl.coefficient=0.1", "algorithm.kl=None"], config.Dapo()),
+    ],
+)
+def test_algorithms_are_chosen_by_override(changes, expected):
+    changed = override(*(f"stages.both.{change}" for change in changes))
+    assert changed.stages[2].algorithm == expected
+
+
+def test_a_switch_that_would_drop_a_setting_is_refused():
+    with pytest.raises(
+        errors.ConfigError,
+        match=r"sets max_refills = 3, which 'ppo' does not have. Say --set=stages.both."
+        r"algorithm=ppo for its published settings",
+    ):
+        override(
+            "stages.both.algorithm.max_refills=3", "stages.both.algorithm.name=ppo"
+        )
 
 
 def test_load_runs_the_file_and_applies_overrides_in_order(tmp_path):

@@ -155,7 +155,7 @@ def test_a_kill_in_the_middle_of_a_removal_hinders_nobody(tmp_path):
 def test_a_policy_is_loaded_while_its_run_replaces_checkpoints(tmp_path, monkeypatch):
     states.save_all(tmp_path, [1], keep=1)
     (tmp_path / files.RUN_FILE).write_text("{}")
-    like = states.abstract(states.make_state()).params
+    like = states.abstract(states.make_state()).learner.params
     verify = checkpoint.verify
 
     def save_meanwhile(folder, items):
@@ -167,7 +167,7 @@ def test_a_policy_is_loaded_while_its_run_replaces_checkpoints(tmp_path, monkeyp
     stored = checkpoint.restore_policy(tmp_path, like, frozen_digest=0)
 
     assert stored.step == 2
-    expected = states.make_state(2).params
+    expected = states.make_state(2).learner.params
     assert states.to_bytes(stored.params) == states.to_bytes(expected)
 
 
@@ -238,7 +238,8 @@ def test_a_disk_that_takes_no_more_is_reported(tmp_path):
         def large(step):
             params = {"a": jax.random.normal(jax.random.key(step), (300, 300))}
             state = states.make_state(step)
-            return dataclasses.replace(state, params=params)
+            learner = dataclasses.replace(state.learner, params=params)
+            return dataclasses.replace(state, learner=learner)
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         try:

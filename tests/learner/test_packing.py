@@ -8,7 +8,6 @@ import pytest
 from agentrl import config, errors, types
 from agentrl.learner import packing
 
-ENVS = {"farm": 0, "mine": 1}
 SMALL = config.LearnerConfig(row_tokens=16, rows_per_microbatch=2, max_microbatches=20)
 # Turns as (observation tokens, action tokens); the longest trajectory has 15 tokens.
 TURNS = st.lists(
@@ -17,7 +16,7 @@ TURNS = st.lists(
 TRAJECTORIES = st.lists(TURNS, max_size=25)
 
 
-def make_trajectory(lengths, first_token, env="farm"):
+def make_trajectory(lengths, first_token):
     """Tokens count up from `first_token`, so that order and origin can be read off."""
     token = first_token
     turns = []
@@ -28,7 +27,7 @@ def make_trajectory(lengths, first_token, env="farm"):
         logprobs = -acted.astype(np.float32)
         turns.append(types.Turn(observed, acted, logprobs, "see", "do", 0.0, True))
     return types.Trajectory(
-        task=types.Task(env, f"{env}-{first_token}", group=0, sample=0),
+        task=types.Task("farm", f"farm-{first_token}", group=0, sample=0),
         turns=tuple(turns),
         ending=types.Ending.SOLVED,
         policy_step=0,
@@ -38,22 +37,28 @@ def make_trajectory(lengths, first_token, env="farm"):
 
 
 def make_trajectories(lengths_of_all):
-    envs = list(ENVS)
     return [
-        make_trajectory(lengths, 100 * (i + 1), envs[i % 2])
+        make_trajectory(lengths, 100 * (i + 1))
         for i, lengths in enumerate(lengths_of_all)
     ]
 
 
+def make_signal(trajectory, advantage, keep_zero=False):
+    """A signal from the advantage of the episode or of each turn."""
+    lengths = [len(turn.action_tokens) for turn in trajectory.turns]
+    per_token = np.repeat(np.broadcast_to(advantage, len(lengths)), lengths)
+    return types.Signal(per_token, rl_weights=float(keep_zero or per_token.any()))
+
+
 def pack(trajectories, advantages, settings=SMALL, num_batches=1, seed=0, **options):
-    examples = []
-    for trajectory, signal in zip(trajectories, advantages, strict=True):
-        lengths = [len(turn.action_tokens) for turn in trajectory.turns]
-        per_token = np.repeat(np.broadcast_to(signal, len(lengths)), lengths)
-        examples.append(packing.Example(trajectory, per_token))
-    return packing.to_train_batches(
-        examples,
-        ENVS,
+    keep_zero = options.pop("keep_zero", False)
+    signals = [
+        make_signal(*pair, keep_zero)
+        for pair in zip(trajectories, advantages, strict=True)
+    ]
+    return packing.pack(
+        trajectories,
+        signals,
         learner_config=settings,
         num_batches=num_batches,
         seed=seed,
@@ -88,17 +93,16 @@ def test_every_token_arrives_where_it_belongs(lengths_of_all, num_batches, seed)
     found = read_back(batches)
     trained = [t for t in trajectories if t.num_action_tokens]
     assert len(found) == len(trained)
-    assert report.num_left_out == len(trajectories) - len(trained)
+    assert report.num_dropped == len(trajectories) - len(trained)
     for trajectory, advantage in zip(trajectories, advantages, strict=True):
         if not trajectory.num_action_tokens:
             continue
         first = trajectory.turns[0].observation_tokens[0]
         fields = found[first]
         length = trajectory.num_tokens
-        mask = fields["action_mask"]
+        mask = fields["rl_weights"] != 0
         np.testing.assert_array_equal(fields["tokens"], first + np.arange(length))
         np.testing.assert_array_equal(fields["positions"], np.arange(length))
-        np.testing.assert_array_equal(fields["env_ids"], ENVS[trajectory.task.env])
         acted = np.concatenate([t.action_tokens for t in trajectory.turns])
         np.testing.assert_array_equal(fields["tokens"][mask], acted)
         np.testing.assert_array_equal(fields["behavior_logprobs"][mask], -acted)
@@ -108,7 +112,7 @@ def test_every_token_arrives_where_it_belongs(lengths_of_all, num_batches, seed)
         assert not fields["advantages"][~mask].any()
     for batch in batches:
         padding = batch.segment_ids == 0
-        for name in ("tokens", "positions", "action_mask", "advantages", "env_ids"):
+        for name in ("tokens", "positions", "rl_weights", "advantages"):
             assert not getattr(batch, name)[padding].any()
 
 
@@ -144,16 +148,16 @@ def test_packing_by_hand():
     assert not batch.segment_ids[1:].any()
 
 
-def test_trajectories_without_signal_are_left_out_unless_kept():
+def test_trajectories_without_signal_are_dropped_unless_kept():
     trajectories = make_trajectories([[(1, 2)], [(1, 2), (1, 1)], [(2, 2)]])
     advantages = [0.0, np.array([0.0, -1.0]), 0.5]
 
-    left_out, report = pack(trajectories, advantages)
-    kept, report_kept = pack(trajectories, advantages, keep_zero_variance=True)
+    dropped, report = pack(trajectories, advantages)
+    kept, report_kept = pack(trajectories, advantages, keep_zero=True)
 
-    assert set(read_back(left_out)) == {200, 300}
+    assert set(read_back(dropped)) == {200, 300}
     assert set(read_back(kept)) == {100, 200, 300}
-    assert (report.num_left_out, report_kept.num_left_out) == (1, 0)
+    assert (report.num_dropped, report_kept.num_dropped) == (1, 0)
 
 
 @pytest.mark.parametrize("num_batches", [1, 3])
@@ -167,9 +171,12 @@ def test_nothing_to_train_on_gives_padding(num_batches):
     assert report == packing.PackingReport(0, 1, 0, 0, 0, 0.0)
 
 
-def test_batches_with_a_critic_have_its_fields_even_if_empty():
-    batches, _ = pack(make_trajectories([[(1, 2)]]), [0.0], has_critic=True)
-    assert not batches[0].values.any() and not batches[0].returns.any()
+def test_batches_have_the_streams_of_their_stage_even_if_nothing_fills_them():
+    streams = ("ce_weights", "kl_weights", "old_values", "value_targets")
+    (empty,), _ = pack(make_trajectories([[(1, 2)]]), [0.0], streams=streams)
+    assert not any(getattr(empty, name).any() for name in streams)
+    (plain,), _ = pack(make_trajectories([[(1, 2)]]), [1.0])
+    assert all(getattr(plain, name) is None for name in streams)
 
 
 def test_shuffle_depends_on_the_seed_alone():
@@ -205,6 +212,124 @@ def test_a_trajectory_must_not_begin_with_an_action():
         pack(make_trajectories([[(0, 3)]]), [1.0])
 
 
-def test_one_advantage_per_trajectory():
+def test_one_signal_per_trajectory():
     with pytest.raises(ValueError, match="shorter"):
-        pack(make_trajectories([[(1, 2)]] * 2), [1.0])
+        packing.pack(
+            make_trajectories([[(1, 2)]] * 2),
+            [types.Signal(rl_weights=1.0)],
+            learner_config=SMALL,
+            num_batches=1,
+            seed=0,
+        )
+
+
+@pytest.mark.parametrize("num_batches", [1, 3])
+def test_each_pass_visits_all_in_another_order(num_batches):
+    trajectories = make_trajectories([[(1, 2)]] * 12)
+
+    batches, report = pack(
+        trajectories, np.ones(12), num_batches=num_batches, num_passes=2
+    )
+
+    visits = [list(read_back([batch])) for batch in batches]
+    assert len(visits) == 2 * num_batches
+    first, second = (
+        [segment for visit in of_pass for segment in visit]
+        for of_pass in (visits[:num_batches], visits[num_batches:])
+    )
+    everything = [100 * (i + 1) for i in range(12)]
+    assert sorted(first) == sorted(second) == everything
+    if num_batches > 1:
+        assert [set(v) for v in visits[:3]] != [set(v) for v in visits[3:]]
+    (_, alone) = pack(trajectories, np.ones(12), num_batches=num_batches)
+    assert report.num_action_tokens == 2 * alone.num_action_tokens
+    assert report.num_rows == 2 * alone.num_rows
+    assert report.padding_fraction == pytest.approx(alone.padding_fraction)
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(TRAJECTORIES, st.integers(1, 3))
+def test_unpack_reads_what_fill_wrote(lengths_of_all, max_microbatches):
+    trajectories = make_trajectories(lengths_of_all)
+    settings = dataclasses.replace(SMALL, max_microbatches=max_microbatches)
+    signals = [types.Signal(rl_weights=1.0)] * len(trajectories)
+    found = {}
+
+    for placement in packing.place(trajectories, settings):
+        batch = packing.fill(placement, trajectories, signals, settings)
+        tokens = batch.tokens.reshape(-1, settings.row_tokens)[: len(placement.rows)]
+        found |= packing.unpack(placement, trajectories, tokens)
+
+    assert set(found) == {i for i, t in enumerate(trajectories) if t.num_action_tokens}
+    for index, tokens in found.items():
+        acted = np.concatenate([t.action_tokens for t in trajectories[index].turns])
+        np.testing.assert_array_equal(tokens, acted)
+
+
+def test_every_stream_lands_on_its_own_tokens():
+    first, second = make_trajectories([[(1, 2), (2, 1)], [(2, 2)]])
+    signals = [
+        types.Signal(
+            advantages=np.array([1.0, 2.0, 3.0]),
+            rl_weights=np.array([0.5, 0.0, 0.25]),
+            kl_weights=0.1,
+            old_values=np.array([7.0, 8.0, 9.0]),
+            value_targets=np.array([4.0, 5.0, 6.0]),
+        ),
+        types.Signal(ce_weights=0.75),
+    ]
+    streams = ("ce_weights", "kl_weights", "old_values", "value_targets")
+    placement = packing.Placement(rows=((1, 0),), lengths=(6, 4))
+
+    batch = packing.fill(placement, [first, second], signals, SMALL, streams=streams)
+
+    def row(name):
+        return getattr(batch, name)[0, 0, :11].tolist()
+
+    assert row("segment_ids") == [1] * 4 + [2] * 6 + [0]
+    assert row("advantages") == [0, 0, 0, 0, 0, 1, 2, 0, 0, 3, 0]
+    assert row("rl_weights") == [0, 0, 0, 0, 0, 0.5, 0, 0, 0, 0.25, 0]
+    assert row("ce_weights") == [0, 0, 0.75, 0.75, 0, 0, 0, 0, 0, 0, 0]
+    tenth = float(np.float32(0.1))
+    assert row("kl_weights") == [0, 0, 0, 0, 0, tenth, tenth, 0, 0, tenth, 0]
+    assert row("old_values") == [0, 0, 0, 0, 0, 7, 8, 0, 0, 9, 0]
+    assert row("value_targets") == [0, 0, 0, 0, 0, 4, 5, 0, 0, 6, 0]
+
+
+PICTURE = """\
+token       10  11  12  13  14  15  16  17  18  19  20
+mask         0   0   0   0   1   1   1   0   0   1   1
+segment      1   1   1   1   1   1   1   1   1   1   1
+position     0   1   2   3   4   5   6   7   8   9  10
+advantage    0   0   0   0   2   2   2   0   0  -1  -1
+rl weight    0   0   0   0   1   1   1   0   0   1   1
+logprob      0   0   0   0 -14 -15 -16   0   0 -19 -20
+"""
+
+
+def test_picture_of_a_three_turn_episode():
+    # The second turn ends at once: its observation and the third's follow each other.
+    episode = make_trajectory([(4, 3), (1, 0), (1, 2)], first_token=10)
+    signal = make_signal(episode, [2.0, 9.0, -1.0])
+    settings = config.LearnerConfig(
+        row_tokens=11, rows_per_microbatch=1, max_microbatches=1
+    )
+
+    (batch,), _ = packing.pack(
+        [episode], [signal], learner_config=settings, num_batches=1, seed=0
+    )
+
+    rows = {
+        "token": batch.tokens,
+        "mask": packing.action_mask(episode),
+        "segment": batch.segment_ids,
+        "position": batch.positions,
+        "advantage": batch.advantages,
+        "rl weight": batch.rl_weights,
+        "logprob": batch.behavior_logprobs,
+    }
+    picture = "".join(
+        f"{name:<10}" + "".join(f"{int(x):4d}" for x in np.ravel(row)) + "\n"
+        for name, row in rows.items()
+    )
+    assert picture == PICTURE

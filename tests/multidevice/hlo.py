@@ -1,5 +1,6 @@
 """Reads from compiled HLO which devices each collective operation waits for."""
 
+import math
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ _LIST = re.compile(r"replica_groups=\{(\{[\d,{}]*\})?\}")
 _IOTA = re.compile(
     r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?"
 )  # [groups,size]<=[dimensions], perhaps transposed
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([\w', ]*)\}")  # named axes
 
 
 def collectives(text, num_devices):
@@ -39,6 +41,14 @@ def _groups(line, num_devices):
         if match[3]:
             ids = ids.transpose(numbers(match[3]))
         return [tuple(group) for group in ids.reshape(shape).tolist()]
+    if match := _MESH.search(line):
+        sizes = {name: int(n) for name, n in re.findall(r"('\w+')=(\d+)", match[1])}
+        joined = [list(sizes).index(name) for name in re.findall(r"'\w+'", match[2])]
+        ids = np.arange(math.prod(sizes.values())).reshape(list(sizes.values()))
+        last = [*range(ids.ndim)][-len(joined) :]
+        ids = np.moveaxis(ids, joined, last)
+        size = math.prod(ids.shape[axis] for axis in last)
+        return [tuple(group) for group in ids.reshape(-1, size).tolist()]
     if match := _LIST.search(line):
         if match[1]:
             return [tuple(numbers(g)) for g in re.findall(r"\{([\d,]+)\}", match[1])]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from agentrl import config, types
-from agentrl.learner import optimizer, update
+from agentrl.learner import algorithms, optimizer, update
 from agentrl.models import config as model_config
 from agentrl.models import transformer
 from agentrl.parallel import sharding
@@ -26,18 +26,28 @@ OPTIMIZER = optimizer.make_optimizer(
 
 
 def make_step(hidden=MODEL.hidden, gather=lambda params: params):
-    score = update.make_score(
+    forward = update.make_forward(
         hidden,
         MODEL.unembedding,
         chunk=32,
         temperature=1.0,
+        join=lambda params: gather(params.trained),
         num_valid_tokens=13,
+        entropy_gradient=True,
     )
-    return update.make_train_step(
-        lambda params, rows: score(gather(params), rows),
-        OPTIMIZER,
-        algorithm=config.AlgorithmConfig(name="gspo", clip_low=0.5, clip_high=0.5),
+    stage = config.StageConfig(
+        name="only",
+        mixture=config.MixtureConfig(environments=(("farm", 1.0),)),
+        num_iterations=1,
+        algorithm=config.Gspo(clip_low=0.5, clip_high=0.5, entropy_coefficient=0.01),
     )
+    train_step = functools.partial(
+        update.train_step,
+        forward=forward,
+        objective=algorithms.resolve(stage).objective,
+        optimizer=OPTIMIZER,
+    )
+    return lambda state, batch: train_step(state, {}, batch, None)
 
 
 def make_placed_step(mesh):
@@ -52,10 +62,7 @@ def make_placed_step(mesh):
 @pytest.fixture(scope="module")
 def problem():
     params = MODEL.init(jax.random.key(0))
-    mixture = types.MixtureState(jnp.ones(1), jnp.ones(1), jnp.zeros(1, int))
-    state = types.TrainState(
-        jnp.int32(0), params, OPTIMIZER.init(params), mixture, jax.random.key(1)
-    )
+    state = types.TrainState(jnp.int32(0), params, OPTIMIZER.init(params))
     return make_step(), state
 
 
@@ -134,9 +141,9 @@ def test_unused_microbatches_are_skipped_on_all_devices_alike(problem, make_batc
     step, state = problem
     batch = make_batch(1, shape=(3, 8, 24))
     # Rows of the last microbatch in use lie on one device only.
-    batch.segment_ids[1:] = batch.action_mask[1:] = 0
+    batch.segment_ids[1:] = batch.rl_weights[1:] = 0
     batch.segment_ids[1, 3] = batch.segment_ids[0, 0]
-    batch.action_mask[1, 3] = batch.action_mask[0, 0]
+    batch.rl_weights[1, 3] = batch.rl_weights[0, 0]
     _, expected = jax.jit(step)(state, batch)
 
     mesh = sharding.make_mesh(config.MeshConfig(data=8))

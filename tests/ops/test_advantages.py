@@ -28,12 +28,8 @@ def groups(draw):
 def test_group_relative_by_hand():
     returns = np.array([[1, 0, 0, 1], [5, 5, 5, 5]], np.float32)
 
-    scaled = advantages.group_relative_advantages(
-        returns, ALL_VALID, divide_by_std=True
-    )
-    centered = advantages.group_relative_advantages(
-        returns, ALL_VALID, divide_by_std=False
-    )
+    scaled = advantages.group_relative_advantages(returns, ALL_VALID, scale="std")
+    centered = advantages.group_relative_advantages(returns, ALL_VALID, scale="none")
 
     # Group 0: mean 0.5, std 0.5, so +-1. Group 1 is constant and carries no signal.
     np.testing.assert_allclose(scaled, [[1, -1, -1, 1], [0, 0, 0, 0]], atol=1e-5)
@@ -60,13 +56,13 @@ def test_batch_normalized_by_hand():
     np.testing.assert_allclose(result, [[1, 1], [-1, -1]], atol=1e-5)
 
 
-@pytest.mark.parametrize("divide_by_std", [False, True])
+@pytest.mark.parametrize("scale", ["std", "sample_std", "none"])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @hypothesis.given(groups())
-def test_equals_loops(estimator, divide_by_std, problem):
+def test_equals_loops(estimator, scale, problem):
     returns, valid = problem
 
-    result = estimator(returns, valid, divide_by_std=divide_by_std)
+    result = estimator(returns, valid, scale=scale)
 
     whole_batch = estimator is advantages.batch_normalized_advantages
     for p, g in np.ndindex(*returns.shape):
@@ -80,9 +76,10 @@ def test_equals_loops(estimator, divide_by_std, problem):
         ]
         mean = sum(mates) / len(mates)
         expected = float(returns[p, g]) - mean
-        if divide_by_std:
-            spread = (sum((x - mean) ** 2 for x in mates) / len(mates)) ** 0.5
-            expected /= spread + 1e-6
+        if scale != "none":
+            squares = sum((x - mean) ** 2 for x in mates)
+            degrees = len(mates) - (scale == "sample_std")
+            expected /= (squares / max(degrees, 1)) ** 0.5 + 1e-6
         if estimator is advantages.leave_one_out_advantages and len(mates) > 1:
             expected *= len(mates) / (len(mates) - 1)
         np.testing.assert_allclose(result[p, g], expected, atol=1e-5)
@@ -93,8 +90,8 @@ def test_invalid_returns_may_be_nan(estimator):
     returns = np.array([[1.0, 0.0, 0.0, np.nan]], np.float32)
     valid = np.array([[True, True, True, False]])
 
-    full = estimator(returns, valid, divide_by_std=True)
-    without = estimator(returns[:, :3], valid[:, :3], divide_by_std=True)
+    full = estimator(returns, valid, scale="std")
+    without = estimator(returns[:, :3], valid[:, :3], scale="std")
 
     np.testing.assert_allclose(full[:, :3], without, rtol=1e-12)
     assert full[0, 3] == 0
@@ -106,7 +103,7 @@ def test_equal_returns_give_exact_zeros(size):
     returns = np.full((1, size), 0.1, np.float32)
 
     result = advantages.group_relative_advantages(
-        returns, np.ones((1, size), bool), divide_by_std=True
+        returns, np.ones((1, size), bool), scale="std"
     )
 
     np.testing.assert_array_equal(result, 0)
@@ -115,9 +112,9 @@ def test_equal_returns_give_exact_zeros(size):
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_wrong_shapes_are_refused(estimator):
     with pytest.raises(AssertionError, match="rank"):
-        estimator(np.zeros(4), np.ones(4, bool), divide_by_std=True)
+        estimator(np.zeros(4), np.ones(4, bool), scale="std")
     with pytest.raises(AssertionError, match="shape"):
-        estimator(np.zeros((2, 4)), np.ones((2, 3), bool), divide_by_std=True)
+        estimator(np.zeros((2, 4)), np.ones((2, 3), bool), scale="std")
 
 
 def test_generalized_advantages_by_hand():
@@ -175,7 +172,7 @@ def test_anchor_state_advantages_by_hand():
     returns = np.array([1.0, 0.0, 5.0, 0.5])
     anchors = [(0, "kitchen"), (0, "kitchen"), (0, "cellar"), (0, "kitchen")]
 
-    result = advantages.anchor_state_advantages(returns, anchors, divide_by_std=False)
+    result = advantages.anchor_state_advantages(returns, anchors, scale="none")
 
     # Three turns began in the kitchen, mean 0.5; the cellar has nothing to compare.
     np.testing.assert_allclose(result, [0.5, -0.5, 0, 0])

@@ -83,7 +83,7 @@ def test_gradient_equals_that_of_a_dense_softmax(problem, chunk):
     np.testing.assert_allclose(result[1], expected_weights, atol=1e-5)
 
 
-def test_entropy_passes_no_gradient(problem):
+def test_entropy_passes_no_gradient_unless_asked(problem):
     hidden, unembedding, tokens = problem
 
     def entropy(hidden):
@@ -92,6 +92,46 @@ def test_entropy_passes_no_gradient(problem):
     gradient = jax.grad(lambda h: jnp.sum(entropy(h)))(hidden)
 
     np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradient_of_both_scores_equals_that_of_a_dense_softmax(problem, chunk, masked):
+    hidden, unembedding, tokens = problem
+    rng = np.random.default_rng(2)
+    mask = rng.random((R, T)) < (0.4 if masked else 2)
+    for_logprobs, for_entropy = rng.normal(size=(2, R, T)).astype(np.float32)
+
+    def loss(hidden, unembedding):
+        logps, entropy = logprobs.chunked_token_logprobs(
+            hidden,
+            unembedding,
+            tokens,
+            chunk=chunk,
+            temperature=0.7,
+            num_valid=V - 2,
+            mask=jnp.asarray(mask),
+            entropy_gradient=True,
+        )
+        return jnp.sum(logps * for_logprobs + entropy * for_entropy)
+
+    result = jax.grad(loss, argnums=(0, 1))(hidden, unembedding)
+
+    logits = (np.float64(hidden) @ np.float64(unembedding) / 0.7)[:, :-1, : V - 2]
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    p = np.exp(log_p)
+    entropy = -np.sum(p * log_p, axis=-1, keepdims=True)
+    # d logp / d logits = (one-hot - p) / temperature, and that of the entropy is
+    # -p (log p + H) / temperature.
+    weights = np.where(mask, (for_logprobs, for_entropy), 0)[:, :, 1:, None] / 0.7
+    inner = weights[0] * (np.eye(V - 2)[tokens[:, 1:]] - p)
+    inner -= weights[1] * p * (log_p + entropy)
+    expected_hidden = np.zeros((R, T, D))
+    expected_hidden[:, :-1] = inner @ unembedding[:, : V - 2].T
+    expected_weights = np.zeros((D, V))
+    expected_weights[:, : V - 2] = np.einsum("rtd,rtv->dv", hidden[:, :-1], inner)
+    np.testing.assert_allclose(result[0], expected_hidden, rtol=1e-5, atol=5e-5)
+    np.testing.assert_allclose(result[1], expected_weights, rtol=1e-5, atol=5e-5)
 
 
 def test_bfloat16_is_summed_in_float32(problem):

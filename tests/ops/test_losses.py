@@ -118,15 +118,18 @@ def test_aggregation_by_hand(transform):
     segment_ids = np.array([[1, 1, 2, 2], [1, 1, 0, 0]], np.int32)
 
     def aggregate(over):
-        return transform(lambda *args: losses.aggregate(*args, over))(
-            loss, mask, segment_ids
-        )
+        def weighted(loss, mask, segment_ids):
+            weights = losses.aggregation_weights(mask, segment_ids, over, horizon=10)
+            return jnp.sum(jnp.where(mask, weights * loss, 0))
+
+        return transform(weighted)(loss, mask, segment_ids)
 
     np.testing.assert_allclose(aggregate("token"), (1 + 2 + 3 + 4) / 4)
     # Three sequences, of means 1.5, 3 and 4.
     np.testing.assert_allclose(aggregate("sequence"), (1.5 + 3 + 4) / 3)
-    # Three sequences, each divided by the 4 columns of a row.
-    np.testing.assert_allclose(aggregate("constant"), 10 / (3 * 4))
+    # Three sequences, each divided by the 10 tokens that an episode may have, not by the
+    # 4 columns of a row.
+    np.testing.assert_allclose(aggregate("constant"), 10 / (3 * 10), rtol=1e-6)
 
 
 @hypothesis.settings(deadline=None)
@@ -134,7 +137,7 @@ def test_aggregation_by_hand(transform):
 def test_denominators(seed):
     segment_ids, mask = random_segments(seed)
     weights = {
-        over: np.asarray(losses.aggregation_weights(mask, segment_ids, over))
+        over: np.asarray(losses.aggregation_weights(mask, segment_ids, over, horizon=7))
         for over in ("token", "sequence", "constant")
     }
 
@@ -146,7 +149,7 @@ def test_denominators(seed):
         np.testing.assert_allclose(weights["sequence"].sum(), 1, rtol=1e-5)
         sequences = {(r, segment_ids[r, t]) for r, t in np.argwhere(mask)}
         np.testing.assert_allclose(
-            weights["constant"][mask], 1 / (12 * len(sequences)), rtol=1e-5
+            weights["constant"][mask], 1 / (7 * len(sequences)), rtol=1e-5
         )
         for row, segment in sequences:
             inside = (segment_ids[row] == segment) & mask[row]
@@ -158,13 +161,14 @@ def test_denominators(seed):
 @pytest.mark.parametrize("over", ["token", "sequence", "constant"])
 def test_nothing_selected_gives_zero(over):
     mask, segment_ids = np.zeros((2, 3), bool), np.ones((2, 3), np.int32)
-    assert losses.aggregate(np.ones((2, 3)), mask, segment_ids, over) == 0
+    weights = losses.aggregation_weights(mask, segment_ids, over, horizon=3)
+    np.testing.assert_array_equal(weights, 0)
 
 
 def test_unknown_aggregation_is_refused():
     with pytest.raises(ValueError, match="unknown aggregation 'median'"):
         losses.aggregation_weights(
-            np.ones((1, 2), bool), np.ones((1, 2), int), "median"
+            np.ones((1, 2), bool), np.ones((1, 2), int), "median", horizon=2
         )
 
 

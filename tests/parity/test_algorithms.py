@@ -5,6 +5,7 @@ can be compared with formulas written down token by token.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -13,7 +14,8 @@ import numpy as np
 import optax
 import pytest
 
-from agentrl import config, errors, types
+from agentrl import config, types
+from agentrl.config import algorithms as algorithm_config
 from agentrl.learner import algorithms, update
 
 V = 11
@@ -31,24 +33,44 @@ PUBLISHED = {
     "cispo": ("token", 1.0, 4.0, "token", "importance"),
     "gigpo": ("token", 0.2, 0.2, "token", "clipped"),
     "ppo": ("token", 0.2, 0.2, "token", "clipped"),
+    "distillation": ("token", 0.2, 0.2, "token", "clipped"),
 }
-CASES = [config.AlgorithmConfig(name=name) for name in PUBLISHED] + [
-    config.AlgorithmConfig(name="dapo", kl_coefficient=0.1, kl_estimator="k1"),
-    config.AlgorithmConfig(name="grpo", kl_coefficient=0.1, kl_estimator="k2"),
-    config.AlgorithmConfig(name="dr_grpo", kl_coefficient=0.1, kl_estimator="k3"),
-    config.AlgorithmConfig(name="grpo", dual_clip=1.5, aggregation="token"),
-    config.AlgorithmConfig(name="dapo", importance_cap=1.3, clip_high=1.0),
-    config.AlgorithmConfig(name="gspo", clip_low=0.2, clip_high=0.2, dual_clip=1.2),
-    config.AlgorithmConfig(name="cispo", clip_low=0.2, clip_high=0.1),
-    config.AlgorithmConfig(name="ppo", value_coefficient=2.0, value_clip=1.0),
-    config.AlgorithmConfig(name="grpo", kl_coefficient=0.1, kl_in="reward"),
+HORIZON = 17  # tokens that an episode may have: not the width of a row, which is 24
+
+
+def kl(coefficient, estimator="k3", **options):
+    return config.KLConfig(coefficient=coefficient, estimator=estimator, **options)
+
+
+CASES = [
+    *(algorithm_config.find(name)() for name in PUBLISHED),
+    config.Dapo(kl=kl(0.1, "k1")),
+    config.Grpo(kl=kl(0.1, "k2")),
+    config.DrGrpo(kl=kl(0.1, "k3")),
+    config.Gspo(kl=kl(0.1)),
+    config.Grpo(kl=kl(0.0)),
+    config.Grpo(kl=kl(0.1, placement="reward")),
+    config.Ppo(kl=kl(0.1), entropy_coefficient=0.02),
+    config.Grpo(dual_clip=1.5, aggregation="token"),
+    config.Dapo(importance_cap=1.3, clip_high=1.0),
+    config.Gspo(clip_low=0.2, clip_high=0.2, dual_clip=1.2),
+    config.Cispo(clip_low=0.2, clip_high=0.1),
+    config.Ppo(value_coefficient=2.0, value_clip=1.0),
+    config.Grpo(entropy_coefficient=0.05),
+    config.Gspo(entropy_coefficient=0.05),
+    config.Rloo(entropy_coefficient=0.05, kl=kl(0.1, "k2")),
+    config.ReinforcePP(advantage_scale="sample_std", aggregation="constant"),
+    config.Distillation(teachers=(("farm", "before"),), kl=kl(0.2)),
 ]
 
 
 def describe(case):
-    default = config.AlgorithmConfig()
-    changed = {k: v for k, v in vars(case).items() if v != getattr(default, k)}
-    return ",".join(f"{k}={v}" for k, v in ({"name": case.name} | changed).items())
+    changed = {
+        field.name: getattr(case, field.name)
+        for field in dataclasses.fields(case)
+        if getattr(case, field.name) != field.default
+    }
+    return ",".join(f"{k}={v}" for k, v in ({"name": case.NAME} | changed).items())
 
 
 def recorder():
@@ -63,18 +85,28 @@ def recorder():
 
 def make_runner(case):
     """Compiles a learner step; returns gradient and metrics for a table and a batch."""
-    optimizer, has_critic = recorder(), case.name == "ppo"
+    stage = config.StageConfig(
+        name="only",
+        mixture=config.MixtureConfig(environments=(("farm", 1.0),)),
+        num_iterations=1,
+        rollout=config.RolloutConfig(max_tokens=HORIZON),
+        algorithm=case,
+    )
+    algorithm = algorithms.resolve(stage)
+    optimizer, has_critic = recorder(), algorithm.needs_values
     train_step = jax.jit(
-        update.make_train_step(
-            update.make_score(
+        functools.partial(
+            update.train_step,
+            forward=update.make_forward(
                 lambda params, tokens, positions, segment_ids: params[positions],
                 lambda params: jnp.eye(V),
                 chunk=7,
                 temperature=TEMPERATURE,
                 value_fn=(lambda _, hidden: hidden @ CRITIC) if has_critic else None,
+                entropy_gradient=algorithm.objective.entropy_coefficient > 0,
             ),
-            optimizer,
-            algorithm=case,
+            objective=algorithm.objective,
+            optimizer=optimizer,
         )
     )
 
@@ -83,20 +115,34 @@ def make_runner(case):
         batch = dataclasses.replace(
             batch,
             positions=places.reshape(batch.tokens.shape),
-            values=batch.values if has_critic else None,
-            returns=batch.returns if has_critic else None,
+            old_values=batch.old_values if has_critic else None,
+            value_targets=batch.value_targets if has_critic else None,
         )
         params = jnp.asarray(table, jnp.float32)
-        mixture = types.MixtureState(jnp.ones(1), jnp.ones(1), jnp.zeros(1, int))
-        state = types.TrainState(
-            jnp.int32(0), params, optimizer.init(params), mixture, jax.random.key(0)
-        )
-        in_loss = case.kl_coefficient and case.kl_in == "loss"
-        reference = np.float32(reference_table) if in_loss else None
-        state, metrics = train_step(state, batch, reference)
+        state = types.TrainState(jnp.int32(0), params, optimizer.init(params))
+        reference = np.float32(reference_table) if in_loss(case) else None
+        state, metrics = train_step(state, {}, batch, reference)
         return np.asarray(state.opt_state), jax.device_get(metrics)
 
     return run
+
+
+def in_loss(case):
+    """Whether the divergence from a reference is part of the loss, or measured there."""
+    return case.kl is not None and case.kl.placement == "loss"
+
+
+def weigh(case, batch, seed):
+    """The batch with weights as signals have them: of all tokens alike, or of each."""
+    rng = np.random.default_rng(seed)
+    shape = batch.rl_weights.shape
+    each = rng.uniform(0.5, 2, shape) if seed else np.ones(shape)
+    given = {"rl_weights": batch.rl_weights * np.float32(each)}
+    if in_loss(case):
+        each = rng.uniform(0.5, 2, shape) if seed else np.ones(shape)
+        weights = case.kl.coefficient * batch.rl_weights * each
+        given["kl_weights"] = weights.astype(np.float32)
+    return dataclasses.replace(batch, **given)
 
 
 def log_softmax(logits):
@@ -106,7 +152,7 @@ def log_softmax(logits):
 def sequences_of(batch):
     """Columns of the action tokens of each trajectory that has any."""
     found = {}
-    for m, r, t in np.argwhere(batch.action_mask):
+    for m, r, t in np.argwhere(batch.rl_weights):
         found.setdefault((m, r, batch.segment_ids[m, r, t]), []).append((m, r, t))
     return list(found.values())
 
@@ -122,12 +168,14 @@ def surrogate(kind, ratio, advantage, low, high, case):
     else:
         clipped = ratio < 1 - low
         loss = -max(ratio, 1 - low) * advantage
-        if case.dual_clip is not None and loss > -case.dual_clip * advantage:
-            loss, clipped = -case.dual_clip * advantage, True
+        dual_clip = getattr(case, "dual_clip", None)
+        if dual_clip is not None and loss > -dual_clip * advantage:
+            loss, clipped = -dual_clip * advantage, True
     slope = 0.0 if clipped else -ratio * advantage
-    if case.importance_cap is not None and ratio > case.importance_cap:
-        loss *= case.importance_cap / ratio
-        slope *= case.importance_cap / ratio
+    cap = getattr(case, "importance_cap", None)
+    if cap is not None and ratio > cap:
+        loss *= cap / ratio
+        slope *= cap / ratio
     return loss, slope
 
 
@@ -149,34 +197,41 @@ def value_term(case, logits, old, target):
     return (moved - target) ** 2 / 2, np.zeros(V)
 
 
-def resolve(case):
+def prescribed(case):
     """Published settings, unless the configuration has its own."""
-    over, low, high, level, kind = PUBLISHED[case.name]
-    low = low if case.clip_low is None else case.clip_low
-    high = high if case.clip_high is None else case.clip_high
-    return case.aggregation or over, low, high, level, kind
+    own = {
+        field.name: getattr(case, field.name)
+        for field in dataclasses.fields(case)
+        if getattr(case, field.name) != field.default
+    }
+    over, low, high, level, kind = PUBLISHED[case.NAME]
+    low, high = own.get("clip_low", low), own.get("clip_high", high)
+    return own.get("aggregation", over), low, high, level, kind
 
 
-def score_sequence(case, current, reference, behavior, advantages):
-    """Loss and metrics of each token, and the sum's slope by each log-probability."""
-    _, low, high, level, kind = resolve(case)
+def score_sequence(case, current, reference, behavior, advantages, weights):
+    """Loss and metrics of each token, and the sum's slope by each log-probability.
+
+    `weights` are those of the policy-gradient loss and of the divergence.
+    """
+    _, low, high, level, kind = prescribed(case)
+    estimator = case.kl.estimator if in_loss(case) else "k3"
     gaps = current - behavior
     slopes, rows = np.zeros(len(gaps)), []
-    for i, gap in enumerate(gaps):
+    for i, (gap, (rl, pull)) in enumerate(zip(gaps, weights, strict=True)):
         ratio = math.exp(sum(gaps) / len(gaps) if level == "sequence" else gap)
         loss, slope = surrogate(kind, ratio, advantages[i], low, high, case)
         if level == "sequence":
-            slopes += slope / len(gaps)
+            slopes += rl * slope / len(gaps)
         else:
-            slopes[i] += slope
-        divergence, kl_slope = kl_term(case.kl_estimator, reference[i] - current[i])
-        coefficient = case.kl_coefficient * (case.kl_in == "loss")
-        slopes[i] += coefficient * kl_slope
+            slopes[i] += rl * slope
+        divergence, kl_slope = kl_term(estimator, reference[i] - current[i])
+        slopes[i] += pull * kl_slope
         rows.append(
             {
-                "loss": loss + coefficient * divergence,
+                "loss": rl * loss + pull * divergence,
                 "policy/behavior_kl": math.exp(gap) - 1 - gap,
-                "policy/behavior_gap": abs(gap),
+                "policy/logprob_mismatch": abs(gap),
                 "policy/clip_fraction": not 1 - low <= ratio <= 1 + high,
                 "policy/reference_kl": divergence,
                 "ratio": ratio,
@@ -185,48 +240,61 @@ def score_sequence(case, current, reference, behavior, advantages):
     return rows, slopes
 
 
+def entropy_term(score):
+    """Entropy of a distribution and its gradient by the logits over the temperature."""
+    entropy = -sum(math.exp(x) * x for x in score)
+    return entropy, -np.exp(score) * (score + entropy)
+
+
 def run_loops(case, table, reference_table, batch):
     """The same step, token by token."""
-    shape = batch.tokens.shape
     sequences = sequences_of(batch)
     num_tokens = sum(map(len, sequences))
     gradient, loss, seen = np.zeros(table.shape), 0.0, []
     for columns in sequences:
         where = tuple(np.transpose(columns))
         tokens = batch.tokens[where]
-        predictors = np.ravel_multi_index(where, shape) - 1
+        predictors = np.ravel_multi_index(where, batch.tokens.shape) - 1
         scores = [log_softmax(table[i] / TEMPERATURE) for i in predictors]
         others = [log_softmax(reference_table[i] / TEMPERATURE) for i in predictors]
+        rl_weights = batch.rl_weights[where].astype(float)
+        pulls = batch.kl_weights[where] if in_loss(case) else np.zeros(len(tokens))
         rows, slopes = score_sequence(
             case,
             np.array([s[token] for s, token in zip(scores, tokens, strict=True)]),
             np.array([s[token] for s, token in zip(others, tokens, strict=True)]),
             batch.behavior_logprobs[where].astype(float),
             batch.advantages[where].astype(float),
+            list(zip(rl_weights, pulls.astype(float), strict=True)),
         )
-        weight = {
+        share = {
             "token": 1 / num_tokens,
             "sequence": 1 / (len(columns) * len(sequences)),
-            "constant": 1 / (shape[2] * len(sequences)),
-        }[resolve(case)[0]]
-        for row, score in zip(rows, scores, strict=True):
-            loss += weight * row.pop("loss")
-            row["policy/entropy"] = -sum(math.exp(x) * x for x in score)
-        seen += rows
-        if case.name == "ppo":
-            signals = zip(batch.values[where], batch.returns[where], strict=True)
-            for row, i, (old, target) in zip(rows, predictors, signals, strict=True):
-                row["critic/loss"], by_logits = value_term(
-                    case, table[i], float(old), float(target)
+            "constant": 1 / (HORIZON * len(sequences)),
+        }[prescribed(case)[0]]
+        for i, (row, place) in enumerate(zip(rows, predictors, strict=True)):
+            loss += share * row.pop("loss")
+            row["policy/entropy"], by_logits = entropy_term(scores[i])
+            bonus = share * rl_weights[i] * case.entropy_coefficient
+            loss -= bonus * row["policy/entropy"]
+            gradient[place] -= bonus * by_logits / TEMPERATURE
+            if case.LEARNS_VALUES:
+                old, target = (
+                    float(stream[columns[i]])
+                    for stream in (batch.old_values, batch.value_targets)
                 )
-                loss += weight * case.value_coefficient * row["critic/loss"]
-                gradient[i] += weight * case.value_coefficient * by_logits
-        for i, predictor in enumerate(predictors):
-            slope = weight * slopes[i] / TEMPERATURE
-            gradient[predictor] -= slope * np.exp(scores[i])
-            gradient[predictor, tokens[i]] += slope
+                row["critic/loss"], by_logits = value_term(
+                    case, table[place], old, target
+                )
+                weight = share * rl_weights[i] * case.value_coefficient
+                loss += weight * row["critic/loss"]
+                gradient[place] += weight * by_logits
+            slope = share * slopes[i] / TEMPERATURE
+            gradient[place] -= slope * np.exp(scores[i])
+            gradient[place, tokens[i]] += slope
+        seen += rows
     metrics = {name: np.mean([row[name] for row in seen]) for name in seen[0]}
-    if not case.kl_coefficient or case.kl_in == "reward":
+    if not in_loss(case):
         del metrics["policy/reference_kl"]
     del metrics["ratio"]
     return gradient, metrics | {
@@ -241,7 +309,7 @@ def run_loops(case, table, reference_table, batch):
 def test_learner_step_equals_loops(case, make_batch):
     run = make_runner(case)
     for seed in range(3):
-        batch = make_batch(seed, num_tokens=V)
+        batch = weigh(case, make_batch(seed, num_tokens=V), seed)
         rng = np.random.default_rng(seed + 100)
         table, reference_table = rng.normal(size=(2, batch.tokens.size, V))
 
@@ -258,104 +326,12 @@ def test_learner_step_equals_loops(case, make_batch):
 
 
 def test_every_algorithm_is_compared():
-    assert PUBLISHED.keys() == algorithms.ALGORITHMS.keys()
+    others = {"supervised"}  # a likelihood alone: see the tests of the learner step
+    assert PUBLISHED.keys() | others == set(algorithm_config.names())
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("grpo", [[1, -1], [1, -1]]),
-        ("dr_grpo", [[0.5, -0.5], [2, -2]]),
-        ("dapo", [[1, -1], [1, -1]]),
-        ("rloo", [[1, -1], [4, -4]]),
-        ("gspo", [[1, -1], [1, -1]]),
-        ("cispo", [[1, -1], [1, -1]]),
-        ("gigpo", [[1, -1], [1, -1]]),
-        ("ppo", np.array([[-0.25, -1.25], [2.75, -1.25]]) / (43 / 16) ** 0.5),
-        # Mean 1.25 and variance (1/16 + 25/16 + 121/16 + 25/16) / 4 of the batch.
-        ("reinforce_pp", np.array([[-0.25, -1.25], [2.75, -1.25]]) / (43 / 16) ** 0.5),
-    ],
-)
-def test_published_advantages_by_hand(name, expected):
-    returns, valid = np.array([[1.0, 0.0], [4.0, 0.0]]), np.ones((2, 2), bool)
-    settings = config.AlgorithmConfig(name=name)
-
-    result = algorithms.get(settings).advantage(returns, valid, settings)
-
-    np.testing.assert_allclose(result, expected, atol=1e-5)
-
-
-def make_episode(group, *exchanges):
-    """A trajectory from (observation, reward) pairs."""
-    tokens = np.zeros(1, np.int32)
-    turns = tuple(
-        types.Turn(tokens, tokens, np.zeros(1, np.float32), seen, "", reward, True)
-        for seen, reward in exchanges
-    )
-    task = types.Task("farm", f"farm-{group}", group, sample=0)
-    return types.Trajectory(task, turns, types.Ending.SOLVED, 0, True, 1.0)
-
-
-EPISODES = [
-    make_episode(0, ("hall", 0.0), ("kitchen", 1.0)),
-    make_episode(0, ("hall", 0.0), ("cellar", 0.0), ("kitchen", 0.0)),
-    make_episode(0, ("hall", 0.0), ("kitchen", 8.0)),  # not valid
-    make_episode(1, ("hall", 7.0)),
-]
-REWARDS = [np.array([turn.reward for turn in t.turns]) for t in EPISODES]
-VALID = [True, True, False, True]
-
-
-def test_steps_from_one_state_are_compared_by_hand():
-    settings = config.AlgorithmConfig(
-        name="gigpo", discount=0.5, step_weight=0.1, divide_by_std=False
-    )
-
-    turns = algorithms.get(settings).turn_advantages(
-        EPISODES, REWARDS, [0.5, -0.5, 0.0, 0.0], VALID, settings
-    )
-
-    # Group 0's hall: returns 0.5 and 0; its kitchen: 1 and 0. Nothing else is shared.
-    expected = [[0.525, 0.55], [-0.525, -0.5, -0.55], [0, 0], [0]]
-    for result, by_hand in zip(turns, expected, strict=True):
-        np.testing.assert_allclose(result, by_hand, atol=1e-12)
-
-
-def test_other_algorithms_credit_whole_episodes():
-    settings = config.AlgorithmConfig(name="grpo")
-
-    turns = algorithms.get(settings).turn_advantages(
-        EPISODES, REWARDS, [0.5, -0.5, 0.0, 0.0], VALID, settings
-    )
-
-    assert [t.tolist() for t in turns] == [[0.5] * 2, [-0.5] * 3, [0] * 2, [0]]
-
-
-def test_no_valid_episode_gives_no_credit():
-    settings = config.AlgorithmConfig(name="gigpo")
-    turns = algorithms.get(settings).turn_advantages(
-        EPISODES[:1], REWARDS[:1], [0.0], [False], settings
-    )
-    assert turns[0].tolist() == [0, 0]
-
-
-def test_configuration_takes_precedence():
-    returns, valid = np.array([[4.0, 0.0]]), np.ones((1, 2), bool)
-    settings = config.AlgorithmConfig(name="grpo", divide_by_std=False, clip_high=0.9)
-    algorithm = algorithms.get(settings)
-
-    assert algorithm.advantage(returns, valid, settings).tolist() == [[2, -2]]
-    assert algorithm.clip_range(settings) == (0.2, 0.9)
-    assert algorithm.aggregation_of(settings) == "sequence"
-
-
-def test_unknown_name_gets_the_closest_ones():
-    with pytest.raises(errors.ConfigError, match="unknown; did you mean 'grpo'"):
-        algorithms.get(config.AlgorithmConfig(name="grop"))
-
-
-@pytest.mark.parametrize("field", ["dual_clip", "importance_cap"])
-def test_fields_without_meaning_are_refused(field):
-    settings = config.AlgorithmConfig(name="cispo", **{field: 2.0})
-    with pytest.raises(errors.ConfigError, match=f"{field} = 2.0 has no meaning"):
-        algorithms.get(settings)
+def test_every_published_default_is_that_of_the_configuration():
+    for name, (over, low, high, _, _) in PUBLISHED.items():
+        settings = algorithm_config.find(name)()
+        assert settings.aggregation == over, name
+        assert (settings.clip_low, settings.clip_high) == (low, high), name

@@ -14,6 +14,7 @@ peft = pytest.importorskip("peft")
 
 import transformers  # noqa: E402
 
+from agentrl import types  # noqa: E402
 from agentrl.export import convert  # noqa: E402
 from agentrl.models import lora  # noqa: E402
 from tests.chat import chat_families  # noqa: E402
@@ -85,7 +86,7 @@ def adapted(request, folder, tmp_path_factory):
 def our_logits(workdir):
     """Logits of the adapters beside their base, as the learner computes them."""
     _, stored, trained = convert._restore(workdir)
-    joined = stored.join(trained, stored.frozen)
+    joined = stored.join(types.Params(trained, stored.frozen))
     unmerged = models.full_logits(stored.model, joined, TOKENS)
     merged = models.full_logits(stored.model, lora.merge(joined), TOKENS)
     np.testing.assert_allclose(merged, unmerged, atol=TOLERANCE)

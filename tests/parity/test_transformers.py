@@ -1,6 +1,8 @@
 """Our models against those of `transformers`, number by number."""
 
 import copy
+import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +14,9 @@ torch = pytest.importorskip("torch")
 import optax  # noqa: E402
 import transformers  # noqa: E402
 
-from agentrl import config, types  # noqa: E402
+from agentrl import types  # noqa: E402
 from agentrl.export import convert  # noqa: E402
-from agentrl.learner import update  # noqa: E402
+from agentrl.learner import algorithms, update  # noqa: E402
 from agentrl.models import kv_cache  # noqa: E402
 from agentrl.pretrained import hf_export, orbax_io  # noqa: E402
 from tests.parity import models  # noqa: E402
@@ -90,21 +92,24 @@ def test_greedy_generation_and_decoding_with_the_cache(pair):
 def test_trained_one_step_and_exported(pair, tmp_path, make_batch):
     theirs, ours, params, folder = pair
     batch = jax.tree.map(jnp.asarray, make_batch(3))
+    batch = dataclasses.replace(
+        batch,
+        rl_weights=jnp.zeros_like(batch.rl_weights),
+        ce_weights=batch.rl_weights,
+    )
     optimizer = optax.sgd(0.1)
-    train_step = update.make_train_step(
-        update.make_score(ours.hidden, ours.unembedding, chunk=64, temperature=1.0),
-        optimizer,
-        algorithm=config.AlgorithmConfig(),
-        supervised=True,
+    train_step = functools.partial(
+        update.train_step,
+        forward=update.make_forward(
+            ours.hidden, ours.unembedding, chunk=64, temperature=1.0
+        ),
+        objective=algorithms.Objective(),
+        optimizer=optimizer,
     )
     state = types.TrainState(
-        step=jnp.int32(0),
-        params=params,
-        opt_state=optimizer.init(params),
-        mixture=None,
-        key=jax.random.key(0),
+        step=jnp.int32(0), params=params, opt_state=optimizer.init(params)
     )
-    trained, _ = jax.jit(train_step)(state, batch)
+    trained, _ = jax.jit(train_step)(state, {}, batch, None)
     hf_export.write(
         trained.params, ours.config, tmp_path / "out", tokenizer_folder=folder
     )

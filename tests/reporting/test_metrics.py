@@ -21,7 +21,7 @@ def test_summary_by_hand():
         make("textcraft", group=0, sample=0, actions=("get 1 dirt", "x"), reward=2.0),
         make("textcraft", group=0, sample=1, success=False, actions=("get 1 dirt",)),
         # Group 1: equal returns, different text.
-        make("babyai", group=1, sample=0, metrics={"steps": 3.0}),
+        make("babyai", group=1, sample=0),
         make("babyai", group=1, sample=1, actions=("turn left",), valid=False),
         # Group 2: the same twice.
         make("babyai", group=2, sample=0),
@@ -46,7 +46,6 @@ def test_summary_by_hand():
     assert values["rollout/identical_groups"] == pytest.approx(1 / 3)
     assert values["env/textcraft/success"] == 0.5
     assert values["env/babyai/return"] == 1.0
-    assert values["env/babyai/steps"] == 3.0
     lengths = [len(b"Action:\nget 1 dirt")] * 5 + [
         len(b"Action:\nx"), len(b"Action:\nturn left")
     ]  # fmt: skip

@@ -5,7 +5,7 @@ import collections
 import jax
 import pytest
 
-from agentrl import config, types
+from agentrl import types
 from agentrl.run import warmstart
 
 
@@ -16,18 +16,17 @@ def demonstration(env, index):
 
 def choose(sizes, weights, episodes, iterations):
     stored = [demonstration(e, i) for e, size in sizes.items() for i in range(size)]
-    stage = config.StageConfig(
-        name="warm_start",
-        kind="warm_start",
-        num_iterations=iterations,
-        mixture=config.MixtureConfig(environments=tuple(weights.items())),
-        warm_start=config.WarmStartConfig(episodes_per_step=episodes),
-    )
-    return [
-        [t.task.item_id for t in warmstart.choose_batch(stored, key, i, stage)]
-        for i in range(iterations)
-        for key in [jax.random.key(0)]
+    batches = [
+        warmstart.choose_batch(
+            stored,
+            jax.random.key(0),
+            iteration,
+            weights=tuple(weights.items()),
+            batch_size=episodes,
+        )
+        for iteration in range(iterations)
     ]
+    return [[t.task.item_id for t in batch] for batch in batches]
 
 
 def test_updates_follow_the_weights_of_the_mixture():

@@ -1,4 +1,4 @@
-"""Configuration of a run: frozen dataclasses, checked before any device is touched.
+"""Configuration of a run and its parts, apart from algorithms.
 
 Fields are grouped from what nearly every run sets to what few need. `RunConfig.validate`
 checks what can be known without devices or data; each message names the field.
@@ -6,14 +6,14 @@ checks what can be known without devices or data; each message names the field.
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from agentrl import errors
+from agentrl.config import algorithms, checks
 from agentrl.envs import base, registry
 from agentrl.models.config import LoraConfig, ModelConfig
 
-EndingPolicy = Literal["keep", "mask", "penalize"]
 _MAX_STAGE_NAME = 100  # characters; file names hold 255, with more than the stage
 
 
@@ -49,7 +49,7 @@ class RolloutConfig:
             "max_action_tokens",
             "num_cohorts",
         ):
-            _require_positive(f"{where}.{field}", getattr(self, field))
+            checks.require_positive(f"{where}.{field}", getattr(self, field))
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise errors.ConfigError(
                 f"{where}: temperature = {self.temperature} and top_k = {self.top_k} must "
@@ -83,69 +83,6 @@ class RolloutConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AlgorithmConfig:
-    """The policy-gradient objective; `agentrl.algorithms` says what each name means.
-
-    None takes what the authors of the named algorithm published.
-    """
-
-    name: str = "dapo"
-    clip_low: float | None = None
-    clip_high: float | None = None  # larger than clip_low: DAPO's clip-higher
-    divide_by_std: bool | None = None  # advantages in units of the group's spread
-    aggregation: Literal["token", "sequence", "constant"] | None = None
-    kl_coefficient: float = 0.0  # 0 keeps no reference model in memory
-    kl_in: Literal["loss", "reward"] = "loss"
-    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
-    keep_zero_variance: bool = False  # True counts groups without signal in the mean
-    max_refills: int = 0  # rounds of further tasks for groups without signal (DAPO)
-    updates_per_iteration: int = 1  # minibatches an iteration is split into
-    dual_clip: float | None = None  # cap of the ratio for negative advantages
-    importance_cap: float | None = None  # truncated importance sampling
-    discount: float | None = None  # per turn in gigpo, per token or turn in ppo
-    step_weight: float = 1.0  # of gigpo's credit for steps, beside that for episodes
-    gae_level: Literal["token", "turn"] = "token"  # a step of time, in ppo
-    gae_decay: float = 0.95  # lambda
-    value_coefficient: float = 0.5  # of the critic's loss
-    value_clip: float = 0.2  # in units of return, how far a value may move at one time
-    on_max_turns: EndingPolicy = "keep"
-    on_max_tokens: EndingPolicy = "keep"
-    on_env_timeout: EndingPolicy = "mask"
-    penalty: float = 0.0  # subtracted from the return where the policy is "penalize"
-    max_first_gap: float = 1e-2  # nats; mean |sampler - learner| at the first update
-
-    def validate(self, where: str) -> None:
-        """Raises `ConfigError` on the first field that cannot work."""
-        if self.clip_low is not None and not 0 < self.clip_low <= 1:
-            raise errors.ConfigError(
-                f"{where}.clip_low = {self.clip_low} must lie in (0, 1]; 1 sets no lower "
-                "bound."
-            )
-        for field in ("clip_high", "importance_cap", "value_clip"):
-            if getattr(self, field) is not None:
-                _require_positive(f"{where}.{field}", getattr(self, field))
-        if self.dual_clip is not None and not self.dual_clip > 1:
-            raise errors.ConfigError(
-                f"{where}.dual_clip = {self.dual_clip} must be above 1, or None."
-            )
-        for field in ("discount", "gae_decay"):
-            if not 0 <= (getattr(self, field) or 0) <= 1:
-                raise errors.ConfigError(
-                    f"{where}.{field} = {getattr(self, field)} must lie in [0, 1]."
-                )
-        if self.max_refills < 0:
-            raise errors.ConfigError(
-                f"{where}.max_refills = {self.max_refills}; give 0 or more rounds."
-            )
-        if self.kl_coefficient < 0:
-            raise errors.ConfigError(
-                f"{where}.kl_coefficient = {self.kl_coefficient} rewards distance from the "
-                "reference; give 0 or more."
-            )
-        _require_positive(f"{where}.updates_per_iteration", self.updates_per_iteration)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """AdamW, its schedule and clipping."""
 
@@ -165,7 +102,7 @@ class OptimizerConfig:
             raise errors.ConfigError(
                 f"{where}.learning_rate = {self.learning_rate}; it must be positive."
             )
-        _require_positive(f"{where}.max_grad_norm", self.max_grad_norm)
+        checks.require_positive(f"{where}.max_grad_norm", self.max_grad_norm)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -195,32 +132,28 @@ class MixtureConfig:
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work."""
-        if not self.environments:
-            raise errors.ConfigError(
-                f"{where}.environments is empty; name at least one."
-            )
-        for env, weight in self.environments:
-            if not weight > 0:
-                raise errors.ConfigError(
-                    f"{where}: weight of environment '{env}' is {weight}; weights must be "
-                    "positive. Drop the environment instead."
-                )
-        names = [env for env, _ in self.environments]
-        if len(set(names)) != len(names):
-            raise errors.ConfigError(f"{where}.environments names one twice: {names}.")
+        _check_weights(f"{where}.environments", self.environments)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WarmStartConfig:
-    """Supervised stage on oracle demonstrations."""
+class RehearsalConfig:
+    """Demonstrations of earlier environments, learned beside the episodes of a stage.
 
+    They enter every iteration with the likelihood loss of a warm start, against
+    forgetting.
+    """
+
+    environments: tuple[tuple[str, float], ...]  # (name, unnormalised weight)
+    coefficient: float = 0.1  # of the likelihood loss, beside the policy's
     demonstrations: int = 256  # tasks of each environment, from the training panel
-    episodes_per_step: int = 32  # of all environments, as the mixture weighs them
+    episodes_per_iteration: int = 32  # of all environments together
     thoughts: bool = True  # keep the oracle's thoughts in its answers
-    # (environment, copies of each demonstration with other names), for small models that
-    # would rather memorise names than copy them; see `agentrl.envs.demonstrations.rename`.
-    renamed_copies: tuple[tuple[str, int], ...] = ()
-    conversations: str = ""  # file to learn from in the oracle's place
+
+    def validate(self, where: str) -> None:
+        """Raises `ConfigError` on the first field that cannot work."""
+        _check_weights(f"{where}.environments", self.environments)
+        for field in ("coefficient", "demonstrations", "episodes_per_iteration"):
+            checks.require_positive(f"{where}.{field}", getattr(self, field))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -228,31 +161,51 @@ class StageConfig:
     """One link of the chain; it starts from where the one before ended."""
 
     name: str
-    kind: Literal["rl", "warm_start"] = "rl"
+    algorithm: algorithms.AlgorithmConfig = dataclasses.field(
+        default_factory=algorithms.Dapo
+    )
     mixture: MixtureConfig
     num_iterations: int
     rollout: RolloutConfig = RolloutConfig()
-    algorithm: AlgorithmConfig = AlgorithmConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    warm_start: WarmStartConfig = WarmStartConfig()
+    rehearsal: RehearsalConfig | None = None
     overlap: bool = False  # play the next episodes during an update, one update old
     carry_optimizer: bool = False  # keep moments and step count of the stage before
     max_turns: tuple[tuple[int, int], ...] = ()  # (from this iteration, turn limit)
     evaluate_after: bool = True
 
+    @property
+    def supervised(self) -> bool:
+        """Whether it learns from demonstrations alone, so that nothing is played."""
+        return isinstance(self.algorithm, algorithms.Supervised)
+
+    @property
+    def updates_per_iteration(self) -> int:
+        """Optimizer updates of one iteration."""
+        passes = getattr(self.algorithm, "passes", 1)
+        return self.algorithm.updates_per_iteration * passes
+
     def validate(self, where: str) -> None:
-        """Raises `ConfigError` on the first field that cannot work."""
+        """Raises `ConfigError` on the first field that cannot work or has no effect."""
         check_stage_name(self.name)
-        _require_positive(f"{where}.num_iterations", self.num_iterations)
+        checks.require_positive(f"{where}.num_iterations", self.num_iterations)
         self.mixture.validate(f"{where}.mixture")
         self.rollout.validate(f"{where}.rollout", training=True)
         self.algorithm.validate(f"{where}.algorithm")
         self.optimizer.validate(f"{where}.optimizer")
-        if self.overlap and self.algorithm.updates_per_iteration > 1:
+        if self.rehearsal is not None:
+            self.rehearsal.validate(f"{where}.rehearsal")
+        if self.supervised and (self.overlap or self.rehearsal or self.max_turns):
             raise errors.ConfigError(
-                f"{where}: overlap with algorithm.updates_per_iteration = "
-                f"{self.algorithm.updates_per_iteration} would train on episodes several "
-                "updates old; set it to 1, or overlap to False."
+                f"{where}: overlap = {self.overlap}, rehearsal = {self.rehearsal}, "
+                f"max_turns = {self.max_turns} have no effect with the algorithm "
+                "'supervised', which plays no episodes; leave them out."
+            )
+        if self.overlap and self.updates_per_iteration > 1:
+            raise errors.ConfigError(
+                f"{where}: overlap with {self.updates_per_iteration} updates an iteration "
+                "(algorithm.updates_per_iteration x passes) would train on episodes "
+                "several updates old; set both to 1, or overlap to False."
             )
         starts = [first for first, _ in self.max_turns]
         if starts != sorted(set(starts)) or (starts and starts[0] != 0):
@@ -279,7 +232,7 @@ class EvaluationConfig:
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work."""
-        _require_positive(f"{where}.samples", self.samples)
+        checks.require_positive(f"{where}.samples", self.samples)
         self.rollout.validate(f"{where}.rollout", training=False)
         if self.tasks < 0:
             raise errors.ConfigError(
@@ -350,14 +303,11 @@ class RunConfig:
             except base.EnvConfigError as error:
                 raise errors.ConfigError(f"environments[{name!r}]: {error}") from error
         if self.lora is not None:
-            _require_positive("lora.rank", self.lora.rank)
-            _require_positive("lora.alpha", self.lora.alpha)
-        for stage in self.stages:
+            checks.require_positive("lora.rank", self.lora.rank)
+            checks.require_positive("lora.alpha", self.lora.alpha)
+        for index, stage in enumerate(self.stages):
             stage.validate(f"stage '{stage.name}'")
-            self._check_names(
-                f"stage '{stage.name}'.mixture",
-                [n for n, _ in stage.mixture.environments],
-            )
+            self._check_stage(index, stage)
         self.evaluation.validate("evaluation")
         if self.tokenizer.few_shot < 0:
             raise errors.ConfigError(
@@ -365,7 +315,7 @@ class RunConfig:
             )
         self._check_names("evaluation", self.evaluation.environments)
         self._check_env_limits()
-        _require_positive("mesh.cpu_devices", self.mesh.cpu_devices)
+        checks.require_positive("mesh.cpu_devices", self.mesh.cpu_devices)
         self._check_learner(num_devices)
         if self.model.init == "induction" and not self.model.has_room_for_induction:
             raise errors.ConfigError(
@@ -374,11 +324,62 @@ class RunConfig:
             )
 
     def _check_env_limits(self) -> None:
-        _require_positive("num_env_workers", self.num_env_workers)
-        _require_positive("env_timeout_s", self.env_timeout_s)
-        _require_positive("env_observation_bytes", self.env_observation_bytes)
+        checks.require_positive("num_env_workers", self.num_env_workers)
+        checks.require_positive("env_timeout_s", self.env_timeout_s)
+        checks.require_positive("env_observation_bytes", self.env_observation_bytes)
         if self.env_worker_memory_mb is not None:
-            _require_positive("env_worker_memory_mb", self.env_worker_memory_mb)
+            checks.require_positive("env_worker_memory_mb", self.env_worker_memory_mb)
+
+    def _check_stage(self, index: int, stage: StageConfig) -> None:
+        """What a stage asks of the rest of the run."""
+        where = f"stage '{stage.name}'"
+        self._check_names(
+            f"{where}.mixture", [n for n, _ in stage.mixture.environments]
+        )
+        if stage.rehearsal is not None:
+            named = [name for name, _ in stage.rehearsal.environments]
+            self._check_names(f"{where}.rehearsal", named)
+        if algorithms.find(stage.algorithm.NAME) is not type(stage.algorithm):
+            raise errors.ConfigError(
+                f"{where}.algorithm is of the class {type(stage.algorithm).__name__}, but "
+                f"{stage.algorithm.NAME!r} names another one: the run could not be read "
+                "again. Give the class a NAME of its own and decorate it with "
+                "agentrl.config.algorithms.register."
+            )
+        self._check_carried_optimizer(index, stage)
+        if stage.algorithm.LEARNS_VALUES and not self.model.critic:
+            raise errors.ConfigError(
+                f"{where}: the algorithm {stage.algorithm.NAME!r} learns values, which the "
+                "model cannot predict; set model.critic = True."
+            )
+        if isinstance(stage.algorithm, algorithms.Distillation):
+            earlier = [other.name for other in self.stages[:index]]
+            taught = dict(stage.algorithm.teachers)
+            trained = [name for name, _ in stage.mixture.environments]
+            if set(taught) != set(trained) or not set(taught.values()) <= set(earlier):
+                raise errors.ConfigError(
+                    f"{where}.algorithm.teachers = {stage.algorithm.teachers}: name one "
+                    f"teacher for each environment of the mixture, {trained}, out of the "
+                    f"stages before, {earlier}."
+                )
+
+    def _check_carried_optimizer(self, index: int, stage: StageConfig) -> None:
+        if not stage.carry_optimizer:
+            return
+        where = f"stage '{stage.name}'"
+        if index == 0:
+            raise errors.ConfigError(
+                f"{where}.carry_optimizer = True has no effect in the first stage, which "
+                "has no stage before it; set it to False."
+            )
+        if stage.optimizer.schedule != "constant":
+            raise errors.ConfigError(
+                f"{where}.optimizer.schedule = {stage.optimizer.schedule!r} with "
+                "carry_optimizer = True: the step count goes on from the stage before, so "
+                "that the schedule may be at its end, final_fraction = "
+                f"{stage.optimizer.final_fraction}, from the first update. Set schedule = "
+                "'constant', or carry_optimizer to False."
+            )
 
     def _check_names(self, where: str, names: object) -> None:
         for name in names:  # type: ignore[attr-defined]
@@ -442,6 +443,15 @@ def check_stage_name(name: str) -> None:
     )
 
 
-def _require_positive(field: str, value: float) -> None:
-    if not value > 0:
-        raise errors.ConfigError(f"{field} = {value}; it must be positive.")
+def _check_weights(where: str, weights: Sequence[tuple[str, float]]) -> None:
+    if not weights:
+        raise errors.ConfigError(f"{where} is empty; name at least one.")
+    for env, weight in weights:
+        if not weight > 0:
+            raise errors.ConfigError(
+                f"{where}: weight of environment '{env}' is {weight}; weights must be "
+                "positive. Drop the environment instead."
+            )
+    names = [env for env, _ in weights]
+    if len(set(names)) != len(names):
+        raise errors.ConfigError(f"{where} names one twice: {names}.")

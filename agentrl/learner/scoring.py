@@ -1,0 +1,97 @@
+"""What models say about finished episodes, before any of them trains.
+
+A critic's values and the log-probabilities of a reference or a teacher are needed to
+estimate advantages. Episodes are packed as the learner packs them, scored row by row, and
+the results are read back.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from agentrl import config, types
+from agentrl.learner import credit, packing, update
+
+# (trained parameters, microbatch of NumPy arrays [1, R, T]) -> (values or None,
+# log-probabilities), float32[R, T] each
+ScoreFn = Callable[[types.PyTree, types.TrainBatch], tuple[jax.Array | None, jax.Array]]
+
+
+def score(
+    trajectories: Sequence[types.Trajectory],
+    score_fn: ScoreFn,
+    learner_config: config.LearnerConfig,
+    *,
+    critic: types.PyTree | None = None,
+    references: Mapping[str, types.PyTree] | None = None,
+) -> list[credit.TokenScores]:
+    """Scores the action tokens of every trajectory.
+
+    Args:
+      trajectories: of an iteration.
+      score_fn: the compiled forward pass.
+      learner_config: T, R and M.
+      critic: trained parameters whose values are wanted, if any.
+      references: trained parameters of the model that each environment's episodes are
+        compared with, if any.
+
+    Returns:
+      One entry for each trajectory.
+    """
+    values = (
+        [None] * len(trajectories)
+        if critic is None
+        else _unpacked(trajectories, score_fn, learner_config, critic, which=0)
+    )
+    logprobs: list[np.ndarray | None] = [None] * len(trajectories)
+    for reference in _distinct(references or {}):
+        found = _unpacked(trajectories, score_fn, learner_config, reference, which=1)
+        for index, trajectory in enumerate(trajectories):
+            if (references or {})[trajectory.task.env] is reference:
+                logprobs[index] = found[index]
+    return [
+        credit.TokenScores(_behavior_logprobs(trajectory), *scores)
+        for trajectory, *scores in zip(trajectories, values, logprobs, strict=True)
+    ]
+
+
+def score_rows(
+    params: types.Params, batch: types.TrainBatch, *, forward: update.ForwardFn
+) -> tuple[jax.Array | None, jax.Array]:
+    """Runs the forward pass over one microbatch [1, R, T]; see `ScoreFn`."""
+    outputs = forward(params, jax.tree.map(lambda x: x[0], batch))
+    return outputs.values, outputs.logprobs
+
+
+def _unpacked(
+    trajectories: Sequence[types.Trajectory],
+    score_fn: ScoreFn,
+    learner_config: config.LearnerConfig,
+    params: types.PyTree,
+    *,
+    which: int,
+) -> list[np.ndarray]:
+    """One of the results of `score_fn` at each trajectory's action tokens, float64[A]."""
+    everything = [types.Signal(rl_weights=1.0)] * len(trajectories)
+    found = [np.zeros(t.num_action_tokens) for t in trajectories]
+    for placement in packing.place(trajectories, learner_config):
+        batch = packing.fill(placement, trajectories, everything, learner_config)
+        num_used = -(-len(placement.rows) // learner_config.rows_per_microbatch)
+        rows = []
+        for m in range(num_used):
+            microbatch = jax.tree.map(lambda x, m=m: x[m : m + 1], batch)
+            rows.append(np.asarray(score_fn(params, microbatch)[which]))
+        unpacked = packing.unpack(placement, trajectories, np.concatenate(rows))
+        for index, values in unpacked.items():
+            found[index] = values
+    return found
+
+
+def _behavior_logprobs(trajectory: types.Trajectory) -> np.ndarray:
+    parts = [turn.action_logprobs for turn in trajectory.turns]
+    return np.concatenate([np.zeros(0), *parts])
+
+
+def _distinct(references: Mapping[str, types.PyTree]) -> list[types.PyTree]:
+    return list({id(tree): tree for tree in references.values()}.values())

@@ -1,0 +1,48 @@
+"""Checks of an iteration: what must not be trained on ends the run, and says why."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from agentrl import config, errors, types
+from agentrl.envs import faults
+
+
+def check_env_error_rate(
+    trajectories: Sequence[types.Trajectory], max_fraction: float
+) -> None:
+    """Raises `EnvWorkerError` if too many episodes were lost to their environments."""
+    broken = [t for t in trajectories if t.ending.lost]
+    if len(broken) > max_fraction * len(trajectories):
+        raise errors.EnvWorkerError(
+            f"{len(broken)} of {len(trajectories)} episodes were lost to their "
+            f"environments, more than max_env_error_fraction = {max_fraction}. "
+            f"{faults.summarize((t.fault, t.error) for t in broken)}"
+        )
+
+
+def check_logprob_mismatch(
+    values: Mapping[str, float], settings: config.StageConfig, iteration: int
+) -> None:
+    """Raises `TrainingError` if sampler and learner disagree before any update."""
+    assert isinstance(settings.algorithm, config.PolicyGradient)
+    gap = values["policy/first_logprob_mismatch"]
+    limit = settings.algorithm.max_logprob_mismatch
+    if gap > limit:
+        raise errors.TrainingError(
+            f"stage '{settings.name}', iteration {iteration}: sampler and learner "
+            f"log-probabilities differ by {gap:.2e} nats on average before the first "
+            f"update, more than algorithm.max_logprob_mismatch = {limit:.2e}. The learner "
+            "would train on a context or a model that the sampler did not use."
+        )
+
+
+def check_finite(values: types.Metrics, stage: str, iteration: int) -> None:
+    """Raises `TrainingError` naming the first training quantity that is not finite."""
+    for name, value in values.items():
+        if name.startswith(("policy/", "optimizer/")) and not np.isfinite(value):
+            raise errors.TrainingError(
+                f"stage '{stage}', iteration {iteration}: {name} = {value}. The last "
+                "checkpoint is from before; lower the learning rate or look at the "
+                "episodes of this iteration."
+            )
