@@ -120,7 +120,7 @@ def run_stage(
         values["perf/compilations"] = recorder.compilations.pop()
         check_finite(values, stage.settings.name, iteration)
         progress = dataclasses.replace(progress, iteration=iteration + 1)
-        if processes.is_first():
+        if processes.is_process_zero():
             recorder.writer.write(
                 progress, step=int(state.step), values=values, trajectories=trajectories
             )
@@ -393,7 +393,7 @@ def assess(
         step=step,
         workdir=recorder.workdir,
     )
-    if processes.is_first():
+    if processes.is_process_zero():
         print(tables.format_table(load_done()), flush=True)
 
 

@@ -145,7 +145,7 @@ class Update:
         score = update.make_score(
             functools.partial(
                 self.model.hidden,
-                place=functools.partial(sharding.place_rows, mesh=self._mesh),
+                constrain=functools.partial(sharding.constrain_rows, mesh=self._mesh),
             ),
             self.model.unembedding,
             chunk=CHUNK,

@@ -137,11 +137,16 @@ def _sharded(tree: types.PyTree, mesh: config.MeshConfig) -> int:
     """Bytes of a tree on one device of a mesh, by the library's own rules."""
     sizes = (mesh.data, mesh.fsdp, mesh.model)
     abstract = AbstractMesh(sizes, sharding.AXES)
-    placements = sharding.shardings_for(tree, abstract, sharding.TRANSFORMER_RULES)  # type: ignore[arg-type]
+    shardings = sharding.shardings_for(
+        tree,
+        abstract,  # type: ignore[arg-type]
+        sharding.TRANSFORMER_RULES,
+        warn=False,  # most meshes are candidates only
+    )
     return sum(
-        math.prod(placement.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf, placement in zip(
-            jax.tree.leaves(tree), jax.tree.leaves(placements), strict=True
+        math.prod(chosen.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf, chosen in zip(
+            jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True
         )
     )
 

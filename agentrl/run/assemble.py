@@ -84,15 +84,15 @@ class Run:
         return self._collectors[key]
 
     def _make_collector(self, settings: config_lib.RolloutConfig) -> collect.Collector:
-        acting = engine.Policy(
+        policy_engine = engine.Engine(
             self.model,
             self.rollout_mesh,
             settings,
             stop_tokens=self.chat.tokenizer.stop_ids,
             num_valid_tokens=self.chat.tokenizer.vocab_size,
         )
-        acting.compile(self.rollout_params(self.parameters.zeros()), self.key)
-        return collect.Collector(acting, self.pool, self.chat)
+        policy_engine.compile(self.rollout_params(self.parameters.zeros()), self.key)
+        return collect.Collector(policy_engine, self.pool, self.chat)
 
 
 @contextlib.contextmanager
@@ -102,7 +102,7 @@ def assemble(settings: config_lib.RunConfig, workdir: pathlib.Path) -> Iterator[
     Raises:
       ConfigError: if tokenizer and model do not fit together.
     """
-    with processes.first_then_others("tokenizer"):
+    with processes.process_zero_first("tokenizer"):
         tokenizer = load_tokenizer(settings, workdir)
     if tokenizer.vocab_size > settings.model.vocab_size:
         raise errors.ConfigError(
@@ -120,7 +120,7 @@ def assemble(settings: config_lib.RunConfig, workdir: pathlib.Path) -> Iterator[
             few_shot=settings.tokenizer.few_shot,
             examples=choose_examples(settings),
         )
-        with processes.first_then_others("chat"):
+        with processes.process_zero_first("chat"):
             claim_chat(chat, workdir)
         model = transformer.Model(settings.model)
         mesh = sharding.make_mesh(settings.mesh)

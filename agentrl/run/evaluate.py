@@ -58,7 +58,7 @@ def evaluate(
     found = []
     for env in settings.environments or run.environments:
         panel = select_panel(run, env, settings)
-        if processes.is_first():
+        if processes.is_process_zero():
             forget(workdir, stage, env, settings)
         trajectories = _play_panel(run, placed, panel, settings, stage=stage, step=step)
         result = to_result(
@@ -69,7 +69,7 @@ def evaluate(
             after_iteration=after_iteration,
             step=step,
         )
-        if processes.is_first():
+        if processes.is_process_zero():
             store(result, trajectories, workdir)
         found.append(result)
     return found
@@ -176,7 +176,7 @@ def play_tasks(
 
 
 def _announce_replay(env: str, num_lost: int, num_episodes: int, attempt: int) -> None:
-    if processes.is_first():
+    if processes.is_process_zero():
         print(
             f"{env}: the environment lost {num_lost} of {num_episodes} episodes; playing "
             f"them again, attempt {attempt} of {MAX_ATTEMPTS}.",

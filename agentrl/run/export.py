@@ -233,4 +233,4 @@ def _abstract(
             lambda path, leaf: leaf.update(dtype=dtypes[weights.path_of(path)]), shapes
         )
     mesh = config.MeshConfig(data=1, fsdp=jax.device_count())
-    return sharding.place(shapes, sharding.make_mesh(mesh))
+    return sharding.with_shardings(shapes, sharding.make_mesh(mesh))

@@ -34,12 +34,14 @@ class Parameters:
     @functools.cached_property
     def abstract_model(self) -> types.PyTree:
         """Shapes of all parameters of the model, with their placements."""
-        return sharding.place(jax.eval_shape(self.model.init, self.key), self.mesh)
+        return sharding.with_shardings(
+            jax.eval_shape(self.model.init, self.key), self.mesh
+        )
 
     @functools.cached_property
     def _abstract_halves(self) -> tuple[types.PyTree, types.PyTree]:
         halves = jax.eval_shape(self._split, self.abstract_model)
-        return sharding.place(halves, self.mesh)
+        return sharding.with_shardings(halves, self.mesh)
 
     @property
     def abstract(self) -> types.PyTree:

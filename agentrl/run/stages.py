@@ -125,7 +125,7 @@ def _make_train_step(
         functools.partial(
             run.model.hidden,
             remat=run.config.learner.remat == "full",
-            place=functools.partial(sharding.place_rows, mesh=run.mesh),
+            constrain=functools.partial(sharding.constrain_rows, mesh=run.mesh),
         ),
         run.model.unembedding,
         chunk=run.config.learner.logprob_chunk,
@@ -196,7 +196,7 @@ def abstract_state(
     shapes = jax.eval_shape(
         _state_maker(run, settings, optimize), run.parameters.abstract, step, run.key
     )
-    return sharding.place(shapes, run.mesh)
+    return sharding.with_shardings(shapes, run.mesh)
 
 
 def _state_maker(

@@ -112,7 +112,9 @@ def test_grown_cache_continues_the_same(setup):
 
 def test_attention_implementations_agree(setup):
     model, params, tokens, hidden = setup
-    other = {"matmul": "xla", "xla": "matmul"}[attention.choose(model.config)]
+    other = {"matmul": "xla", "xla": "matmul"}[
+        attention.select_implementation(model.config)
+    ]
     same = transformer.Model(dataclasses.replace(model.config, attention=other))
     positions = jnp.tile(jnp.arange(T)[None], (3, 1))
     segments = jnp.ones((3, T), jnp.int32)
@@ -154,5 +156,8 @@ def test_the_platform_chooses_the_attention(monkeypatch, platform, dtype, expect
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     half = model_config.Precision(compute=dtype)
     config = dataclasses.replace(SMALL, precision=half)
-    assert attention.choose(config) == expected
-    assert attention.choose(dataclasses.replace(config, attention="xla")) == "xla"
+    assert attention.select_implementation(config) == expected
+    assert (
+        attention.select_implementation(dataclasses.replace(config, attention="xla"))
+        == "xla"
+    )

@@ -54,14 +54,14 @@ def make_params(stop):
 
 
 def make_collector(mesh, framed, envs):
-    acting = engine.Policy(
+    rollouts = engine.Engine(
         MODEL,
         mesh,
         SETTINGS,
         stop_token=framed.tokenizer.stop_id,
         num_valid_tokens=framed.tokenizer.vocab_size,
     )
-    return acting, collect.Collector(acting, envs, framed)
+    return rollouts, collect.Collector(rollouts, envs, framed)
 
 
 def play(collector, params):
@@ -103,14 +103,14 @@ def main(num_devices):
         assert len(lengths) > 3, "the actions are too much alike to show a deadlock"
         for model in sizes:
             rollout_mesh = sharding.make_rollout_mesh(config.MeshConfig(model=model))
-            acting, collector = make_collector(rollout_mesh, framed, envs)
+            rollouts, collector = make_collector(rollout_mesh, framed, envs)
             for fsdp in (s for s in sizes if num_devices % (model * s) == 0):
                 learner_mesh = sharding.make_mesh(
                     config.MeshConfig(data=-1, fsdp=fsdp, model=model)
                 )
                 placed = hand_over(params, learner_mesh, rollout_mesh)
                 if fsdp == 1:
-                    acting.compile(placed, jax.random.key(0))
+                    rollouts.compile(placed, jax.random.key(0))
                 counter = timing.CompilationCounter()
                 compare(play(collector, placed), expected)
                 assert counter.pop() == 0, "a shape was met that was not prepared"

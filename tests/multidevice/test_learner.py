@@ -43,7 +43,8 @@ def make_step(hidden=MODEL.hidden, gather=lambda params: params):
 def make_placed_step(mesh):
     return make_step(
         functools.partial(
-            MODEL.hidden, place=functools.partial(sharding.place_rows, mesh=mesh)
+            MODEL.hidden,
+            constrain=functools.partial(sharding.constrain_rows, mesh=mesh),
         ),
         functools.partial(sharding.gather_vocabulary, mesh=mesh),
     )

@@ -82,7 +82,9 @@ def params():
 
 def placed(**mesh):
     shapes = jax.eval_shape(transformer.Model(CONFIG).init, jax.random.key(0))
-    return sharding.place(shapes, sharding.make_mesh(config.MeshConfig(**mesh)))
+    return sharding.with_shardings(
+        shapes, sharding.make_mesh(config.MeshConfig(**mesh))
+    )
 
 
 @pytest.mark.parametrize(

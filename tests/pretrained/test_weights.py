@@ -42,7 +42,9 @@ def make_params(shape=CONFIG, seed=0):
 
 def placed(shape=CONFIG, **mesh):
     shapes = jax.eval_shape(transformer.Model(shape).init, jax.random.key(0))
-    return sharding.place(shapes, sharding.make_mesh(config.MeshConfig(**mesh)))
+    return sharding.with_shardings(
+        shapes, sharding.make_mesh(config.MeshConfig(**mesh))
+    )
 
 
 @pytest.fixture
