@@ -25,7 +25,9 @@ MAY_IMPORT = {
     "chat": "envs errors pretrained",
     "rollout": "envs errors types models config parallel chat",
     "learner": "errors types ops config",
-    "experiment": "errors types models config parallel pretrained learner",
+    "experiment": (
+        "errors types models config parallel hardware pretrained learner"
+    ),
     "transcripts": "envs errors types config",
     "statistics": "errors config transcripts",
     "reporting": "envs errors types config experiment transcripts statistics",

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from agentrl import config
 from agentrl.experiment import fields, files, memory, precision
+from agentrl.hardware import devices
 from agentrl.models import config as model_config
 from agentrl.pretrained import presets
 
-GIB = 2**30
 ADVICE = {  # by the part that needs most
     "trained parameters": "raise --fsdp, or train adapters with --lora_rank",
     "frozen parameters": "raise --fsdp, or hold them in 8 bits with --int8_base",
@@ -137,11 +137,11 @@ class Plan:
         }
         for phase, sizes in parts.items():
             for name, size in sizes.items():
-                lines.append(f"  {phase:8} {name:20} {size / GIB:8.2f} GiB")
+                lines.append(f"  {phase:8} {name:20} {size / devices.GIB:8.2f} GiB")
         largest = self.estimate.largest
         lines.append(
-            f"peak {self.estimate.peak / GIB:.2f} GiB of {self.budget / GIB:.2f} GiB per "
-            f"device; largest: {largest}"
+            f"peak {self.estimate.peak / devices.GIB:.2f} GiB of "
+            f"{self.budget / devices.GIB:.2f} GiB per device; largest: {largest}"
         )
         if not self.fits:
             lines.append(
