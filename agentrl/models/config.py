@@ -49,7 +49,7 @@ class ModelConfig:
     rope_scaling: RopeScaling | None = None
     norm_epsilon: float = 1e-6
     max_positions: int = 32_768  # tokens; context length of pre-training
-    init: Literal["random", "induction"] = "random"  # see `models.induction`
+    init: Literal["random", "induction"] = "random"  # see `pretrained.initial`
     precision: Precision | None = None  # None: float32; commands take the platform's
     # How attention is computed; "auto": see `attention.select_implementation`.
     attention: Literal["auto", "matmul", "xla", "cudnn"] = "auto"
@@ -66,7 +66,7 @@ class ModelConfig:
 
     @property
     def has_room_for_induction(self) -> bool:
-        """Whether `init = "induction"` can be had."""
+        """Whether the shape can hold the heads of `init = "induction"`."""
         return (
             min(self.num_layers, self.num_kv_heads) >= 2
             and self.num_heads >= 2 * self.num_kv_heads

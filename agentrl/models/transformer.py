@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 
 from agentrl import types
-from agentrl.models import attention, induction, kv_cache, lora, rotary
+from agentrl.models import attention, kv_cache, lora, rotary
 from agentrl.models import config as model_config
 
 # (layer, queries, keys, values) -> attended, all float[batch, tokens, heads, Dh]
@@ -170,8 +170,6 @@ class Model:
         """Draws random parameters, nested dicts of arrays."""
         model = Transformer(self.config, nnx.Rngs(params=key))
         params = nnx.to_pure_dict(nnx.split(model)[1])
-        if self.config.init == "induction":
-            params = induction.place_induction_heads(params, self.config, key)
         return optax.tree.cast(params, self.config.dtypes.params)
 
     def hidden(

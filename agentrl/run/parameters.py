@@ -12,6 +12,7 @@ from agentrl import config as config_lib
 from agentrl import types
 from agentrl.models import lora, transformer
 from agentrl.parallel import rng, sharding
+from agentrl.pretrained import initial
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,5 +113,6 @@ class Parameters:
 
             return locate.find(self.config.weights).load(self.abstract_model)
         placements = jax.tree.map(lambda s: s.sharding, self.abstract_model)
-        init = jax.jit(self.model.init, out_shardings=placements)
+        init = functools.partial(initial.init, self.model)
+        init = jax.jit(init, out_shardings=placements)
         return init(rng.stream_key(self.key, "parameters"))
