@@ -11,7 +11,7 @@ from typing import Literal
 
 from agentrl import errors
 from agentrl.envs import base, registry
-from agentrl.models.config import LoraConfig, ModelConfig
+from agentrl.models.model_config import LoraConfig, ModelConfig
 
 EndingPolicy = Literal["keep", "mask", "penalize"]
 _MAX_STAGE_NAME = 100  # characters; file names hold 255, with more than the stage

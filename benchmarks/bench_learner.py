@@ -41,8 +41,7 @@ from agentrl.chat import renderer, tokenizer
 from agentrl.envs import base, demonstrations, tasks
 from agentrl.hardware import roofline
 from agentrl.learner import optimizer, packing, update
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding, startup
 from agentrl.run import warmstart
 from benchmarks.peers import link

@@ -30,8 +30,7 @@ from rich import console as rich_console
 from rich import table
 
 from agentrl import config
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding, startup
 from agentrl.rollout import collect, engine
 from benchmarks import scripted

@@ -16,8 +16,7 @@ from jax.sharding import AbstractMesh
 
 from agentrl import config, types
 from agentrl.learner import optimizer
-from agentrl.models import config as model_config
-from agentrl.models import kv_cache, lora, transformer
+from agentrl.models import kv_cache, lora, model_config, transformer
 from agentrl.parallel import sharding
 
 Bytes = Mapping[str, int]  # what needs memory -> bytes on the fullest device

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from agentrl import config
 from agentrl.experiment import fields, files, memory, precision
 from agentrl.hardware import devices
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 from agentrl.pretrained import presets
 
 ADVICE = {  # by the part that needs most

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from agentrl.hardware import devices
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 
 
 def train_flops(

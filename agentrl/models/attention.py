@@ -12,7 +12,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 
 Implementation = Literal["matmul", "xla", "cudnn"]
 _MASKED = -1e30  # finite: a fully masked query must not become NaN

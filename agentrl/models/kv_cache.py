@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from agentrl import types
-from agentrl.models import attention
-from agentrl.models import config as model_config
+from agentrl.models import attention, model_config
 
 
 @jax.tree_util.register_dataclass

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from agentrl import errors, types
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 
 _INT8_MAX = 127
 

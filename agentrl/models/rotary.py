@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 
 
 def rotate(

@@ -15,8 +15,7 @@ import optax
 from flax import nnx
 
 from agentrl import types
-from agentrl.models import attention, kv_cache, lora, rotary
-from agentrl.models import config as model_config
+from agentrl.models import attention, kv_cache, lora, model_config, rotary
 
 # (layer, queries, keys, values) -> attended, all float[batch, tokens, heads, Dh]
 AttendFn = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Array]

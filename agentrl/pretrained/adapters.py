@@ -12,7 +12,7 @@ import numpy as np
 import safetensors.numpy
 
 from agentrl import errors, types
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 from agentrl.pretrained import hf_export, names, weights
 
 CONFIG = "adapter_config.json"

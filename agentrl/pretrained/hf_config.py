@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentrl import errors
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 
 FILE = "config.json"
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from agentrl import errors, types
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 from agentrl.pretrained import hf_config, safetensors_io, tokenizer_json, weights
 
 SHARD_BYTES = 5 * 10**9

@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from agentrl import types
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 
 _POSITION_BIAS = 6.0  # puts nearly all weight on one relative position
 _MATCH_SHARPNESS = 1.5  # a match stands out from some hundred random tokens

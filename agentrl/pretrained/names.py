@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 
 # (name, [start, stop) of each axis) -> that part of the tensor
 ReadFn = Callable[[str, Sequence[slice]], np.ndarray]

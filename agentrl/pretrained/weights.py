@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentrl import errors, types
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 from agentrl.pretrained import names
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}

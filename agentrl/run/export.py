@@ -11,8 +11,7 @@ from agentrl import config, errors, types
 from agentrl.chat import renderer, tokenizer_files
 from agentrl.chat import tokenizer as tokenizers
 from agentrl.experiment import files
-from agentrl.models import config as model_config
-from agentrl.models import lora, transformer
+from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import adapters, hf_config, hf_export, locate, orbax_io, weights
 from agentrl.run import checkpoint, model_card, parameters

@@ -1,8 +1,8 @@
-"""Supervised warm start: demonstrations by the environments' own oracles, or stored ones.
+"""Warm start: supervised fine-tuning on demonstrations of oracles or from a file.
 
-A demonstration is an ordinary `Trajectory` whose actions come from an oracle that sees
-only text, or from a file. It is packed and masked like a sampled one, so that supervised
-and reinforcement stages share everything but the loss.
+A demonstration is an ordinary `Trajectory` whose actions come from the environment's
+oracle, which sees only text, or from a file. It is packed and masked like a sampled one,
+so that supervised and reinforcement learning stages share everything but the loss.
 """
 
 import itertools
@@ -23,7 +23,7 @@ def to_trajectory(
     messages: Sequence[renderer.Message],
     chat: renderer.Chat,
 ) -> types.Trajectory:
-    """Tokenizes a conversation; its trained answers are the actions."""
+    """Tokenizes a conversation; the assistant messages to train on become actions."""
     turns = []
     answered = chat.turns(messages)
     for index, (context, observation, answer) in enumerate(answered):
@@ -57,13 +57,20 @@ def collect_demonstrations(
     *,
     max_tokens: int,
 ) -> list[types.Trajectory]:
-    """Demonstrations that fit into an episode, of the first tasks or from a file.
+    """Collects demonstrations that fit into an episode, by oracles or from a file.
 
-    Conversations of a file are taken as written: the frame adds no messages. Metrics count
-    one whose item id names no environment of the stage for the stage's first.
+    Conversations of a file are taken as written: the chat format adds no messages. One
+    whose item id names no environment of the stage is attributed to the first of them.
+
+    Args:
+      panels: training tasks by environment.
+      env_configs: configuration of each environment.
+      warm_start: number of demonstrations, or the file.
+      chat: renders conversations.
+      max_tokens: longer demonstrations are dropped.
 
     Raises:
-      ConfigError: if nothing is left to train on, or a file cannot be read.
+      ConfigError: if a source has no demonstration that fits, or a file cannot be read.
     """
     stored = {}
     if warm_start.conversations:
@@ -107,9 +114,15 @@ def choose_batch(
     iteration: int,
     settings: config.StageConfig,
 ) -> list[types.Trajectory]:
-    """The demonstrations of one update, each environment's by its weight in the mixture.
+    """Chooses the demonstrations of one update, by the weights of the mixture.
 
     Each epoch visits all demonstrations of an environment, in a new order.
+
+    Args:
+      trajectories: all demonstrations.
+      key: PRNG key of the stage.
+      iteration: of the stage, from 0.
+      settings: of the stage.
     """
     seed = int(jax.random.bits(key, dtype=np.uint32))
     weights = dict(settings.mixture.environments)
@@ -124,5 +137,6 @@ def choose_batch(
 
 
 def _nth(size: int, seed: int, n: int) -> int:
-    epoch, place = divmod(n, size)
-    return int(np.random.default_rng((seed, epoch)).permutation(size)[place])
+    """Returns the index of the n-th draw: entry n % size of the order of its epoch."""
+    epoch, offset = divmod(n, size)
+    return int(np.random.default_rng((seed, epoch)).permutation(size)[offset])

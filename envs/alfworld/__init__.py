@@ -34,7 +34,7 @@ ALFWorld: https://arxiv.org/abs/2010.03768.
 
 from agentrl.envs import base
 from agentrl.envs.alfworld import environment, files, generate, oracles
-from agentrl.envs.alfworld import game as game_lib
+from agentrl.envs.alfworld import games
 
 _MANY_RECEPTACLES = 25
 _EASY_KINDS = ("place", "look")
@@ -63,10 +63,10 @@ def find_tier(item_id: str, config: base.EnvConfig) -> base.Tier:
 
 def find_subset(item_id: str, config: base.EnvConfig) -> str:
     """Upstream's name of the task's type."""
-    return game_lib.TASK_TYPES[_find_game(item_id, config).goal.kind]
+    return games.TASK_TYPES[_find_game(item_id, config).goal.kind]
 
 
-def _find_game(item_id: str, config: base.EnvConfig) -> game_lib.Game:
+def _find_game(item_id: str, config: base.EnvConfig) -> games.Game:
     return environment.choose_games(config)(base.parse_item_id("alfworld", item_id))
 
 

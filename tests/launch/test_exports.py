@@ -14,7 +14,7 @@ from tests.conversations import chat_families
 from agentrl import config, errors
 from agentrl.chat import renderer
 from agentrl.chat import tokenizer as tokenizers
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 from agentrl.models import transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import locate, safetensors_io
@@ -52,7 +52,7 @@ def load(folder):
     found = locate.find.__wrapped__(str(folder))
     shapes = jax.eval_shape(transformer.Model(found.config).init, jax.random.key(0))
     mesh = sharding.make_mesh(config.MeshConfig())
-    return found, found.load(sharding.place(shapes, mesh))
+    return found, found.load(sharding.with_shardings(shapes, mesh))
 
 
 def read(path):

@@ -8,8 +8,7 @@ import pytest
 
 from agentrl import errors
 from agentrl.config import MeshConfig
-from agentrl.models import config as model_config
-from agentrl.models import lora, transformer
+from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
 
 MODEL = transformer.Model(

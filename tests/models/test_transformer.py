@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agentrl.models import attention, kv_cache, transformer
-from agentrl.models import config as model_config
+from agentrl.models import attention, kv_cache, model_config, transformer
 
 SMALL = model_config.ModelConfig(
     vocab_size=50, hidden_size=32, num_layers=2, head_dim=8, mlp_size=48

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from agentrl import config
-from agentrl.models import config as model_config
-from agentrl.models import lora, transformer
+from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.rollout import engine
 from multidevice import hlo

@@ -8,8 +8,7 @@ import pytest
 
 from agentrl import config, types
 from agentrl.learner import optimizer, update
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 
 MODEL = transformer.Model(

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from agentrl import config
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 
 SHAPE = model_config.ModelConfig(

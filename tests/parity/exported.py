@@ -14,7 +14,7 @@ from transformers.models.qwen2 import tokenization_qwen2
 from agentrl import config
 from agentrl.chat import renderer
 from agentrl.chat import tokenizer as tokenizers
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 from agentrl.models import transformer
 from agentrl.parallel import sharding
 from agentrl.rollout import engine
@@ -206,7 +206,7 @@ def _params(shape, stop_ids):
 def _answers(shape, params, tokenizer, prompts):
     """What the policy writes."""
     mesh = sharding.make_rollout_mesh(config.MeshConfig())
-    acting = engine.Policy(
+    acting = engine.Engine(
         transformer.Model(shape),
         mesh,
         ROLLOUT,
@@ -216,7 +216,7 @@ def _answers(shape, params, tokenizer, prompts):
     placed = jax.device_put(params, sharding.replicated(mesh))
     cohort = acting.new_cohort()
     rows = {
-        row: engine.RowInput(prompt, (row, 0), MAX_NEW_TOKENS)
+        row: engine.SlotInput(prompt, (row, 0), MAX_NEW_TOKENS)
         for row, prompt in enumerate(prompts)
     }
     pending = acting.act(placed, cohort, rows, jax.random.key(0))

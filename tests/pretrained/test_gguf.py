@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from agentrl import config, errors
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import gguf_io, locate, names, weights
 

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from agentrl.models import attention, transformer
-from agentrl.models import config as model_config
+from agentrl.models import attention, model_config, transformer
 from agentrl.pretrained import initial
 
 CONFIG = model_config.ModelConfig(

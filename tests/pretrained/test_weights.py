@@ -10,8 +10,7 @@ import pytest
 import safetensors.numpy
 
 from agentrl import config, errors
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import (
     hf_config,

@@ -11,8 +11,7 @@ from agentrl import config, errors, types
 from agentrl.chat import renderer, tokenizer
 from agentrl.envs import base, demonstrations, pool, registry
 from agentrl.hardware import timing
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.rollout import collect, engine
 from agentrl.run import assemble

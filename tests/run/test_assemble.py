@@ -27,7 +27,7 @@ def settings(monkeypatch):
 
 
 def test_examples_are_solved_training_tasks_and_one_to_spare(settings):
-    examples = assemble.choose_examples(settings)["recall"]
+    examples = assemble.choose_few_shot_examples(settings)["recall"]
     assert len({item_id for item_id, _ in examples}) == 3
     for item_id, exchanges in examples:
         assert item_id in recall_env.panel("train", base.EnvConfig()).item_ids
@@ -37,12 +37,12 @@ def test_examples_are_solved_training_tasks_and_one_to_spare(settings):
             "which?",
         ]
         assert all(answer.endswith(letter) for _, answer in exchanges)
-    assert examples == assemble.choose_examples(settings)["recall"]
+    assert examples == assemble.choose_few_shot_examples(settings)["recall"]
 
 
 def test_no_examples_unless_asked_for(settings):
     none = dataclasses.replace(settings, tokenizer=config.TokenizerConfig())
-    assert assemble.choose_examples(none) == {}
+    assert assemble.choose_few_shot_examples(none) == {}
 
 
 def test_too_few_solved_tasks_are_refused(settings, monkeypatch):
@@ -53,17 +53,17 @@ def test_too_few_solved_tasks_are_refused(settings, monkeypatch):
     with pytest.raises(
         errors.ConfigError, match=r"few_shot = 2 needs 3 .* solves only 0"
     ):
-        assemble.choose_examples(settings)
+        assemble.choose_few_shot_examples(settings)
 
 
 def test_conversations_of_a_run_must_stay_the_same(tmp_path, capsys):
     framed = renderer.Chat(BYTES, "plain")
-    assemble.claim_chat(framed, tmp_path)
+    assemble.check_or_write_chat_json(framed, tmp_path)
     stored = json.loads((tmp_path / "chat.json").read_text())
     assert stored["frame"] == "plain" and stored["digest"]
-    assemble.claim_chat(framed, tmp_path)
+    assemble.check_or_write_chat_json(framed, tmp_path)
     with pytest.raises(errors.ConfigError, match=f"digest {stored['digest']}"):
-        assemble.claim_chat(renderer.Chat(BYTES, "agentgym"), tmp_path)
+        assemble.check_or_write_chat_json(renderer.Chat(BYTES, "agentgym"), tmp_path)
     assert capsys.readouterr().out == ""
 
 
@@ -74,9 +74,9 @@ def test_differences_from_the_template_are_printed_once(tmp_path, capsys):
         )
 
     framed = renderer.Chat(Stripping(), "plain")
-    assemble.claim_chat(framed, tmp_path)
+    assemble.check_or_write_chat_json(framed, tmp_path)
     assert capsys.readouterr().out == "Chat template, whitespace: it strips messages.\n"
-    assemble.claim_chat(framed, tmp_path)
+    assemble.check_or_write_chat_json(framed, tmp_path)
     assert capsys.readouterr().out == ""
     stored = json.loads((tmp_path / "chat.json").read_text())
     assert stored["template_exceptions"] == {"whitespace": "it strips messages."}
