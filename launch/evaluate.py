@@ -86,12 +86,12 @@ def evaluate(
     """
     from agentrl import errors, session
     from agentrl.reporting import tables
-    from agentrl.run import evaluate as evaluation
+    from agentrl.run import evaluate
 
     errors.refuse_files(out)
     with session.open_policy(path, changes) as (run, params, progress, step):
         out.mkdir(parents=True, exist_ok=True)
-        found = evaluation.evaluate(
+        found = evaluate.evaluate(
             run,
             params,
             run.config.evaluation,

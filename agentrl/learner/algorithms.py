@@ -12,10 +12,9 @@ from typing import Literal, TypeVar
 import jax
 import numpy as np
 
-from agentrl import config as config_lib
 from agentrl import errors, types
-from agentrl.ops import advantages as advantage_lib
-from agentrl.ops import losses
+from agentrl.config import AlgorithmConfig, RunConfig
+from agentrl.ops import advantages, losses
 
 _T = TypeVar("_T")
 
@@ -36,7 +35,7 @@ class Algorithm:
     clip_high: float
 
     def advantage(
-        self, returns: np.ndarray, valid: np.ndarray, config: config_lib.AlgorithmConfig
+        self, returns: np.ndarray, valid: np.ndarray, config: AlgorithmConfig
     ) -> np.ndarray:
         """Advantage of each episode.
 
@@ -55,9 +54,9 @@ class Algorithm:
         self,
         trajectories: Sequence[types.Trajectory],
         rewards: Sequence[np.ndarray],
-        advantages: Sequence[float],
+        episode_advantages: Sequence[float],
         valid: Sequence[bool],
-        config: config_lib.AlgorithmConfig,
+        config: AlgorithmConfig,
     ) -> list[np.ndarray]:
         """Advantage of each turn: its episode's, plus the credit for the step if any.
 
@@ -70,16 +69,16 @@ class Algorithm:
         """
         turns = [
             np.full(len(t.turns), a)
-            for t, a in zip(trajectories, advantages, strict=True)
+            for t, a in zip(trajectories, episode_advantages, strict=True)
         ]
         counted = [i for i, counts in enumerate(valid) if counts]
         if not self.credits_steps or not counted:
             return turns
         returns = [
-            advantage_lib.discounted_returns(rewards[i], self.discount_of(config))
+            advantages.discounted_returns(rewards[i], self.discount_of(config))
             for i in counted
         ]
-        steps = advantage_lib.anchor_state_advantages(
+        steps = advantages.anchor_state_advantages(
             np.concatenate(returns),
             [
                 (trajectories[i].task.group, turn.observation)
@@ -105,7 +104,7 @@ class Algorithm:
         self,
         log_ratio: jax.Array,
         advantage: jax.Array,
-        config: config_lib.AlgorithmConfig,
+        config: AlgorithmConfig,
     ) -> jax.Array:
         """Loss float32[R, T], from the result of `log_ratio` and the advantages."""
         clip_low, clip_high = self.clip_range(config)
@@ -118,18 +117,18 @@ class Algorithm:
             log_ratio, advantage, clip_low=clip_low, clip_high=clip_high, **options
         )
 
-    def clip_range(self, config: config_lib.AlgorithmConfig) -> tuple[float, float]:
+    def clip_range(self, config: AlgorithmConfig) -> tuple[float, float]:
         """How far the ratio may fall below and rise above 1."""
         return (
             _override(config.clip_low, self.clip_low),
             _override(config.clip_high, self.clip_high),
         )
 
-    def discount_of(self, config: config_lib.AlgorithmConfig) -> float:
+    def discount_of(self, config: AlgorithmConfig) -> float:
         """Discount per step of time."""
         return _override(config.discount, self.discount)
 
-    def aggregation_of(self, config: config_lib.AlgorithmConfig) -> losses.Aggregation:
+    def aggregation_of(self, config: AlgorithmConfig) -> losses.Aggregation:
         """What the loss is averaged over."""
         return _override(config.aggregation, self.aggregation)
 
@@ -138,7 +137,7 @@ _SURROGATE_OPTIONS = ("dual_clip", "importance_cap")  # of `losses.clipped_surro
 
 # https://arxiv.org/abs/2402.03300
 _GRPO = Algorithm(
-    estimator=advantage_lib.group_relative_advantages,
+    estimator=advantages.group_relative_advantages,
     surrogate=losses.clipped_surrogate,
     divide_by_std=True,
     aggregation="sequence",
@@ -157,13 +156,13 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     # clipping matters only from the second update on the same episodes.
     "rloo": dataclasses.replace(
         _GRPO,
-        estimator=advantage_lib.leave_one_out_advantages,
+        estimator=advantages.leave_one_out_advantages,
         divide_by_std=False,
         aggregation="constant",
     ),
     # https://arxiv.org/abs/2501.03262
     "reinforce_pp": dataclasses.replace(
-        _GRPO, estimator=advantage_lib.batch_normalized_advantages, aggregation="token"
+        _GRPO, estimator=advantages.batch_normalized_advantages, aggregation="token"
     ),
     # https://arxiv.org/abs/2507.18071; bounds of its section 5.1
     "gspo": dataclasses.replace(_GRPO, ratio="sequence", clip_low=3e-4, clip_high=4e-4),
@@ -183,14 +182,14 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     # https://arxiv.org/abs/1707.06347, with advantages scaled over the batch as usual
     "ppo": dataclasses.replace(
         _GRPO,
-        estimator=advantage_lib.batch_normalized_advantages,
+        estimator=advantages.batch_normalized_advantages,
         aggregation="token",
         critic=True,
     ),
 }
 
 
-def get(config: config_lib.AlgorithmConfig) -> Algorithm:
+def get(config: AlgorithmConfig) -> Algorithm:
     """Looks up the algorithm of a configuration.
 
     Raises:
@@ -214,7 +213,7 @@ def get(config: config_lib.AlgorithmConfig) -> Algorithm:
                 f"algorithm.name = {config.name!r}, whose clip_high already bounds the "
                 "importance weight; leave it None."
             )
-    compares = advantage_lib.batch_normalized_advantages
+    compares = advantages.batch_normalized_advantages
     if config.max_refills and algorithm.estimator is compares:
         raise errors.ConfigError(
             f"algorithm.max_refills = {config.max_refills} has no meaning for "
@@ -224,7 +223,7 @@ def get(config: config_lib.AlgorithmConfig) -> Algorithm:
     return algorithm
 
 
-def validate(run: config_lib.RunConfig) -> None:
+def validate(run: RunConfig) -> None:
     """Raises `ConfigError` if a stage's algorithm is unknown or the model lacks a part."""
     for stage in run.stages:
         if get(stage.algorithm).critic and not run.model.critic:

@@ -9,7 +9,7 @@ import numpy as np
 
 from agentrl import config, types
 from agentrl.learner import algorithms, packing
-from agentrl.ops import advantages as advantage_lib
+from agentrl.ops import advantages
 
 
 def assign(
@@ -38,7 +38,7 @@ def assign(
         pairs = [
             _estimate(trajectories[i], scores[i][0], costs[i], chosen) for i in kept
         ]
-        flat = np.concatenate([advantages for advantages, _ in pairs])[None]
+        flat = np.concatenate([estimates for estimates, _ in pairs])[None]
         scaled = algorithm.advantage(flat, np.ones(flat.shape, bool), chosen)[0]
         parts = np.split(scaled, np.cumsum([len(a) for a, _ in pairs])[:-1])
         return [
@@ -131,7 +131,7 @@ def _estimate(
     else:
         steps = -costs
         steps[ends - 1] += rewards
-    advantages = advantage_lib.generalized_advantages(
+    estimates = advantages.generalized_advantages(
         steps[None],
         values[None],
         np.ones((1, len(values)), bool),
@@ -139,7 +139,7 @@ def _estimate(
         discount=algorithms.get(settings).discount_of(settings),
         decay=settings.gae_decay,
     )[0]
-    targets = advantages + values
+    targets = estimates + values
     if by_turn:
-        return np.repeat(advantages, lengths), np.repeat(targets, lengths)
-    return advantages, targets
+        return np.repeat(estimates, lengths), np.repeat(targets, lengths)
+    return estimates, targets

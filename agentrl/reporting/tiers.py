@@ -44,7 +44,9 @@ class TierFile:
         return {**found, "tier": tier, **self.shared}
 
 
-def open_tier_file(path: pathlib.Path, samples: int, threshold: float, policy: str) -> TierFile:
+def open_tier_file(
+    path: pathlib.Path, samples: int, threshold: float, policy: str
+) -> TierFile:
     """Opens a tier file for appending; drops a partially written last line.
 
     Raises:

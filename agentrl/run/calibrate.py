@@ -57,7 +57,9 @@ def calibrate(
     yield list(tier_file.lines.values())
     panels = [run.panel(env, split, tier="all", limit=limit) for split in splits]
     ids = [item_id for panel in panels for item_id in panel.item_ids]
-    yield from play_missing(run, run.rollout_params(params), env, ids, tier_file, step=step)
+    yield from play_missing(
+        run, run.rollout_params(params), env, ids, tier_file, step=step
+    )
 
 
 def play_missing(

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from agentrl import config as config_lib
 from agentrl import types
+from agentrl.config import RunConfig
 from agentrl.models import lora, transformer
 from agentrl.parallel import rng, sharding
 from agentrl.pretrained import initial
@@ -23,7 +23,7 @@ class Parameters:
     `trainable` in the configuration it is all there is.
     """
 
-    config: config_lib.RunConfig
+    config: RunConfig
     model: transformer.Model
     mesh: Mesh  # the learner's
 

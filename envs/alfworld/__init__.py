@@ -33,8 +33,7 @@ ALFWorld: https://arxiv.org/abs/2010.03768.
 """  # noqa: E501
 
 from agentrl.envs import base
-from agentrl.envs.alfworld import environment, files, generate, oracles
-from agentrl.envs.alfworld import games
+from agentrl.envs.alfworld import environment, files, games, generate, oracles
 
 _MANY_RECEPTACLES = 25
 _EASY_KINDS = ("place", "look")

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from agentrl.envs import base, parsing
-from agentrl.envs.alfworld import files, generate, world
-from agentrl.envs.alfworld import games
+from agentrl.envs.alfworld import files, games, generate, world
 
 TURN_LIMIT = 30  # in both profiles
 

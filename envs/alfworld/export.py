@@ -5,8 +5,7 @@
 
 from collections.abc import Iterator
 
-from agentrl.envs.alfworld import games
-from agentrl.envs.alfworld import problem
+from agentrl.envs.alfworld import games, problem
 
 _LOOK = """\
 (and (exists (?t - object ?r - receptacle ?a - agent ?l - location)

@@ -12,8 +12,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from agentrl.envs import base
-from agentrl.envs.alfworld import facts, plan, world
-from agentrl.envs.alfworld import games
+from agentrl.envs.alfworld import facts, games, plan, world
 
 VERSION = "alfworld-1"
 

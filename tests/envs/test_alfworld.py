@@ -9,8 +9,7 @@ import hypothesis.strategies as st
 import pytest
 
 from agentrl.envs import alfworld, base, episodes, parsing, registry
-from agentrl.envs.alfworld import export, facts, generate, plan, problem, world
-from agentrl.envs.alfworld import games
+from agentrl.envs.alfworld import export, facts, games, generate, plan, problem, world
 
 STRICT = base.EnvConfig(list_actions="never")
 AGENTGYM = base.EnvConfig(profile="agentgym", list_actions="never")
@@ -353,9 +352,9 @@ def test_the_last_of_several_actions_counts():
 
 def test_profiles_differ_in_wording_only():
     for index in (0, 1500, 2700):
-        games = [generate.generate(index, w) for w in (games.MOVE, games.PUT)]
-        assert games[0].contents == games[1].contents
-        assert games[0].goal == games[1].goal
+        one, other = (generate.generate(index, w) for w in (games.MOVE, games.PUT))
+        assert one.contents == other.contents
+        assert one.goal == other.goal
     assert "move O to R" in start(0, STRICT).instruction
     assert "put O in/on R" in start(0, AGENTGYM).instruction
 

@@ -14,8 +14,7 @@ from tests.conversations import chat_families
 from agentrl import config, errors
 from agentrl.chat import renderer
 from agentrl.chat import tokenizer as tokenizers
-from agentrl.models import model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import locate, safetensors_io
 from agentrl.run import export, model_card

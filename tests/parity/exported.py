@@ -14,8 +14,7 @@ from transformers.models.qwen2 import tokenization_qwen2
 from agentrl import config
 from agentrl.chat import renderer
 from agentrl.chat import tokenizer as tokenizers
-from agentrl.models import model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.rollout import engine
 from agentrl.run import export

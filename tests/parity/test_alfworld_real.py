@@ -20,8 +20,7 @@ import re
 import pytest
 
 from agentrl.envs import base, parsing, registry
-from agentrl.envs.alfworld import export, generate, plan
-from agentrl.envs.alfworld import games
+from agentrl.envs.alfworld import export, games, generate, plan
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("alfworld", "textworld"))
 pytestmark = [

@@ -262,9 +262,9 @@ def test_a_calibration_leaves_lost_episodes_out_and_refuses_too_many(tmp_path, c
     ids = [f"shaky_{index}" for index in range(100)]
 
     def calibrate(name, **options):
-        book = tiers.open_tier_file(tmp_path / name, SAMPLES, 0.5, "a policy")
+        tier_file = tiers.open_tier_file(tmp_path / name, SAMPLES, 0.5, "a policy")
         with open_run(**options) as run:
-            list(calibrate.play_missing(run, None, "shaky", ids, book, step=3))
+            list(calibrate.play_missing(run, None, "shaky", ids, tier_file, step=3))
             return run.scripted.calls
 
     calibrate("first", broken="7,8")
