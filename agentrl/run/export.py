@@ -8,8 +8,7 @@ from typing import Any
 import jax
 
 from agentrl import config, errors, types
-from agentrl.chat import renderer, tokenizer_files
-from agentrl.chat import tokenizer as tokenizers
+from agentrl.chat import renderer, tokenizer, tokenizer_files
 from agentrl.experiment import files
 from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
@@ -168,8 +167,8 @@ def _read_chat(settings: config.RunConfig, path: pathlib.Path) -> renderer.Chat:
     wanted = settings.tokenizer
     trained = wanted.kind == "train_sentencepiece"
     where = checkpoint.find_checkpoint(path)[0] if trained else wanted.path
-    tokenizer = tokenizers.load(wanted.kind, pathlib.Path(where))
-    return renderer.Chat(tokenizer, wanted.frame, few_shot=wanted.few_shot)
+    loaded = tokenizer.load(wanted.kind, pathlib.Path(where))
+    return renderer.Chat(loaded, wanted.frame, few_shot=wanted.few_shot)
 
 
 def _write_tokenizer(
@@ -188,13 +187,13 @@ def _write_tokenizer(
 
 
 def _generation(
-    settings: config.RunConfig, tokenizer: tokenizers.Tokenizer
+    settings: config.RunConfig, loaded: tokenizer.Tokenizer
 ) -> dict[str, Any]:
     """`generation_config.json` of a run: what its policy does, and nothing besides."""
     rollout = settings.evaluation.rollout
     fields: dict[str, Any] = {
-        "eos_token_id": list(tokenizer.stop_ids),
-        "pad_token_id": tokenizer.stop_id,
+        "eos_token_id": list(loaded.stop_ids),
+        "pad_token_id": loaded.stop_id,
         "do_sample": rollout.temperature > 0,
     }
     if rollout.temperature > 0:
@@ -203,7 +202,7 @@ def _generation(
             "top_k": rollout.top_k,
             "top_p": rollout.top_p,
         }
-    unused = range(tokenizer.vocab_size, settings.model.vocab_size)
+    unused = range(loaded.vocab_size, settings.model.vocab_size)
     return fields | ({"suppress_tokens": list(unused)} if unused else {})
 
 

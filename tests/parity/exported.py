@@ -12,8 +12,7 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 from transformers.models.qwen2 import tokenization_qwen2
 
 from agentrl import config
-from agentrl.chat import renderer
-from agentrl.chat import tokenizer as tokenizers
+from agentrl.chat import renderer, tokenizer
 from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.rollout import engine
@@ -157,11 +156,11 @@ def _tokenizer(vocabulary, frame, folder):
     folder.mkdir(parents=True)
     if vocabulary == "bytes":
         wanted = config.TokenizerConfig(kind="bytes", frame=frame)
-        return tokenizers.ByteTokenizer(), wanted
+        return tokenizer.ByteTokenizer(), wanted
     if vocabulary == "train_sentencepiece":
         wanted = config.TokenizerConfig(vocab_size=400, frame=frame)
         corpus = [*chat_families.TEXTS * 4, *texts(200, seed=3)]
-        return tokenizers.SentencePieceTokenizer.train(corpus, 400), wanted
+        return tokenizer.SentencePieceTokenizer.train(corpus, 400), wanted
     made = chat_families.make_family(vocabulary)
     if vocabulary == "qwen2.5":  # cut texts as Qwen's own tokenizer does
         rule = Regex(tokenization_qwen2.PRETOKENIZE_REGEX)
@@ -182,7 +181,7 @@ def _tokenizer(vocabulary, frame, folder):
     )
     settings.save_pretrained(folder)
     wanted = config.TokenizerConfig(kind="huggingface", path=str(folder), frame=frame)
-    return tokenizers.load("huggingface", folder), wanted
+    return tokenizer.load("huggingface", folder), wanted
 
 
 def _params(shape, stop_ids):
