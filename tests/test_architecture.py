@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "config": "envs errors models",
     "parallel": "envs errors types config",
     "hardware": "models",
+    "initial": "types models",
     "pretrained": "errors types models",
     "chat": "envs errors pretrained",
     "rollout": "envs errors types models config parallel chat",
@@ -30,8 +31,8 @@ MAY_IMPORT = {
     "statistics": "errors config transcripts",
     "reporting": "envs errors types config experiment transcripts statistics",
     "run": (
-        "envs errors types ops models config parallel pretrained chat rollout learner "
-        "experiment transcripts statistics reporting"
+        "envs errors types ops models config parallel initial pretrained chat rollout "
+        "learner experiment transcripts statistics reporting"
     ),
     "loop": (
         "errors types config parallel hardware rollout learner statistics reporting run"

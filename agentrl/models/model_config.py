@@ -49,7 +49,7 @@ class ModelConfig:
     rope_scaling: RopeScaling | None = None
     norm_epsilon: float = 1e-6
     max_positions: int = 32_768  # tokens; context length of pre-training
-    init: Literal["random", "induction"] = "random"  # see `pretrained.initial`
+    init: Literal["random", "induction"] = "random"  # see `initial.named`
     precision: Precision | None = None  # None: float32; commands take the platform's
     # How attention is computed; "auto": see `attention.select_implementation`.
     attention: Literal["auto", "matmul", "xla", "cudnn"] = "auto"

@@ -10,9 +10,9 @@ from jax.sharding import Mesh
 
 from agentrl import types
 from agentrl.config import RunConfig
+from agentrl.initial import named
 from agentrl.models import lora, transformer
 from agentrl.parallel import rng, sharding
-from agentrl.pretrained import initial
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,6 +113,6 @@ class Parameters:
 
             return locate.find(self.config.weights).load(self.abstract_model)
         placements = jax.tree.map(lambda s: s.sharding, self.abstract_model)
-        init = functools.partial(initial.init, self.model)
+        init = functools.partial(named.init, self.model)
         init = jax.jit(init, out_shardings=placements)
         return init(rng.stream_key(self.key, "parameters"))

@@ -3,8 +3,8 @@
 import jax
 
 from agentrl import types
+from agentrl.initial import induction
 from agentrl.models import transformer
-from agentrl.pretrained import induction
 
 
 def init(model: transformer.Model, key: jax.Array) -> types.PyTree:
