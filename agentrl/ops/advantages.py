@@ -100,7 +100,7 @@ def generalized_advantages(
       A_k     = delta_k + discount decay A_{k+1}
 
     GAE: https://arxiv.org/abs/1506.02438, eq. 16. k counts the selected columns of a
-    row, so that text of the environment is no step of time. With one column per action
+    row, so that observation tokens are not time steps. With one column per action
     token this is the token-level form, with one per turn the turn-level one.
 
     Args:
@@ -148,12 +148,12 @@ def anchor_state_advantages(
     GiGPO: https://arxiv.org/abs/2505.10978, section 4.2.
 
     Args:
-      returns: float[N], discounted return from each turn on, over all episodes.
+      returns: float[K], discounted return from each turn on, over all episodes.
       anchors: what the turns of a step group share: group of the task and state.
       divide_by_std: whether to scale by the (population) spread of the step group.
 
     Returns:
-      float64[N]; 0 for a state that was met only once.
+      float64[K]; 0 for a state that was met only once.
     """
     chex.assert_rank(returns, 1)
     members: dict[Hashable, list[int]] = {}

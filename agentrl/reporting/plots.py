@@ -55,7 +55,7 @@ def draw_lines(
     """Draws curves, each as measured (thin) and as a running mean (bold).
 
     Args:
-      series: curves float64[N], in the order of `COLORS`; NaN leaves a gap.
+      series: curves float64[points], in the order of `COLORS`; NaN leaves a gap.
       borders: index at which a stage begins, and its name.
       percent: y is a fraction, shown as 0 to 100 %.
       logarithmic: a logarithmic y axis, for what spans decades.
