@@ -48,7 +48,7 @@ class Chat:
 
     @property
     def delimiters(self) -> Delimiters:
-        """What separates messages in this frame."""
+        """Separators of messages in this frame."""
         if self.frame != "bare":
             return self.tokenizer.delimiters
         opened = (self.tokenizer.start_id,)
@@ -62,7 +62,7 @@ class Chat:
         )
 
     def describe(self) -> dict[str, Any]:
-        """What decides which tokens surround a text, for the record of a run.
+        """Describes all that decides on the tokens around a text, for `chat.json`.
 
         The digest is over token ids of one opening for each environment, so it changes with
         frame, chat template, examples and vocabulary.

@@ -1,4 +1,4 @@
-"""Low-rank adapters in the folder layout of the `peft` library.
+"""LoRA adapters in the folder layout of the `peft` library.
 
 `peft` holds A as [rank, inputs] and B as [outputs, rank] under the name of the module that
 it adapts, and adds B A alpha / rank to that module's matrix. Ours keeps heads apart, in

@@ -103,7 +103,7 @@ def copy_tokenizer(
 
 
 def _choose_type(config: model_config.ModelConfig, folder: pathlib.Path) -> str:
-    """The first type of model under which a folder's tokenizer keeps its ids.
+    """Returns the first model type under which a folder's tokenizer keeps its ids.
 
     transformers 5 gives every model of type qwen2 the tokenizer of Qwen, with no more than
     the words of `tokenizer.json`.

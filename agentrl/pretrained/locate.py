@@ -40,7 +40,7 @@ class Pretrained:
 
     @functools.cached_property
     def config(self) -> model_config.ModelConfig:
-        """Shape of the model; its precision is not the file's to say."""
+        """Shape of the model, without a precision."""
         return hf_config.parse(self.fields, self.path)
 
     def check(self, config: model_config.ModelConfig) -> None:
@@ -71,11 +71,11 @@ class Pretrained:
         return params
 
     def source(self) -> weights.Source:
-        """The tensors under their Hugging Face names."""
+        """Returns the tensors under their Hugging Face names."""
         return self.gguf or safetensors_io.SafetensorsSource(self.path)
 
     def tokenizer_folder(self) -> pathlib.Path:
-        """Folder with the tokenizer's files; one inside a GGUF file is unpacked once.
+        """Returns the folder of the tokenizer's files; unpacks that of a GGUF file once.
 
         It is kept in `$AGENTRL_CACHE`, by default `~/.cache/agentrl`.
         """

@@ -69,7 +69,7 @@ PRESETS = {
 
 
 def get(name: str) -> ModelConfig:
-    """Shape of a published model.
+    """Returns the shape of a published model.
 
     Raises:
       ConfigError: if there is no preset of that name.
