@@ -261,7 +261,7 @@ def _gap_exceptions(
 
 
 def _exchange(question: str, answer: str) -> tuple[renderer.Message, ...]:
-    """A question, its answer, and the question again."""
+    """Returns a question, its answer, and the question again."""
     user = renderer.Message("user", question)
     return user, renderer.Message("assistant", answer), user
 

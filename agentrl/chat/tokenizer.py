@@ -80,7 +80,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`, markers left out."""
+        """Decodes ids, without special tokens."""
         ...
 
     def save(self, folder: pathlib.Path) -> None:
@@ -159,7 +159,7 @@ class SentencePieceTokenizer:
         return self.processor.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        """Decodes ids; invalid UTF-8 becomes U+FFFD."""
         markers = (self.start_id, self.stop_id, 0)
         return self.processor.decode([int(i) for i in ids if i not in markers])
 
@@ -187,11 +187,11 @@ class ByteTokenizer:
     delimiters = chatml(start_id, stop_id)
 
     def encode(self, text: str) -> list[int]:
-        """The UTF-8 bytes of `text`."""
+        """Returns the UTF-8 bytes of `text`."""
         return list(text.encode())
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the bytes in `ids`."""
+        """Decodes the bytes in `ids`."""
         return bytes(int(i) for i in ids if i < 256).decode(errors="replace")
 
     def save(self, folder: pathlib.Path) -> None:

@@ -106,7 +106,7 @@ def _from_bytes() -> tokenizers.Tokenizer:
 
 
 def _byte_letters() -> dict[str, int]:
-    """Byte of each character of the byte-level alphabet.
+    """Returns the byte of each character of the byte-level alphabet.
 
     Printable characters of Latin-1 stand for themselves; the others for those that follow.
     """
@@ -156,7 +156,7 @@ def _special(content: str) -> tokenizers.AddedToken:
 
 
 def _padding(trained: tokenizer.SentencePieceTokenizer) -> str:
-    """The token that fills rows; the one that ends answers if there is no other."""
+    """Returns the padding token; the stop token if there is none."""
     index = trained.processor.pad_id()
     return tokenizer.TURN_END if index < 0 else trained.processor.id_to_piece(index)
 

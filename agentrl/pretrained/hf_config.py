@@ -101,7 +101,7 @@ _LLAMA3 = {
 
 
 def read_fields(folder: pathlib.Path) -> dict[str, Any]:
-    """The fields of a folder's `config.json`.
+    """Reads the fields of a folder's `config.json`.
 
     Raises:
       ConfigError: if there is none, or it is no JSON object.

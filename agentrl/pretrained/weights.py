@@ -167,7 +167,7 @@ class Export:
         return cls(leaves, names.table(config), dtype)
 
     def with_output_biases(self, config: model_config.ModelConfig) -> "Export":
-        """With the zeros that Llama's kind has after the attention if it has biases."""
+        """Adds zero output biases, which Llama models with attention biases have."""
         dtype = self.leaves["embedding"].dtype
         zeros = jnp.zeros(config.hidden_size, dtype)
         added = names.output_biases(config)

@@ -90,7 +90,7 @@ def draw_lines(
 
 
 def running_mean(values: np.ndarray, starts: Sequence[int] = ()) -> np.ndarray:
-    """Mean over a centred window of a fifteenth of the curve, NaN left out.
+    """Averages over a centred window of a fifteenth of the curve, without NaN.
 
     No window reaches across one of `starts`: what a stage changes must stay visible.
     """

@@ -163,7 +163,7 @@ def _describe(path: pathlib.Path) -> str:
 
 
 def _read_chat(settings: config.RunConfig, path: pathlib.Path) -> renderer.Chat:
-    """The conversations of a run, without the examples before them."""
+    """Returns a run's chat format, without few-shot examples."""
     wanted = settings.tokenizer
     trained = wanted.kind == "train_sentencepiece"
     where = checkpoint.find_checkpoint(path)[0] if trained else wanted.path
@@ -189,7 +189,7 @@ def _write_tokenizer(
 def _generation(
     settings: config.RunConfig, loaded: tokenizer.Tokenizer
 ) -> dict[str, Any]:
-    """`generation_config.json` of a run: what its policy does, and nothing besides."""
+    """Returns a run's `generation_config.json`: its sampling and stop tokens."""
     rollout = settings.evaluation.rollout
     fields: dict[str, Any] = {
         "eos_token_id": list(loaded.stop_ids),
@@ -209,7 +209,7 @@ def _generation(
 def _restore(
     path: pathlib.Path,
 ) -> tuple[config.RunConfig, parameters.Parameters, types.PyTree]:
-    """A run's configuration, its parameters, and their trained half as stored."""
+    """Restores a run's configuration, its parameters, and the trained ones."""
     workdir, _ = checkpoint.find_checkpoint(path)
     settings = files.read_run(workdir)
     model = transformer.Model(settings.model)
@@ -224,7 +224,7 @@ def _restore(
 def _abstract(
     model: model_config.ModelConfig, dtypes: Mapping[str, str] | None = None
 ) -> types.PyTree:
-    """Shapes of the parameters, spread over all devices, in the dtypes of their paths."""
+    """Returns shapes of the parameters, sharded over all devices, by path and dtype."""
     shapes = jax.eval_shape(transformer.Model(model).init, jax.random.key(0))
     if dtypes is not None:
         shapes = jax.tree.map_with_path(
