@@ -24,12 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentrl import config, errors, types
+from agentrl.evaluation import evaluate
 from agentrl.hardware import roofline, timing
 from agentrl.learner import algorithms, credit, packing
 from agentrl.parallel import processes, rng, sharding
 from agentrl.reporting import metrics, tables
 from agentrl.rollout import collect, mixture
-from agentrl.run import assemble, checkpoint, evaluate, stages, warmstart
+from agentrl.run import assemble, checkpoint, stages, warmstart
 from agentrl.statistics import results
 
 

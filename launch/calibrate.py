@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import errors, session
     from agentrl.envs import tasks
-    from agentrl.run import calibrate
+    from agentrl.evaluation import calibrate
 
     tiers = collections.Counter[str]()
     try:

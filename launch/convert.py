@@ -59,21 +59,21 @@ def main(argv: Sequence[str]) -> None:
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import errors
-    from agentrl.run import export
+    from agentrl.export import convert
 
     try:
         if _FROM_HF.value and _OUT.value:
-            export.to_orbax(_FROM_HF.value, pathlib.Path(_OUT.value))
+            convert.to_orbax(_FROM_HF.value, pathlib.Path(_OUT.value))
             print(f"Converted: {_OUT.value}")
         elif _TO_HF.value and _CHECKPOINT.value and _ADAPTER.value:
-            export.to_peft(
+            convert.to_peft(
                 pathlib.Path(_CHECKPOINT.value),
                 pathlib.Path(_TO_HF.value),
                 dtype=_DTYPE.value,
             )
             print(f"Exported the adapters: {_TO_HF.value}")
         elif _TO_HF.value and _CHECKPOINT.value:
-            export.to_hugging_face(
+            convert.to_hugging_face(
                 pathlib.Path(_CHECKPOINT.value),
                 pathlib.Path(_TO_HF.value),
                 dtype=_DTYPE.value,

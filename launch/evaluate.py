@@ -85,8 +85,8 @@ def evaluate(
       EnvWorkerError: if an environment lost too many episodes.
     """
     from agentrl import errors, session
+    from agentrl.evaluation import evaluate
     from agentrl.reporting import tables
-    from agentrl.run import evaluate
 
     errors.refuse_files(out)
     with session.open_policy(path, changes) as (run, params, progress, step):

@@ -34,16 +34,21 @@ MAY_IMPORT = {
         "envs errors types ops models config parallel initial pretrained chat rollout "
         "learner experiment transcripts statistics reporting"
     ),
+    "export": ("errors types models config parallel pretrained chat experiment run"),
+    "evaluation": (
+        "envs errors types config parallel rollout transcripts statistics reporting run"
+    ),
     "loop": (
-        "errors types config parallel hardware rollout learner statistics reporting run"
+        "errors types config parallel hardware rollout learner evaluation "
+        "statistics reporting run"
     ),
     "session": (
-        "errors types config parallel hardware pretrained learner experiment statistics "
-        "reporting run loop"
+        "errors types config parallel hardware pretrained learner experiment "
+        "statistics reporting run loop"
     ),
     "launch": (
-        "envs errors parallel hardware pretrained experiment transcripts statistics "
-        "reporting run session"
+        "envs errors export evaluation parallel hardware pretrained experiment "
+        "transcripts statistics reporting run session"
     ),
     "experiments": "envs config models pretrained",
 }

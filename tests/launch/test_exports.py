@@ -13,10 +13,10 @@ from tests.conversations import chat_families
 
 from agentrl import config, errors
 from agentrl.chat import renderer, tokenizer
+from agentrl.export import convert, model_card
 from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import locate, safetensors_io
-from agentrl.run import export, model_card
 
 SHAPE = model_config.ModelConfig(
     vocab_size=264,
@@ -42,7 +42,7 @@ def make_params(shape=SHAPE):
 def exported(tmp_path):
     """A policy on bytes."""
     chat = renderer.Chat(tokenizer.ByteTokenizer(), "plain")
-    export.write_policy(make_settings(), chat, make_params(), tmp_path / "out")
+    convert.write_policy(make_settings(), chat, make_params(), tmp_path / "out")
     return tmp_path / "out"
 
 
@@ -110,7 +110,7 @@ def test_a_published_tokenizer_leaves_without_code_or_settings_of_others(
     loaded = tokenizer.load("huggingface", given)
     chat = renderer.Chat(loaded, frame)
     out = tmp_path / "out"
-    export.write_policy(make_settings(shape, wanted), chat, make_params(shape), out)
+    convert.write_policy(make_settings(shape, wanted), chat, make_params(shape), out)
     fields = read(out / "tokenizer_config.json")
     assert (
         fields["tokenizer_class"] == "PreTrainedTokenizerFast"

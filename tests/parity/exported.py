@@ -13,10 +13,10 @@ from transformers.models.qwen2 import tokenization_qwen2
 
 from agentrl import config
 from agentrl.chat import renderer, tokenizer
+from agentrl.export import convert
 from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.rollout import engine
-from agentrl.run import export
 
 NUM_PROMPTS, NUM_TEXTS, MAX_NEW_TOKENS = 50, 1000, 24
 ROLLOUT = config.RolloutConfig(
@@ -140,7 +140,7 @@ def make(name, folder):
     )
     chat = renderer.Chat(tokenizer, frame)
     params = _params(shape, tokenizer.stop_ids)
-    model_type = export.write_policy(settings, chat, params, folder / "out")
+    model_type = convert.write_policy(settings, chat, params, folder / "out")
     instructions, observations = texts(NUM_PROMPTS, seed=1), texts(NUM_PROMPTS, seed=2)
     messages = [
         chat.episode(instruction, [(observation, "")], "")[:-1]

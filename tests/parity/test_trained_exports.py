@@ -14,8 +14,8 @@ peft = pytest.importorskip("peft")
 
 import transformers  # noqa: E402
 
+from agentrl.export import convert  # noqa: E402
 from agentrl.models import lora  # noqa: E402
-from agentrl.run import export  # noqa: E402
 from tests.chat import chat_families  # noqa: E402
 from tests.parity import models  # noqa: E402
 
@@ -84,7 +84,7 @@ def adapted(request, folder, tmp_path_factory):
 
 def our_logits(workdir):
     """Logits of the adapters beside their base, as the learner computes them."""
-    _, stored, trained = export._restore(workdir)
+    _, stored, trained = convert._restore(workdir)
     joined = stored.join(trained, stored.frozen)
     unmerged = models.full_logits(stored.model, joined, TOKENS)
     merged = models.full_logits(stored.model, lora.merge(joined), TOKENS)
@@ -135,17 +135,17 @@ def test_peft_loads_the_adapters(adapted, folder, tmp_path):
 def test_runs_whose_training_no_adapter_holds_are_refused(folder, tmp_path):
     workdir = train(folder, tmp_path / "run", "lora={'rank': 2}", "trainable=['norm']")
     with pytest.raises(ValueError, match=r"besides its adapters, such as .*norm"):
-        export.to_peft(workdir, tmp_path / "out")
+        convert.to_peft(workdir, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_full_run_is_exported_as_it_was_trained(folder, tmp_path):
     workdir = train(folder, tmp_path / "run")
     with pytest.raises(ValueError, match="lora = None"):
-        export.to_peft(workdir, tmp_path / "adapters")
-    export.to_hugging_face(workdir, tmp_path / "out")
+        convert.to_peft(workdir, tmp_path / "adapters")
+    convert.to_hugging_face(workdir, tmp_path / "out")
     back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
-    _, stored, trained = export._restore(workdir)
+    _, stored, trained = convert._restore(workdir)
     expected = models.full_logits(stored.model, trained, TOKENS)
     np.testing.assert_allclose(
         models.their_logits(back, TOKENS), expected, atol=TOLERANCE

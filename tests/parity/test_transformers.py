@@ -13,10 +13,10 @@ import optax  # noqa: E402
 import transformers  # noqa: E402
 
 from agentrl import config, types  # noqa: E402
+from agentrl.export import convert  # noqa: E402
 from agentrl.learner import update  # noqa: E402
 from agentrl.models import kv_cache  # noqa: E402
 from agentrl.pretrained import hf_export, orbax_io  # noqa: E402
-from agentrl.run import export  # noqa: E402
 from tests.parity import models  # noqa: E402
 
 TOLERANCE = 1e-4
@@ -125,9 +125,9 @@ def test_round_trip_without_training_is_bit_equal(pair, tmp_path, dtype):
     theirs = copy.deepcopy(theirs).to(dtype)
     theirs.save_pretrained(given, max_shard_size="20KB")
     expected = theirs.state_dict()
-    export.to_orbax(str(given), converted)
+    convert.to_orbax(str(given), converted)
     assert orbax_io.holds_params(converted)
-    export.to_hugging_face(converted, back, shard_bytes=15_000)
+    convert.to_hugging_face(converted, back, shard_bytes=15_000)
     assert len(list(back.glob("*.safetensors"))) > 1
     loaded = transformers.AutoModelForCausalLM.from_pretrained(back, dtype="auto")
     assert loaded.dtype == dtype

@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 
 from agentrl import config, errors
+from agentrl.export import convert
 from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import (
@@ -20,7 +21,6 @@ from agentrl.pretrained import (
     safetensors_io,
     weights,
 )
-from agentrl.run import export
 
 CONFIG = model_config.ModelConfig(
     vocab_size=32, hidden_size=16, num_layers=2, head_dim=8, mlp_size=24
@@ -158,7 +158,7 @@ def test_a_tensor_that_is_no_plain_float_is_named_with_its_file(folder, dtype):
         find(folder).load(placed())
     assert f"{path.name}: {QUERY} is {dtype}, expected F32" in str(caught.value)
     with pytest.raises(errors.CheckpointError, match=f"{QUERY} is {dtype}"):
-        export.to_orbax(str(folder), folder / "out")
+        convert.to_orbax(str(folder), folder / "out")
 
 
 def test_a_missing_shard_is_named(folder):
@@ -240,7 +240,7 @@ def test_a_name_that_means_nothing(tmp_path):
 
 
 def test_a_converted_folder_that_is_damaged_or_of_another_model(folder, tmp_path):
-    export.to_orbax(str(folder), tmp_path / "out")
+    convert.to_orbax(str(folder), tmp_path / "out")
     loaded = find(tmp_path / "out").load(placed(data=1, fsdp=8))
     jax.tree.map(np.testing.assert_array_equal, loaded, make_params())
     deeper = dataclasses.replace(CONFIG, num_layers=3)

@@ -6,9 +6,10 @@ from typing import Any
 
 from agentrl import types
 from agentrl.envs import base
+from agentrl.evaluation import evaluate
 from agentrl.parallel import rng
 from agentrl.reporting import tiers
-from agentrl.run import assemble, evaluate
+from agentrl.run import assemble
 
 _CHUNK = 64  # tasks played together; an interruption loses at most a chunk
 

@@ -10,10 +10,11 @@ import jax
 from agentrl import config, errors, types
 from agentrl.chat import renderer, tokenizer, tokenizer_files
 from agentrl.experiment import files
+from agentrl.export import model_card
 from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import adapters, hf_config, hf_export, locate, orbax_io, weights
-from agentrl.run import checkpoint, model_card, parameters
+from agentrl.run import checkpoint, parameters
 
 
 def to_orbax(model: str, folder: pathlib.Path) -> None:

@@ -1,0 +1,1 @@
+"""Fixed task panels: how good a policy is, and how hard tasks are for it."""
