@@ -34,7 +34,9 @@ def test_a_compiled_turn_takes_what_was_planned(tied, append):
     )
     model = transformer.Model(shape)
     mesh = jax.sharding.Mesh([[jax.devices()[:1]]], sharding.AXES)
-    rollouts = engine.Engine(model, mesh, rollout, stop_token=1, num_valid_tokens=2048)
+    rollouts = engine.Engine(
+        model, mesh, rollout, stop_tokens=(1,), num_valid_tokens=2048
+    )
     cache = jax.eval_shape(lambda: rollouts.new_cohort().cache)
     inputs = engine.BatchInputs(
         *(

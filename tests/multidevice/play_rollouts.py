@@ -57,7 +57,7 @@ def make_collector(mesh, framed, envs):
         MODEL,
         mesh,
         SETTINGS,
-        stop_token=framed.tokenizer.stop_id,
+        stop_tokens=framed.tokenizer.stop_ids,
         num_valid_tokens=framed.tokenizer.vocab_size,
     )
     return rollouts, collect.Collector(rollouts, envs, framed)

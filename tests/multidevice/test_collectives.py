@@ -70,7 +70,9 @@ def compile_calls(mesh_shape, changes):
     shape = dataclasses.replace(SHAPE, **changes)
     settings = dataclasses.replace(ROLLOUT, **of_rollout)
     model = transformer.Model(shape)
-    rollouts = engine.Engine(model, mesh, settings, stop_token=1, num_valid_tokens=250)
+    rollouts = engine.Engine(
+        model, mesh, settings, stop_tokens=(1,), num_valid_tokens=250
+    )
 
     def view(params):
         halves = lora.split(
