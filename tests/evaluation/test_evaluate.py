@@ -195,7 +195,7 @@ def test_an_episode_that_was_lost_once_is_played_again_with_its_own_randomness(
     with open_run(0.0, flaky=numbers(7), folder=str(tmp_path)) as run:
         assert run_evaluation(run, tmp_path) == undisturbed
         first, *later = run.scripted.calls
-    assert "playing them again, attempt 2 of 3" in capsys.readouterr().out
+    assert "replaying them, attempt 2 of 3" in capsys.readouterr().out
     assert first == first | later[0]
     assert 7 <= len(later[0]) <= 7 * SAMPLES
     assert len(set(first.values())) == len(first)

@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 import transformers
 from e2e import recall_experiment
-from tests.conversations import chat_families
+from tests.chat import chat_families
 
 from agentrl import config, errors
 from agentrl.chat import renderer, tokenizer

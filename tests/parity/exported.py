@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import transformers
 from e2e import recall_experiment
-from tests.conversations import chat_families
+from tests.chat import chat_families
 from tokenizers import Regex, normalizers, pre_tokenizers
 from transformers.models.qwen2 import tokenization_qwen2
 
