@@ -9,7 +9,6 @@ import pytest
 import safetensors.numpy
 import transformers
 from e2e import recall_experiment
-from tests.chat import chat_families
 
 from agentrl import config, errors
 from agentrl.chat import renderer, tokenizer
@@ -17,6 +16,7 @@ from agentrl.export import convert, model_card
 from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import locate, safetensors_io
+from tests.chat import chat_families
 
 SHAPE = model_config.ModelConfig(
     vocab_size=264,
