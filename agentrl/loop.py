@@ -130,7 +130,7 @@ def run_stage(
         values["perf/compilations"] = recorder.compilations.pop()
         checks.check_finite(values, stage.settings.name, iteration)
         progress = dataclasses.replace(progress, iteration=iteration + 1)
-        if processes.is_first():
+        if processes.is_process_zero():
             recorder.writer.write(
                 progress,
                 step=int(state.learner.step),
@@ -440,7 +440,7 @@ def evaluate_after_stage(
         step=step,
         workdir=recorder.workdir,
     )
-    if processes.is_first():
+    if processes.is_process_zero():
         print(tables.format_table(load_done()), flush=True)
 
 

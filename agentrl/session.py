@@ -43,7 +43,7 @@ def train(
         from agentrl.pretrained import locate
 
         locate.find(settings.weights).check(settings.model)
-    with processes.first_then_others("claim"):
+    with processes.process_zero_first("claim"):
         claim(settings, workdir)
     with (
         hold(workdir),
@@ -62,7 +62,7 @@ def train(
             num_profiled=num_profiled,
         )
         loop.train(run, recorder)
-    if processes.is_first():
+    if processes.is_process_zero():
         print(tables.format_table(results.load_all(workdir, settings.environments)))
         print(f"Report: {report.write(workdir, settings)}")
 
@@ -123,7 +123,7 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
     Raises:
       ConfigError: if another session is at work there.
     """
-    if not processes.is_first():
+    if not processes.is_process_zero():
         yield
         return
     lock = filelock.FileLock(workdir / LOCK_FILE, timeout=0)

@@ -1,10 +1,12 @@
 """Types that cross module borders. Nothing here computes; see `agentrl.ops` for that.
 
-Letters, used in every docstring of the library:
-  P groups per iteration   G samples per group    B rows
-  T token columns          S cache columns        C appended columns   N action budget
-  M microbatches           R rows of one          V vocabulary         E environments
-  L layers                 H key-value heads      D head size
+Letters of shapes, each with one meaning (see docs/glossary.md):
+  P groups per iteration    G samples per group     E environments
+  M microbatches            R rows of one           T tokens of a packed row
+  B batch size              C prefill chunk         S cache length       N action budget
+  K steps with credit       A action tokens         To, Ta tokens of an observation, action
+  L layers  V vocabulary    D hidden size           Q query heads
+  H key-value heads         Dh head size
 """
 
 import dataclasses

@@ -31,7 +31,7 @@ from rich import table
 from agentrl import config, loop
 from agentrl.envs import base
 from agentrl.hardware import timing
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 from agentrl.parallel import startup
 from agentrl.run import assemble, checkpoint, stages
 from benchmarks.peers import link

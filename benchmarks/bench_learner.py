@@ -41,8 +41,7 @@ from agentrl.chat import renderer, tokenizer
 from agentrl.envs import base, demonstrations, pool, tasks
 from agentrl.hardware import roofline
 from agentrl.learner import algorithms, optimizer, packing, update
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding, startup
 from agentrl.run import warmstart
 from benchmarks.peers import link
@@ -146,7 +145,7 @@ class Update:
         forward = update.make_forward(
             functools.partial(
                 self.model.hidden,
-                place=functools.partial(sharding.place_rows, mesh=self._mesh),
+                constrain=functools.partial(sharding.constrain_rows, mesh=self._mesh),
             ),
             self.model.unembedding,
             chunk=CHUNK,

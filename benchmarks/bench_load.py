@@ -43,7 +43,7 @@ def measure(model: str) -> dict[str, float]:
     start, start_cpu = time.perf_counter(), time.process_time()
     found = locate.find(model)
     shapes = jax.eval_shape(transformer.Model(found.config).init, jax.random.key(0))
-    params = jax.block_until_ready(found.load(sharding.place(shapes, mesh)))
+    params = jax.block_until_ready(found.load(sharding.with_shardings(shapes, mesh)))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     return {
         "seconds": time.perf_counter() - start,

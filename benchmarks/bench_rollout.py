@@ -30,8 +30,7 @@ from rich import console as rich_console
 from rich import table
 
 from agentrl import config
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding, startup
 from agentrl.rollout import collect, engine
 from benchmarks import scripted
@@ -79,8 +78,8 @@ def start_peers(names: Sequence[str], spec: Mapping) -> dict[str, link.Peer]:
     }
 
 
-class Engine:
-    """Our engine around one model and one rollout configuration."""
+class MeasuredEngine:
+    """Our engine for one model and one rollout configuration."""
 
     def __init__(
         self,
@@ -99,18 +98,18 @@ class Engine:
         self.params = jax.device_put(params, sharding.replicated(mesh))
         kwargs = {"stop_tokens": (-1,), "num_valid_tokens": shape.vocab_size}
         if script is None:
-            self.policy = engine.Policy(model, mesh, settings, **kwargs)
+            self.engine = engine.Engine(model, mesh, settings, **kwargs)
         else:
-            self.policy = scripted.ScriptedPolicy(
+            self.engine = scripted.ScriptedEngine(
                 model, mesh, settings, script=script, reprefill=reprefill, **kwargs
             )
         started = time.perf_counter()
-        self.policy.compile(self.params, self.key)
+        self.engine.compile(self.params, self.key)
         self.compile_seconds = time.perf_counter() - started
         if script is not None:
             pool: Any = scripted.SimulatedPool(script, env_seconds)
             framed = scripted.make_chat(shape.vocab_size)
-            self.collector = collect.Collector(self.policy, pool, framed)
+            self.collector = collect.Collector(self.engine, pool, framed)
 
     def play(self, tasks: Sequence, *, at_once: int = 0) -> dict[str, float]:
         """Plays all tasks, or rounds of `at_once`, each to its end."""
@@ -143,22 +142,25 @@ def decode_part(model_name: str) -> Part:
         append_buckets=(1, CONTEXT),
         cache_buckets=(CONTEXT + NEW,),
     )
-    measured = Engine(model_name, settings)
-    cohort = measured.policy.new_cohort()
+    measured = MeasuredEngine(model_name, settings)
+    cohort = measured.engine.new_cohort()
 
-    def append(tokens: Sequence[int], budget: int) -> int:
+    def decode(tokens: Sequence[int], budget: int) -> int:
         inputs = {
-            row: engine.RowInput(tokens, (0, row), budget) for row in range(NUM_SLOTS)
+            slot: engine.SlotInput(tokens, (0, slot), budget)
+            for slot in range(NUM_SLOTS)
         }
-        pending = measured.policy.act(measured.params, cohort, inputs, measured.key)
-        actions = measured.policy.fetch(cohort, pending)
-        return sum(len(action.tokens) for action in actions.values())
+        in_flight = measured.engine.dispatch(
+            measured.params, cohort, inputs, measured.key
+        )
+        outputs = measured.engine.fetch(cohort, in_flight)
+        return sum(len(output.tokens) for output in outputs.values())
 
-    append([1] * (CONTEXT - 1), 0)
+    decode([1] * (CONTEXT - 1), 0)
 
     def run() -> dict[str, float]:
         cohort.lengths[:] = CONTEXT - 1
-        return scripted.clocked(lambda: append([1], NEW))
+        return scripted.clocked(lambda: decode([1], NEW))
 
     spec = {
         "part": "decode",
@@ -198,20 +200,20 @@ def turns_part(model_name: str) -> Part:
         }
     )
     engines = {
-        "agentrl": Engine(model_name, settings, script=script),
-        "agentrl, re-prefill each turn": Engine(
+        "agentrl": MeasuredEngine(model_name, settings, script=script),
+        "agentrl, re-prefill each turn": MeasuredEngine(
             model_name, every_turn, script=script, reprefill=True
         ),
     }
     tasks = scripted.make_tasks(NUM_SLOTS // 8, 8)
 
-    def play(measured: Engine) -> dict[str, float]:
-        assert isinstance(measured.policy, scripted.ScriptedPolicy)
-        measured.policy.turns.clear()
+    def play(measured: MeasuredEngine) -> dict[str, float]:
+        assert isinstance(measured.engine, scripted.ScriptedEngine)
+        measured.engine.turns.clear()
         found = measured.play(tasks)
         rates = {
             turn: sum(n for n, _ in spent) / sum(s for _, s in spent)
-            for turn, spent in measured.policy.turns.items()
+            for turn, spent in measured.engine.turns.items()
         }
         return found | {"turn 8 / turn 2": rates[7] / rates[1]}
 
@@ -253,7 +255,9 @@ def slow_part(model_name: str) -> Part:
             append_buckets=(24, 160),
             cache_buckets=(256, 384, script.max_tokens),
         )
-        engines[cohorts] = Engine(model_name, settings, script=script, env_seconds=0.05)
+        engines[cohorts] = MeasuredEngine(
+            model_name, settings, script=script, env_seconds=0.05
+        )
     variants = {"lockstep rounds": (engines[1], NUM_SLOTS)} | {
         f"agentrl, {n} cohort{'s' * (n > 1)}": (e, 0) for n, e in engines.items()
     }

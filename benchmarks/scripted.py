@@ -1,4 +1,4 @@
-"""A policy and environments whose lengths are scripted, to measure rollouts.
+"""An engine and environments whose lengths are scripted, to measure rollouts.
 
 The model computes everything as usual, but each action has the length that a script
 gives it, whatever was sampled: all variants of an engine then handle the same tokens.
@@ -76,51 +76,51 @@ def _draw(bounds: tuple[int, int], *names: int) -> int:
     return int(np.random.default_rng(names).integers(bounds[0], bounds[1] + 1))
 
 
-class ScriptedPolicy(engine.Policy):
-    """A policy whose actions end where the script says; it times every turn."""
+class ScriptedEngine(engine.Engine):
+    """An engine whose actions end where the script says; it times every turn."""
 
     def __init__(self, *args, script: Script, reprefill: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
         self._script = script
         self._reprefill = reprefill
-        self._contexts: dict[tuple[int, int], list[int]] = {}  # by cohort and row
+        self._contexts: dict[tuple[int, int], list[int]] = {}  # by cohort and slot
         self._started: dict[int, tuple[float, int]] = {}
         self.turns: dict[int, list[tuple[int, float]]] = {}  # turn -> (tokens, s)
 
-    def act(self, params, cohort, inputs, key):
-        """As the parent, with budgets from the script."""
+    def dispatch(self, params, cohort, inputs, key):
+        """Dispatches as the parent does, with budgets from the script."""
         self._started[id(cohort)] = (
             time.perf_counter(),
             max(entry.stream[1] for entry in inputs.values()),
         )
         scripted = {}
-        for row, entry in inputs.items():
+        for slot, entry in inputs.items():
             length = self._script.num_action_tokens(*entry.stream)
             tokens = entry.tokens
             if self._reprefill:
-                place = (id(cohort), row)
-                past = self._contexts.get(place, []) if entry.stream[1] else []
-                tokens = self._contexts[place] = [*past, *tokens]
-                cohort.lengths[row] = 0
-            scripted[row] = dataclasses.replace(
+                name = (id(cohort), slot)
+                past = self._contexts.get(name, []) if entry.stream[1] else []
+                tokens = self._contexts[name] = [*past, *tokens]
+                cohort.lengths[slot] = 0
+            scripted[slot] = dataclasses.replace(
                 entry, tokens=tokens, budget=min(length, entry.budget)
             )
-        return super().act(params, cohort, scripted, key)
+        return super().dispatch(params, cohort, scripted, key)
 
-    def fetch(self, cohort, pending):
-        """As the parent, with the stop token where the script ends an action."""
-        actions = super().fetch(cohort, pending)
+    def fetch(self, cohort, in_flight):
+        """Fetches as the parent does; the script's end of an action is the stop token."""
+        outputs = super().fetch(cohort, in_flight)
         started, turn = self._started.pop(id(cohort))
         count = 0
-        for row, action in actions.items():
+        for slot, output in outputs.items():
             if self._reprefill:
-                self._contexts[id(cohort), row] += action.tokens[:-1].tolist()
-            tokens = np.append(action.tokens[:-1], STOP).astype(np.int32)
-            actions[row] = dataclasses.replace(action, tokens=tokens)
+                self._contexts[id(cohort), slot] += output.tokens[:-1].tolist()
+            tokens = np.append(output.tokens[:-1], STOP).astype(np.int32)
+            outputs[slot] = dataclasses.replace(output, tokens=tokens)
             count += len(tokens)
         spent = time.perf_counter() - started
         self.turns.setdefault(turn, []).append((count, spent))
-        return actions
+        return outputs
 
 
 class SimulatedPool:

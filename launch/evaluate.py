@@ -86,13 +86,13 @@ def evaluate(
       EnvWorkerError: if an environment lost too many episodes.
     """
     from agentrl import errors, session
-    from agentrl.evaluation import evaluate as evaluation
+    from agentrl.evaluation import evaluate
     from agentrl.reporting import tables
 
     errors.refuse_files(out)
     with session.open_policy(path, changes) as (run, params, progress, step):
         out.mkdir(parents=True, exist_ok=True)
-        found = evaluation.evaluate(
+        found = evaluate.evaluate(
             run,
             params,
             run.config.evaluation,

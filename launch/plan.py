@@ -5,8 +5,8 @@ r"""Says whether a run fits into the memory of its devices, before any is touche
   python -m agentrl.launch.plan --config=experiments/demo/demo.py --devices=1 --hbm_gib=16
 
 Without --fsdp and --tensor it tries meshes, and takes the first that fits, the one that
-cuts the model least; with them it computes that mesh. --config takes all sizes from the
-experiment. The numbers are arithmetic (`launch/memory.py`), per device; what XLA allocates
+shards the model least; with them it computes that mesh. --config takes all sizes from the
+experiment. The numbers are arithmetic (`experiment/memory.py`), per device; what XLA allocates
 differs, hence --headroom. `docs/howto_plan.md` explains each line. Exits with 1 if nothing
 fits.
 """  # noqa: E501
@@ -17,16 +17,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-ACCELERATORS = {  # GiB of memory of one device, as JAX counts devices
-    "v4": 32.0,
-    "v5e": 16.0,
-    "v5p": 95.0,
-    "v6e": 32.0,
-    "a100-40g": 40.0,
-    "a100-80g": 80.0,
-    "h100": 79.6,
-    "h200": 140.4,
-}
+from agentrl.hardware import devices
 
 _CONFIG = flags.DEFINE_string(
     "config", None, "Experiment file to plan for, in place of --model."
@@ -44,7 +35,7 @@ _DEVICES = flags.DEFINE_integer(
     "devices", 1, "Devices in all, as JAX counts them: v5p-8 has 4.", lower_bound=1
 )
 _ACCELERATOR = flags.DEFINE_enum(
-    "accelerator", None, sorted(ACCELERATORS), "Kind of device, for its memory."
+    "accelerator", None, devices.names(), "Kind of device, for its memory."
 )
 _HBM = flags.DEFINE_float(
     "hbm_gib", None, "Memory of a device in GiB, in place of --accelerator."
@@ -87,9 +78,13 @@ _SIZES = {  # fields of memory.Workload
             2048,
             "Tokens, over all devices, whose logits exist at once.",
         ),
-        ("slots_per_device", 16, "Live episodes on each device: rows of its cache."),
-        ("context", 4096, "Tokens of the longest episode: columns of the cache."),
-        ("append", 256, "Tokens of the widest observation appended at once."),
+        (
+            "slots_per_device",
+            16,
+            "Live episodes on each device: batch size of its cache.",
+        ),
+        ("context", 4096, "Tokens of the longest episode: length of the cache."),
+        ("append", 256, "Tokens of the largest prefill chunk."),
     )
 }
 
@@ -109,8 +104,9 @@ def main(argv: Sequence[str]) -> None:
     from agentrl import errors
     from agentrl.experiment import planning
 
-    platform = "tpu" if (_ACCELERATOR.value or "").startswith("v") else "gpu"
-    jax.config.update("jax_platforms", "cpu")  # leaves accelerators to who uses them
+    accelerator = devices.get(_ACCELERATOR.value) if _ACCELERATOR.value else None
+    platform = accelerator.platform if accelerator else "gpu"
+    jax.config.update("jax_platforms", "cpu")  # does not touch the accelerator
     try:
         if _CONFIG.value:
             work = planning.of_experiment(
@@ -139,8 +135,8 @@ def main(argv: Sequence[str]) -> None:
             f"--fsdp={_FSDP.value} x --tensor={_TENSOR.value} must divide "
             f"--devices={_DEVICES.value}."
         )
-    memory_gib = _HBM.value or ACCELERATORS[_ACCELERATOR.value or ""]
-    budget = memory_gib * planning.GIB * (1 - _HEADROOM.value)
+    hbm_bytes = accelerator.hbm_bytes if accelerator else _HBM.value * devices.GIB
+    budget = hbm_bytes * (1 - _HEADROOM.value)
     plan = planning.choose(work, meshes, budget)
     print(plan.format())
     sys.exit(not plan.fits)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from agentrl import config, loop, types
 from agentrl.envs import base
 from agentrl.hardware import timing
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 from agentrl.parallel import sharding
 from agentrl.rollout import collect
 from agentrl.run import parameters, stages

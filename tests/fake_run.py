@@ -8,7 +8,7 @@ import numpy as np
 from agentrl import config, types
 from agentrl.envs import base
 from agentrl.experiment import files
-from agentrl.models.config import ModelConfig
+from agentrl.models.model_config import ModelConfig
 from agentrl.reporting import metrics
 from agentrl.statistics import results
 

@@ -21,16 +21,17 @@ MAY_IMPORT = {
     "config": "envs errors models",
     "parallel": "envs errors types config",
     "hardware": "models",
+    "initial": "types models",
     "pretrained": "errors types models",
     "chat": "envs errors pretrained",
     "rollout": "envs errors types models config parallel chat",
     "learner": "errors types ops config",
-    "experiment": "errors types models config parallel pretrained learner",
+    "experiment": ("errors types models config parallel hardware pretrained learner"),
     "transcripts": "envs errors types config",
     "statistics": "errors config transcripts",
     "reporting": "envs errors types config experiment transcripts statistics",
     "run": (
-        "envs errors types ops models config parallel pretrained chat rollout "
+        "envs errors types ops models config parallel initial pretrained chat rollout "
         "learner experiment transcripts statistics reporting"
     ),
     "export": ("errors types models config parallel pretrained chat experiment run"),
@@ -127,6 +128,22 @@ def test_functions_and_modules_stay_small(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = node.end_lineno - node.lineno + 1
             assert length <= limit, f"{node.name} has {length} lines, over {limit}"
+
+
+@pytest.mark.parametrize(
+    "path", list(python_files()), ids=lambda p: p.relative_to(ROOT).as_posix()
+)
+def test_modules_are_imported_under_their_own_names(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names = [(f"{node.module}.{a.name}", a.asname) for a in node.names]
+        elif isinstance(node, ast.Import):
+            names = [(a.name, a.asname) for a in node.names]
+        else:
+            continue
+        for name, alias in names:
+            ours = name.split(".")[0] in TOP_LEVEL
+            assert not (ours and alias), f"import {name} as itself, not as {alias}"
 
 
 @pytest.mark.parametrize("room", sorted(set(MAY_IMPORT) - set(UNLIMITED_ROOMS)))

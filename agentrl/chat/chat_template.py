@@ -62,7 +62,7 @@ def render(
     prompt: bool,
     today: bool = False,
 ) -> str:
-    """The template's own rendering of a conversation.
+    """Renders a conversation by the template itself.
 
     Args:
       tokenizer: holds the template.
@@ -261,7 +261,7 @@ def _gap_exceptions(
 
 
 def _exchange(question: str, answer: str) -> tuple[renderer.Message, ...]:
-    """A question, its answer, and the question again."""
+    """Returns a question, its answer, and the question again."""
     user = renderer.Message("user", question)
     return user, renderer.Message("assistant", answer), user
 
@@ -301,7 +301,7 @@ def _find_gaps(
 def _split(
     tokenizer: transformers.PreTrainedTokenizerBase, text: str
 ) -> tuple[str | int, ...]:
-    """A text of the template as plain texts and ids of special tokens."""
+    """Splits a text of the template into plain texts and ids of special tokens."""
     ids = {
         token.content: index
         for index, token in tokenizer.added_tokens_decoder.items()
@@ -320,7 +320,7 @@ def _join(
 
 
 def _file(tokenizer: transformers.PreTrainedTokenizerBase) -> str:
-    """The file that a tokenizer's template is in, for messages."""
+    """Returns the file of a tokenizer's template, for messages."""
     folder = pathlib.Path(tokenizer.name_or_path)
     for name in ("chat_template.jinja", "tokenizer_config.json"):
         if (folder / name).is_file():

@@ -1,4 +1,4 @@
-"""Hugging Face tokenizers behind the protocol of `conversations.tokenizer`."""
+"""Hugging Face tokenizers behind the protocol of `chat.tokenizer`."""
 
 import dataclasses
 import json
@@ -94,7 +94,7 @@ class HuggingFaceTokenizer:
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids` without special tokens; bytes that are no UTF-8 become U+FFFD."""
+        """Decodes ids without special tokens; invalid UTF-8 becomes U+FFFD."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
 
     def save(self, folder: pathlib.Path) -> None:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from agentrl.chat import tokenizer as tokenizers
+from agentrl.chat.tokenizer import Delimiters, Tokenizer
 
 FrameName = Literal["bare", "plain", "agentgym"]
 VERSION = 1  # raise when the tokens of any frame change: old policies saw other ones
@@ -41,18 +41,18 @@ class Chat:
         observations as user turns, as AgentGym's clients converse.
     """
 
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     frame: FrameName
     few_shot: int = 0  # examples before each task
     examples: Mapping[str, Sequence[Example]] = dataclasses.field(default_factory=dict)
 
     @property
-    def delimiters(self) -> tokenizers.Delimiters:
-        """What separates messages in this frame."""
+    def delimiters(self) -> Delimiters:
+        """Separators of messages in this frame."""
         if self.frame != "bare":
             return self.tokenizer.delimiters
         opened = (self.tokenizer.start_id,)
-        return tokenizers.Delimiters(
+        return Delimiters(
             {
                 ("", "user"): (),
                 ("user", "assistant"): opened,
@@ -62,7 +62,7 @@ class Chat:
         )
 
     def describe(self) -> dict[str, Any]:
-        """What decides which tokens surround a text, for the record of a run.
+        """Describes all that decides on the tokens around a text, for `chat.json`.
 
         The digest is over token ids of one opening for each environment, so it changes with
         frame, chat template, examples and vocabulary.

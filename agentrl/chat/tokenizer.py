@@ -20,7 +20,7 @@ TURN_END = "<|im_end|>"
 
 @dataclasses.dataclass(frozen=True)
 class Delimiters:
-    """What stands between a message and the next: texts, and ids of markers.
+    """Separators between messages: texts, and ids of special tokens.
 
     Keys are pairs of roles of `chat.Message`: "" is the start of a conversation, "prompt"
     the header of the answer to come. After an assistant's message a delimiter begins behind
@@ -48,7 +48,7 @@ class Delimiters:
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back; `encode` never returns a marker."""
+    """Encodes text and decodes ids; `encode` never returns a special token."""
 
     @property
     def vocab_size(self) -> int:
@@ -57,12 +57,12 @@ class Tokenizer(Protocol):
 
     @property
     def start_id(self) -> int:
-        """Marker that opens a turn."""
+        """Special token that opens a turn."""
         ...
 
     @property
     def stop_id(self) -> int:
-        """Marker that closes a turn; the policy is trained to emit it."""
+        """Special token that closes a turn; the policy is trained to emit it."""
         ...
 
     @property
@@ -72,7 +72,7 @@ class Tokenizer(Protocol):
 
     @property
     def delimiters(self) -> Delimiters:
-        """What separates the messages of a conversation."""
+        """Separators of the messages of a conversation."""
         ...
 
     def encode(self, text: str) -> list[int]:
@@ -80,7 +80,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`, markers left out."""
+        """Decodes ids, without special tokens."""
         ...
 
     def save(self, folder: pathlib.Path) -> None:
@@ -159,7 +159,7 @@ class SentencePieceTokenizer:
         return self.processor.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        """Decodes ids; invalid UTF-8 becomes U+FFFD."""
         markers = (self.start_id, self.stop_id, 0)
         return self.processor.decode([int(i) for i in ids if i not in markers])
 
@@ -187,11 +187,11 @@ class ByteTokenizer:
     delimiters = chatml(start_id, stop_id)
 
     def encode(self, text: str) -> list[int]:
-        """The UTF-8 bytes of `text`."""
+        """Returns the UTF-8 bytes of `text`."""
         return list(text.encode())
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the bytes in `ids`."""
+        """Decodes the bytes in `ids`."""
         return bytes(int(i) for i in ids if i < 256).decode(errors="replace")
 
     def save(self, folder: pathlib.Path) -> None:

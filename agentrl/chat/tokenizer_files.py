@@ -15,8 +15,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from agentrl import errors
-from agentrl.chat import renderer
-from agentrl.chat import tokenizer as our_tokenizers
+from agentrl.chat import renderer, tokenizer
 from agentrl.pretrained import tokenizer_json
 
 _FORMAT: Any = sentencepiece_model_pb2  # its classes are made when it is imported
@@ -52,15 +51,15 @@ def write(framed: renderer.Chat, folder: pathlib.Path) -> None:
     Raises:
       ConfigError: if the SentencePiece model does what a `tokenizer.json` cannot.
     """
-    tokenizer = framed.tokenizer
-    if isinstance(tokenizer, our_tokenizers.SentencePieceTokenizer):
-        backend, padding = _from_sentencepiece(tokenizer), _padding(tokenizer)
+    trained = framed.tokenizer
+    if isinstance(trained, tokenizer.SentencePieceTokenizer):
+        backend, padding = _from_sentencepiece(trained), _padding(trained)
     else:
-        backend, padding = _from_bytes(), our_tokenizers.TURN_END
+        backend, padding = _from_bytes(), tokenizer.TURN_END
     backend.save(str(folder / tokenizer_json.FILE))
     fields = {
         "tokenizer_class": tokenizer_json.CLASS,
-        "eos_token": our_tokenizers.TURN_END,
+        "eos_token": tokenizer.TURN_END,
         "pad_token": padding,
         "clean_up_tokenization_spaces": False,
     }
@@ -101,13 +100,13 @@ def _from_bytes() -> tokenizers.Tokenizer:
     )
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(
-        [_special(our_tokenizers.TURN_START), _special(our_tokenizers.TURN_END)]
+        [_special(tokenizer.TURN_START), _special(tokenizer.TURN_END)]
     )
     return backend
 
 
 def _byte_letters() -> dict[str, int]:
-    """Byte of each character of the byte-level alphabet.
+    """Returns the byte of each character of the byte-level alphabet.
 
     Printable characters of Latin-1 stand for themselves; the others for those that follow.
     """
@@ -120,9 +119,9 @@ def _byte_letters() -> dict[str, int]:
 
 
 def _from_sentencepiece(
-    tokenizer: our_tokenizers.SentencePieceTokenizer,
+    trained: tokenizer.SentencePieceTokenizer,
 ) -> tokenizers.Tokenizer:
-    proto = _FORMAT.ModelProto.FromString(tokenizer.serialized)
+    proto = _FORMAT.ModelProto.FromString(trained.serialized)
     _refuse_unsupported(proto)
     kinds = _FORMAT.ModelProto.SentencePiece
     vocabulary = {piece.piece: index for index, piece in enumerate(proto.pieces)}
@@ -148,7 +147,7 @@ def _from_sentencepiece(
     )
     control = [p.piece for p in proto.pieces if p.type == kinds.CONTROL]
     backend.add_special_tokens([_special(piece) for piece in control])
-    _check(tokenizer, backend, [piece.piece for piece in ranked])
+    _check(trained, backend, [piece.piece for piece in ranked])
     return backend
 
 
@@ -156,12 +155,10 @@ def _special(content: str) -> tokenizers.AddedToken:
     return tokenizers.AddedToken(content, special=True, normalized=False)
 
 
-def _padding(tokenizer: our_tokenizers.SentencePieceTokenizer) -> str:
-    """The token that fills rows; the one that ends answers if there is no other."""
-    index = tokenizer.processor.pad_id()
-    return (
-        our_tokenizers.TURN_END if index < 0 else tokenizer.processor.id_to_piece(index)
-    )
+def _padding(trained: tokenizer.SentencePieceTokenizer) -> str:
+    """Returns the padding token; the stop token if there is none."""
+    index = trained.processor.pad_id()
+    return tokenizer.TURN_END if index < 0 else trained.processor.id_to_piece(index)
 
 
 def _splits(piece: str, words: set[str]) -> list[tuple[str, str]]:
@@ -213,7 +210,7 @@ def _refuse_unsupported(proto: Any) -> None:
 
 
 def _check(
-    tokenizer: our_tokenizers.SentencePieceTokenizer,
+    trained: tokenizer.SentencePieceTokenizer,
     backend: tokenizers.Tokenizer,
     pieces: list[str],
 ) -> None:
@@ -223,7 +220,7 @@ def _check(
     for _ in range(_CHECKED_TEXTS):
         chosen = draw.choices([*pieces, "\n", _SPACE], k=draw.randint(1, 12))
         text = "".join(draw.choice((1, 1, 3)) * p for p in chosen).replace(_SPACE, " ")
-        ours, theirs = tokenizer.encode(text), backend.encode(text).ids
+        ours, theirs = trained.encode(text), backend.encode(text).ids
         if ours != theirs:
             raise errors.ConfigError(
                 f"the run's SentencePiece model reads {text!r} as {ours}; written for "

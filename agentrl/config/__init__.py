@@ -3,7 +3,7 @@
 Experiment files need one import, `from agentrl import config`.
 """
 
-from agentrl.config.algorithms import (
+from agentrl.config.algorithm_configs import (
     AlgorithmConfig,
     Cispo,
     Dapo,

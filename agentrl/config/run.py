@@ -1,4 +1,4 @@
-"""Configuration of a run and its parts, apart from algorithms.
+"""Configuration of a run and its parts, apart from algorithm_configs.
 
 Fields are grouped from what nearly every run sets to what few need. `RunConfig.validate`
 checks what can be known without devices or data; each message names the field.
@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from agentrl import errors
-from agentrl.config import algorithms, checks
+from agentrl.config import algorithm_configs, checks
 from agentrl.envs import base, registry
-from agentrl.models.config import LoraConfig, ModelConfig
+from agentrl.models.model_config import LoraConfig, ModelConfig
 
 _MAX_STAGE_NAME = 100  # characters; file names hold 255, with more than the stage
 
@@ -161,8 +161,8 @@ class StageConfig:
     """One link of the chain; it starts from where the one before ended."""
 
     name: str
-    algorithm: algorithms.AlgorithmConfig = dataclasses.field(
-        default_factory=algorithms.Dapo
+    algorithm: algorithm_configs.AlgorithmConfig = dataclasses.field(
+        default_factory=algorithm_configs.Dapo
     )
     mixture: MixtureConfig
     num_iterations: int
@@ -177,7 +177,7 @@ class StageConfig:
     @property
     def supervised(self) -> bool:
         """Whether it learns from demonstrations alone, so that nothing is played."""
-        return isinstance(self.algorithm, algorithms.Supervised)
+        return isinstance(self.algorithm, algorithm_configs.Supervised)
 
     @property
     def updates_per_iteration(self) -> int:
@@ -339,12 +339,12 @@ class RunConfig:
         if stage.rehearsal is not None:
             named = [name for name, _ in stage.rehearsal.environments]
             self._check_names(f"{where}.rehearsal", named)
-        if algorithms.find(stage.algorithm.NAME) is not type(stage.algorithm):
+        if algorithm_configs.find(stage.algorithm.NAME) is not type(stage.algorithm):
             raise errors.ConfigError(
                 f"{where}.algorithm is of the class {type(stage.algorithm).__name__}, but "
                 f"{stage.algorithm.NAME!r} names another one: the run could not be read "
                 "again. Give the class a NAME of its own and decorate it with "
-                "agentrl.config.algorithms.register."
+                "agentrl.config.algorithm_configs.register."
             )
         self._check_carried_optimizer(index, stage)
         if stage.algorithm.LEARNS_VALUES and not self.model.critic:
@@ -352,7 +352,7 @@ class RunConfig:
                 f"{where}: the algorithm {stage.algorithm.NAME!r} learns values, which the "
                 "model cannot predict; set model.critic = True."
             )
-        if isinstance(stage.algorithm, algorithms.Distillation):
+        if isinstance(stage.algorithm, algorithm_configs.Distillation):
             earlier = [other.name for other in self.stages[:index]]
             taught = dict(stage.algorithm.teachers)
             trained = [name for name, _ in stage.mixture.environments]

@@ -1,4 +1,4 @@
-"""Calibration: how hard each task is for a policy."""
+"""Calibration: pass rates of a policy, which sort tasks into tiers of difficulty."""
 
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from agentrl.parallel import rng
 from agentrl.reporting import tiers
 from agentrl.run import assemble
 
-_CHUNK = 64  # tasks played together; an interruption loses at most these
+_CHUNK = 64  # tasks played together; an interruption loses at most a chunk
 
 
 def calibrate(
@@ -29,8 +29,8 @@ def calibrate(
 ) -> Iterator[list[dict[str, Any]]]:
     """Plays the tasks of some splits and appends their tiers to the file `out`.
 
-    Repeated after an interruption, it goes on where the file ends, and in the end the
-    file is the same. See `reporting.tiers` for what it holds.
+    After an interruption it continues where the file ends, with the same result. See
+    `reporting.tiers` for the format.
 
     Args:
       run: the run; its pool plays the episodes.
@@ -54,19 +54,21 @@ def calibrate(
     """
     name, seed = run.config.name, run.config.seed
     policy = f"{name}, seed {seed}, stage {progress.stage_name}, step {step}"
-    book = tiers.open_book(out, samples, threshold, policy)
-    yield list(book.lines.values())
+    tier_file = tiers.open_tier_file(out, samples, threshold, policy)
+    yield list(tier_file.lines.values())
     panels = [run.panel(env, split, tier="all", limit=limit) for split in splits]
     ids = [item_id for panel in panels for item_id in panel.item_ids]
-    yield from play_missing(run, run.rollout_params(params), env, ids, book, step=step)
+    yield from play_missing(
+        run, run.rollout_params(params), env, ids, tier_file, step=step
+    )
 
 
 def play_missing(
     run: assemble.Run,
-    placed: types.PyTree,
+    rollout_params: types.PyTree,
     env: str,
     item_ids: Sequence[str],
-    book: tiers.Book,
+    tier_file: tiers.TierFile,
     *,
     step: int,
 ) -> Iterator[list[dict[str, Any]]]:
@@ -74,25 +76,25 @@ def play_missing(
 
     Args:
       run: the run; its pool plays the episodes.
-      placed: parameters in the rollout's layout.
+      rollout_params: parameters in the rollout's layout.
       env: environment of the tasks.
       item_ids: all tasks of the calibration.
-      book: the file.
+      tier_file: the file.
       step: optimizer updates behind the policy.
 
     Yields:
       The new lines, chunk by chunk.
     """
-    samples = book.shared["samples"]
+    samples = tier_file.shared["samples"]
     num_episodes = len(item_ids) * samples
-    num_lost_before = sum(samples - line["n"] for line in book.lines.values())
-    missing = [item_id for item_id in item_ids if item_id not in book.lines]
+    num_lost_before = sum(samples - line["n"] for line in tier_file.lines.values())
+    missing = [item_id for item_id in item_ids if item_id not in tier_file.lines]
     lost: list[types.Trajectory] = []
     for start in range(0, len(missing), _CHUNK):
         chunk = missing[start : start + _CHUNK]
         episodes = evaluate.play_tasks(
             run,
-            placed,
+            rollout_params,
             chunk,
             samples=samples,
             settings=run.config.evaluation.rollout,
@@ -101,16 +103,16 @@ def play_missing(
             streams=_name_streams(chunk, samples),
         )
         lost += [episode for episode in episodes if episode.ending.lost]
-        evaluate.refuse_lost(
+        evaluate.check_lost_fraction(
             lost,
             num_episodes=num_episodes,
             max_fraction=run.config.max_env_error_fraction,
             what=f"the calibration on '{env}'",
             num_lost_before=num_lost_before,
         )
-        yield book.add(episodes)
+        yield tier_file.add(episodes)
     if num_lost := len(lost) + num_lost_before:
-        left = sum(item_id not in book.lines for item_id in item_ids)
+        left = sum(item_id not in tier_file.lines for item_id in item_ids)
         print(
             f"The environment lost {num_lost} of {num_episodes} episodes, which do not "
             f"count; {left} of {len(item_ids)} tasks have no other, hence no tier."
@@ -118,7 +120,7 @@ def play_missing(
 
 
 def _name_streams(item_ids: Sequence[str], samples: int) -> list[int]:
-    """Streams of randomness by name: which tasks are left must not change their draws."""
+    """Returns random streams by item id, so that they do not depend on the tasks left."""
     return [
         base.stable_hash(item_id, sample) & 0x7FFFFFFF
         for item_id in item_ids

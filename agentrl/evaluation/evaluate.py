@@ -1,11 +1,10 @@
 """Evaluation: fixed task panels, k samples per task, success and its uncertainty.
 
-The randomness of an episode depends on the run's seed and on its place in the panel, task
-by task and sample by sample, so two policies are compared on the same draws, and
-`launch.evaluate` repeats what training printed. An episode that its environment loses,
-because it raises, dies or hangs, is played again with the same randomness. What stays
-lost counts as lost, never as a failure of the policy, and too much of it is no
-evaluation.
+The randomness of an episode depends on the run's seed and on the index of its task and
+sample in the panel, so two policies are compared on the same random numbers, and
+`launch.evaluate` reproduces what training printed. An episode that its environment loses,
+because it raises, dies or hangs, is replayed with the same randomness. What stays lost
+counts as lost, never as a failure of the policy; an evaluation that loses too much fails.
 """
 
 import pathlib
@@ -21,7 +20,7 @@ from agentrl.run import assemble
 from agentrl.statistics import results
 from agentrl.transcripts import episodes, failures
 
-MAX_ATTEMPTS = 3  # at an episode that its environment loses
+MAX_ATTEMPTS = 3  # for an episode that its environment loses
 
 _Value = TypeVar("_Value")
 
@@ -41,7 +40,7 @@ def evaluate(
     Args:
       run: the run; its pool plays the episodes.
       params: parameters in the learner's layout.
-      settings: panels, samples and how to play.
+      settings: panels, samples and rollout settings.
       stage: name of the stage the policy comes from, for the results.
       after_iteration: iterations of that stage behind the policy.
       step: optimizer updates behind the policy.
@@ -52,15 +51,17 @@ def evaluate(
 
     Raises:
       EnvWorkerError: if an environment lost more than `max_env_error_fraction` of its
-        episodes, or all of them. It has no result then; those before it are stored.
+        episodes, or all of them. It has no result then; earlier ones are stored.
     """
-    placed = run.rollout_params(params)
+    rollout_params = run.rollout_params(params)
     found = []
     for env in settings.environments or run.environments:
         panel = select_panel(run, env, settings)
-        if processes.is_first():
-            forget(workdir, stage, env, settings)
-        trajectories = _play_panel(run, placed, panel, settings, stage=stage, step=step)
+        if processes.is_process_zero():
+            delete_results(workdir, stage, env, settings)
+        trajectories = _play_panel(
+            run, rollout_params, panel, settings, stage=stage, step=step
+        )
         result = to_result(
             trajectories,
             panel,
@@ -69,7 +70,7 @@ def evaluate(
             after_iteration=after_iteration,
             step=step,
         )
-        if processes.is_first():
+        if processes.is_process_zero():
             store(result, trajectories, workdir)
         found.append(result)
     return found
@@ -78,7 +79,7 @@ def evaluate(
 def select_panel(
     run: assemble.Run, env: str, settings: config.EvaluationConfig
 ) -> base.TaskPanel:
-    """The tasks of one environment that an evaluation plays."""
+    """Returns the tasks of one environment that an evaluation plays."""
     return run.panel(
         env,
         settings.split,
@@ -91,7 +92,7 @@ def select_panel(
 
 def _play_panel(
     run: assemble.Run,
-    placed: types.PyTree,
+    rollout_params: types.PyTree,
     panel: base.TaskPanel,
     settings: config.EvaluationConfig,
     *,
@@ -101,14 +102,14 @@ def _play_panel(
     """Plays a panel; raises `EnvWorkerError` if too much of it is lost."""
     trajectories = play_tasks(
         run,
-        placed,
+        rollout_params,
         panel.item_ids,
         samples=settings.samples,
         settings=settings.rollout,
         key=rng.stream_key(run.key, "evaluation", panel.env),
         step=step,
     )
-    refuse_lost(
+    check_lost_fraction(
         [t for t in trajectories if t.ending.lost],
         num_episodes=len(trajectories),
         max_fraction=run.config.max_env_error_fraction,
@@ -119,7 +120,7 @@ def _play_panel(
 
 def play_tasks(
     run: assemble.Run,
-    placed: types.PyTree,
+    rollout_params: types.PyTree,
     item_ids: Sequence[str],
     *,
     samples: int,
@@ -128,25 +129,24 @@ def play_tasks(
     step: int,
     streams: Sequence[int] | None = None,
 ) -> list[types.Trajectory]:
-    """Plays each task `samples` times, and again what environments lose.
+    """Plays each task `samples` times; replays episodes that environments lose.
 
-    An episode that is played again draws the same random numbers: it is the one that was
-    lost.
+    A replayed episode draws the same random numbers as the one that was lost.
 
     Args:
       run: the run; its pool plays the episodes.
-      placed: parameters in the rollout's layout.
+      rollout_params: parameters in the rollout's layout.
       item_ids: the tasks.
       samples: episodes of each task.
-      settings: how to play.
+      settings: rollout settings.
       key: PRNG key.
       step: optimizer updates behind the policy.
-      streams: number of each episode's stream of randomness under `key`; None takes its
-        place among all episodes.
+      streams: number of each episode's random stream under `key`; None takes its index
+        among all episodes.
 
     Returns:
-      One trajectory for each episode, the samples of a task side by side. What was lost
-      `MAX_ATTEMPTS` times ends as `env_error` or `env_timeout`.
+      One trajectory for each episode, the samples of a task side by side. Episodes that
+      were lost `MAX_ATTEMPTS` times end with `env_error` or `env_timeout`.
     """
     collector = run.collector(settings)
     tasks = assemble.make_tasks(item_ids, samples)
@@ -156,7 +156,7 @@ def play_tasks(
     def play(indices: Sequence[int]) -> None:
         chosen = [tasks[index] for index in indices]
         found, _ = collector.collect(
-            placed,
+            rollout_params,
             chosen,
             key=key,
             policy_step=step,
@@ -176,10 +176,10 @@ def play_tasks(
 
 
 def _announce_replay(env: str, num_lost: int, num_episodes: int, attempt: int) -> None:
-    if processes.is_first():
+    if processes.is_process_zero():
         print(
-            f"{env}: the environment lost {num_lost} of {num_episodes} episodes; playing "
-            f"them again, attempt {attempt} of {MAX_ATTEMPTS}.",
+            f"{env}: the environment lost {num_lost} of {num_episodes} episodes; replaying "
+            f"them, attempt {attempt} of {MAX_ATTEMPTS}.",
             flush=True,
         )
 
@@ -215,20 +215,20 @@ def store(
     )
     path = _find_episodes(workdir, stage, result.env)
     episodes.append(path, map(failures.tag, stored))
-    result.save(workdir)  # last: its presence says that the evaluation is whole
+    result.save(workdir)  # last: its presence marks the evaluation as complete
 
 
-def forget(
+def delete_results(
     workdir: pathlib.Path, stage: str, env: str, settings: config.EvaluationConfig
 ) -> None:
-    """Removes what an earlier evaluation has left, lest it stand for one that fails."""
+    """Deletes the files of an earlier evaluation, so that a failed one leaves none."""
     results.find_path(
         workdir, stage=stage, env=env, split=settings.split, tier=settings.tier
     ).unlink(missing_ok=True)
     _find_episodes(workdir, stage, env).unlink(missing_ok=True)
 
 
-def refuse_lost(
+def check_lost_fraction(
     lost: Sequence[types.Trajectory],
     *,
     num_episodes: int,
@@ -253,7 +253,7 @@ def refuse_lost(
         f"in {MAX_ATTEMPTS} attempts each, and max_env_error_fraction = {max_fraction} "
         f"allows {int(max_fraction * num_episodes)}, never all. The first, sample "
         f"{lost[0].task.sample} of {lost[0].task.item_id}:\n{lost[0].error}\n"
-        "Mend the environment; the same command plays these tasks again."
+        "Fix the environment; the same command plays these tasks again."
     )
 
 
@@ -266,7 +266,7 @@ def to_result(
     after_iteration: int,
     step: int,
 ) -> results.EvaluationResult:
-    """Arranges episodes by task; k consecutive ones are the samples of one task."""
+    """Makes the result of a panel; k consecutive trajectories are samples of one task."""
     k = settings.samples
     rows = [trajectories[i : i + k] for i in range(0, len(trajectories), k)]
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from agentrl import config, errors
-from agentrl.config import algorithms
+from agentrl.config import algorithm_configs
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ def _find_classes() -> set[type]:
     """All configuration classes that a `RunConfig` may hold."""
     found: set[type] = set()
     waiting: list[Any] = [config.RunConfig]
-    waiting += [algorithms.find(name) for name in algorithms.names()]
+    waiting += [algorithm_configs.find(name) for name in algorithm_configs.names()]
     while waiting:
         annotation = waiting.pop()
         waiting += typing.get_args(annotation)
@@ -154,7 +154,7 @@ class _Change:
 
     def _switch(self, node: config.AlgorithmConfig, where: str) -> Any:
         """Another algorithm, with the fields that were set if it has them."""
-        chosen = algorithms.find(self.text)
+        chosen = algorithm_configs.find(self.text)
         own = {field.name for field in dataclasses.fields(chosen)}
         changed = {
             field.name: getattr(node, field.name)
@@ -257,11 +257,11 @@ def _convert_algorithm(value: Any, where: str) -> config.AlgorithmConfig:
     if isinstance(value, config.AlgorithmConfig):
         return value
     if isinstance(value, str):
-        return algorithms.find(value)()
+        return algorithm_configs.find(value)()
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise _mismatch(where, value, "an algorithm's name, or its fields with `name`")
     given = {key: part for key, part in value.items() if key != "name"}
-    return _convert_dataclass(given, algorithms.find(value["name"]), where)
+    return _convert_dataclass(given, algorithm_configs.find(value["name"]), where)
 
 
 def _convert_dataclass(value: Any, annotation: Any, where: str) -> Any:

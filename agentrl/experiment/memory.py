@@ -1,8 +1,8 @@
 """Memory of a run, by arithmetic: nothing is allocated, no device is needed.
 
-What has a shape is counted exactly: parameters, adapters, moments and the cache are taken
-from the functions that make them, and cut by the sharding rules that place them.
-Activations are formulas for what XLA keeps between a block's forward and backward pass.
+Parameters, adapters, moments and the KV cache are counted exactly: their shapes come from
+the functions that make them and are divided by their sharding rules. Activations are
+formulas for what XLA keeps between a block's forward and backward pass.
 """
 
 import dataclasses
@@ -16,16 +16,15 @@ from jax.sharding import AbstractMesh
 
 from agentrl import config, types
 from agentrl.learner import optimizer
-from agentrl.models import config as model_config
-from agentrl.models import kv_cache, lora, transformer
+from agentrl.models import kv_cache, lora, model_config, transformer
 from agentrl.parallel import sharding
 
-Bytes = Mapping[str, int]  # what needs memory -> bytes on the fullest device
+Bytes = Mapping[str, int]  # component -> bytes on the fullest device
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What has to fit."""
+    """Sizes of a run that decide on its memory."""
 
     model: model_config.ModelConfig  # its precision counts
     mesh: config.MeshConfig  # all three axes positive
@@ -36,8 +35,8 @@ class Workload:
     logprob_chunk: int = 2048  # tokens, over all devices
     remat: bool = True
     slots_per_device: int = 16
-    context: int = 8192  # cache columns
-    append: int = 256  # observation tokens appended at once
+    context: int = 8192  # cache length
+    append: int = 256  # prefill chunk
     reference: bool = False  # a KL term keeps another copy of what is trained
     overlap: bool = False  # episodes are played during updates
 
@@ -46,10 +45,10 @@ class Workload:
 class Estimate:
     """Bytes on the fullest device."""
 
-    state: Bytes  # there all the time
+    state: Bytes  # allocated all the time
     update: Bytes  # during a learner step
-    rollout: Bytes  # while episodes are played
-    overlap: bool = False  # both phases at one time, where else the larger counts
+    rollout: Bytes  # during rollouts
+    overlap: bool = False  # whether both phases run concurrently
 
     @property
     def _at_peak(self) -> Bytes:
@@ -65,12 +64,12 @@ class Estimate:
 
     @property
     def largest(self) -> str:
-        """The part of the peak that needs most."""
+        """The largest component of the peak."""
         return max(self._at_peak, key=self._at_peak.__getitem__)
 
 
 def estimate(work: Workload) -> Estimate:
-    """Adds up what each phase of an iteration holds."""
+    """Estimates the memory of each phase of an iteration."""
     model = transformer.Model(work.model)
     params = jax.eval_shape(model.init, jax.random.key(0))
     split = functools.partial(
@@ -94,7 +93,7 @@ def estimate(work: Workload) -> Estimate:
     def view(trained: types.PyTree, frozen: types.PyTree) -> types.PyTree:
         return lora.for_rollouts(lora.join(trained, frozen), work.lora, work.model)
 
-    # Rollouts read parameters that are cut over `model` only.
+    # Rollouts read parameters that are sharded over `model` only.
     local = config.MeshConfig(data=1, fsdp=1, model=work.mesh.model)
     rollout = {
         "rollout parameters": _sharded(jax.eval_shape(view, trained, frozen), local),
@@ -117,7 +116,7 @@ def estimate(work: Workload) -> Estimate:
 
 
 def cache_bytes(work: Workload) -> int:
-    """Bytes of the key-value cache on one device."""
+    """Returns the bytes of the key-value cache on one device."""
     make = functools.partial(
         kv_cache.empty, work.model, work.slots_per_device, work.context
     )
@@ -126,7 +125,7 @@ def cache_bytes(work: Workload) -> int:
 
 
 def _head_shards(work: Workload) -> int:
-    """Devices that rollouts spread the key-value heads over."""
+    """Returns the number of devices that rollouts shard key-value heads over."""
     sizes = (work.mesh.data, work.mesh.fsdp, work.mesh.model)
     mesh = AbstractMesh(sizes, sharding.AXES)
     cut = sharding.heads_axis(mesh, work.model.num_kv_heads)
@@ -134,14 +133,19 @@ def _head_shards(work: Workload) -> int:
 
 
 def _sharded(tree: types.PyTree, mesh: config.MeshConfig) -> int:
-    """Bytes of a tree on one device of a mesh, by the library's own rules."""
+    """Returns the bytes of a tree on one device of a mesh, by the sharding rules."""
     sizes = (mesh.data, mesh.fsdp, mesh.model)
     abstract = AbstractMesh(sizes, sharding.AXES)
-    placements = sharding.shardings_for(tree, abstract, sharding.TRANSFORMER_RULES)  # type: ignore[arg-type]
+    shardings = sharding.shardings_for(
+        tree,
+        abstract,  # type: ignore[arg-type]
+        sharding.TRANSFORMER_RULES,
+        warn=False,  # most meshes are candidates only
+    )
     return sum(
-        math.prod(placement.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf, placement in zip(
-            jax.tree.leaves(tree), jax.tree.leaves(placements), strict=True
+        math.prod(chosen.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf, chosen in zip(
+            jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True
         )
     )
 
@@ -155,12 +159,12 @@ def _size(dtype: model_config.Dtype) -> int:
 
 
 def _activation_bytes(work: Workload) -> int:
-    """What one microbatch keeps for the backward pass.
+    """Returns the bytes that one microbatch keeps for the backward pass.
 
-    A block keeps, per token: its input, both norms and the residual in between (4 M), the
-    queries, keys, values and the attended values, and three MLP layers' worth (3 F); in
-    attention the weights of all earlier columns, in float32 and in the compute dtype.
-    With remat only the inputs of blocks stay, and one block is at work at a time.
+    A block keeps, per token: its input, both norms and the residual in between (4 hidden
+    sizes), the queries, keys, values and attention outputs, three MLP sizes, and the
+    attention weights of all earlier tokens, in float32 and in the compute dtype. With
+    remat only the inputs of blocks are kept, and one block is recomputed at a time.
     """
     model, size = work.model, _size(work.model.dtypes.compute)
     tokens, shards = work.rows_per_device * work.row_tokens, work.mesh.model
@@ -176,7 +180,7 @@ def _activation_bytes(work: Workload) -> int:
 
 
 def _logits_bytes(work: Workload) -> int:
-    """A chunk of float32 logits, their gradient, and the vocabulary, gathered."""
+    """Returns the bytes of a chunk of logits, their gradient and the gathered head."""
     model = work.model
     rows = work.rows_per_device * work.mesh.data * work.mesh.fsdp
     chunk = max(work.logprob_chunk // rows, 1) * work.rows_per_device
@@ -189,10 +193,10 @@ def _logits_bytes(work: Workload) -> int:
 
 
 def _sampling_bytes(work: Workload) -> int:
-    """What a turn needs beside parameters and cache, at its widest moment.
+    """Returns the peak bytes of a turn besides parameters and cache.
 
-    That is decoding's float32 logits, or in an append one layer's scores over the cache,
-    in float32 and in the compute dtype, or its MLP.
+    That is the larger of float32 logits in decoding, and in prefill one layer's attention
+    scores, in float32 and in the compute dtype, or its MLP.
     """
     model = work.model
     size = _size(model.dtypes.compute)

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from agentrl.config import algorithms
+from agentrl.config import algorithm_configs
 
 _RENAMED = {
     "step_weight": "step_advantage_weight",
@@ -65,7 +65,9 @@ def _upgrade_algorithm(old: dict[str, Any]) -> dict[str, Any]:
         renamed.pop("penalty", None)  # had no effect
     elif not renamed["penalty"]:
         renamed |= dict.fromkeys(penalized, "keep")
-    own = {field.name for field in dataclasses.fields(algorithms.find(old["name"]))}
+    own = {
+        field.name for field in dataclasses.fields(algorithm_configs.find(old["name"]))
+    }
     return {
         name: value
         for name, value in renamed.items()

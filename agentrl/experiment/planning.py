@@ -1,15 +1,15 @@
-"""What `launch.plan` computes: the workload of a run, the meshes to try, the report."""
+"""Planning of memory for `launch.plan`: workloads, candidate meshes, the report."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from agentrl import config
 from agentrl.experiment import fields, files, memory, precision
-from agentrl.models import config as model_config
+from agentrl.hardware import devices
+from agentrl.models import model_config
 from agentrl.pretrained import presets
 
-GIB = 2**30
-ADVICE = {  # by the part that needs most
+ADVICE = {  # by largest component
     "trained parameters": "raise --fsdp, or train adapters with --lora_rank",
     "frozen parameters": "raise --fsdp, or hold them in 8 bits with --int8_base",
     "optimizer": "raise --fsdp, take --set=model.precision.moments=bfloat16, or train "
@@ -34,14 +34,14 @@ def of_model(
     int8_base: bool,
     **sizes: object,
 ) -> memory.Workload:
-    """The workload of a model by name, as `pretrained.presets` spells it.
+    """Returns the workload of a model by name, as `pretrained.presets` spells it.
 
     Args:
       name: of the shape; case does not count.
       overrides: of single fields, such as `model.precision.cache=float32`.
-      platform: whose precision to take, as `launch.precision` names it.
+      platform: whose precision to use, as `experiment.precision` names it.
       lora_rank: of the adapters; None trains all parameters.
-      int8_base: whether the kernels beside adapters are held in 8 bits.
+      int8_base: whether frozen kernels are held in int8.
       **sizes: further fields of `memory.Workload`.
 
     Raises:
@@ -67,7 +67,7 @@ def of_experiment(
     num_devices: int,
     tensor: int | None,
 ) -> memory.Workload:
-    """The workload of an experiment file: the largest that any of its stages needs."""
+    """Returns the workload of an experiment file: the largest over its stages."""
     run = files.load(path, overrides=overrides, platform=platform)
     rollouts = [stage.rollout for stage in run.stages] + [run.evaluation.rollout]
     shards = num_devices // (tensor or run.mesh.model)
@@ -93,13 +93,13 @@ def of_experiment(
 def meshes(
     num_devices: int, num_kv_heads: int, *, fsdp: int | None, tensor: int | None
 ) -> Iterator[config.MeshConfig]:
-    """Meshes of all devices, those that cut the model least first.
+    """Yields meshes of all devices, in order of growing model parallelism.
 
     Args:
       num_devices: that every mesh covers.
-      num_kv_heads: a cut of the layers that is not asked for divides them.
+      num_kv_heads: divided by the size of `model`, unless `tensor` is given.
       fsdp: the only size to try of this axis; None tries all.
-      tensor: the same of the axis `model`.
+      tensor: the only size to try of the axis `model`; None tries all.
     """
     for model in range(1, num_devices + 1):
         for shards in range(1, num_devices + 1):
@@ -115,7 +115,7 @@ def meshes(
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A mesh, what it needs of each device, and what a device has."""
+    """A mesh, the memory it needs per device, and the memory that a device has."""
 
     mesh: config.MeshConfig
     estimate: memory.Estimate
@@ -124,11 +124,11 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the devices have room for it."""
+        """Whether the peak is within the budget."""
         return self.estimate.peak <= self.budget
 
     def format(self) -> str:
-        """The table of parts, their peak, and what to change if there is no room."""
+        """Formats the components, their peak, and what to change if it does not fit."""
         lines = [
             f"mesh: data {self.mesh.data}, fsdp {self.mesh.fsdp}, model {self.mesh.model}"
         ]
@@ -139,16 +139,16 @@ class Plan:
         }
         for phase, sizes in parts.items():
             for name, size in sizes.items():
-                lines.append(f"  {phase:8} {name:20} {size / GIB:8.2f} GiB")
+                lines.append(f"  {phase:8} {name:20} {size / devices.GIB:8.2f} GiB")
         largest = self.estimate.largest
         lines.append(
-            f"peak {self.estimate.peak / GIB:.2f} GiB of {self.budget / GIB:.2f} GiB per "
-            f"device; largest: {largest}"
+            f"peak {self.estimate.peak / devices.GIB:.2f} GiB of "
+            f"{self.budget / devices.GIB:.2f} GiB per device; largest: {largest}"
         )
         if not self.fits:
             lines.append(
-                f"does not fit, on none of {self.num_tried} meshes tried (this needs "
-                f"least).\nTo make room: {ADVICE[largest]}; or take more devices."
+                f"does not fit, on none of {self.num_tried} meshes tried (this one needs "
+                f"least).\nTo reduce memory: {ADVICE[largest]}; or use more devices."
             )
         return "\n".join(lines)
 
@@ -156,7 +156,7 @@ class Plan:
 def choose(
     work: memory.Workload, candidates: Sequence[config.MeshConfig], budget: float
 ) -> Plan:
-    """The first mesh with a peak within `budget` bytes, else the one that needs least."""
+    """Returns the first plan within `budget` bytes, else the one that needs least."""
     plans = []
     for mesh in candidates:
         estimate = memory.estimate(dataclasses.replace(work, mesh=mesh))

@@ -35,7 +35,7 @@ from collections.abc import Mapping
 
 from agentrl import config, errors
 from agentrl.experiment import fields
-from agentrl.models.config import Precision
+from agentrl.models.model_config import Precision
 
 _ACCELERATOR = Precision(
     params="float32",

@@ -8,12 +8,10 @@ from typing import Any
 import jax
 
 from agentrl import config, errors, types
-from agentrl.chat import renderer, tokenizer_files
-from agentrl.chat import tokenizer as tokenizers
+from agentrl.chat import renderer, tokenizer, tokenizer_files
 from agentrl.experiment import files
 from agentrl.export import model_card
-from agentrl.models import config as model_config
-from agentrl.models import lora, transformer
+from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import adapters, hf_config, hf_export, locate, orbax_io, weights
 from agentrl.run import checkpoint, parameters
@@ -166,12 +164,12 @@ def _describe(path: pathlib.Path) -> str:
 
 
 def _read_chat(settings: config.RunConfig, path: pathlib.Path) -> renderer.Chat:
-    """The conversations of a run, without the examples before them."""
+    """Returns a run's chat format, without few-shot examples."""
     wanted = settings.tokenizer
     trained = wanted.kind == "train_sentencepiece"
     where = checkpoint.find_checkpoint(path)[0] if trained else wanted.path
-    tokenizer = tokenizers.load(wanted.kind, pathlib.Path(where))
-    return renderer.Chat(tokenizer, wanted.frame, few_shot=wanted.few_shot)
+    loaded = tokenizer.load(wanted.kind, pathlib.Path(where))
+    return renderer.Chat(loaded, wanted.frame, few_shot=wanted.few_shot)
 
 
 def _write_tokenizer(
@@ -190,13 +188,13 @@ def _write_tokenizer(
 
 
 def _generation(
-    settings: config.RunConfig, tokenizer: tokenizers.Tokenizer
+    settings: config.RunConfig, loaded: tokenizer.Tokenizer
 ) -> dict[str, Any]:
-    """`generation_config.json` of a run: what its policy does, and nothing besides."""
+    """Returns a run's `generation_config.json`: its sampling and stop tokens."""
     rollout = settings.evaluation.rollout
     fields: dict[str, Any] = {
-        "eos_token_id": list(tokenizer.stop_ids),
-        "pad_token_id": tokenizer.stop_id,
+        "eos_token_id": list(loaded.stop_ids),
+        "pad_token_id": loaded.stop_id,
         "do_sample": rollout.temperature > 0,
     }
     if rollout.temperature > 0:
@@ -205,14 +203,14 @@ def _generation(
             "top_k": rollout.top_k,
             "top_p": rollout.top_p,
         }
-    unused = range(tokenizer.vocab_size, settings.model.vocab_size)
+    unused = range(loaded.vocab_size, settings.model.vocab_size)
     return fields | ({"suppress_tokens": list(unused)} if unused else {})
 
 
 def _restore(
     path: pathlib.Path,
 ) -> tuple[config.RunConfig, parameters.Parameters, types.PyTree]:
-    """A run's configuration, its parameters, and their trained half as stored."""
+    """Restores a run's configuration, its parameters, and the trained ones."""
     workdir, _ = checkpoint.find_checkpoint(path)
     settings = files.read_run(workdir)
     model = transformer.Model(settings.model)
@@ -227,11 +225,11 @@ def _restore(
 def _abstract(
     model: model_config.ModelConfig, dtypes: Mapping[str, str] | None = None
 ) -> types.PyTree:
-    """Shapes of the parameters, spread over all devices, in the dtypes of their paths."""
+    """Returns shapes of the parameters, sharded over all devices, by path and dtype."""
     shapes = jax.eval_shape(transformer.Model(model).init, jax.random.key(0))
     if dtypes is not None:
         shapes = jax.tree.map_with_path(
             lambda path, leaf: leaf.update(dtype=dtypes[weights.path_of(path)]), shapes
         )
     mesh = config.MeshConfig(data=1, fsdp=jax.device_count())
-    return sharding.place(shapes, sharding.make_mesh(mesh))
+    return sharding.with_shardings(shapes, sharding.make_mesh(mesh))

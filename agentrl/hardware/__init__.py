@@ -1,1 +1,1 @@
-"""What the machine is, and how much of it is used."""
+"""The device table, utilisation of the hardware, timers and the profiler."""

@@ -1,8 +1,8 @@
-"""How much of the machine is used: FLOPs of the learner, bytes of decoding.
+"""Hardware utilisation: FLOPs of the learner, bytes that decoding reads.
 
-`perf/mfu` is what the model needs over the peak. `perf/mbu` is what decoding has to read,
-weights and cache columns in use, over the time with a turn on the devices and what their
-memory allows; as that time holds the appending of observations, too, it is a lower bound.
+`perf/mfu` is the FLOP/s that the model needs, over the peak. `perf/mbu` is the bytes that
+decoding has to read, weights and cached tokens, per second with a turn on the devices,
+over their memory bandwidth. As prefill is part of that time, it is a lower bound.
 """
 
 import functools
@@ -12,49 +12,25 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from agentrl.models import config as model_config
-
-# Dense bf16 FLOP/s of one device, from the vendors' data sheets, by the beginning of
-# `jax.Device.device_kind`; the first that fits counts.
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6": 918e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-}
-PEAK_BYTES = {  # per second, between a device and its memory; as above
-    "TPU v4": 1228e9,
-    "TPU v5 lite": 819e9,
-    "TPU v5e": 819e9,
-    "TPU v5": 2765e9,
-    "TPU v6": 1638e9,
-    "NVIDIA A100": 2039e9,
-    "NVIDIA H100 PCIe": 2039e9,
-    "NVIDIA H100": 3350e9,
-    "NVIDIA H200": 4800e9,
-}
+from agentrl.hardware import devices
+from agentrl.models import model_config
 
 
 def train_flops(
     model: model_config.ModelConfig, tokens: float, action_tokens: float, pairs: float
 ) -> float:
-    """Floating-point operations that one pass of training needs.
+    """Returns the floating-point operations that one pass of training needs.
 
-    6 for each weight of a matrix and token: a multiplication and an addition, forward and
-    twice backward. Attention adds 12 x head size for each head, layer and pair of a token
-    with one that it sees. Logits are needed for actions only. Work done again to save
-    memory, on padding or for a reference model does not count.
+    6 for each weight of a matrix and token: a multiplication and an addition, in the
+    forward pass and twice in the backward pass. Attention adds 12 x head size for each
+    head, layer and pair of query and key. Logits are needed for actions only. Recomputed
+    activations, padding and reference models do not count.
 
     Args:
       model: shape of the transformer.
-      tokens: trained on, padding left out.
-      action_tokens: of these, written by the policy.
-      pairs: (token, token it attends to) within trajectories.
+      tokens: trained on, without padding.
+      action_tokens: of these, sampled by the policy.
+      pairs: (query, key) pairs of attention within trajectories.
     """
     heads = model.num_heads * model.head_dim
     kv_heads = model.num_kv_heads * model.head_dim
@@ -68,16 +44,14 @@ def train_flops(
 
 
 def peak_flops() -> float:
-    """FLOP/s of all devices of the run: from the table, or measured if not in it."""
-    kind = jax.devices()[0].device_kind
-    listed = [peak for name, peak in PEAK_FLOPS.items() if kind.startswith(name)]
-    if listed:
-        return listed[0] * jax.device_count()
+    """Returns the FLOP/s of all devices of the run: from the table, else measured."""
+    if device := devices.find(jax.devices()[0].device_kind):
+        return device.flops * jax.device_count()
     return measure_flops() * jax.process_count()
 
 
 def measure_flops(size: int = 2048, repeats: int = 5) -> float:
-    """FLOP/s of a float32 matrix product on one device, the best of some.
+    """Measures the FLOP/s of a float32 matrix product on one device, best of `repeats`.
 
     Virtual CPU devices share the processor, so one of them measures the whole host.
     """
@@ -93,14 +67,12 @@ def measure_flops(size: int = 2048, repeats: int = 5) -> float:
 
 @functools.cache
 def memory_bandwidth() -> float:
-    """Bytes per second that all devices of the run can move.
+    """Returns the memory bandwidth of all devices of the run, in bytes per second.
 
-    From the table, or the best of five copies: virtual CPU devices share the memory.
+    From the table, else the best of five copies: virtual CPU devices share the memory.
     """
-    kind = jax.devices()[0].device_kind
-    listed = [b for name, b in PEAK_BYTES.items() if kind.startswith(name)]
-    if listed:
-        return listed[0] * jax.device_count()
+    if device := devices.find(jax.devices()[0].device_kind):
+        return device.bandwidth * jax.device_count()
     copy = jax.jit(lambda x: x + 1)
     source = copy(jnp.zeros(1 << 25, jnp.float32))
     seconds = []
@@ -114,9 +86,14 @@ def memory_bandwidth() -> float:
 def summarize(
     values: Mapping[str, float], model: model_config.ModelConfig, peak: float
 ) -> dict[str, float]:
-    """Speed of one iteration against the machine's limits, from its other metrics.
+    """Returns the utilisation metrics `perf/*` of one iteration.
 
-    With overlap the time of an update includes the rollout beside it.
+    With overlap the time of an update includes the concurrent rollout.
+
+    Args:
+      values: the iteration's other metrics.
+      model: shape of the transformer.
+      peak: FLOP/s, from `peak_flops`.
     """
     tokens, seconds = values["learner/tokens"], max(values["time/update"], 1e-9)
     flops = train_flops(
@@ -129,6 +106,8 @@ def summarize(
         "perf/learner_tokens_per_second": tokens / seconds,
         "perf/mfu": flops / seconds / peak,
     }
-    if (rate := values.get("perf/decode_bytes_per_second")) is not None:  # of this host
+    if (
+        rate := values.get("perf/decode_bytes_per_second")
+    ) is not None:  # of this process
         found["perf/mbu"] = rate * jax.process_count() / memory_bandwidth()
     return found

@@ -1,4 +1,4 @@
-"""Where the time of an iteration goes, and whether anything was compiled in it."""
+"""Timers, profiles and compilation counts of iterations."""
 
 import contextlib
 import pathlib
@@ -13,8 +13,8 @@ _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 class Timers:
     """Named wall-clock timers; a name used twice adds up, and names may nest.
 
-    A timer sees the host: device work that nobody waits for is not in it. Profiles show
-    the blocks under the same names.
+    A timer measures the host: asynchronous device work is not in it unless the block waits
+    for it. Profiles show the blocks under the same names.
     """
 
     def __init__(self):
@@ -32,7 +32,7 @@ class Timers:
             self._seconds[name] = self._seconds.get(name, 0.0) + spent
 
     def pop(self) -> dict[str, float]:
-        """Seconds since the last call as `{"time/<name>": s}`, and starts anew."""
+        """Returns the seconds since the last call as `{"time/<name>": s}` and resets."""
         seconds, self._seconds = self._seconds, {}
         return {f"time/{name}": value for name, value in seconds.items()}
 
@@ -40,26 +40,26 @@ class Timers:
 def traced(
     iterations: Iterable[int], folder: pathlib.Path, num_traced: int
 ) -> Iterator[int]:
-    """Passes iterations on, and profiles some of them, from the second on.
+    """Yields iterations and profiles some of them, from the second on.
 
     The first one compiles. The trace opens in xprof and, as
     `perfetto_trace.json.gz`, on https://ui.perfetto.dev.
 
     Args:
-      iterations: to pass on.
-      folder: where the trace goes.
+      iterations: numbers of iterations to yield.
+      folder: directory of the trace.
       num_traced: how many iterations to profile; 0 writes nothing.
     """
     with contextlib.ExitStack() as trace:
-        for place, iteration in enumerate(iterations):
-            if place == 1 and num_traced:
+        for index, iteration in enumerate(iterations):
+            if index == 1 and num_traced:
                 options = jax.profiler.ProfileOptions()
-                options.python_tracer_level = 0  # every call of every function
+                options.python_tracer_level = 0  # else every Python call is traced
                 jax.profiler.start_trace(
                     folder, create_perfetto_trace=True, profiler_options=options
                 )
                 trace.callback(jax.profiler.stop_trace)
-            elif place == num_traced + 1:
+            elif index == num_traced + 1:
                 trace.close()
             with jax.profiler.StepTraceAnnotation("iteration", step_num=iteration):
                 yield iteration
@@ -77,6 +77,6 @@ class CompilationCounter:
         self._count += event == _COMPILE_EVENT
 
     def pop(self) -> int:
-        """Compilations since the last call."""
+        """Returns the number of compilations since the last call and resets."""
         count, self._count = self._count, 0
         return count

@@ -2,7 +2,7 @@
 
 An algorithm is two things: how an iteration's episodes become signals per token, on the
 host, and which losses the learner adds up, on the device. Its configuration class in
-`agentrl.config.algorithms` says what can be set; `resolve` puts the two together.
+`agentrl.config.algorithm_configs` says what can be set; `resolve` puts the two together.
 """
 
 import dataclasses

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from agentrl import config as config_lib
 from agentrl import types
+from agentrl.config import OptimizerConfig
 
 
 class LearningRateState(NamedTuple):
@@ -18,7 +18,7 @@ class LearningRateState(NamedTuple):
 
 
 def make_optimizer(
-    config: config_lib.OptimizerConfig, *, total_steps: int, moments: str = "float32"
+    config: OptimizerConfig, *, total_steps: int, moments: str = "float32"
 ) -> optax.GradientTransformation:
     """AdamW with clipping by global norm; decay touches weight matrices only.
 
@@ -37,9 +37,7 @@ def make_optimizer(
     )
 
 
-def make_schedule(
-    config: config_lib.OptimizerConfig, *, total_steps: int
-) -> optax.Schedule:
+def make_schedule(config: OptimizerConfig, *, total_steps: int) -> optax.Schedule:
     """Linear warm-up from 0, then constant or falling to `final_fraction` of the peak.
 
     Past `total_steps` the last value stays.
@@ -70,7 +68,7 @@ def decay_mask(params: types.PyTree) -> types.PyTree:
 
 
 def _scale_by_adam(
-    config: config_lib.OptimizerConfig, moments: str
+    config: OptimizerConfig, moments: str
 ) -> optax.GradientTransformation:
     """Adam; optax lets only the first moment have a dtype of its own."""
     adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.epsilon)

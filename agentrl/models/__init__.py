@@ -1,1 +1,1 @@
-"""Transformers in Flax NNX. Nothing outside this folder sees a module."""
+"""Transformers in Flax NNX; other rooms see pure functions, never an `nnx.Module`."""

@@ -1,9 +1,9 @@
-"""Attention over packed rows and over a key-value cache: the seam between platforms.
+"""Attention over packed rows and over a key-value cache, with one kernel per platform.
 
-On CPU it is written out: queries that share a head of keys are rows of one matrix instead
-of repeating keys and values, which costs two to three times more, and cached keys lie
-transposed. Elsewhere it is `jax.nn.dot_product_attention`, on GPUs in half precision with
-cuDNN's kernel. Scores and softmax are float32 everywhere.
+On CPU it is plain matrix products: query heads that share a key-value head (GQA) are rows
+of one matrix, because repeating keys and values costs two to three times more, and cached
+keys are transposed. Elsewhere it is `jax.nn.dot_product_attention`, on GPUs in half
+precision with cuDNN's kernel. Scores and softmax are float32 everywhere.
 """
 
 from typing import Literal
@@ -12,20 +12,25 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 
 Implementation = Literal["matmul", "xla", "cudnn"]
-_MASKED = -1e30  # finite: a row with nothing to attend to stays free of NaN
+_MASKED = -1e30  # finite: a fully masked query must not become NaN
 
 
-def choose(config: model_config.ModelConfig) -> Implementation:
-    """What suits the platform, unless the configuration says."""
+def select_implementation(config: model_config.ModelConfig) -> Implementation:
+    """Returns the implementation for this platform, unless `config.attention` names one.
+
+    cuDNN's kernel supports bfloat16 and head sizes that are multiples of 8 up to 128.
+    """
     if config.attention != "auto":
         return config.attention
     if jax.default_backend() == "cpu":
         return "matmul"
-    fits = config.dtypes.compute == "bfloat16" and config.head_dim in range(8, 129, 8)
-    return "cudnn" if fits and jax.default_backend() == "gpu" else "xla"
+    supported = config.dtypes.compute == "bfloat16" and config.head_dim in range(
+        8, 129, 8
+    )
+    return "cudnn" if supported and jax.default_backend() == "gpu" else "xla"
 
 
 def attend_segments(
@@ -35,37 +40,43 @@ def attend_segments(
     segment_ids: jax.Array,
     implementation: Implementation = "matmul",
 ) -> jax.Array:
-    """Causal attention within the segments of packed rows.
+    """Computes causal attention within the segments of packed rows.
 
     Args:
-      queries: float[R, T, N, D], N query heads.
-      keys: float[R, T, H, D]; H divides N.
-      values: float[R, T, H, D].
-      segment_ids: int32[R, T]; columns see earlier columns of their own segment.
-      implementation: from `choose`.
+      queries: float[R, T, Q, Dh].
+      keys: float[R, T, H, Dh]; H divides Q.
+      values: float[R, T, H, Dh].
+      segment_ids: int32[R, T]; tokens attend to earlier ones of their own segment.
+      implementation: from `select_implementation`.
 
     Returns:
-      float[R, T, N, D] in the dtype of `queries`.
+      float[R, T, Q, Dh] in the dtype of `queries`.
     """
     chex.assert_rank([queries, keys, values, segment_ids], [4, 4, 4, 2])
-    num_columns = queries.shape[1]
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    visible = jnp.tril(same)[:, None]
+    num_tokens = queries.shape[1]
+    same_segment = segment_ids[:, :, None] == segment_ids[:, None, :]
+    mask = jnp.tril(same_segment)[:, None]
     if implementation != "matmul":
         return jax.nn.dot_product_attention(
-            queries, keys, values, mask=visible, implementation=implementation
+            queries, keys, values, mask=mask, implementation=implementation
         )
     keys, values = keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)
-    # Quarters of long rows skip the keys that come after them: 5/8 of the work is left.
-    width = num_columns // (1 if num_columns < 512 or num_columns % 4 else 4)
-    parts = []
-    for end in range(width, num_columns + 1, width):
-        part = slice(end - width, end)
-        seen = visible[:, :, part, :end]
-        parts.append(
-            _attend(queries[:, part], keys[..., :end], values[:, :, :end], seen)
+    # Long rows are computed in four blocks of queries, each without the keys behind it:
+    # 5/8 of the work is left.
+    num_blocks = 1 if num_tokens < 512 or num_tokens % 4 else 4
+    size = num_tokens // num_blocks
+    blocks = []
+    for end in range(size, num_tokens + 1, size):
+        block = slice(end - size, end)
+        blocks.append(
+            _attend(
+                queries[:, block],
+                keys[..., :end],
+                values[:, :, :end],
+                mask[:, :, block, :end],
+            )
         )
-    return jnp.concatenate(parts, axis=1)
+    return jnp.concatenate(blocks, axis=1)
 
 
 def attend_cache(
@@ -75,48 +86,50 @@ def attend_cache(
     positions: jax.Array,
     implementation: Implementation = "matmul",
 ) -> jax.Array:
-    """Attention of appended columns over a cache that already holds them.
+    """Computes attention of a chunk of new tokens over a cache that already holds them.
 
     Args:
-      queries: float[B, C, N, D].
-      keys: float[B, H, D, S], transposed, as the product with queries reads them.
-        All implementations but "matmul" take [B, S, H, D].
-      values: float[B, H, S, D], or [B, S, H, D] as the keys.
-      positions: int32[B, C], cache column of each query; it sees columns up to its own.
-      implementation: from `choose`.
+      queries: float[B, C, Q, Dh].
+      keys: float[B, H, Dh, S], transposed, as the product with queries reads them.
+        All implementations but "matmul" take [B, S, H, Dh].
+      values: float[B, H, S, Dh], or [B, S, H, Dh] as the keys.
+      positions: int32[B, C], cache position of each query, the last that it attends to.
+      implementation: from `select_implementation`.
 
     Returns:
-      float[B, C, N, D] in the dtype of `queries`.
+      float[B, C, Q, Dh] in the dtype of `queries`.
     """
     chex.assert_rank([queries, keys, values, positions], [4, 4, 4, 2])
     transposed = implementation == "matmul"
-    columns = jnp.arange(keys.shape[3 if transposed else 1])
-    visible = (columns[None, None] <= positions[:, :, None])[:, None]
+    key_positions = jnp.arange(keys.shape[3 if transposed else 1])
+    mask = (key_positions[None, None] <= positions[:, :, None])[:, None]
     if not transposed:
         keys, values = keys.astype(queries.dtype), values.astype(queries.dtype)
         return jax.nn.dot_product_attention(
-            queries, keys, values, mask=visible, implementation=implementation
+            queries, keys, values, mask=mask, implementation=implementation
         )
-    return _attend(queries, keys, values, visible)
+    return _attend(queries, keys, values, mask)
 
 
 def _attend(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, visible: jax.Array
+    queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
 ) -> jax.Array:
-    """Attention of [B, C, N, D] to keys [B, H, D, S] and values [B, H, S, D].
+    """Attends with [B, C, Q, Dh] to keys [B, H, Dh, S] and values [B, H, S, Dh].
 
-    Products are of matrices along one axis of batches: XLA's CPU backend has fast code for
-    these, not for einsums with axes for rows and for heads (`benchmarks/RESULTS.md`).
+    Rows and heads are folded into one batch axis of matrix products: XLA's CPU backend has
+    fast code for these, not for einsums with two batch axes (`benchmarks/RESULTS.md`).
     """
-    rows, count, num_heads, size = queries.shape
-    heads = keys.shape[1]
-    matrices = queries.reshape(rows, count, heads, -1, size).transpose(0, 2, 3, 1, 4)
-    # Float32, because CPUs have no product of two bfloat16 arrays in this order of axes.
-    matrices = matrices.reshape(rows * heads, -1, size).astype(jnp.float32) * size**-0.5
-    scores = jnp.matmul(matrices, keys.reshape(rows * heads, size, -1))
-    scores = scores.reshape(rows, num_heads, count, -1)
-    weights = jax.nn.softmax(jnp.where(visible, scores, _MASKED), axis=-1)
-    weights = weights.reshape(rows * heads, -1, scores.shape[-1])
-    out = jnp.matmul(weights, values.reshape(rows * heads, -1, size))
-    out = out.reshape(rows, num_heads, count, size).transpose(0, 2, 1, 3)
+    batch_size, chunk, num_heads, size = queries.shape
+    kv_heads = keys.shape[1]
+    matrices = queries.reshape(batch_size, chunk, kv_heads, -1, size)
+    matrices = matrices.transpose(0, 2, 3, 1, 4)
+    # float32, because CPUs have no product of two bfloat16 arrays in this order of axes.
+    folded = batch_size * kv_heads
+    matrices = matrices.reshape(folded, -1, size).astype(jnp.float32) * size**-0.5
+    scores = jnp.matmul(matrices, keys.reshape(folded, size, -1))
+    scores = scores.reshape(batch_size, num_heads, chunk, -1)
+    weights = jax.nn.softmax(jnp.where(mask, scores, _MASKED), axis=-1)
+    weights = weights.reshape(folded, -1, scores.shape[-1])
+    out = jnp.matmul(weights, values.reshape(folded, -1, size))
+    out = out.reshape(batch_size, num_heads, chunk, size).transpose(0, 2, 1, 3)
     return out.astype(queries.dtype)

@@ -1,4 +1,4 @@
-"""The key-value cache: one row per live episode, kept across its turns."""
+"""The key-value cache: a row per live episode, kept across its turns."""
 
 import dataclasses
 
@@ -7,60 +7,63 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from agentrl import types
-from agentrl.models import attention
-from agentrl.models import config as model_config
+from agentrl.models import attention, model_config
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KVCache:
-    """Keys and values of every layer, and how many columns of each row are in use."""
+    """Keys and values of every layer, and the number of cached tokens of each row."""
 
-    keys: tuple[jax.Array, ...]  # L x float[B, H, D, S]; not transposed, [B, S, H, D]
-    values: tuple[jax.Array, ...]  # L x float[B, H, S, D]; not transposed, as the keys
-    lengths: jax.Array  # int32[B]
+    keys: tuple[jax.Array, ...]  # L x float[B, H, Dh, S]; not transposed, [B, S, H, Dh]
+    values: tuple[jax.Array, ...]  # L x float[B, H, S, Dh]; not transposed, as the keys
+    lengths: jax.Array  # int32[B], cached tokens
     transposed: bool = dataclasses.field(default=True, metadata={"static": True})
 
     @property
-    def num_columns(self) -> int:
-        """Allocated columns, S."""
+    def max_length(self) -> int:
+        """Allocated cache length S, in tokens per row."""
         return self.keys[0].shape[3 if self.transposed else 1]
 
 
-def empty(config: model_config.ModelConfig, num_rows: int, num_columns: int) -> KVCache:
-    """A cache of zeros, in the layout that suits the platform."""
-    transposed = attention.choose(config) == "matmul"
+def empty(
+    config: model_config.ModelConfig, batch_size: int, max_length: int
+) -> KVCache:
+    """Returns a cache of zeros, in the layout of the platform's attention."""
+    transposed = attention.select_implementation(config) == "matmul"
     heads, dim = config.num_kv_heads, config.head_dim
-    shapes = [(num_rows, num_columns, heads, dim)] * 2
+    shapes = [(batch_size, max_length, heads, dim)] * 2
     if transposed:
-        lead = num_rows, heads
-        shapes = [(*lead, dim, num_columns), (*lead, num_columns, dim)]
+        lead = batch_size, heads
+        shapes = [(*lead, dim, max_length), (*lead, max_length, dim)]
     keys, values = (
         tuple(jnp.zeros(shape, config.dtypes.cache) for _ in range(config.num_layers))
         for shape in shapes
     )
-    return KVCache(keys, values, jnp.zeros(num_rows, jnp.int32), transposed)
+    return KVCache(keys, values, jnp.zeros(batch_size, jnp.int32), transposed)
 
 
 def specs(
     config: model_config.ModelConfig,
     *,
-    rows: tuple[str, ...] | None = None,
-    heads: str | None = None,
+    batch_axes: tuple[str, ...] | None = None,
+    heads_axis: str | None = None,
 ) -> KVCache:
-    """The partition of each array of a cache.
+    """Returns a cache with the `PartitionSpec` of each array in its place.
 
     Args:
-      config: of the model.
-      rows: mesh axes that the rows are spread over; None for every row on every device.
-      heads: mesh axis that the heads of keys and values are spread over, if any.
+      config: shape of the model.
+      batch_axes: mesh axes that rows are sharded over; None replicates them.
+      heads_axis: mesh axis that key-value heads are sharded over; None replicates them.
     """
-    transposed = attention.choose(config) == "matmul"
+    transposed = attention.select_implementation(config) == "matmul"
     spec = (
-        PartitionSpec(rows, heads) if transposed else PartitionSpec(rows, None, heads)
+        PartitionSpec(batch_axes, heads_axis)
+        if transposed
+        else PartitionSpec(batch_axes, None, heads_axis)
     )
     layers = (spec,) * config.num_layers
-    return KVCache(layers, layers, PartitionSpec(rows), transposed)  # type: ignore[arg-type]
+    return KVCache(layers, layers, PartitionSpec(batch_axes), transposed)  # type: ignore[arg-type]
 
 
 def write(
@@ -71,15 +74,18 @@ def write(
     positions: jax.Array,
     transposed: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
-    """Writes C columns of one layer at `positions`; columns beyond the cache are dropped.
+    """Writes keys and values of a chunk into the cache of one layer.
 
     Args:
-      keys: of `KVCache`.
-      values: of `KVCache`.
-      new_keys: float[B, C, H, D].
-      new_values: float[B, C, H, D].
-      positions: int32[B, C]; give S or more for a column that must not be written.
+      keys: the layer's entry of `KVCache.keys`.
+      values: the layer's entry of `KVCache.values`.
+      new_keys: float[B, C, H, Dh].
+      new_values: float[B, C, H, Dh].
+      positions: int32[B, C], cache position of each token; S or more drops it.
       transposed: layout of `keys` and `values`, see `KVCache`.
+
+    Returns:
+      The updated `keys` and `values`.
     """
     rows = jnp.arange(keys.shape[0])[:, None]
     every = slice(None)
@@ -94,7 +100,7 @@ def write(
 def copy_row(cache: KVCache, source: KVCache, targets: jax.Array) -> KVCache:
     """Copies the one row of `source` over the rows where `targets` bool[B] is True.
 
-    Only columns that both have are copied; lengths stay as they are.
+    Copies the positions that both have; lengths stay as they are.
     """
     rows = jnp.argsort(~targets)  # the targets first
 
@@ -110,9 +116,9 @@ def copy_row(cache: KVCache, source: KVCache, targets: jax.Array) -> KVCache:
     return dataclasses.replace(cache, keys=keys, values=values)
 
 
-def grow(cache: KVCache, num_columns: int) -> KVCache:
-    """Appends unused columns, so that cost follows the lengths in use."""
-    extra = num_columns - cache.num_columns
+def grow(cache: KVCache, max_length: int) -> KVCache:
+    """Pads a cache to `max_length`; it grows with its rows, so that reads stay cheap."""
+    extra = max_length - cache.max_length
 
     def pad(array: jax.Array, axis: int) -> jax.Array:
         return jnp.pad(array, [(0, extra * (i == axis)) for i in range(4)])

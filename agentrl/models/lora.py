@@ -1,8 +1,9 @@
-"""Low-rank adapters, int8 base weights, and the split into trained and frozen leaves.
+"""LoRA adapters, int8 base weights, and the partition into trained and frozen leaves.
 
-A run trains a nested dictionary of parameters and holds another one still. `join` puts the
-two together for the model: where both name a kernel, the trained entry is an adapter and
-the kernel becomes an `Adapted` leaf, which `project` applies without ever forming the sum.
+The parameters of a run are partitioned into a nested dictionary that is trained and one
+that is frozen. `join` combines them for the model: where both name a kernel, the trained
+entry is a LoRA adapter and the kernel becomes an `Adapted` leaf, which `project` applies
+without materialising the sum W + (alpha / rank) A B.
 LoRA: https://arxiv.org/abs/2106.09685, section 4.1.
 """
 
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from agentrl import errors, types
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 
 _INT8_MAX = 127
 
@@ -35,23 +36,29 @@ class Quantized:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Adapted:
-    """A frozen kernel and the adapter beside it; they stand for base + a b alpha / rank."""
+    """LoRA-adapted kernel: W + (alpha / rank) A B."""
 
-    base: Any  # jax.Array or Quantized, [*inputs, *outputs]
-    a: jax.Array  # float[*inputs, rank]
-    b: jax.Array  # float[rank, *outputs], times alpha / rank
+    base: Any  # W, frozen: jax.Array or Quantized, [*inputs, *outputs]
+    a: jax.Array  # A, float[*inputs, rank]
+    b: jax.Array  # (alpha / rank) B, float[rank, *outputs]
 
 
 def project(x: jax.Array, kernel: Any, num_inputs: int = 1) -> jax.Array:
     """Contracts the last axes of float[..., *inputs] with a kernel [*inputs, *outputs].
 
-    Returns float[..., *outputs]; the product is taken in the dtype of `x`.
+    Args:
+      x: float[..., *inputs].
+      kernel: array, `Quantized` or `Adapted`.
+      num_inputs: number of axes that are contracted.
+
+    Returns:
+      float[..., *outputs]; the product is computed in the dtype of `x`.
     """
     if isinstance(kernel, Adapted):
         low_rank = project(project(x, kernel.a, num_inputs), kernel.b)
         return project(x, kernel.base, num_inputs) + low_rank
     if isinstance(kernel, Quantized):
-        # The scales belong to outputs, so they can wait until after the contraction.
+        # Scales are per output channel, so they commute with the contraction.
         product = jnp.tensordot(x, kernel.values.astype(x.dtype), num_inputs)
         scales = kernel.scales.astype(x.dtype)
         return product * jnp.expand_dims(scales, range(product.ndim - scales.ndim))
@@ -66,12 +73,21 @@ def split(
     trainable: Sequence[str] | None,
     config: model_config.ModelConfig,
 ) -> tuple[types.PyTree, types.PyTree]:
-    """Splits parameters by rule; with LoRA, adapters that change nothing yet are added.
+    """Partitions parameters into trained and frozen; adds new adapters, with B = 0.
 
-    `trainable` holds regular expressions, searched in paths such as `blocks/0/mlp/up`, of
-    leaves trained in full; None takes all of them without `lora`, and none with it. A
-    critic, which no published model brings along, is always trained.
-    Frozen leaves that stay floats are cast: no update is ever added to them.
+    A critic, which no published model has, is always trained. Frozen leaves that stay
+    floats are cast to the type they are read in, because no update is added to them.
+
+    Args:
+      params: all parameters of the model.
+      key: PRNG key of new adapters.
+      lora: rank and targets of adapters; None adds none.
+      trainable: regular expressions, searched in paths such as `blocks/0/mlp/up`, of
+        leaves trained in full; None means all of them without `lora`, and none with it.
+      config: shape and types of the model.
+
+    Returns:
+      The trained parameters and the frozen ones, both nested dictionaries.
 
     Raises:
       ConfigError: if a pattern matches no parameter.
@@ -82,7 +98,7 @@ def split(
     trained, frozen = {}, {}
     leaves = traverse_util.flatten_dict(params)
     names = ["/".join(map(str, path)) for path in leaves]
-    _refuse_unmatched([*trainable, *(f"/{t}$" for t in targets)], names)
+    _require_matches([*trainable, *(f"/{t}$" for t in targets)], names)
     for name, (path, leaf) in zip(names, leaves.items(), strict=True):
         if name == "critic" or any(re.search(rule, name) for rule in trainable):
             trained[path] = leaf
@@ -97,7 +113,13 @@ def split(
 
 
 def join(trained: types.PyTree, frozen: types.PyTree, scale: float = 1.0) -> Any:
-    """The model's view of both halves; `scale` is alpha / rank of the adapters."""
+    """Combines trained and frozen parameters for the model.
+
+    Args:
+      trained: from `split`.
+      frozen: from `split`.
+      scale: alpha / rank of the adapters.
+    """
     if not isinstance(frozen, dict):
         return Adapted(frozen, trained["a"], trained["b"] * scale)
     joined = dict(frozen)
@@ -107,7 +129,7 @@ def join(trained: types.PyTree, frozen: types.PyTree, scale: float = 1.0) -> Any
 
 
 def merge(params: types.PyTree) -> types.PyTree:
-    """Replaces adapted and quantized kernels by float32 arrays that act the same."""
+    """Merges adapters into their kernels and dequantizes, in float32."""
 
     def to_array(leaf: Any) -> jax.Array:
         if isinstance(leaf, Adapted):
@@ -129,39 +151,45 @@ def for_rollouts(
     lora: model_config.LoraConfig | None,
     config: model_config.ModelConfig,
 ) -> types.PyTree:
-    """What rollouts read: merged unless `lora` says otherwise, floats cast."""
+    """Returns the parameters that rollouts read: merged if `lora` says so, floats cast."""
 
     def cast(path: tuple, x: jax.Array) -> jax.Array:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return x if x.dtype == "int8" else x.astype(config.read_dtype(name))
+        is_float = jnp.issubdtype(x.dtype, jnp.floating)
+        return x.astype(config.read_dtype(name)) if is_float else x
 
-    merges = lora is None or lora.merge_for_rollouts
-    return jax.tree.map_with_path(cast, merge(params) if merges else params)
+    if lora is None or lora.merge_for_rollouts:
+        params = merge(params)
+    return jax.tree.map_with_path(cast, params)
 
 
 def digest(params: types.PyTree) -> jax.Array:
-    """A checksum uint32[] of every bit, its place and its name, whatever the sharding."""
+    """Returns a checksum uint32[] of all leaves, independent of their sharding.
+
+    It depends on every bit, on its index and on the leaf's path.
+    """
     total = jnp.uint32(0)
     for path, leaf in jax.tree.leaves_with_path(params):
         unsigned = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
         bits = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
-        factors = jnp.ones(leaf.shape, jnp.uint32)  # odd: any single change shows
+        factors = jnp.ones(leaf.shape, jnp.uint32)  # odd: any single change is detected
         for axis in range(leaf.ndim):
-            places = jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
-            factors += places * jnp.uint32(2 * 7919 ** (axis + 1) % 2**32)
+            indices = jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+            factors += indices * jnp.uint32(2 * 7919 ** (axis + 1) % 2**32)
         name = zlib.crc32(jax.tree_util.keystr(path).encode()) | 1
         total += jnp.sum(bits * factors, dtype=jnp.uint32) * jnp.uint32(name)
     return total
 
 
 def _num_inputs(name: str) -> int:
-    return 2 if name == "out" else 1  # attention's output reads heads and their size
+    """Returns how many leading axes of a kernel are inputs."""
+    return 2 if name == "out" else 1  # attention's output contracts heads and head size
 
 
 def _new_adapter(
     kernel: jax.Array, name: str, rank: int, key: jax.Array
 ) -> dict[str, jax.Array]:
-    """Draws a ~ N(0, 1 / fan-in), and sets b = 0."""
+    """Draws A ~ N(0, 1 / fan-in), and sets B = 0."""
     count = _num_inputs(name)
     inputs, outputs = kernel.shape[:count], kernel.shape[count:]
     a = jax.random.normal(key, (*inputs, rank), kernel.dtype)
@@ -170,6 +198,7 @@ def _new_adapter(
 
 
 def _quantize(kernel: jax.Array, name: str) -> Quantized:
+    """Rounds a kernel to int8, with the largest value of each channel at 127."""
     inputs = tuple(range(_num_inputs(name)))
     largest = jnp.max(jnp.abs(kernel.astype(jnp.float32)), axis=inputs)
     scales = jnp.maximum(largest, 1e-12) / _INT8_MAX
@@ -177,7 +206,7 @@ def _quantize(kernel: jax.Array, name: str) -> Quantized:
     return Quantized(values, scales)
 
 
-def _refuse_unmatched(patterns: Sequence[str], names: Sequence[str]) -> None:
+def _require_matches(patterns: Sequence[str], names: Sequence[str]) -> None:
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in names):
             known = sorted({re.sub(r"\d+", "*", name) for name in names})

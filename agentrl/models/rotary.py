@@ -5,20 +5,23 @@ import math
 import jax
 import jax.numpy as jnp
 
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 
 
 def rotate(
     x: jax.Array, positions: jax.Array, config: model_config.ModelConfig
 ) -> jax.Array:
-    """Turns pairs of features by angles that grow with the position.
+    """Rotates pairs of features by angles that grow with the position.
 
     RoFormer: https://arxiv.org/abs/2104.09864, section 3.2.2.
 
     Args:
-      x: float[rows, columns, heads, D].
-      positions: int32[rows, columns].
-      config: base of the geometric sequence of wavelengths, and its stretching.
+      x: float[batch, tokens, heads, Dh].
+      positions: int32[batch, tokens].
+      config: base of the geometric sequence of wavelengths, and its scaling.
+
+    Returns:
+      An array like `x`.
     """
     # float32: in bf16 the angles of far positions are off by whole turns.
     angles = positions[..., None].astype(jnp.float32) * frequencies(config)[None, None]
@@ -31,11 +34,11 @@ def rotate(
 
 
 def frequencies(config: model_config.ModelConfig) -> jax.Array:
-    """Angle per position of each feature pair, float32[D / 2], radians.
+    """Returns the angle per position of each feature pair, float32[Dh / 2], radians.
 
-    `linear` divides all of them (https://arxiv.org/abs/2306.15595). `llama3` keeps those
-    that turn often within the original context, divides those that turn rarely, and
-    blends in between (https://arxiv.org/abs/2407.21783, section 3.4.3, and its code).
+    `linear` scaling divides all of them (https://arxiv.org/abs/2306.15595). `llama3` keeps
+    high frequencies, by rotations within the original context, divides low ones, and
+    interpolates in between (https://arxiv.org/abs/2407.21783, section 3.4.3, and its code).
     """
     half = config.head_dim // 2
     plain = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
@@ -44,7 +47,7 @@ def frequencies(config: model_config.ModelConfig) -> jax.Array:
         return plain
     if scaling.kind == "linear":
         return plain / scaling.factor
-    turns = plain * scaling.original_context / (2 * math.pi)
-    few, many = scaling.low_frequency_factor, scaling.high_frequency_factor
-    kept = jnp.clip((turns - few) / (many - few), 0, 1)
+    rotations = plain * scaling.original_context / (2 * math.pi)
+    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+    kept = jnp.clip((rotations - low) / (high - low), 0, 1)
     return plain * (kept + (1 - kept) / scaling.factor)

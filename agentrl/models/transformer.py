@@ -1,8 +1,8 @@
 """A decoder-only transformer of the Qwen2 / Llama kind, and its pure functions.
 
-One block serves the learner, which sees packed rows, and the sampler, which appends to a
-cache: they differ only in the attention function they pass in, so their log-probabilities
-agree by construction.
+One block serves the learner, which sees packed rows, and the sampler, which reads and
+writes a key-value cache: they differ only in the attention function that they pass in, so
+their log-probabilities agree by construction.
 """
 
 import dataclasses
@@ -15,20 +15,21 @@ import optax
 from flax import nnx
 
 from agentrl import types
-from agentrl.models import attention, induction, kv_cache, lora, rotary
-from agentrl.models import config as model_config
+from agentrl.models import attention, kv_cache, lora, model_config, rotary
 
-# (layer, queries, keys, values) -> attended, all float[rows, columns, heads, D]
+# (layer, queries, keys, values) -> attended, all float[batch, tokens, heads, Dh]
 AttendFn = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Array]
-# Returns float[rows, columns, M] as given, with a constraint on where its parts lie
-PlaceFn = Callable[[jax.Array], jax.Array]
-# (queries, new keys, new values, cached keys, cached values, columns to write, positions)
+# Constrains the sharding of hidden states float[batch, tokens, D]
+ConstrainFn = Callable[[jax.Array], jax.Array]
+# (queries, new keys, new values, cached keys, cached values, positions to write, positions)
 # -> (attended, cached keys, cached values), of one layer
 AttendCacheFn = Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
+# Signature of `Model.append`, with its keyword arguments bound
+AppendFn = Callable[..., tuple[jax.Array, kv_cache.KVCache]]
 
 
 def _dense(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
-    """A kernel drawn with std 1 / sqrt(fan_in).
+    """Draws a kernel with standard deviation 1 / sqrt(fan_in).
 
     Small models never learn to copy from the context with the usual constant 0.02.
     """
@@ -72,7 +73,7 @@ class Attention(nnx.Module):
     def __call__(
         self, x: jax.Array, positions: jax.Array, attend: Callable[..., jax.Array]
     ) -> jax.Array:
-        """Mixes columns of float[rows, columns, M] with `attend`."""
+        """Mixes the tokens of float[batch, tokens, D] with `attend`."""
         queries = lora.project(x, self.query.get_value())
         keys = lora.project(x, self.key.get_value())
         values = lora.project(x, self.value.get_value())
@@ -92,16 +93,16 @@ class MLP(nnx.Module):
     """Gated feed-forward layer with SiLU."""
 
     def __init__(self, config: model_config.ModelConfig, rngs: nnx.Rngs):
-        size, wide = config.hidden_size, config.mlp_size
-        self.gate = _dense(rngs, (size, wide), size)
-        self.up = _dense(rngs, (size, wide), size)
-        self.down = _dense(rngs, (wide, size), wide)
+        size, mlp_size = config.hidden_size, config.mlp_size
+        self.gate = _dense(rngs, (size, mlp_size), size)
+        self.up = _dense(rngs, (size, mlp_size), size)
+        self.down = _dense(rngs, (mlp_size, size), mlp_size)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps float[..., M] to float[..., M]."""
+        """Maps float[..., D] to float[..., D]."""
         gate = jax.nn.silu(lora.project(x, self.gate.get_value()))
-        wide = gate * lora.project(x, self.up.get_value())
-        return lora.project(wide, self.down.get_value())
+        gated = gate * lora.project(x, self.up.get_value())
+        return lora.project(gated, self.down.get_value())
 
 
 class Block(nnx.Module):
@@ -116,7 +117,7 @@ class Block(nnx.Module):
     def __call__(
         self, x: jax.Array, positions: jax.Array, attend: Callable[..., jax.Array]
     ) -> jax.Array:
-        """One layer on float[rows, columns, M]."""
+        """Applies the layer to float[batch, tokens, D]."""
         x = x + self.attention(self.attention_norm(x), positions, attend)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -140,19 +141,19 @@ class Transformer(nnx.Module):
         tokens: jax.Array,
         positions: jax.Array,
         attend: AttendFn,
-        place: PlaceFn,
+        constrain: ConstrainFn,
         remat: bool,
     ) -> jax.Array:
-        """Final hidden states float[rows, columns, M] of int32[rows, columns] tokens."""
-        x = place(self.embedding[...][tokens].astype(self.config.dtypes.compute))
+        """Returns final hidden states float[batch, tokens, D] of int32[batch, tokens]."""
+        x = constrain(self.embedding[...][tokens].astype(self.config.dtypes.compute))
         for layer, block in enumerate(self.blocks):
             apply = functools.partial(block, attend=functools.partial(attend, layer))
             x = jax.checkpoint(apply)(x, positions) if remat else apply(x, positions)
-            x = place(x)
+            x = constrain(x)
         return self.norm(x)
 
     def unembedding(self) -> jax.Array:
-        """Output matrix float[M, V]."""
+        """Returns the output matrix float[D, V]."""
         tied = self.config.tied_embeddings
         matrix = self.embedding[...].T if tied else self.head[...]
         return matrix.astype(self.config.dtypes.head)
@@ -165,11 +166,9 @@ class Model:
     config: model_config.ModelConfig
 
     def init(self, key: jax.Array) -> types.PyTree:
-        """Random parameters, nested dicts of arrays."""
+        """Draws random parameters, nested dicts of arrays."""
         model = Transformer(self.config, nnx.Rngs(params=key))
         params = nnx.to_pure_dict(nnx.split(model)[1])
-        if self.config.init == "induction":
-            params = induction.place_induction_heads(params, self.config, key)
         return optax.tree.cast(params, self.config.dtypes.params)
 
     def hidden(
@@ -180,19 +179,35 @@ class Model:
         segment_ids: jax.Array,
         *,
         remat: bool = False,
-        place: PlaceFn = lambda x: x,
+        constrain: ConstrainFn = lambda x: x,
     ) -> jax.Array:
-        """Hidden states of packed rows; every array int32[R, T], result float[R, T, M]."""
+        """Computes the hidden states of packed rows.
+
+        Args:
+          params: parameters.
+          tokens: int32[R, T].
+          positions: int32[R, T], within each segment.
+          segment_ids: int32[R, T]; tokens attend within their segment.
+          remat: recomputes activations in the backward pass, block by block.
+          constrain: constrains the sharding of hidden states.
+
+        Returns:
+          float[R, T, D], after the final norm.
+        """
 
         def attend(
             layer: int, queries: jax.Array, keys: jax.Array, values: jax.Array
         ) -> jax.Array:
             del layer
             return attention.attend_segments(
-                queries, keys, values, segment_ids, attention.choose(self.config)
+                queries,
+                keys,
+                values,
+                segment_ids,
+                attention.select_implementation(self.config),
             )
 
-        return self._bind(params).hidden(tokens, positions, attend, place, remat)
+        return self._bind(params).hidden(tokens, positions, attend, constrain, remat)
 
     def append(
         self,
@@ -201,33 +216,33 @@ class Model:
         counts: jax.Array,
         cache: kv_cache.KVCache,
         *,
-        place: PlaceFn = lambda x: x,
+        constrain: ConstrainFn = lambda x: x,
         split_heads: Callable[[AttendCacheFn], AttendCacheFn] = lambda attend: attend,
     ) -> tuple[jax.Array, kv_cache.KVCache]:
-        """Appends up to C tokens to every row of the cache.
+        """Appends up to C tokens to every row of the cache: prefill, or decode if C = 1.
 
         Args:
           params: parameters.
           tokens: int32[B, C], right-padded.
           counts: int32[B], valid tokens of each row; 0 leaves the row as it is.
-          cache: with room for `lengths + counts` columns.
-          place: constrains where hidden states lie.
+          cache: at least `lengths + counts` long.
+          constrain: constrains the sharding of hidden states.
           split_heads: makes attention run on each device's own heads.
 
         Returns:
-          Hidden state float[B, M] of each row's last valid token (of column 0 where the
-          count is 0), and the cache.
+          Hidden state float[B, D] of each row's last valid token (of the first one where
+          the count is 0), and the cache.
         """
-        columns = jnp.arange(tokens.shape[1])
-        positions = cache.lengths[:, None] + columns[None]
-        unwritten = cache.num_columns  # out of range, hence dropped
-        targets = jnp.where(columns[None] < counts[:, None], positions, unwritten)
+        offsets = jnp.arange(tokens.shape[1])
+        positions = cache.lengths[:, None] + offsets[None]
+        out_of_range = cache.max_length  # such writes are dropped
+        targets = jnp.where(offsets[None] < counts[:, None], positions, out_of_range)
         keys, values = list(cache.keys), list(cache.values)
         attend_layer = split_heads(
             functools.partial(
                 _attend_cache,
                 transposed=cache.transposed,
-                implementation=attention.choose(self.config),
+                implementation=attention.select_implementation(self.config),
             )
         )
 
@@ -238,7 +253,7 @@ class Model:
             return attended
 
         hidden = self._bind(params).hidden(
-            tokens, positions, attend, place=place, remat=False
+            tokens, positions, attend, constrain=constrain, remat=False
         )
         last = jnp.maximum(counts - 1, 0)[:, None, None]
         last_hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
@@ -248,13 +263,13 @@ class Model:
         )
 
     def unembedding(self, params: types.PyTree) -> jax.Array:
-        """Output matrix float[M, V]."""
+        """Returns the output matrix float[D, V]."""
         return self._bind(params).unembedding()
 
     def values(self, params: types.PyTree, hidden: jax.Array) -> jax.Array:
-        """The critic's float32[R, T] of hidden states float[R, T, M], in units of return.
+        """Returns the critic's values float32[R, T] of hidden states float[R, T, D].
 
-        Column t is the value after token t. It starts at 0 everywhere.
+        Entry t is the value after token t, in units of return. A new critic returns 0.
         """
         critic = self._bind(params).critic[...]
         return jnp.einsum("rtm,m->rt", hidden, critic, preferred_element_type="float32")
@@ -283,7 +298,7 @@ def _attend_cache(
     transposed: bool,
     implementation: attention.Implementation,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Writes columns of one layer into the cache, then attends to it."""
+    """Writes keys and values of one layer into the cache, then attends to it."""
     keys, values = kv_cache.write(
         keys, values, new_keys, new_values, targets, transposed
     )

@@ -153,12 +153,12 @@ def anchor_state_advantages(
     GiGPO: https://arxiv.org/abs/2505.10978, section 4.2.
 
     Args:
-      returns: float[N], discounted return from each turn on, over all episodes.
+      returns: float[K], discounted return from each turn on, over all episodes.
       anchors: what the turns of a step group share: group of the task and state.
       scale: spread of the step group to divide by.
 
     Returns:
-      float64[N]; 0 for a state that was met only once.
+      float64[K]; 0 for a state that was met only once.
     """
     chex.assert_rank(returns, 1)
     members: dict[Hashable, list[int]] = {}

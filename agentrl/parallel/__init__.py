@@ -1,1 +1,1 @@
-"""Devices, hosts and random numbers that they agree on."""
+"""Meshes, sharding, processes, and PRNG keys that all processes agree on."""

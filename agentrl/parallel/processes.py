@@ -1,4 +1,4 @@
-"""What the hosts of a run do together besides computing: share episodes, write files."""
+"""Coordination of a run's processes outside of jitted code: episodes and files."""
 
 import contextlib
 import pickle
@@ -9,19 +9,19 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 
-def is_first() -> bool:
-    """Whether this host writes what a run writes once."""
+def is_process_zero() -> bool:
+    """Returns whether this is process 0, which writes the files of a run."""
     return jax.process_index() == 0
 
 
-def own_share(count: int) -> range:
-    """The part of `count` things that falls to this host: consecutive ones."""
+def local_slice(count: int) -> range:
+    """Returns the indices, of `count` items in all, that belong to this process."""
     edges = np.linspace(0, count, jax.process_count() + 1).astype(int)
     return range(*edges[jax.process_index() :][:2].tolist())
 
 
 def gather(items: list) -> list:
-    """The items of all hosts, in the order of hosts; every host has to call it."""
+    """Gathers the items of all processes, in process order; all have to call it."""
     if jax.process_count() == 1:
         return items
     packed = np.frombuffer(pickle.dumps(items), np.uint8)
@@ -32,10 +32,14 @@ def gather(items: list) -> list:
 
 
 @contextlib.contextmanager
-def first_then_others(name: str) -> Iterator[None]:
-    """The first host runs the block alone; the others find what it has written."""
-    if not is_first():
+def process_zero_first(name: str) -> Iterator[None]:
+    """Runs the `with` block on process 0, then on the others, which find its files.
+
+    Args:
+      name: of the barrier, the same on all processes.
+    """
+    if not is_process_zero():
         multihost_utils.sync_global_devices(name)
     yield
-    if is_first():
+    if is_process_zero():
         multihost_utils.sync_global_devices(name)

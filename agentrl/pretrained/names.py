@@ -1,8 +1,8 @@
-"""Where each of our parameters lies in a checkpoint of the Hugging Face layout.
+"""Mapping of parameters to tensors of Hugging Face checkpoints: names and layouts.
 
 Qwen2, Qwen3, Llama and SmolLM2 share one set of names; they differ in which are present.
-Theirs store a matrix as [outputs, inputs] with the heads of a projection folded into one
-axis; ours keeps heads apart and inputs first.
+Hugging Face stores a matrix as [outputs, inputs] and folds the heads of a projection into
+one axis; here inputs come first and heads have an axis of their own.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 
 # (name, [start, stop) of each axis) -> that part of the tensor
 ReadFn = Callable[[str, Sequence[slice]], np.ndarray]
@@ -22,32 +22,32 @@ _DERIVED = re.compile(r"\.rotary_emb\.inv_freq$")
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """One tensor of theirs, and how one of our parameters is made of it.
+    """A Hugging Face tensor and its layout, for one parameter.
 
-    The tensor, with `heads_axis` split into (heads, head_dim), is our parameter with its
-    axes permuted.
+    The parameter is the tensor with `heads_axis` split into (heads, head_dim) and its axes
+    permuted.
     """
 
     name: str
-    shape: tuple[int, ...]  # theirs
-    axes: tuple[int, ...]  # of the split tensor, in the order of ours
+    shape: tuple[int, ...]  # in the Hugging Face layout
+    axes: tuple[int, ...]  # of the split tensor, in the order of the parameter
     heads_axis: int | None = None
     head_dim: int = 1
 
     @property
     def split_shape(self) -> tuple[int, ...]:
-        """Their shape with heads and features of a head apart."""
+        """Shape of the tensor with `heads_axis` split."""
         if self.heads_axis is None:
             return self.shape
         at, dim = self.heads_axis, self.head_dim
         return (*self.shape[:at], self.shape[at] // dim, dim, *self.shape[at + 1 :])
 
     def read(self, read: ReadFn, index: Sequence[slice]) -> np.ndarray:
-        """The part `index` of our parameter, from no more of theirs than needed."""
+        """Reads the slice `index` of the parameter; reads only that of the tensor."""
         split = self.split_shape
         region = [slice(0, size) for size in split]
-        for ours, theirs in enumerate(self.axes):
-            region[theirs] = slice(*index[ours].indices(split[theirs])[:2])
+        for axis, hf_axis in enumerate(self.axes):
+            region[hf_axis] = slice(*index[axis].indices(split[hf_axis])[:2])
         if self.heads_axis is None:
             return read(self.name, region).transpose(self.axes)
         at, dim = self.heads_axis, self.head_dim
@@ -58,14 +58,14 @@ class Tensor:
         within = (*[slice(None)] * (at + 1), features)
         return block[within].transpose(self.axes)
 
-    def to_theirs(self, ours: np.ndarray) -> np.ndarray:
-        """Their tensor, made of our whole parameter."""
-        split = ours.transpose(np.argsort(self.axes))
+    def to_hf(self, param: np.ndarray) -> np.ndarray:
+        """Converts a whole parameter to the Hugging Face layout."""
+        split = param.transpose(np.argsort(self.axes))
         return np.ascontiguousarray(split.reshape(self.shape))
 
 
 def table(config: model_config.ModelConfig) -> dict[str, Tensor]:
-    """Tensor of every parameter of a model, by the parameter's path."""
+    """Returns the tensor of every parameter of a model, by the parameter's path."""
     size = config.hidden_size
     tensors = {
         "embedding": _same("model.embed_tokens.weight", config.vocab_size, size),
@@ -80,7 +80,7 @@ def table(config: model_config.ModelConfig) -> dict[str, Tensor]:
 
 
 def output_biases(config: model_config.ModelConfig) -> dict[str, str]:
-    """Paths and names of biases after the attention, which are zero in all our models."""
+    """Returns paths and names of attention output biases, which are zero here."""
     return {
         f"blocks/{layer}/attention/out_bias": f"model.layers.{layer}.self_attn.o_proj.bias"
         for layer in range(config.num_layers)
@@ -88,7 +88,7 @@ def output_biases(config: model_config.ModelConfig) -> dict[str, str]:
 
 
 def is_derived(name: str) -> bool:
-    """Whether a tensor holds nothing that the configuration does not say."""
+    """Returns whether a tensor follows from the configuration."""
     return bool(_DERIVED.search(name))
 
 
@@ -110,22 +110,22 @@ def _layer(config: model_config.ModelConfig, prefix: str) -> dict[str, Tensor]:
         ),
     }
     kv_heads = config.num_kv_heads
-    for ours, heads in (
+    for kind, heads in (
         ("query", config.num_heads),
         ("key", kv_heads),
         ("value", kv_heads),
     ):
-        theirs = f"{attention}.{ours[0]}_proj"
-        tensors[f"attention/{ours}"] = Tensor(
-            f"{theirs}.weight", (heads * dim, size), (2, 0, 1), 0, dim
+        projection = f"{attention}.{kind[0]}_proj"
+        tensors[f"attention/{kind}"] = Tensor(
+            f"{projection}.weight", (heads * dim, size), (2, 0, 1), 0, dim
         )
         if config.qkv_bias:
-            tensors[f"attention/{ours}_bias"] = Tensor(
-                f"{theirs}.bias", (heads * dim,), (0, 1), 0, dim
+            tensors[f"attention/{kind}_bias"] = Tensor(
+                f"{projection}.bias", (heads * dim,), (0, 1), 0, dim
             )
-        if config.qk_norm and ours != "value":
-            name = f"{attention}.{ours[0]}_norm.weight"
-            tensors[f"attention/{ours}_norm/scale"] = _same(name, dim)
+        if config.qk_norm and kind != "value":
+            name = f"{attention}.{kind[0]}_norm.weight"
+            tensors[f"attention/{kind}_norm/scale"] = _same(name, dim)
     return tensors
 
 

@@ -12,7 +12,7 @@ PARAMS = "params"
 
 
 def holds_params(folder: pathlib.Path) -> bool:
-    """Whether the weights of a folder are in orbax."""
+    """Returns whether the weights of a folder are in orbax."""
     return (folder / PARAMS).is_dir()
 
 
@@ -23,7 +23,7 @@ def save(params: types.PyTree, folder: pathlib.Path) -> None:
 
 
 def stored_dtypes(folder: pathlib.Path) -> dict[str, str]:
-    """Dtype of each parameter, by its path."""
+    """Returns the dtype of each parameter, by its path."""
     with ocp.StandardCheckpointer() as checkpointer:
         stored = _metadata(checkpointer, folder.resolve() / PARAMS)
     return {

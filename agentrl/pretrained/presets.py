@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 from agentrl import errors
-from agentrl.models.config import ModelConfig, RopeScaling
+from agentrl.models.model_config import ModelConfig, RopeScaling
 
 _QWEN2 = ModelConfig(vocab_size=151_936, head_dim=128, rope_theta=1e6)
 _QWEN3 = dataclasses.replace(_QWEN2, qkv_bias=False, qk_norm=True, max_positions=40_960)
@@ -69,7 +69,7 @@ PRESETS = {
 
 
 def get(name: str) -> ModelConfig:
-    """Shape of a published model.
+    """Returns the shape of a published model.
 
     Raises:
       ConfigError: if there is no preset of that name.

@@ -16,7 +16,7 @@ INDEX = "model.safetensors.index.json"
 
 
 class SafetensorsSource:
-    """The tensors of a folder; files are mapped, and read where asked."""
+    """The tensors of a folder; files are memory-mapped and read in slices."""
 
     def __init__(self, folder: pathlib.Path):
         """Opens all files and reads their headers.
@@ -44,12 +44,12 @@ class SafetensorsSource:
             )
 
     def read(self, name: str, region: Sequence[slice]) -> np.ndarray:
-        """A part of a tensor; see `weights.Source`."""
+        """Reads a slice of a tensor; see `weights.Source`."""
         return self._files[name].get_slice(name)[tuple(region)]
 
 
 def _read_index(folder: pathlib.Path) -> Mapping[str, str]:
-    """File of each tensor, by the index; empty if there is just one file."""
+    """Returns the file of each tensor, by the index; empty if there is one file."""
     path = folder / INDEX
     if not path.is_file():
         if not (folder / SINGLE).is_file():

@@ -58,7 +58,7 @@ def load(folder: pathlib.Path) -> transformers.PreTrainedTokenizerFast:
 
 
 def differences(file: tokenizers.Tokenizer, read: tokenizers.Tokenizer) -> str:
-    """What gives a text other ids in `read` than in `file`; "" if nothing does."""
+    """Returns what makes ids differ between `read` and `file`; "" if nothing."""
     own, others = _added(file), _added(read)
     if changed := sorted(set(own.items()) ^ set(others.items())):
         index, content = changed[0]
@@ -72,7 +72,7 @@ def differences(file: tokenizers.Tokenizer, read: tokenizers.Tokenizer) -> str:
 
 
 def read_otherwise(folder: pathlib.Path, model_type: str) -> str:
-    """How `transformers` changes a folder's ids for one type of model; "" if it does not.
+    """Returns how `transformers` changes ids for a model type; "" if it does not.
 
     Args:
       folder: holds the tokenizer's files.
@@ -93,7 +93,7 @@ def read_otherwise(folder: pathlib.Path, model_type: str) -> str:
 
 
 def portable(fields: dict[str, Any]) -> dict[str, Any]:
-    """A `tokenizer_config.json` with which all releases take `tokenizer.json` as it is."""
+    """Returns a `tokenizer_config.json` with which all releases read `tokenizer.json`."""
     kept = {name: value for name, value in fields.items() if name not in _LEFT_OUT}
     # A list under this name is new in transformers 5; 4 knows the older name only.
     if isinstance(extra := kept.get("extra_special_tokens"), list):
@@ -111,7 +111,7 @@ def _added(backend: tokenizers.Tokenizer) -> dict[int, str]:
 
 
 def _parts(backend: tokenizers.Tokenizer) -> dict[str, Any]:
-    """The parts that decide ids; what is empty or concerns offsets alone is left out."""
+    """Returns the parts that decide ids, without empty ones and offsets."""
     stored = json.loads(backend.to_str())
     return {n: _plain(stored[n]) for n in ("normalizer", "pre_tokenizer", "model")}
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentrl import errors, types
-from agentrl.models import config as model_config
+from agentrl.models import model_config
 from agentrl.pretrained import names
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -24,7 +24,7 @@ _BLOCK = 1 << 14  # rows compared at a time
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What a file says about a tensor before it is read."""
+    """Header of a tensor: what is known before it is read."""
 
     shape: tuple[int, ...]
     dtype: str  # as safetensors names it: F32, BF16, ...
@@ -41,11 +41,11 @@ class Source(Protocol):
 
     @property
     def entries(self) -> Mapping[str, Entry]:
-        """What there is to read."""
+        """Returns the headers of all tensors, by name."""
         ...
 
     def read(self, name: str, region: Sequence[slice]) -> np.ndarray:
-        """A part of a tensor; slices with start and stop, one for each axis."""
+        """Reads a slice of a tensor; slices with start and stop, one for each axis."""
         ...
 
 
@@ -80,7 +80,7 @@ def load(
 
 
 def stored_dtypes(source: Source, config: model_config.ModelConfig) -> dict[str, str]:
-    """Type in which each parameter is stored, by the parameter's path."""
+    """Returns the type in which each parameter is stored, by its path."""
     check(source, config)
     return {
         path: _DTYPES[source.entries[tensor.name].dtype]
@@ -89,7 +89,7 @@ def stored_dtypes(source: Source, config: model_config.ModelConfig) -> dict[str,
 
 
 def path_of(path: tuple) -> str:
-    """A leaf's path in a parameter tree, as `names.table` spells it."""
+    """Returns a leaf's path in a parameter tree, as `names.table` spells it."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -123,7 +123,7 @@ def check(source: Source, config: model_config.ModelConfig) -> None:
 
 
 def _is_redundant(source: Source, config: model_config.ModelConfig, name: str) -> bool:
-    """Whether an extra tensor says nothing: derived, zero, or a copy of a tied matrix."""
+    """Returns whether an extra tensor is redundant: derived, zero, or a tied copy."""
     if names.is_derived(name):
         return True
     if config.qkv_bias and name in names.output_biases(config).values():
@@ -160,14 +160,14 @@ class Export:
         config: model_config.ModelConfig,
         dtype: str | None = None,
     ) -> "Export":
-        """The parameters of a model."""
+        """Iterates over the parameters of a model."""
         leaves = {
             path_of(path): leaf for path, leaf in jax.tree.leaves_with_path(params)
         }
         return cls(leaves, names.table(config), dtype)
 
     def with_output_biases(self, config: model_config.ModelConfig) -> "Export":
-        """With the zeros that Llama's kind has after the attention if it has biases."""
+        """Adds zero output biases, which Llama models with attention biases have."""
         dtype = self.leaves["embedding"].dtype
         zeros = jnp.zeros(config.hidden_size, dtype)
         added = names.output_biases(config)
@@ -181,11 +181,11 @@ class Export:
         )
 
     def num_bytes(self, path: str) -> int:
-        """Size of one tensor in the file."""
+        """Returns the size of one tensor in the file."""
         leaf = self.leaves[path]
         return leaf.size * jnp.dtype(self.dtype or leaf.dtype).itemsize
 
     def fetch(self, path: str) -> np.ndarray:
-        """One tensor in host memory."""
+        """Returns one tensor in host memory."""
         leaf = np.asarray(jax.device_get(self.leaves[path]))
-        return self.tensors[path].to_theirs(leaf.astype(self.dtype or leaf.dtype))
+        return self.tensors[path].to_hf(leaf.astype(self.dtype or leaf.dtype))

@@ -1,7 +1,7 @@
-"""What a run says about itself while it goes: numbers, events, episodes and a line.
+"""Metrics of a run: `metrics.jsonl`, TensorBoard events, episodes, progress bar.
 
-Metric names are `where/what`. Files of an interrupted run are cut back to where it
-resumes, so they end up as if nothing had happened.
+Metric names are `where/what`. When a run resumes, its files are truncated to the iteration
+that it resumes from, so they are the same as without the interruption.
 """
 
 import collections
@@ -26,8 +26,8 @@ _SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal to draw a bar on
 class Writer:
     """Records one iteration at a time in `workdir`; a context manager.
 
-    The first call of `write` says where the run goes on: whatever an earlier process
-    recorded from that iteration on is cut away first.
+    The first call of `write` marks where the run resumes: records of an earlier process
+    from that iteration on are removed first.
     """
 
     def __init__(self, workdir: pathlib.Path, settings: config.RunConfig):
@@ -78,9 +78,10 @@ class Writer:
             ),
         )
         numbers = {name: _to_number(value) for name, value in values.items()}
-        place = {"stage": stage, "iteration": iteration, "step": step}
+        position = {"stage": stage, "iteration": iteration, "step": step}
         jsonl.append(
-            self._workdir / FILE, [{"stage_index": progress.stage} | place | numbers]
+            self._workdir / FILE,
+            [{"stage_index": progress.stage} | position | numbers],
         )
         self._write_events(numbers, step)
         self._progress_bar.update(progress, numbers)
@@ -99,7 +100,7 @@ class Writer:
             self._episodes_path(current),
             lambda record: record["iteration"] < iteration,
         )
-        for stage in later:  # the end of this stage may not have been saved in time
+        for stage in later:  # they may have begun after the last checkpoint
             self._episodes_path(stage).unlink(missing_ok=True)
         self._events = tensorboardX.SummaryWriter(
             str(self._workdir / _TENSORBOARD), purge_step=step
@@ -189,7 +190,7 @@ class ProgressBar:
 
 
 def summarize_line(values: Mapping[str, float | None]) -> str:
-    """The few numbers of an iteration that a person watches."""
+    """Formats the main metrics of an iteration for the progress bar."""
     parts = []
     for name, label, form in (
         ("rollout/return", "return", ".3f"),

@@ -55,7 +55,7 @@ def draw_lines(
     """Draws curves, each as measured (thin) and as a running mean (bold).
 
     Args:
-      series: curves float64[N], in the order of `COLORS`; NaN leaves a gap.
+      series: curves float64[points], in the order of `COLORS`; NaN leaves a gap.
       borders: index at which a stage begins, and its name.
       percent: y is a fraction, shown as 0 to 100 %.
       logarithmic: a logarithmic y axis, for what spans decades.
@@ -90,7 +90,7 @@ def draw_lines(
 
 
 def running_mean(values: np.ndarray, starts: Sequence[int] = ()) -> np.ndarray:
-    """Mean over a centred window of a fifteenth of the curve, NaN left out.
+    """Averages over a centred window of a fifteenth of the curve, without NaN.
 
     No window reaches across one of `starts`: what a stage changes must stay visible.
     """

@@ -95,7 +95,7 @@ def write(workdir: pathlib.Path, settings: config.RunConfig) -> pathlib.Path:
 
 
 def read_metrics(workdir: pathlib.Path) -> Records:
-    """The lines of `metrics.jsonl`.
+    """Reads the lines of `metrics.jsonl`.
 
     Raises:
       ConfigError: if the run has not finished an iteration.
@@ -206,7 +206,7 @@ def _to_parts(amounts: Mapping[str, float], form: str) -> tuple[Part, ...]:
 
 
 def _failure_bars(found: survey.Survey) -> list[Bar]:
-    """Main failure tags of each stage and environment."""
+    """Returns the main failure tags of each stage and environment."""
     bars = []
     for (stage, env), counted in found.main_tags.items():
         amounts = {tag: counted[tag] for tag in failures.TAGS}

@@ -83,25 +83,25 @@ class Survey:
             heapq.heappop(drawn)
 
     def find_examples(self, stage: str, env: str, tag: str) -> list[Example]:
-        """Up to `EXAMPLES` transcripts with a main tag; "" asks for successes."""
+        """Finds up to `EXAMPLES` transcripts with a main tag; "" means successes."""
         drawn = self._examples.get((stage, env, tag), [])
         return [example for *_, example in sorted(drawn, reverse=True)]
 
     def all_examples(self) -> Iterator[tuple[str, Example]]:
-        """One success and one failure of each tag, by stage and environment."""
+        """Finds a success, and a failure of each tag, by stage and environment."""
         for stage, env in self.main_tags:
             for tag in ("", *failures.TAGS):
                 for example in self.find_examples(stage, env, tag)[:1]:
                     yield tag, example
 
     def num_failed(self, stage: str, env: str) -> int:
-        """Failed episodes that count."""
+        """Counts failed episodes, without lost ones."""
         return (
             self._by_task.get((stage, env), {}).get("", collections.Counter()).total()
         )
 
     def shares(self, stage: str, env: str) -> list[TagShare]:
-        """Share of each tag in all failed episodes, with an interval over tasks.
+        """Returns the share of each tag in failed episodes, with an interval over tasks.
 
         Empty if nothing failed. Tags that no rule can see there have no share.
         """

@@ -35,7 +35,7 @@ class Cell:
 
     @classmethod
     def of_share(cls, value: intervals.Estimate | None, *notes: str) -> "Cell":
-        """A mean of shares in percent; notes stand beside its interval."""
+        """Formats a mean of shares in percent, with notes beside its interval."""
         if value is None:
             return cls()
         ends = f"{100 * value.low:.1f} to {100 * value.high:.1f}"
@@ -55,7 +55,7 @@ class Cell:
         emphasis: bool | None = None,
         mark: str = "",
     ) -> "Cell":
-        """A difference in points; set in bold if it is called, by default uncorrected."""
+        """Formats a difference in points; bold if it is called, by default uncorrected."""
         if value is None:
             return cls()
         direction = -1 if bad_if_positive else 1
@@ -119,7 +119,7 @@ def _as_numbers(
 
 
 def panel_notes(matrix: transfer.ResultMatrix) -> list[str]:
-    """What the panels are, and what the environments lost of them."""
+    """Describes the panels, and the episodes that environments lost."""
     latest = {panel: result for (_, _, panel), result in matrix.cells.items()}
     panels = [
         f"{panel}: {len(result.item_ids)} tasks \N{MULTIPLICATION SIGN} "
@@ -138,7 +138,7 @@ def panel_notes(matrix: transfer.ResultMatrix) -> list[str]:
 
 
 def claim_note(matrix: transfer.ResultMatrix) -> str:
-    """Of whom the differences hold."""
+    """Says what population the differences hold for."""
     if len(matrix.seeds) < 2:
         return f"{ONE_SEED[0].upper()}{ONE_SEED[1:]}."
     return (
@@ -148,12 +148,12 @@ def claim_note(matrix: transfer.ResultMatrix) -> str:
 
 
 def claims_of(matrix: transfer.ResultMatrix) -> list[summaries.Claim]:
-    """The claims that the number of seeds allows."""
+    """Returns the claims that the number of seeds allows."""
     return ["policies", "recipe"] if len(matrix.seeds) > 1 else ["policies"]
 
 
 def result_rows(matrix: transfer.ResultMatrix, measure: summaries.Measure) -> Rows:
-    """Mean success or score after each stage, with pass@k beside success."""
+    """Returns mean success or score after each stage, with pass@k beside success."""
     return [
         (stage, [_result_cell(matrix.results_of(stage, p), measure)
                  for p in matrix.panels])
@@ -230,7 +230,7 @@ def gain_rows(matrix: transfer.ResultMatrix, settings: config.RunConfig) -> Rows
 
 
 def effect_rows(matrix: transfer.ResultMatrix, settings: config.RunConfig) -> Rows:
-    """What each stage by itself changed; panels that it trained on are marked."""
+    """Returns the change by each stage; panels that it trained on are marked."""
     trained = {
         stage.name: {name for name, _ in stage.mixture.environments}
         for stage in settings.stages
@@ -244,7 +244,7 @@ def _difference_rows(
     pairs: Sequence[tuple[str, str]],
     trained: dict[str, set[str]],
 ) -> Rows:
-    """A row per pair of stages and claim; bold after Holm's correction for the table."""
+    """Returns a row per pair of stages and claim; bold after Holm's correction."""
     keys: list[tuple[tuple[str, str], summaries.Claim]] = [
         (pair, claim) for pair in pairs for claim in claims_of(matrix)
     ]
@@ -275,7 +275,7 @@ def _difference_rows(
 def transfer_tables(
     matrix: transfer.ResultMatrix, settings: config.RunConfig
 ) -> list[tuple[str, list[str], Rows]]:
-    """The chain's summary in success and in score: (measure, columns, rows)."""
+    """Returns the chain's summary in success and score: (measure, columns, rows)."""
     plan = _plan(matrix, settings)
     if not plan.baseline or plan.baseline == plan.last:
         return []

@@ -18,8 +18,8 @@ Line = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Book:
-    """A file under way."""
+class TierFile:
+    """A tier file, possibly partially written."""
 
     path: pathlib.Path
     shared: Line  # the fields that all lines share
@@ -44,11 +44,13 @@ class Book:
         return {**found, "tier": tier, **self.shared}
 
 
-def open_book(path: pathlib.Path, samples: int, threshold: float, policy: str) -> Book:
-    """Opens a file to add to; an unfinished last line is cut off.
+def open_tier_file(
+    path: pathlib.Path, samples: int, threshold: float, policy: str
+) -> TierFile:
+    """Opens a tier file for appending; drops a partially written last line.
 
     Raises:
-      ConfigError: if it was begun with other samples, threshold or policy.
+      ConfigError: if it was written with other samples, threshold or policy.
     """
     shared = {"samples": samples, "threshold": threshold, "policy": policy}
     jsonl.cut(path, lambda line: True)
@@ -58,6 +60,6 @@ def open_book(path: pathlib.Path, samples: int, threshold: float, policy: str) -
         if other != shared:
             raise errors.ConfigError(
                 f"{path} holds another calibration: {other}, not {shared}. Choose "
-                "another --out, or repeat the command that began it."
+                "another --out, or repeat the command that wrote it."
             )
-    return Book(path, shared, {line["item_id"]: line for line in lines})
+    return TierFile(path, shared, {line["item_id"]: line for line in lines})

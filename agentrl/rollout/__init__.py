@@ -1,1 +1,1 @@
-"""From text to trajectories: tasks are drawn, actions sampled, episodes played."""
+"""Rollouts: task sampling, the inference engine, and the collection of trajectories."""

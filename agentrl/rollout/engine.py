@@ -1,18 +1,19 @@
-"""Acting: compiled calls that append observations and decode actions for a cohort.
+"""The inference engine: compiled calls that prefill observations and decode actions.
 
-A cohort is a set of cache rows that turn together. One jitted call per turn appends each
-row's new tokens and samples its action in a `while_loop`. What several episodes begin with
-is computed once, in a cache of one row, and copied. Shapes come from three short lists,
-appended columns, cache columns and rows, and every combination is compiled before the
-first episode. The rows are spread over the local devices with `shard_map`: each batch
-shard's loop ends by itself, so no collective of a turn may join two of them. One that did
-would wait for ever for a shard that has left its loop.
+A cohort is a batch of slots that take their turns together, with one key-value cache. One
+jitted call per turn prefills each slot's new observation tokens and decodes its action in a
+`while_loop`. Prefixes that several episodes share are prefilled once, see `prefix_cache`.
+Shapes come from three short lists of buckets, for prefill chunks, cache lengths and batch
+sizes, and every combination is compiled before the first episode. Cache rows are sharded
+over the local devices with `shard_map`: each batch shard's loop ends by itself, so no
+collective of a turn may join two batch shards. One that did would wait for ever for a
+shard that has left its loop.
 
-Wide models are cut over the mesh axis `model`. Collectives then join the devices of one
-batch shard only, and there are few: attention runs on each device's own heads, hidden
-states and logits are made whole before anything else reads them. Left to itself the
-compiler shifts parts of the vocabulary between devices with `collective-permute`, which
-has no groups: all devices of the host have to take part in it.
+With tensor parallelism, models are sharded over the mesh axis `model`. Collectives then
+join the devices of one batch shard only, and there are few: attention runs on each device's
+own heads, hidden states and logits are replicated before anything else reads them. Left to
+itself the compiler shifts parts of the vocabulary between devices with
+`collective-permute`, which has no groups: all devices of the process have to take part.
 """
 
 import dataclasses
@@ -29,24 +30,24 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from agentrl import config, types
 from agentrl.models import kv_cache, transformer
 from agentrl.parallel import sharding
-from agentrl.rollout import sampling
-
-_KEPT_PREFIXES = 8  # caches of one row; groups start in order, so few are in use
+from agentrl.rollout import buckets, prefix_cache, sampling
 
 
 @dataclasses.dataclass(frozen=True)
-class RowInput:
-    """What one row brings to a turn."""
+class SlotInput:
+    """New tokens of one slot, and how to sample its action."""
 
-    tokens: Sequence[int]  # new since the last call, the last sampled token first
+    tokens: Sequence[int]  # not yet in the cache; the last sampled token comes first
     stream: tuple[int, int]  # (episode, turn): names the randomness of this action
     budget: int  # most action tokens, stop token included
-    shared: tuple[int, ...] = ()  # lengths of beginnings that other rows have, too
+    shared_prefix_lengths: tuple[
+        int, ...
+    ] = ()  # of `tokens`, ascending; first turn only
 
 
 @dataclasses.dataclass(frozen=True)
-class Action:
-    """What one row wrote in a turn."""
+class SlotOutput:
+    """The action that was sampled in one slot."""
 
     tokens: np.ndarray  # int32[Ta]
     logprobs: np.ndarray  # float32[Ta], nats
@@ -54,24 +55,41 @@ class Action:
 
 @dataclasses.dataclass
 class Cohort:
-    """The cache rows that turn together, and how much of each is in use."""
+    """A batch of slots that decode together, and their key-value cache.
+
+    A new cohort has a cache row for each slot; `Engine.compact` drops rows of finished
+    slots.
+    """
 
     cache: kv_cache.KVCache
-    lengths: np.ndarray  # int32[B]
-    rows: np.ndarray  # which of the B rows each row of the cache is
+    lengths: np.ndarray  # int32[slots], cached tokens of each slot
+    slots: np.ndarray  # int[B], the slot of each cache row
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class PendingActions:
-    """A turn on its way: device arrays that `Policy.fetch` waits for."""
+class InFlightDecode:
+    """A decode call that has been dispatched: device arrays that `Engine.fetch` reads."""
 
     tokens: jax.Array  # int32[B, N]
     logprobs: jax.Array  # float32[B, N]
-    counts: jax.Array  # int32[B]
+    counts: jax.Array  # int32[B], action tokens of each row
 
 
-class Policy:
-    """Samples actions for cohorts of rows; parameters are an argument of every call."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class BatchInputs:
+    """Host inputs of one compiled turn, an entry per cache row."""
+
+    tokens: Any  # int32[B, C], right-padded; NumPy on the host, jax.Array inside
+    counts: Any  # int32[B], tokens to prefill
+    lengths: Any  # int32[B], tokens cached before the prefill
+    budgets: Any  # int32[B], most action tokens; 0 prefills only
+    streams: Any  # int32[B, 2]
+
+
+class Engine:
+    """Samples actions for cohorts of slots; parameters are an argument of every call."""
 
     def __init__(
         self,
@@ -82,234 +100,191 @@ class Policy:
         stop_tokens: Sequence[int],
         num_valid_tokens: int,
     ):
-        """Prepares the compiled functions.
+        """Jits the calls; nothing is compiled before `compile` or first use.
 
         Args:
           model: the transformer.
-          mesh: this host's devices, from `sharding.make_rollout_mesh`.
+          mesh: this process's devices, from `sharding.make_rollout_mesh`.
           rollout: buckets, budgets and temperature.
           stop_tokens: any of them ends an action.
-          num_valid_tokens: ids from here on are padding of the vocabulary, never drawn.
+          num_valid_tokens: ids from here on are padding of the vocabulary, never sampled.
         """
         self.rollout = rollout
-        self.rows_per_cohort = rollout.num_slots // rollout.num_cohorts
+        self.slots_per_cohort = rollout.num_slots // rollout.num_cohorts
         self._model = model
-        self._rows = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
-        self._prefixes: dict[tuple[int, ...], kv_cache.KVCache] = {}  # last used last
+        self._batch_sharding = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
         append = _make_append(model, mesh)
+        self._prefixes = prefix_cache.PrefixCache(append, mesh, rollout, model)
         turn = functools.partial(
             _turn,
             model,
             append,
             rollout=rollout,
             stop_tokens=tuple(stop_tokens),
-            num_valid=num_valid_tokens,
+            num_valid_tokens=num_valid_tokens,
         )
-        self._make_calls(mesh, turn, functools.partial(_extend, append))
+        self._jit_calls(mesh, turn)
 
-    def _make_calls(
-        self, mesh: Mesh, turn: Callable[..., Any], extend: Callable[..., Any]
-    ) -> None:
-        """Jits what a rollout calls, with a fixed placement for every cache."""
+    def _jit_calls(self, mesh: Mesh, turn: Callable[..., Any]) -> None:
+        """Jits what a rollout calls, with a fixed sharding for every cohort's cache."""
         shape = self._model.config
-        heads = sharding.heads_axis(mesh, shape.num_kv_heads)
-        cached = kv_cache.specs(shape, rows=sharding.BATCH_AXES, heads=heads)
-        shared = kv_cache.specs(shape, heads=heads)
-        in_place, in_copies = (
-            jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
-            for specs in (cached, shared)
+        specs = kv_cache.specs(
+            shape,
+            batch_axes=sharding.BATCH_AXES,
+            heads_axis=sharding.heads_axis(mesh, shape.num_kv_heads),
         )
-        rows, whole = PartitionSpec(sharding.BATCH_AXES), PartitionSpec()
-        spread = functools.partial(sharding.spread_rows, mesh=mesh)
+        shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+        batch, replicated = PartitionSpec(sharding.BATCH_AXES), PartitionSpec()
         self._turn = jax.jit(
-            spread(turn, in_specs=(whole, rows, whole, rows), out_specs=rows),
+            sharding.shard_map_rows(
+                turn,
+                mesh,
+                in_specs=(replicated, batch, replicated, batch),
+                out_specs=batch,
+            ),
             donate_argnums=1,
-            out_shardings=(self._rows, in_place),
+            out_shardings=(self._batch_sharding, shardings),
         )
-        # Every batch shard computes the shared beginnings for itself.
-        self._extend = jax.jit(
-            spread(extend, in_specs=whole, out_specs=whole), out_shardings=in_copies
-        )
-        copy = spread(
-            kv_cache.copy_row,
-            in_specs=(cached, shared, rows),
-            out_specs=cached,
-            manual_model=True,
-        )
-        self._copy = jax.jit(copy, donate_argnums=0, out_shardings=in_place)
-        self._take = jax.jit(
+        self._take_rows = jax.jit(
             lambda cache, rows: jax.tree.map(lambda x: x[rows], cache),
-            out_shardings=in_place,
+            out_shardings=shardings,
         )
-        self._grow = jax.jit(kv_cache.grow, static_argnums=1, out_shardings=in_place)
+        self._grow = jax.jit(kv_cache.grow, static_argnums=1, out_shardings=shardings)
         self._empty = jax.jit(
-            lambda columns: kv_cache.empty(shape, self.rows_per_cohort, columns),
+            lambda length: kv_cache.empty(shape, self.slots_per_cohort, length),
             static_argnums=0,
-            out_shardings=in_place,
+            out_shardings=shardings,
         )
-        self._blank = jax.jit(
-            lambda: kv_cache.empty(shape, 1, self.rollout.cache_buckets[-1]),
-            out_shardings=in_copies,
-        )()
 
     def new_cohort(self) -> Cohort:
-        """A cohort of empty rows, allocated at the smallest bucket."""
+        """Returns a cohort of empty slots, its cache of the smallest length bucket."""
         return Cohort(
             self._empty(self.rollout.cache_buckets[0]),
-            lengths=np.zeros(self.rows_per_cohort, np.int32),
-            rows=np.arange(self.rows_per_cohort),
+            lengths=np.zeros(self.slots_per_cohort, np.int32),
+            slots=np.arange(self.slots_per_cohort),
         )
 
-    def forget_prefixes(self) -> None:
-        """Drops what was computed with parameters that are out of date."""
-        self._prefixes.clear()
+    def invalidate_prefix_cache(self) -> None:
+        """Drops cached prefixes: after a weight update they are stale."""
+        self._prefixes.invalidate()
 
-    def narrow(self, cohort: Cohort, live: Collection[int]) -> None:
-        """Drops rows that are not in use, as far as the buckets of rows allow."""
+    def compact(self, cohort: Cohort, live: Collection[int]) -> None:
+        """Drops cache rows of finished slots, as far as the batch size buckets allow."""
         for bucket in self.rollout.row_buckets[::-1]:  # one at a time: fewer shapes
-            if len(live) <= bucket < len(cohort.rows):
-                order = np.argsort(~np.isin(cohort.rows, list(live)), kind="stable")
-                chosen = order[:bucket]
-                cohort.cache = self._take(cohort.cache, chosen)
-                cohort.rows = cohort.rows[chosen]
+            if len(live) <= bucket < len(cohort.slots):
+                order = np.argsort(~np.isin(cohort.slots, list(live)), kind="stable")
+                kept = order[:bucket]
+                cohort.cache = self._take_rows(cohort.cache, kept)
+                cohort.slots = cohort.slots[kept]
 
-    def act(
+    def dispatch(
         self,
         params: types.PyTree,
         cohort: Cohort,
-        inputs: dict[int, RowInput],
+        inputs: dict[int, SlotInput],
         key: jax.Array,
-    ) -> PendingActions:
-        """Starts one turn of the rows in `inputs`; other rows stay as they are.
+    ) -> InFlightDecode:
+        """Starts one turn of the slots in `inputs`; other slots stay as they are.
 
-        Set `cohort.lengths[row] = 0` before a row's first turn of a new episode. Returns
+        Set `cohort.lengths[slot] = 0` before a slot's first turn of a new episode. Returns
         at once; the caller may use the host until it calls `fetch`.
         """
-        copied = self._copy_prefixes(params, cohort, inputs)
+        cached = self._copy_shared_prefixes(params, cohort, inputs)
         tokens = {
-            row: list(entry.tokens[copied.get(row, 0) :])
-            for row, entry in inputs.items()
+            slot: list(entry.tokens[cached.get(slot, 0) :])
+            for slot, entry in inputs.items()
         }
-        widest = self.rollout.append_buckets[-1]
-        while (
-            max(map(len, tokens.values())) > widest
-        ):  # rare: in pieces, no sampling yet
-            head = {
-                row: ids[:widest] for row, ids in tokens.items() if len(ids) > widest
+        largest_chunk = self.rollout.append_buckets[-1]
+        # Rare: chunked prefill of long observations, without sampling.
+        while max(map(len, tokens.values())) > largest_chunk:
+            chunks = {
+                slot: ids[:largest_chunk]
+                for slot, ids in tokens.items()
+                if len(ids) > largest_chunk
             }
-            self._call(params, cohort, head, {}, {}, key)
-            tokens = {row: ids[widest * (row in head) :] for row, ids in tokens.items()}
-        budgets = {row: entry.budget for row, entry in inputs.items()}
-        streams = {row: entry.stream for row, entry in inputs.items()}
-        return self._call(params, cohort, tokens, budgets, streams, key)
+            self._run_turn(params, cohort, chunks, {}, {}, key)
+            tokens = {
+                slot: ids[largest_chunk:] if slot in chunks else ids
+                for slot, ids in tokens.items()
+            }
+        budgets = {slot: entry.budget for slot, entry in inputs.items()}
+        streams = {slot: entry.stream for slot, entry in inputs.items()}
+        return self._run_turn(params, cohort, tokens, budgets, streams, key)
 
-    def fetch(self, cohort: Cohort, pending: PendingActions) -> dict[int, Action]:
-        """Waits for a turn and returns the actions of the rows that took part."""
+    def fetch(self, cohort: Cohort, in_flight: InFlightDecode) -> dict[int, SlotOutput]:
+        """Waits for a decode call and returns the actions of the slots that took part."""
         tokens, logprobs, counts = jax.device_get(
-            (pending.tokens, pending.logprobs, pending.counts)
+            (in_flight.tokens, in_flight.logprobs, in_flight.counts)
         )
-        actions = {}
-        for place in np.flatnonzero(counts):
-            row, count = int(cohort.rows[place]), counts[place]
-            actions[row] = Action(tokens[place, :count], logprobs[place, :count])
-            cohort.lengths[row] += count - 1  # the last token is not in the cache yet
-        return actions
+        outputs = {}
+        for row in np.flatnonzero(counts):
+            slot, count = int(cohort.slots[row]), counts[row]
+            outputs[slot] = SlotOutput(tokens[row, :count], logprobs[row, :count])
+            cohort.lengths[slot] += count - 1  # the last token is not in the cache yet
+        return outputs
 
-    def bytes_read(self, params: types.PyTree) -> tuple[int, int]:
-        """Bytes that a token step has to read: of weights, and per cache column in use."""
+    def decode_bytes(self, params: types.PyTree) -> tuple[int, int]:
+        """Returns the bytes that a decode step reads: of weights, and per cached token."""
+        # With an untied head, a step reads only a row of the embedding per slot.
         read = {
-            k: v for k, v in params.items() if k != "embedding" or "head" not in params
+            name: leaf
+            for name, leaf in params.items()
+            if name != "embedding" or "head" not in params
         }
-        weights = sum(
+        weight_bytes = sum(
             shard.data.nbytes
             for leaf in jax.tree.leaves(read)
             for shard in leaf.addressable_shards
         )
         shape = self._model.config
         numbers = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim
-        return weights, numbers * jnp.dtype(shape.dtypes.cache).itemsize
+        return weight_bytes, numbers * jnp.dtype(shape.dtypes.cache).itemsize
 
     def compile(self, params: types.PyTree, key: jax.Array) -> None:
-        """Compiles every shape that a turn can take, so that none is met later."""
-        widths, buckets = self.rollout.append_buckets, self.rollout.cache_buckets
-        for width in widths:
-            prefix = self._append_prefix(params, self._blank, [0] * width, 0)
-        for columns, wider in itertools.zip_longest(buckets, buckets[1:]):
+        """Compiles every shape that a turn can take, so that none is compiled later."""
+        chunk_buckets = self.rollout.append_buckets
+        length_buckets = self.rollout.cache_buckets
+        for chunk in chunk_buckets:
+            prefix = self._prefixes.prefill(params, [0] * chunk)
+        for length, longer in itertools.zip_longest(length_buckets, length_buckets[1:]):
             cohort = self.new_cohort()
-            self._ensure_columns(cohort, columns)
-            for num_rows in (self.rows_per_cohort, *self.rollout.row_buckets[::-1]):
-                self.narrow(cohort, range(num_rows))
-                nowhere = self._place(np.zeros(num_rows, bool))
-                cohort.cache = self._copy(cohort.cache, prefix, nowhere)
-                if wider:
-                    self._grow(cohort.cache, wider)
-                for width in widths:
-                    ids = [0] * min(width, columns)
-                    self._call(params, cohort, {0: ids}, {}, {}, key)
+            self._ensure_cache_length(cohort, length)
+            for size in (self.slots_per_cohort, *self.rollout.row_buckets[::-1]):
+                self.compact(cohort, range(size))
+                no_targets = self._shard_rows(np.zeros(size, bool))
+                cohort.cache = self._prefixes.copy(cohort.cache, prefix, no_targets)
+                if longer:
+                    self._grow(cohort.cache, longer)
+                for chunk in chunk_buckets:
+                    ids = [0] * min(chunk, length)
+                    self._run_turn(params, cohort, {0: ids}, {}, {}, key)
                     cohort.lengths[:] = 0
 
-    def _copy_prefixes(
-        self, params: types.PyTree, cohort: Cohort, inputs: dict[int, RowInput]
+    def _copy_shared_prefixes(
+        self, params: types.PyTree, cohort: Cohort, inputs: dict[int, SlotInput]
     ) -> dict[int, int]:
-        """Copies shared beginnings to fresh rows; returns the tokens each row got."""
-        targets: dict[tuple[int, ...], list[int]] = {}
-        for row, entry in inputs.items():
-            if entry.shared:
-                beginning = tuple(entry.tokens[: entry.shared[-1]])
-                targets.setdefault(beginning, []).append(row)
-        copied = {}
-        for beginning, rows in targets.items():
-            prefix = self._prefix(params, beginning, inputs[rows[0]].shared)
-            self._ensure_columns(cohort, len(beginning))
-            chosen = self._place(np.isin(cohort.rows, rows))
-            cohort.cache = self._copy(cohort.cache, prefix, chosen)
-            cohort.lengths[rows] = len(beginning)
-            copied |= dict.fromkeys(rows, len(beginning))
-        return copied
+        """Copies shared prefixes into fresh slots; returns tokens cached in each slot."""
+        slots_by_prefix: dict[tuple[int, ...], list[int]] = {}
+        for slot, entry in inputs.items():
+            if entry.shared_prefix_lengths:
+                tokens = tuple(entry.tokens[: entry.shared_prefix_lengths[-1]])
+                slots_by_prefix.setdefault(tokens, []).append(slot)
+        cached = {}
+        for tokens, slots in slots_by_prefix.items():
+            lengths = inputs[slots[0]].shared_prefix_lengths
+            prefix = self._prefixes.lookup(params, tokens, lengths)
+            self._ensure_cache_length(cohort, len(tokens))
+            targets = self._shard_rows(np.isin(cohort.slots, slots))
+            cohort.cache = self._prefixes.copy(cohort.cache, prefix, targets)
+            cohort.lengths[slots] = len(tokens)
+            cached |= dict.fromkeys(slots, len(tokens))
+        return cached
 
-    def _prefix(
-        self, params: types.PyTree, tokens: tuple[int, ...], lengths: Sequence[int]
-    ) -> kv_cache.KVCache:
-        """The cache of `tokens`; its beginnings of the given lengths are kept, too."""
-        prefix, start = self._blank, 0
-        for end in lengths:
-            known = self._prefixes.pop(tokens[:end], None)
-            prefix = known or self._append_prefix(
-                params, prefix, tokens[start:end], start
-            )
-            self._prefixes[tokens[:end]] = prefix
-            start = end
-        while len(self._prefixes) > _KEPT_PREFIXES:
-            del self._prefixes[next(iter(self._prefixes))]
-        return prefix
+    def _shard_rows(self, arrays: types.PyTree) -> types.PyTree:
+        """Copies arrays with an entry per cache row to the devices that hold the rows."""
+        return jax.device_put(arrays, self._batch_sharding)
 
-    def _append_prefix(
-        self,
-        params: types.PyTree,
-        prefix: kv_cache.KVCache,
-        tokens: Sequence[int],
-        start: int,
-    ) -> kv_cache.KVCache:
-        widest = self.rollout.append_buckets[-1]
-        for first in range(0, len(tokens), widest):
-            piece = tokens[first : first + widest]
-            width = _bucket(len(piece), self.rollout.append_buckets)
-            padded = np.zeros((1, width), np.int32)
-            padded[0, : len(piece)] = piece
-            prefix = self._extend(
-                params,
-                prefix,
-                padded,
-                np.array([len(piece)], np.int32),
-                np.array([start + first], np.int32),
-            )
-        return prefix
-
-    def _place(self, host: types.PyTree) -> types.PyTree:
-        """Spreads arrays with an entry per row over the devices."""
-        return jax.device_put(host, self._rows)
-
-    def _call(
+    def _run_turn(
         self,
         params: types.PyTree,
         cohort: Cohort,
@@ -317,105 +292,81 @@ class Policy:
         budgets: dict[int, int],
         streams: dict[int, tuple[int, int]],
         key: jax.Array,
-    ) -> PendingActions:
-        num_rows = len(cohort.lengths)
-        width = _bucket(max(map(len, tokens.values())), self.rollout.append_buckets)
-        inputs = TurnInputs(
-            tokens=np.zeros((num_rows, width), np.int32),
-            counts=np.zeros(num_rows, np.int32),
+    ) -> InFlightDecode:
+        """Pads the slots' inputs to buckets and calls the compiled turn."""
+        num_slots = len(cohort.lengths)
+        longest = max(map(len, tokens.values()))
+        chunk = buckets.round_up(longest, self.rollout.append_buckets)
+        inputs = BatchInputs(
+            tokens=np.zeros((num_slots, chunk), np.int32),
+            counts=np.zeros(num_slots, np.int32),
             lengths=cohort.lengths.copy(),
-            budgets=np.zeros(num_rows, np.int32),
-            streams=np.zeros((num_rows, 2), np.int32),
+            budgets=np.zeros(num_slots, np.int32),
+            streams=np.zeros((num_slots, 2), np.int32),
         )
-        for row, ids in tokens.items():
-            inputs.tokens[row, : len(ids)] = ids
-            inputs.counts[row] = len(ids)
-            inputs.budgets[row] = budgets.get(row, 0)
-            inputs.streams[row] = streams.get(row, (0, 0))
+        for slot, ids in tokens.items():
+            inputs.tokens[slot, : len(ids)] = ids
+            inputs.counts[slot] = len(ids)
+            inputs.budgets[slot] = budgets.get(slot, 0)
+            inputs.streams[slot] = streams.get(slot, (0, 0))
         cohort.lengths += inputs.counts
-        # Done rows still compute a column past their end; nothing is written there.
-        self._ensure_columns(cohort, int((cohort.lengths + inputs.budgets).max()))
-        inputs = self._place(jax.tree.map(lambda field: field[cohort.rows], inputs))
-        pending, cohort.cache = self._turn(params, cohort.cache, key, inputs)
-        return pending
+        # Finished rows still compute a position past their end; nothing is written there.
+        self._ensure_cache_length(cohort, int((cohort.lengths + inputs.budgets).max()))
+        inputs = jax.tree.map(lambda field: field[cohort.slots], inputs)
+        in_flight, cohort.cache = self._turn(
+            params, cohort.cache, key, self._shard_rows(inputs)
+        )
+        return in_flight
 
-    def _ensure_columns(self, cohort: Cohort, needed: int) -> None:
-        columns = _bucket(needed, self.rollout.cache_buckets)
+    def _ensure_cache_length(self, cohort: Cohort, needed: int) -> None:
+        """Grows the cohort's cache to the bucket that holds `needed` tokens per slot."""
+        length = buckets.round_up(needed, self.rollout.cache_buckets)
         for bucket in self.rollout.cache_buckets:  # one step at a time: fewer shapes
-            if cohort.cache.num_columns < bucket <= columns:
+            if cohort.cache.max_length < bucket <= length:
                 cohort.cache = self._grow(cohort.cache, bucket)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TurnInputs:
-    """Host inputs of one compiled turn, one entry per row."""
-
-    tokens: Any  # int32[B, C], right-padded; NumPy on the host, jax.Array inside
-    counts: Any  # int32[B]
-    lengths: Any  # int32[B], columns in use before the append
-    budgets: Any  # int32[B]
-    streams: Any  # int32[B, 2]
-
-
-jax.tree_util.register_dataclass(PendingActions)
-
-
-AppendFn = Callable[..., tuple[jax.Array, kv_cache.KVCache]]  # `Model.append`
-
-
-def _make_append(model: transformer.Model, mesh: Mesh) -> AppendFn:
-    """The model's `append`, with its parts placed if the model is cut over devices."""
+def _make_append(model: transformer.Model, mesh: Mesh) -> transformer.AppendFn:
+    """Returns the model's `append`, constrained if the model is sharded over `model`."""
     if mesh.shape["model"] == 1:
         return model.append
     heads = sharding.heads_axis(mesh, model.config.num_kv_heads)
-    cached: Any = kv_cache.specs(model.config, heads=heads).keys[0]
+    cache_spec: Any = kv_cache.specs(model.config, heads_axis=heads).keys[0]
     return functools.partial(
         model.append,
-        place=sharding.make_whole,
-        split_heads=lambda attend: sharding.split_heads(attend, heads, cached),
+        constrain=sharding.replicate_over_model,
+        split_heads=lambda attend: sharding.split_heads(attend, heads, cache_spec),
     )
-
-
-def _extend(
-    append: AppendFn,
-    params: types.PyTree,
-    cache: kv_cache.KVCache,
-    tokens: jax.Array,
-    counts: jax.Array,
-    lengths: jax.Array,
-) -> kv_cache.KVCache:
-    """Appends tokens to a cache that is `lengths` int32[B] long."""
-    cache = dataclasses.replace(cache, lengths=lengths)
-    return append(params, tokens, counts, cache)[1]
 
 
 def _turn(
     model: transformer.Model,
-    append: AppendFn,
+    append: transformer.AppendFn,
     params: types.PyTree,
     cache: kv_cache.KVCache,
     key: jax.Array,
-    inputs: TurnInputs,
+    inputs: BatchInputs,
     *,
     rollout: config.RolloutConfig,
     stop_tokens: Sequence[int],
-    num_valid: int,
-) -> tuple[PendingActions, kv_cache.KVCache]:
-    """Appends the rows' new tokens and samples their actions; runs on each device."""
+    num_valid_tokens: int,
+) -> tuple[InFlightDecode, kv_cache.KVCache]:
+    """Prefills the rows' new tokens and decodes their actions; runs on each device."""
     unembedding = model.unembedding(params)
     temperature = rollout.temperature
     top_k = rollout.top_k if temperature else 1  # greedy
-    is_padding = jnp.arange(unembedding.shape[1]) >= num_valid
+    is_padding = jnp.arange(unembedding.shape[1]) >= num_valid_tokens
 
     def to_logits(hidden: jax.Array) -> jax.Array:
         logits = jnp.dot(  # as the learner does: see `ops.logprobs`
             hidden, unembedding, precision="high", preferred_element_type=jnp.float32
         )
-        logits = sharding.make_whole(logits)
+        logits = sharding.replicate_over_model(logits)
         logits = jnp.where(is_padding[None], -jnp.inf, logits / (temperature or 1.0))
         if top_k or rollout.top_p < 1:
-            logits = sampling.restrict(logits, top_k=top_k, top_p=rollout.top_p)
+            logits = sampling.apply_top_k_top_p(
+                logits, top_k=top_k, top_p=rollout.top_p
+            )
         return logits
 
     def next_logits(
@@ -439,12 +390,4 @@ def _turn(
         inputs.budgets,
         stop_tokens=stop_tokens,
     )
-    return PendingActions(state.tokens, state.logprobs, state.counts), state.cache
-
-
-def _bucket(needed: int, buckets: Sequence[int]) -> int:
-    """The smallest bucket that holds `needed`."""
-    for bucket in buckets:
-        if needed <= bucket:
-            return bucket
-    raise ValueError(f"{needed} columns exceed the largest bucket {buckets[-1]}.")
+    return InFlightDecode(state.tokens, state.logprobs, state.counts), state.cache

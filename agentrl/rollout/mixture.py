@@ -20,7 +20,7 @@ _EXPLORATION = 0.05  # least learnability an adaptive mixture assumes
 def init(
     stage: config.MixtureConfig, environments: Sequence[str]
 ) -> types.MixtureState:
-    """The state at the start of a stage; environments it does not name weigh 0."""
+    """Returns the state at the start of a stage; environments not named weigh 0."""
     weights = dict(stage.environments)
     num_envs = len(environments)
     return types.MixtureState(
@@ -48,15 +48,15 @@ def draw_tasks(
       state: the mixture's state.
       key: PRNG key of the stage, the same on every host.
       step: int32[], folded into the key: the iteration.
-      stage: kind of mixture; static.
+      stage: the mixture's settings; static.
       panel_sizes: tasks in each environment's training panel; static.
       num_groups: P, static.
-      num_drawn: int32[], how many of the P draws count, from the first on; None takes
-        all. The tasks of the others come again.
+      num_drawn: int32[], how many of the P draws are used, from the first on; None uses
+        all. Unused draws are not consumed: their tasks are drawn again.
 
     Returns:
       int32[P] environments, int32[P] indices into their panels, and the new state. Each
-      environment's tasks come in random order, all of them once before any comes again.
+      environment's tasks are drawn without replacement, epoch by epoch.
     """
     weights = effective_weights(state, stage)
     env_ids = sample_env_ids(key, weights, step, num_groups)
@@ -71,8 +71,8 @@ def draw_tasks(
         axis=1,
     )
     tasks = jnp.take_along_axis(candidates, env_ids[:, None], axis=1)[:, 0]
-    counts = jnp.arange(num_groups) < (num_groups if num_drawn is None else num_drawn)
-    cursors = state.cursors + jnp.sum(drawn, axis=0, where=counts[:, None])
+    used = jnp.arange(num_groups) < (num_groups if num_drawn is None else num_drawn)
+    cursors = state.cursors + jnp.sum(drawn, axis=0, where=used[:, None])
     return env_ids, tasks, dataclasses.replace(state, cursors=cursors)
 
 
@@ -110,7 +110,7 @@ def sample_env_ids(
 def effective_weights(
     state: types.MixtureState, stage: config.MixtureConfig
 ) -> jax.Array:
-    """Weights float32[E] of the next draw.
+    """Returns the weights float32[E] of the next draw.
 
     `fixed` takes them as they are; `tempered` raises them to 1 / temperature; `adaptive`
     scales them by the learnability p (1 - p) of the running success p, which is largest
@@ -127,12 +127,15 @@ def effective_weights(
 def record_success(
     state: types.MixtureState, success: jax.Array, counts: jax.Array
 ) -> types.MixtureState:
-    """Updates the running success from one iteration.
+    """Updates the running success rates with one iteration.
 
     Args:
       state: the mixture's state.
       success: float32[E], sum of successes per environment.
       counts: float32[E], episodes per environment.
+
+    Returns:
+      The new state; environments without episodes keep their rate.
     """
     mean = success / jnp.maximum(counts, 1)
     blended = _SUCCESS_DECAY * state.success + (1 - _SUCCESS_DECAY) * mean
@@ -143,7 +146,7 @@ def record_success(
 
 
 def _nth_tasks(key: jax.Array, nth: jax.Array, size: int, num_groups: int) -> jax.Array:
-    """Task of each draw int32[P]: draw n is place n % size of epoch n // size's order."""
+    """Returns int32[P], the task of each draw: entry n % size of epoch n // size."""
     first_epoch = nth[0] // size
     num_epochs = (num_groups - 1) // size + 2  # a window of P draws touches no more
 

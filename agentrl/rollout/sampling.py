@@ -15,14 +15,14 @@ _CHUNK = 64  # vocabulary entries per chunk of the two-level sampler
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DecodeState:
-    """Loop carry of `decode`. N is the token budget of this turn."""
+    """Loop carry of `decode`."""
 
-    step: jax.Array  # int32[], tokens written so far, the same for all rows
+    step: jax.Array  # int32[], tokens decoded so far, the same for all rows
     tokens: jax.Array  # int32[B, N], 0 after the stop token
     logprobs: jax.Array  # float32[B, N], nats, 0 after the stop token
     counts: jax.Array  # int32[B], tokens of each row, stop token included
     done: jax.Array  # bool[B]
-    cache: kv_cache.KVCache  # holds every token but each row's last one
+    cache: kv_cache.KVCache  # every token but each row's last one
 
 
 # (int32[B] tokens, bool[B] live, cache) -> (float32[B, V] logits, cache)
@@ -43,15 +43,19 @@ def decode(
     """Samples one action per row, until all rows have stopped or used their budget.
 
     Args:
-      next_logits: appends one token to the live rows and predicts the next.
+      next_logits: runs one decode step: caches a token of each live row and returns the
+        logits of the next.
       first_logits: float32[B, V], at the sampling temperature, for the first token.
-      cache: holds the context of every row.
+      cache: the context of every row.
       uniforms: float32[B, N] in [0, 1), one per row and token: the only randomness.
-      budgets: int32[B], most tokens each row may write; 0 skips the row.
+      budgets: int32[B], most tokens to decode in each row; 0 skips the row.
       stop_tokens: any of them ends a row; it is part of the action.
+
+    Returns:
+      The final loop carry, with the tokens, their log-probabilities and the cache.
     """
     chex.assert_rank([first_logits, uniforms, budgets], [2, 2, 1])
-    num_rows, num_tokens = uniforms.shape
+    batch_size, max_tokens = uniforms.shape
     stops = jnp.asarray(stop_tokens, jnp.int32)
 
     def record(state: DecodeState, logits: jax.Array) -> DecodeState:
@@ -69,7 +73,7 @@ def decode(
         )
 
     def keep_going(state: DecodeState) -> jax.Array:
-        return (state.step < num_tokens) & ~jnp.all(state.done)
+        return (state.step < max_tokens) & ~jnp.all(state.done)
 
     def advance(state: DecodeState) -> DecodeState:
         last = jax.lax.dynamic_index_in_dim(
@@ -80,9 +84,9 @@ def decode(
 
     state = DecodeState(
         step=jnp.int32(0),
-        tokens=jnp.zeros((num_rows, num_tokens), jnp.int32),
-        logprobs=jnp.zeros((num_rows, num_tokens), jnp.float32),
-        counts=jnp.zeros(num_rows, jnp.int32),
+        tokens=jnp.zeros((batch_size, max_tokens), jnp.int32),
+        logprobs=jnp.zeros((batch_size, max_tokens), jnp.float32),
+        counts=jnp.zeros(batch_size, jnp.int32),
         done=budgets <= 0,
         cache=cache,
     )
@@ -129,15 +133,18 @@ def sample(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]
     return token, logprob[:, 0]
 
 
-def restrict(logits: jax.Array, *, top_k: int, top_p: float) -> jax.Array:
-    """Leaves the likeliest tokens and sets the others to -inf.
+def apply_top_k_top_p(logits: jax.Array, *, top_k: int, top_p: float) -> jax.Array:
+    """Masks all but the most likely tokens with -inf.
 
     Nucleus sampling: https://arxiv.org/abs/1904.09751, section 3.1.
 
     Args:
       logits: float32[B, V].
-      top_k: tokens that stay; 0 keeps all.
-      top_p: the fewest tokens stay that together have this probability; 1 keeps all.
+      top_k: number of tokens kept; 0 keeps all.
+      top_p: keeps the smallest set of tokens with this total probability; 1 keeps all.
+
+    Returns:
+      float32[B, V].
     """
     ranked = jnp.sort(logits, axis=1, descending=True)
     before = jnp.cumsum(jax.nn.softmax(ranked), axis=1) - jax.nn.softmax(ranked)
@@ -148,6 +155,11 @@ def restrict(logits: jax.Array, *, top_k: int, top_p: float) -> jax.Array:
 
 
 def _first_above(cumulative: jax.Array, target: jax.Array) -> jax.Array:
-    """Index int32[B, 1] of the first entry of float32[B, K] above float32[B, 1]."""
+    """Returns the index int32[B, 1] of the first cumulative sum above `target`.
+
+    Args:
+      cumulative: float32[B, ...], one axis, ascending.
+      target: float32[B, 1].
+    """
     index = jnp.sum(cumulative <= target, axis=1, keepdims=True)
     return jnp.minimum(index, cumulative.shape[1] - 1)

@@ -1,4 +1,4 @@
-"""What a run is made of, assembled in one place for training and for evaluation."""
+"""Assembly of a run's components, in one place for training and for evaluation."""
 
 import contextlib
 import dataclasses
@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 from jax.sharding import Mesh
 
-from agentrl import config as config_lib
 from agentrl import errors, types
-from agentrl.chat import renderer
-from agentrl.chat import tokenizer as tokenizers
+from agentrl.chat import renderer, tokenizer
+from agentrl.config import RolloutConfig, RunConfig
 from agentrl.envs import base, demonstrations, tasks
-from agentrl.envs import pool as env_pool
+from agentrl.envs.pool import EnvPool
 from agentrl.models import transformer
 from agentrl.parallel import processes, sharding
 from agentrl.rollout import collect, engine
-from agentrl.run import parameters as parameters_lib
+from agentrl.run.parameters import Parameters
 
 CHAT_FILE = "chat.json"
 _VOCABULARY_TASKS = 200  # of each environment: their transcripts train a vocabulary
@@ -27,28 +26,28 @@ _VOCABULARY_TASKS = 200  # of each environment: their transcripts train a vocabu
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """The parts that stay the same through all stages."""
+    """The components that stay the same through all stages."""
 
-    config: config_lib.RunConfig
+    config: RunConfig
     mesh: Mesh
     rollout_mesh: Mesh
     model: transformer.Model
-    parameters: parameters_lib.Parameters
+    parameters: Parameters
     chat: renderer.Chat
-    pool: env_pool.EnvPool
+    pool: EnvPool
     key: jax.Array  # the run's PRNG key
-    _collectors: dict[config_lib.RolloutConfig, collect.Collector] = dataclasses.field(
+    _collectors: dict[RolloutConfig, collect.Collector] = dataclasses.field(
         default_factory=dict
     )
 
     @property
     def environments(self) -> tuple[str, ...]:
-        """All environments, in the order that environment ids count them."""
+        """Names of all environments; environment ids index this tuple."""
         return tuple(self.config.environments)
 
     @functools.cached_property
     def rollout_params(self) -> Callable[[types.PyTree], types.PyTree]:
-        """Function from trained parameters to all of them in their layout in rollouts."""
+        """Function from trained parameters to all parameters, in the rollout's layout."""
         return self.parameters.make_view(self.rollout_mesh)
 
     def panel(
@@ -61,7 +60,7 @@ class Run:
         subsets: Sequence[str] = (),
         limit: int | None = None,
     ) -> base.TaskPanel:
-        """The tasks of one environment's split and tier."""
+        """Returns the tasks of one environment's split and tier."""
         return tasks.select_tasks(
             env,
             split,
@@ -72,8 +71,8 @@ class Run:
             limit=limit,
         )
 
-    def collector(self, settings: config_lib.RolloutConfig) -> collect.Collector:
-        """A policy compiled for `settings`, seated in the pool.
+    def collector(self, settings: RolloutConfig) -> collect.Collector:
+        """Returns a collector with an engine compiled for `settings`, and the run's pool.
 
         Stages and evaluations whose settings differ only in the number of episodes share
         one, so that nothing is compiled twice.
@@ -83,44 +82,51 @@ class Run:
             self._collectors[key] = self._make_collector(key)
         return self._collectors[key]
 
-    def _make_collector(self, settings: config_lib.RolloutConfig) -> collect.Collector:
-        acting = engine.Policy(
+    def _make_collector(self, settings: RolloutConfig) -> collect.Collector:
+        policy_engine = engine.Engine(
             self.model,
             self.rollout_mesh,
             settings,
             stop_tokens=self.chat.tokenizer.stop_ids,
             num_valid_tokens=self.chat.tokenizer.vocab_size,
         )
-        acting.compile(self.rollout_params(self.parameters.zeros()), self.key)
-        return collect.Collector(acting, self.pool, self.chat)
+        policy_engine.compile(self.rollout_params(self.parameters.zeros()), self.key)
+        return collect.Collector(policy_engine, self.pool, self.chat)
 
 
 @contextlib.contextmanager
-def assemble(settings: config_lib.RunConfig, workdir: pathlib.Path) -> Iterator[Run]:
-    """Builds a run around the files in `workdir`, and closes its workers at the end.
+def assemble(settings: RunConfig, workdir: pathlib.Path) -> Iterator[Run]:
+    """Assembles a run from its configuration and `workdir`; closes its workers at exit.
+
+    Args:
+      settings: configuration of the run.
+      workdir: working directory, with the tokenizer and `chat.json` if they exist.
+
+    Yields:
+      The run.
 
     Raises:
-      ConfigError: if tokenizer and model do not fit together.
+      ConfigError: if the tokenizer has more ids than the model has embeddings.
     """
     with open_pool(settings) as environments:
-        with processes.first_then_others("tokenizer"):
-            tokenizer = load_tokenizer(settings, workdir, environments)
-        if tokenizer.vocab_size > settings.model.vocab_size:
+        with processes.process_zero_first("tokenizer"):
+            loaded = load_tokenizer(settings, workdir, environments)
+        if loaded.vocab_size > settings.model.vocab_size:
             raise errors.ConfigError(
-                f"the tokenizer has {tokenizer.vocab_size} ids but model.vocab_size = "
+                f"the tokenizer has {loaded.vocab_size} ids but model.vocab_size = "
                 f"{settings.model.vocab_size}; every id needs a row in the embedding."
             )
         chat = renderer.Chat(
-            tokenizer,
+            loaded,
             settings.tokenizer.frame,
             few_shot=settings.tokenizer.few_shot,
-            examples=choose_examples(settings, environments),
+            examples=choose_few_shot_examples(settings, environments),
         )
-        with processes.first_then_others("chat"):
-            claim_chat(chat, workdir)
+        with processes.process_zero_first("chat"):
+            check_or_write_chat_json(chat, workdir)
         model = transformer.Model(settings.model)
         mesh = sharding.make_mesh(settings.mesh)
-        parameters = parameters_lib.Parameters(settings, model, mesh)
+        parameters = Parameters(settings, model, mesh)
         yield Run(
             config=settings,
             mesh=mesh,
@@ -133,10 +139,10 @@ def assemble(settings: config_lib.RunConfig, workdir: pathlib.Path) -> Iterator[
         )
 
 
-def open_pool(settings: config_lib.RunConfig) -> env_pool.EnvPool:
+def open_pool(settings: RunConfig) -> EnvPool:
     """Starts the workers that play the run's environments."""
     megabytes = settings.env_worker_memory_mb
-    return env_pool.EnvPool(
+    return EnvPool(
         settings.environments,
         num_workers=settings.num_env_workers,
         call_timeout_s=settings.env_timeout_s,
@@ -146,13 +152,19 @@ def open_pool(settings: config_lib.RunConfig) -> env_pool.EnvPool:
 
 
 def load_tokenizer(
-    settings: config_lib.RunConfig, workdir: pathlib.Path, envs: env_pool.EnvPool
-) -> tokenizers.Tokenizer:
-    """Loads the run's tokenizer; one that is to be trained is trained once and kept."""
+    settings: RunConfig, workdir: pathlib.Path, envs: EnvPool
+) -> tokenizer.Tokenizer:
+    """Loads the run's tokenizer; trains it first if it is to be trained and has no file.
+
+    Args:
+      settings: configuration of the run.
+      workdir: where a trained tokenizer is stored.
+      envs: plays the episodes whose text trains it.
+    """
     wanted = settings.tokenizer
     if wanted.kind != "train_sentencepiece":
-        return tokenizers.load(wanted.kind, pathlib.Path(wanted.path))
-    path = workdir / tokenizers.SentencePieceTokenizer.FILE
+        return tokenizer.load(wanted.kind, pathlib.Path(wanted.path))
+    path = workdir / tokenizer.SentencePieceTokenizer.FILE
     if not path.exists():
         texts = []
         for env, env_config in settings.environments.items():
@@ -164,15 +176,21 @@ def load_tokenizer(
                 max_error_fraction=settings.max_env_error_fraction,
             )
             texts += demonstrations.texts(solved)
-        trained = tokenizers.SentencePieceTokenizer.train(texts, wanted.vocab_size)
+        trained = tokenizer.SentencePieceTokenizer.train(texts, wanted.vocab_size)
         trained.save(workdir)
-    return tokenizers.SentencePieceTokenizer.load(path)
+    return tokenizer.SentencePieceTokenizer.load(path)
 
 
-def choose_examples(
-    settings: config_lib.RunConfig, envs: env_pool.EnvPool
+def choose_few_shot_examples(
+    settings: RunConfig, envs: EnvPool
 ) -> dict[str, list[renderer.Example]]:
-    """The run's few-shot examples, and one to spare: no task is its own example."""
+    """Chooses few-shot examples by environment, and a spare one for each.
+
+    The spare example takes the place of an example that is the task itself.
+
+    Raises:
+      ConfigError: if an environment's oracle solves too few tasks.
+    """
     examples = {}
     shown = settings.tokenizer.few_shot
     for env in settings.environments if shown else ():
@@ -191,8 +209,12 @@ def choose_examples(
     return examples
 
 
-def claim_chat(chat: renderer.Chat, workdir: pathlib.Path) -> None:
-    """Writes `chat.json`, or checks that the run's conversations still look alike."""
+def check_or_write_chat_json(chat: renderer.Chat, workdir: pathlib.Path) -> None:
+    """Writes `chat.json`, or checks that the chat format is the one it describes.
+
+    Raises:
+      ConfigError: if the digest of the chat format has changed.
+    """
     path = workdir / CHAT_FILE
     described = chat.describe()
     if not path.exists():
@@ -202,16 +224,22 @@ def claim_chat(chat: renderer.Chat, workdir: pathlib.Path) -> None:
     elif (stored := json.loads(path.read_text()))["digest"] != described["digest"]:
         raise errors.ConfigError(
             f"{path} has digest {stored['digest']} of frame, chat template, examples and "
-            f"vocabulary, which now give {described['digest']}: the policy would see other "
-            "tokens than it was trained on. Restore the tokenizer's files, or train in "
-            "another --workdir."
+            f"vocabulary, which now have digest {described['digest']}: the policy would "
+            "see other tokens than it was trained on. Restore the tokenizer's files, or "
+            "train in another --workdir."
         )
 
 
 def make_tasks(
     item_ids: Sequence[str], num_samples: int, *, first_group: int = 0
 ) -> list[types.Task]:
-    """`num_samples` episodes of each item, in groups."""
+    """Makes `num_samples` tasks of each item, a group per item.
+
+    Args:
+      item_ids: one for each group.
+      num_samples: group size.
+      first_group: index of the first group.
+    """
     return [
         types.Task(item_id.rpartition("_")[0], item_id, first_group + group, sample)
         for group, item_id in enumerate(item_ids)

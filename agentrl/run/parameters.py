@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from agentrl import config as config_lib
 from agentrl import types
+from agentrl.config import RunConfig
+from agentrl.initial import named
 from agentrl.models import lora, transformer
 from agentrl.parallel import rng, sharding
 
@@ -23,7 +24,7 @@ class Parameters:
     `trainable` in the configuration there are no others.
     """
 
-    config: config_lib.RunConfig
+    config: RunConfig
     model: transformer.Model
     mesh: Mesh  # the learner's
 
@@ -35,12 +36,14 @@ class Parameters:
     @functools.cached_property
     def abstract_model(self) -> types.PyTree:
         """Shapes of all parameters of the model, with their placements."""
-        return sharding.place(jax.eval_shape(self.model.init, self.key), self.mesh)
+        return sharding.with_shardings(
+            jax.eval_shape(self.model.init, self.key), self.mesh
+        )
 
     @functools.cached_property
     def _abstract(self) -> types.Params:
         shapes = jax.eval_shape(self._split, self.abstract_model)
-        return sharding.place(shapes, self.mesh)
+        return sharding.with_shardings(shapes, self.mesh)
 
     @property
     def abstract(self) -> types.PyTree:
@@ -124,5 +127,6 @@ class Parameters:
 
             return locate.find(self.config.weights).load(self.abstract_model)
         placements = jax.tree.map(lambda s: s.sharding, self.abstract_model)
-        init = jax.jit(self.model.init, out_shardings=placements)
+        init = functools.partial(named.init, self.model)
+        init = jax.jit(init, out_shardings=placements)
         return init(rng.stream_key(self.key, "parameters"))

@@ -201,7 +201,7 @@ def _make_forward(
         functools.partial(
             run.model.hidden,
             remat=run.config.learner.remat == "full",
-            place=functools.partial(sharding.place_rows, mesh=run.mesh),
+            constrain=functools.partial(sharding.constrain_rows, mesh=run.mesh),
         ),
         run.model.unembedding,
         chunk=run.config.learner.logprob_chunk,
@@ -223,7 +223,7 @@ def _abstract_state(
     shapes = jax.eval_shape(
         _state_maker(run, settings, optimize), run.parameters.abstract, step
     )
-    return sharding.place(shapes, run.mesh)
+    return sharding.with_shardings(shapes, run.mesh)
 
 
 def _state_maker(

@@ -1,8 +1,8 @@
-"""Supervised warm start: demonstrations by the environments' own oracles, or stored ones.
+"""Warm start: supervised fine-tuning on demonstrations of oracles or from a file.
 
-A demonstration is an ordinary `Trajectory` whose actions come from an oracle that sees
-only text, or from a file. It is packed and masked like a sampled one, so that supervised
-and reinforcement stages share everything but the loss.
+A demonstration is an ordinary `Trajectory` whose actions come from the environment's
+oracle, which sees only text, or from a file. It is packed and masked like a sampled one,
+so that supervised and reinforcement learning stages share everything but the loss.
 """
 
 import itertools
@@ -23,7 +23,7 @@ def to_trajectory(
     messages: Sequence[renderer.Message],
     chat: renderer.Chat,
 ) -> types.Trajectory:
-    """Tokenizes a conversation; its trained answers are the actions."""
+    """Tokenizes a conversation; the assistant messages to train on become actions."""
     turns = []
     answered = chat.turns(messages)
     for index, (context, observation, answer) in enumerate(answered):
@@ -58,37 +58,31 @@ def collect_demonstrations(
     max_tokens: int,
     max_error_fraction: float = 0.1,
 ) -> list[types.Trajectory]:
-    """Demonstrations that fit into an episode, of the first tasks or from a file.
+    """Collects demonstrations that fit into an episode, by oracles or from a file.
 
-    The oracles play in `envs`, whose environments may lose `max_error_fraction` of them.
+    Conversations of a file are taken as written: the chat format adds no messages. One
+    whose item id names no environment of the stage is attributed to the first of them.
 
-    Conversations of a file are taken as written: the frame adds no messages. Metrics count
-    one whose item id names no environment of the stage for the stage's first.
+    Args:
+      panels: training tasks by environment.
+      envs: in which the oracles play.
+      source: number of demonstrations, or the file.
+      chat: renders conversations.
+      max_tokens: longer demonstrations are dropped.
+      max_error_fraction: of the demonstrations, that environments may lose.
 
     Raises:
-      ConfigError: if nothing is left to train on, or a file cannot be read.
+      ConfigError: if a source has no demonstration that fits, or a file cannot be read.
       EnvFaultsError: if an environment loses more demonstrations.
     """
-    stored = {}
     if source.conversations:
         path = pathlib.Path(source.conversations)
-        stored[str(path)] = datasets.read(path)
-    for env_name, panel in {} if stored else panels.items():
-        solved = demonstrations.collect(
-            envs,
-            env_name,
-            panel.item_ids[: source.demonstrations],
-            thoughts=source.thoughts,
-            max_error_fraction=max_error_fraction,
-        )
-        copies = [
-            demonstrations.rename(solved, draw)
-            for draw in range(dict(source.renamed_copies).get(env_name, 0))
-        ]
-        stored[env_name] = [
-            (item_id, chat.episode(instruction, exchanges, item_id))
-            for item_id, instruction, exchanges in itertools.chain(solved, *copies)
-        ]
+        stored = {str(path): datasets.read(path)}
+    else:
+        stored = {
+            env: _demonstrate(envs, panel, source, chat, max_error_fraction)
+            for env, panel in panels.items()
+        }
     kept = []
     for origin, found in stored.items():
         trajectories = []
@@ -104,6 +98,31 @@ def collect_demonstrations(
             )
         kept += fitting
     return kept
+
+
+def _demonstrate(
+    envs: pool.EnvPool,
+    panel: base.TaskPanel,
+    source: config.Supervised,
+    chat: renderer.Chat,
+    max_error_fraction: float,
+) -> list[tuple[str, list[renderer.Message]]]:
+    """Plays the oracle on the first tasks of a panel; (item id, conversation) pairs."""
+    solved = demonstrations.collect(
+        envs,
+        panel.env,
+        panel.item_ids[: source.demonstrations],
+        thoughts=source.thoughts,
+        max_error_fraction=max_error_fraction,
+    )
+    copies = [
+        demonstrations.rename(solved, draw)
+        for draw in range(dict(source.renamed_copies).get(panel.env, 0))
+    ]
+    return [
+        (item_id, chat.episode(instruction, exchanges, item_id))
+        for item_id, instruction, exchanges in itertools.chain(solved, *copies)
+    ]
 
 
 def choose_batch(
@@ -138,5 +157,6 @@ def choose_batch(
 
 
 def _nth(size: int, seed: int, n: int) -> int:
-    epoch, place = divmod(n, size)
-    return int(np.random.default_rng((seed, epoch)).permutation(size)[place])
+    """Returns the index of the n-th draw: entry n % size of the order of its epoch."""
+    epoch, offset = divmod(n, size)
+    return int(np.random.default_rng((seed, epoch)).permutation(size)[offset])

@@ -19,8 +19,7 @@ import torch_qwen2
 import transformers
 import trl
 
-from agentrl.chat import renderer
-from agentrl.chat import tokenizer as tokenizers
+from agentrl.chat import renderer, tokenizer
 from agentrl.envs import base, registry
 
 ANSWERS, sys.stdout = sys.stdout, sys.stderr  # the trainer prints
@@ -186,8 +185,8 @@ def main():
     spec = json.loads(sys.stdin.readline())
     torch.manual_seed(0)
     torch.set_num_threads(os.cpu_count() or 1)
-    tokenizer = tokenizers.load("sentencepiece", pathlib.Path(spec["tokenizer"]))
-    player = Player(spec, tokenizer)
+    loaded = tokenizer.load("sentencepiece", pathlib.Path(spec["tokenizer"]))
+    player = Player(spec, loaded)
     count = spec["groups"] * spec["group_size"]
     settings = trl.GRPOConfig(
         output_dir=spec["folder"],
@@ -208,7 +207,7 @@ def main():
         disable_tqdm=True,
     )
     pieces = [[f"p{i}", 0.0] for i in range(spec["model"]["vocab_size"])]
-    import tokenizers as huggingface
+    import tokenizers
 
     trainer = trl.GRPOTrainer(
         model=make_model(spec["model"], np.load(spec["weights"])),
@@ -219,11 +218,11 @@ def main():
         ),
         # Only decodes for logs; ids come from `Player`.
         processing_class=transformers.PreTrainedTokenizerFast(
-            tokenizer_object=huggingface.Tokenizer(
-                huggingface.models.Unigram([tuple(p) for p in pieces], unk_id=0)
+            tokenizer_object=tokenizers.Tokenizer(
+                tokenizers.models.Unigram([tuple(p) for p in pieces], unk_id=0)
             ),
             pad_token="p0",
-            eos_token=f"p{tokenizer.stop_id}",
+            eos_token=f"p{loaded.stop_id}",
         ),
         rollout_func=player,
         callbacks=[Rounds(player)],

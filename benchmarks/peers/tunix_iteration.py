@@ -20,8 +20,7 @@ import optax
 import tunix_rollout
 from tunix.rl.agentic.environments import base_environment
 
-from agentrl.chat import renderer
-from agentrl.chat import tokenizer as tokenizers
+from agentrl.chat import renderer, tokenizer
 from agentrl.envs import base, registry
 
 FIRST = 0xE000  # of Unicode's private use area
@@ -147,8 +146,8 @@ class Iterations:
     """The agentic learner, an iteration at a time."""
 
     def __init__(self, spec, mesh):
-        tokenizer = tokenizers.load("sentencepiece", pathlib.Path(spec["tokenizer"]))
-        chat = renderer.Chat(tokenizer, spec["frame"])
+        loaded = tokenizer.load("sentencepiece", pathlib.Path(spec["tokenizer"]))
+        chat = renderer.Chat(loaded, spec["frame"])
         self.spec, self.counts = spec, collections.Counter()
         self.random = random.Random(0)
         model = tunix_rollout.make_model(spec["model"], mesh)[1]
@@ -157,10 +156,10 @@ class Iterations:
         cluster = tunix_rollout.make_cluster(
             mesh,
             model,
-            Characters(tokenizer.stop_id),
+            Characters(loaded.stop_id),
             opening=spec["opening"],
             response=response,
-            stops=[tokenizer.stop_id],
+            stops=[loaded.stop_id],
             optimizer=optax.adamw(spec["learning_rate"]),
             groups=spec["groups"],
             microbatches=spec["microbatches"],

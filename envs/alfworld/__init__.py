@@ -34,8 +34,7 @@ ALFWorld: https://arxiv.org/abs/2010.03768.
 """  # noqa: E501
 
 from agentrl.envs import base
-from agentrl.envs.alfworld import environment, files, generate, oracles
-from agentrl.envs.alfworld import game as game_lib
+from agentrl.envs.alfworld import environment, files, games, generate, oracles
 
 _MANY_RECEPTACLES = 25
 _EASY_KINDS = ("place", "look")
@@ -66,7 +65,7 @@ def find_tier(item_id: str, config: base.EnvConfig) -> base.Tier:
 
 def find_subset(item_id: str, config: base.EnvConfig) -> str:
     """Upstream's name of the task's type."""
-    return game_lib.TASK_TYPES[_find_game(item_id, config).goal.kind]
+    return games.TASK_TYPES[_find_game(item_id, config).goal.kind]
 
 
 def fingerprint(item_id: str, config: base.EnvConfig) -> str:
@@ -74,7 +73,7 @@ def fingerprint(item_id: str, config: base.EnvConfig) -> str:
     return generate.fingerprint(_find_game(item_id, config))
 
 
-def _find_game(item_id: str, config: base.EnvConfig) -> game_lib.Game:
+def _find_game(item_id: str, config: base.EnvConfig) -> games.Game:
     return environment.choose_games(config)(base.parse_item_id("alfworld", item_id))
 
 
@@ -85,7 +84,7 @@ SPEC = base.EnvSpec(
     panel=make_panel,
     tier=find_tier,
     subset=find_subset,
-    subsets=lambda config: tuple(sorted(game_lib.TASK_TYPES.values())),
+    subsets=lambda config: tuple(sorted(games.TASK_TYPES.values())),
     fingerprint=fingerprint,
     oracles={
         "privileged": oracles.PrivilegedOracle,

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from agentrl.envs import base, parsing
-from agentrl.envs.alfworld import files, generate, world
-from agentrl.envs.alfworld import game as game_lib
+from agentrl.envs.alfworld import files, games, generate, world
 
 TURN_LIMIT = 30  # in both profiles
 
@@ -54,7 +53,7 @@ class AlfWorld(base.Environment):
     native_list = "first"
     option_names = ("data_dir", "mappings")
 
-    game: game_lib.Game
+    game: games.Game
     _world: world.World
 
     def __init__(self, config: base.EnvConfig | None = None):
@@ -99,10 +98,10 @@ class AlfWorld(base.Environment):
         )
 
 
-def choose_games(config: base.EnvConfig) -> Callable[[int], game_lib.Game]:
+def choose_games(config: base.EnvConfig) -> Callable[[int], games.Game]:
     """The function from task numbers to games that a configuration asks for."""
     found = files.open_files(config)
     if found is not None:
         return found.load
-    wording = game_lib.MOVE if config.profile == "strict" else game_lib.PUT
+    wording = games.MOVE if config.profile == "strict" else games.PUT
     return functools.partial(generate.generate, wording=wording)

@@ -5,8 +5,7 @@
 
 from collections.abc import Iterator
 
-from agentrl.envs.alfworld import game as game_lib
-from agentrl.envs.alfworld import problem
+from agentrl.envs.alfworld import games, problem
 
 _LOOK = """\
 (and (exists (?t - object ?r - receptacle ?a - agent ?l - location)
@@ -23,7 +22,7 @@ _SECOND = """\
  (and (not (= ?o ?p)) (objecttype ?p {item}type) (inreceptacle ?p ?r)))"""
 
 
-def write_problem(game: game_lib.Game) -> str:
+def write_problem(game: games.Game) -> str:
     """The PDDL problem of a game that starts with everything closed and untreated."""
     objects = "\n".join(f"  {line}" for line in _objects(game))
     init = "\n".join(f"  ({line})" for line in _facts(game))
@@ -33,7 +32,7 @@ def write_problem(game: game_lib.Game) -> str:
     )
 
 
-def _objects(game: game_lib.Game) -> Iterator[str]:
+def _objects(game: games.Game) -> Iterator[str]:
     yield "agent1 - agent"
     for location in sorted({game.start, *game.places}):
         yield f"loc_bar_{location} - location"
@@ -41,14 +40,14 @@ def _objects(game: game_lib.Game) -> Iterator[str]:
         yield f"{_identify(receptacle.name, game)} - receptacle"
     for item in game.items:
         yield f"{_identify(item.name, game)} - object"
-    named_by_domain = {appliance for _, _, appliance in game_lib.TREATMENTS.values()}
+    named_by_domain = {appliance for _, _, appliance in games.TREATMENTS.values()}
     for kind in sorted(named_by_domain | {r.kind for r in game.receptacles}):
         yield f"{kind}type - rtype"
     for kind in sorted({"knife", "butterknife", game.goal.item} | _item_kinds(game)):
         yield f"{kind}type - otype"
 
 
-def _facts(game: game_lib.Game) -> Iterator[str]:
+def _facts(game: games.Game) -> Iterator[str]:
     yield f"atlocation agent1 loc_bar_{game.start}"
     for receptacle, held in zip(game.receptacles, game.contents, strict=True):
         name = _identify(receptacle.name, game)
@@ -71,11 +70,11 @@ def _facts(game: game_lib.Game) -> Iterator[str]:
             yield f"cancontain {holder}type {kind}type"
 
 
-def _item_kinds(game: game_lib.Game) -> set[str]:
+def _item_kinds(game: games.Game) -> set[str]:
     return {item.kind for item in game.items}
 
 
-def _identify(name: str, game: game_lib.Game) -> str:
+def _identify(name: str, game: games.Game) -> str:
     """An identifier that upstream shows as `name`; see `game.sort_key`."""
     kind, number = name.split()
     names = (*game.receptacle_index, *game.item_index)
@@ -86,13 +85,13 @@ def _identify(name: str, game: game_lib.Game) -> str:
     return kind + rank
 
 
-def _goal(goal: game_lib.Goal) -> str:
+def _goal(goal: games.Goal) -> str:
     if goal.kind == "look":
         return _LOOK.format(item=goal.item, target=goal.target)
     more = ""
     if goal.kind == "two":
         more = _SECOND.format(item=goal.item)
     elif goal.kind != "place":
-        trait, state, _ = game_lib.TREATMENTS[goal.kind]
+        trait, state, _ = games.TREATMENTS[goal.kind]
         more = f"({trait} ?o) (is{state} ?o)"
     return _PLACED.format(item=goal.item, target=goal.target, more=more)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from agentrl.envs import base
-from agentrl.envs.alfworld import game, problem
+from agentrl.envs.alfworld import games, problem
 
 _FOLDERS = {
     "train": ("train",),
@@ -28,7 +28,7 @@ class GameFiles:
     splits: Mapping[str, range]
     version: str  # changes with the names of the games
 
-    def load(self, index: int) -> game.Game:
+    def load(self, index: int) -> games.Game:
         """Reads the game of task `index`.
 
         Raises:
@@ -175,7 +175,7 @@ def _read_mapping(
 
 
 @functools.lru_cache(maxsize=512)
-def _load(path: pathlib.Path) -> game.Game:
+def _load(path: pathlib.Path) -> games.Game:
     try:
         texts = json.loads(path.read_text())
         return problem.read_game(

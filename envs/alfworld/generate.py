@@ -12,8 +12,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from agentrl.envs import base
-from agentrl.envs.alfworld import facts, plan, world
-from agentrl.envs.alfworld import game as game_lib
+from agentrl.envs.alfworld import facts, games, plan, world
 
 VERSIONS = {
     "train": "alfworld-1",
@@ -23,7 +22,7 @@ VERSIONS = {
 _SALT = "alfworld-1"  # of what is drawn at random
 
 # Tasks of each type: train and test as AgentGym's, test_unseen as ALFWorld's.
-COUNTS: Mapping[str, Mapping[game_lib.GoalKind, int]] = {
+COUNTS: Mapping[str, Mapping[games.GoalKind, int]] = {
     "train": {
         "place": 672,
         "look": 196,
@@ -42,7 +41,7 @@ COUNTS: Mapping[str, Mapping[game_lib.GoalKind, int]] = {
         "two": 17,
     },
 }
-_TEXTS: Mapping[game_lib.GoalKind, tuple[str, str]] = {
+_TEXTS: Mapping[games.GoalKind, tuple[str, str]] = {
     "place": ("put a {0} in {1}", "put some {0} on {1}"),
     "look": ("look at {0} under the {1}", "examine the {0} with the {1}"),
     "clean": ("put a clean {0} in {1}", "clean some {0} and put it in {1}"),
@@ -62,7 +61,7 @@ def splits() -> Mapping[str, range]:
 
 
 @functools.lru_cache(maxsize=512)
-def generate(index: int, wording: game_lib.Wording) -> game_lib.Game:
+def generate(index: int, wording: games.Wording) -> games.Game:
     """The game of task `index`; of those drawn for it, the first that can be played.
 
     Raises:
@@ -78,7 +77,7 @@ def generate(index: int, wording: game_lib.Wording) -> game_lib.Game:
     return _draw_playable(index, split, wording, barred)
 
 
-def fingerprint(game: game_lib.Game) -> str:
+def fingerprint(game: games.Game) -> str:
     """What makes two games the same task: the room, and what has to be done in it.
 
     Things in a room may be moved and the goal worded otherwise; that does not make it
@@ -92,14 +91,14 @@ def fingerprint(game: game_lib.Game) -> str:
 def _training_fingerprints() -> frozenset[str]:
     """Of all training tasks; takes half a second, and tests in the same rooms need it."""
     return frozenset(
-        fingerprint(_draw_playable(index, "train", game_lib.MOVE, frozenset()))
+        fingerprint(_draw_playable(index, "train", games.MOVE, frozenset()))
         for index in splits()["train"]
     )
 
 
 def _draw_playable(
-    index: int, split: str, wording: game_lib.Wording, barred: frozenset[str]
-) -> game_lib.Game:
+    index: int, split: str, wording: games.Wording, barred: frozenset[str]
+) -> games.Game:
     """The first game drawn for a task that can be played and is not barred."""
     kind = _kinds(split)[index]
     for attempt in itertools.count():
@@ -112,16 +111,16 @@ def _draw_playable(
     raise AssertionError("unreachable: attempts do not end")
 
 
-def _is_playable(game: game_lib.Game) -> bool:
+def _is_playable(game: games.Game) -> bool:
     return not world.World(game).is_won() and plan.find_plan(game) is not None
 
 
 @functools.cache
-def _kinds(split: str) -> dict[int, game_lib.GoalKind]:
+def _kinds(split: str) -> dict[int, games.GoalKind]:
     """The type of each task of a split, by hash of its number."""
     numbers = splits()[split]
     ranked = iter(sorted(numbers, key=lambda i: base.stable_hash(_SALT, "kind", i)))
-    found: dict[int, game_lib.GoalKind] = {}
+    found: dict[int, games.GoalKind] = {}
     for kind, count in COUNTS[split].items():
         for number in itertools.islice(ranked, count):
             found[number] = kind
@@ -133,7 +132,7 @@ def _kinds(split: str) -> dict[int, game_lib.GoalKind]:
 
 @dataclasses.dataclass(frozen=True)
 class _Room:
-    receptacles: tuple[game_lib.Receptacle, ...]
+    receptacles: tuple[games.Receptacle, ...]
     start: int  # a location without receptacles
     by_kind: Mapping[str, tuple[int, ...]]
     item_kinds: tuple[str, ...]  # without lamps
@@ -149,11 +148,11 @@ def _room(number: str) -> _Room:
         places[kind] = [next(free) for _ in range(facts.SINGLE.get(kind, 1))]
     openable = facts.load()["openable"]
     receptacles = [
-        game_lib.Receptacle(f"{kind} {i + 1}", kind, at, kind in openable)
+        games.Receptacle(f"{kind} {i + 1}", kind, at, kind in openable)
         for kind, viewpoints in places.items()
         for i, at in enumerate(viewpoints)
     ]
-    receptacles.sort(key=lambda r: game_lib.sort_key(r.name))
+    receptacles.sort(key=lambda r: games.sort_key(r.name))
     by_kind: dict[str, tuple[int, ...]] = {}
     for i, receptacle in enumerate(receptacles):
         by_kind[receptacle.kind] = (*by_kind.get(receptacle.kind, ()), i)
@@ -169,7 +168,7 @@ def _room(number: str) -> _Room:
 
 @functools.cache
 def _candidates(
-    kind: game_lib.GoalKind, unseen: bool
+    kind: games.GoalKind, unseen: bool
 ) -> Sequence[tuple[str, Sequence[tuple[str, str]]]]:
     """Rooms where a type of task is possible, with pairs of item and target."""
     known = facts.load()
@@ -178,10 +177,10 @@ def _candidates(
     return [(number, pairs) for number, pairs in found if pairs]
 
 
-def _find_pairs(kind: game_lib.GoalKind, room: _Room) -> Sequence[tuple[str, str]]:
+def _find_pairs(kind: games.GoalKind, room: _Room) -> Sequence[tuple[str, str]]:
     if kind == "look":
         return [(item, facts.LAMP) for item in room.item_kinds if room.has_lamp]
-    trait, _, appliance = game_lib.TREATMENTS.get(kind, (None, None, None))
+    trait, _, appliance = games.TREATMENTS.get(kind, (None, None, None))
     if appliance is not None and appliance not in room.by_kind:
         return []
     return [
@@ -198,25 +197,25 @@ def _find_pairs(kind: game_lib.GoalKind, room: _Room) -> Sequence[tuple[str, str
 
 
 def _draw(
-    kind: game_lib.GoalKind,
+    kind: games.GoalKind,
     unseen: bool,
-    wording: game_lib.Wording,
+    wording: games.Wording,
     rng: random.Random,
-) -> game_lib.Game | None:
+) -> games.Game | None:
     """Draws a game; None if something finds no place."""
     number, pairs = rng.choice(_candidates(kind, unseen))
     room = _room(number)
     item, target = rng.choice(pairs)
     text = rng.choice(_TEXTS[kind]).format(item, target)
-    goal = game_lib.Goal(kind, item, target, text)
+    goal = games.Goal(kind, item, target, text)
     placed = _place_items(room, goal, rng)
     if placed is None:
         return None
-    items = sorted(placed, key=game_lib.sort_key)
+    items = sorted(placed, key=games.sort_key)
     contents: list[list[int]] = [[] for _ in room.receptacles]
     for i, name in enumerate(items):
         contents[placed[name]].append(i)
-    return game_lib.Game(
+    return games.Game(
         goal=goal,
         wording=wording,
         receptacles=room.receptacles,
@@ -231,7 +230,7 @@ def _draw(
 
 
 @functools.cache
-def _item(name: str) -> game_lib.Item:
+def _item(name: str) -> games.Item:
     kind = name.split()[0]
     verbs = ("heatable", "coolable", "cleanable", "sliceable", "toggleable")
     traits = {verb for verb in verbs if kind in facts.load()[verb]}
@@ -239,11 +238,11 @@ def _item(name: str) -> game_lib.Item:
         traits.add("container")
     if kind != facts.LAMP:
         traits.add("pickupable")
-    return game_lib.Item(name, kind, frozenset(traits))
+    return games.Item(name, kind, frozenset(traits))
 
 
 def _place_items(
-    room: _Room, goal: game_lib.Goal, rng: random.Random
+    room: _Room, goal: games.Goal, rng: random.Random
 ) -> Mapping[str, int] | None:
     """Numbers the items of a room and chooses the receptacle of each."""
     taken: set[int] = set()  # receptacles that hold one thing, and do
@@ -266,12 +265,12 @@ def _place_items(
     return placed
 
 
-def _is_wanted_twice(kind: str, goal: game_lib.Goal) -> bool:
+def _is_wanted_twice(kind: str, goal: games.Goal) -> bool:
     return goal.kind == "two" and kind == goal.item
 
 
 def _find_barred(
-    room: _Room, goal: game_lib.Goal, kind: str, number: int
+    room: _Room, goal: games.Goal, kind: str, number: int
 ) -> frozenset[int]:
     """Where an item must not lie, or the goal might hold from the start."""
     if kind != goal.item or goal.kind not in ("place", "two"):

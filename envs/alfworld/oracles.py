@@ -3,9 +3,9 @@
 import re
 
 from agentrl.envs import base, parsing
-from agentrl.envs.alfworld import environment, facts, game, plan
+from agentrl.envs.alfworld import environment, facts, games, plan
 
-_TASKS: tuple[tuple[game.GoalKind, re.Pattern[str]], ...] = (
+_TASKS: tuple[tuple[games.GoalKind, re.Pattern[str]], ...] = (
     ("two", re.compile(r"(?:put|find) two (\w+) (?:in|and put them in) (\w+)")),
     ("clean", re.compile(r"(?:put a clean|clean some) (\w+) (?:and put it )?in (\w+)")),
     ("heat", re.compile(r"(?:put a hot|heat some) (\w+) (?:and put it )?in (\w+)")),
@@ -49,7 +49,7 @@ class ObservationalOracle:
     """Searches likely places first, remembers what it saw, then does the task."""
 
     def __init__(self, env: base.Environment):
-        self._wordings = [game.MOVE.put, game.PUT.put]
+        self._wordings = [games.MOVE.put, games.PUT.put]
         if env.config.profile == "agentgym":
             self._wordings.reverse()
         self._action = ""
@@ -156,8 +156,8 @@ class ObservationalOracle:
                     thought = f"I hold the {self._held}. I use the {lamp}."
                     return self._reach(place, open_it=False) or (thought, f"use {lamp}")
             return self._search(self._target)
-        if self._kind in game.TREATMENTS and not self._is_treated:
-            appliance = f"{game.TREATMENTS[self._kind][2]} 1"
+        if self._kind in games.TREATMENTS and not self._is_treated:
+            appliance = f"{games.TREATMENTS[self._kind][2]} 1"
             return self._reach(appliance, open_it=False) or (
                 f"I {self._kind} the {self._held} with the {appliance}.",
                 f"{self._kind} {self._held} with {appliance}",

@@ -3,12 +3,12 @@
 import itertools
 from collections.abc import Iterator, Sequence
 
-from agentrl.envs.alfworld import game as game_lib
+from agentrl.envs.alfworld import games
 
 Fetch = tuple[int, int]  # item, receptacle that holds it
 
 
-def find_plan(game: game_lib.Game) -> list[str] | None:
+def find_plan(game: games.Game) -> list[str] | None:
     """The shortest sequence of commands that reaches the goal, None without one.
 
     Considers every wanted item, every appliance and every receptacle of the goal, but
@@ -18,7 +18,7 @@ def find_plan(game: game_lib.Game) -> list[str] | None:
     return min(routes, key=len, default=None)
 
 
-def _deliveries(game: game_lib.Game) -> Iterator[list[str]]:
+def _deliveries(game: games.Game) -> Iterator[list[str]]:
     needed = 2 if game.goal.kind == "two" else 1
     fetches = _find_fetches(game)
     for target in game.targets:
@@ -36,7 +36,7 @@ def _deliveries(game: game_lib.Game) -> Iterator[list[str]]:
 
 
 def _deliver(
-    game: game_lib.Game, chosen: Sequence[Fetch], appliance: int | None, target: int
+    game: games.Game, chosen: Sequence[Fetch], appliance: int | None, target: int
 ) -> list[str]:
     route = _Route(game)
     verb, preposition = game.wording.put
@@ -53,7 +53,7 @@ def _deliver(
     return route.commands
 
 
-def _looks(game: game_lib.Game) -> Iterator[list[str]]:
+def _looks(game: games.Game) -> Iterator[list[str]]:
     for (item, place), (stand, held) in itertools.product(
         _find_fetches(game), enumerate(game.contents)
     ):
@@ -65,7 +65,7 @@ def _looks(game: game_lib.Game) -> Iterator[list[str]]:
             yield route.commands
 
 
-def _find_fetches(game: game_lib.Game) -> list[Fetch]:
+def _find_fetches(game: games.Game) -> list[Fetch]:
     return [
         (item, place)
         for place, held in enumerate(game.contents)
@@ -74,17 +74,17 @@ def _find_fetches(game: game_lib.Game) -> list[Fetch]:
     ]
 
 
-def _find_appliances(game: game_lib.Game) -> Sequence[int | None]:
-    if game.goal.kind not in game_lib.TREATMENTS:
+def _find_appliances(game: games.Game) -> Sequence[int | None]:
+    if game.goal.kind not in games.TREATMENTS:
         return (None,)
-    kind = game_lib.TREATMENTS[game.goal.kind][2]
+    kind = games.TREATMENTS[game.goal.kind][2]
     return [i for i, r in enumerate(game.receptacles) if r.kind == kind]
 
 
 class _Route:
     """Commands, and where they have led so far."""
 
-    def __init__(self, game: game_lib.Game):
+    def __init__(self, game: games.Game):
         self.commands: list[str] = []
         self._game = game
         self._location = game.start

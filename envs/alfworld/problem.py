@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from agentrl.envs.alfworld import game
+from agentrl.envs.alfworld import games
 
 _COMMENT = re.compile(r";[^\n]*")
 _DISTANCE = re.compile(r"\(=\s*\(distance[^()]*\)[^()]*\)")  # most of a real file
@@ -65,7 +65,7 @@ class ProblemError(ValueError):
     """A game that the rules here do not cover, or text that is no game."""
 
 
-def read_game(problem: str, grammar: str, domain: str) -> game.Game:
+def read_game(problem: str, grammar: str, domain: str) -> games.Game:
     """Reads a game from the texts of a game file.
 
     Raises:
@@ -77,7 +77,7 @@ def read_game(problem: str, grammar: str, domain: str) -> game.Game:
             raise ProblemError(f"the PDDL problem has no ({name} ...)")
     facts = _read_facts(sections[":init"])
     kind, item, target = _read_goal(sections[":goal"])
-    goal = game.Goal(kind, item, target, _read_task(grammar))
+    goal = games.Goal(kind, item, target, _read_task(grammar))
     return _build(facts, goal, _read_wording(grammar, domain))
 
 
@@ -120,7 +120,7 @@ def _read_facts(init: Expression) -> Facts:
     return facts
 
 
-def _read_goal(section: Expression) -> tuple[game.GoalKind, str, str]:
+def _read_goal(section: Expression) -> tuple[games.GoalKind, str, str]:
     """Recognizes one of the six goals by the facts that it combines."""
     atoms = list(_find_atoms(section[0]))
     predicates = {atom[0] for atom in atoms}
@@ -141,7 +141,7 @@ def _read_goal(section: Expression) -> tuple[game.GoalKind, str, str]:
 
 
 _PLACED = {"inreceptacle", "objecttype", "receptacletype"}
-_GOALS: Mapping[game.GoalKind, set[str]] = {
+_GOALS: Mapping[games.GoalKind, set[str]] = {
     "place": _PLACED,
     "clean": _PLACED | {"cleanable", "isclean"},
     "heat": _PLACED | {"heatable", "ishot"},
@@ -190,11 +190,11 @@ def _read_task(grammar: str) -> str:
     return text.removesuffix(".")
 
 
-def _read_wording(grammar: str, domain: str) -> game.Wording:
-    puts = [w.put for w in (game.MOVE, game.PUT) if _command(w.put) in grammar]
+def _read_wording(grammar: str, domain: str) -> games.Wording:
+    puts = [w.put for w in (games.MOVE, games.PUT) if _command(w.put) in grammar]
     if len(puts) != 1:
         raise ProblemError("the grammar's command for putting things down is not known")
-    return game.Wording(
+    return games.Wording(
         put=puts[0],
         names_arrival="You arrive at {r.name}." in grammar,
         has_help="(:action help" in domain and "action help {" in grammar,
@@ -208,7 +208,7 @@ def _command(put: tuple[str, str]) -> str:
 # The game.
 
 
-def _build(facts: Facts, goal: game.Goal, wording: game.Wording) -> game.Game:
+def _build(facts: Facts, goal: games.Goal, wording: games.Wording) -> games.Game:
     names = _display_names(facts)
     at = _pairs(facts, "receptacleatlocation")
     (start,) = _pairs(facts, "atlocation").values()
@@ -219,11 +219,11 @@ def _build(facts: Facts, goal: game.Goal, wording: game.Wording) -> game.Game:
     item_kinds = _pairs(facts, "objecttype")
     items = {name: i for i, name in enumerate(sorted(item_kinds))}
     traits = {name: _find_traits(facts, name) for name in items}
-    return game.Game(
+    return games.Game(
         goal=goal,
         wording=wording,
         receptacles=tuple(
-            game.Receptacle(
+            games.Receptacle(
                 name=names[name],
                 kind=_kind(holder_kinds.get(name, "")),
                 location=locations[at[name]],
@@ -232,7 +232,7 @@ def _build(facts: Facts, goal: game.Goal, wording: game.Wording) -> game.Game:
             for name in places
         ),
         items=tuple(
-            game.Item(names[name], _kind(item_kinds[name]), traits[name])
+            games.Item(names[name], _kind(item_kinds[name]), traits[name])
             for name in items
         ),
         contents=_group(facts["inreceptacle"], items, places),

@@ -15,7 +15,7 @@ where common sense might differ:
 import bisect
 from collections.abc import Callable, Iterable, Sequence
 
-from agentrl.envs.alfworld import game as game_lib
+from agentrl.envs.alfworld import games
 
 _MIDDLE = "You are in the middle of a room. Looking quickly around you, you see "
 _KNIVES = ("knife", "butterknife")
@@ -40,7 +40,7 @@ Available commands:
 class World:
     """The state of one game and the commands that change it."""
 
-    def __init__(self, game: game_lib.Game):
+    def __init__(self, game: games.Game):
         self.game = game
         self.location = game.start
         self.held: int | None = None
@@ -82,7 +82,7 @@ class World:
         holding = self.held in wanted
         if game.goal.kind == "look":
             return self._progress_of_look(holding)
-        treatment = game_lib.TREATMENTS.get(game.goal.kind)
+        treatment = games.TREATMENTS.get(game.goal.kind)
         if treatment is not None:
             wanted = {item for item in wanted if (treatment[1], item) in self.states}
         placed = 0
@@ -137,7 +137,7 @@ class World:
             if self._can_put(held, place):
                 verb, preposition = game.wording.put
                 yield f"{verb} {item.name} {preposition} {receptacle.name}"
-            for verb, (trait, _, appliance) in game_lib.TREATMENTS.items():
+            for verb, (trait, _, appliance) in games.TREATMENTS.items():
                 if receptacle.kind == appliance and trait in item.traits:
                     yield f"{verb} {item.name} with {receptacle.name}"
         if item.kind in _KNIVES:
@@ -229,10 +229,10 @@ class World:
         return f"You {verb} the {name} {preposition} the {where}."
 
     def _move(self, rest: str) -> str | None:
-        return self._put(rest, game_lib.MOVE.put)
+        return self._put(rest, games.MOVE.put)
 
     def _put_in_on(self, rest: str) -> str | None:
-        return self._put(rest, game_lib.PUT.put)
+        return self._put(rest, games.PUT.put)
 
     def _examine(self, rest: str) -> str | None:
         place = self._find_here(rest)
@@ -252,7 +252,7 @@ class World:
 
     def _treat(self, rest: str, verb: str) -> int | None:
         """Checks `O with R` for heating, cooling or cleaning; returns the item."""
-        trait, state, appliance = game_lib.TREATMENTS[verb]
+        trait, state, appliance = games.TREATMENTS[verb]
         name, _, where = rest.partition(" with ")
         held, place = self._find_held(name), self._find_here(where)
         if held is None or place is None:

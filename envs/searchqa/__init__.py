@@ -41,7 +41,7 @@ by hash are for the test. `train_questions` and `test_questions` name files of o
 each; `searchqa_<k>` then counts the test questions first, as AgentGym's ids do. The test
 panel holds 400 of the test questions, the train panel all training questions but those
 that are test questions, too.
-  `corpus` names another corpus, such as wiki-18 (see `agentrl.envs.searchqa.passages`). It is
+  `corpus` names another corpus, such as wiki-18 (see `agentrl.envs.searchqa.passage_files`). It is
 indexed at first use, which takes long for a large one: play one task of it before a run.
 Title and text are searched as one text.
   `retriever` is the address of a server that searches instead, by Search-R1's protocol

@@ -18,7 +18,7 @@ from agentrl.envs.searchqa import (
     factbook,
     generate,
     index,
-    passages,
+    passage_files,
     records,
     retriever,
     textfiles,
@@ -224,7 +224,7 @@ def _ensure_default() -> pathlib.Path:
 def _build_default(folder: pathlib.Path) -> None:
     entries = factbook.load_entries()
     corpus = folder / _CORPUS
-    passages.write_passages(corpus, factbook.all_passages(entries))
+    passage_files.write_passages(corpus, factbook.all_passages(entries))
     _check_digest(corpus)
     _build_index(folder, corpus, "fields")
     questions = generate.make_questions(entries, index.Index(folder / _INDEX, "fields"))
@@ -261,7 +261,7 @@ def _build_index(
     folder: pathlib.Path, corpus: pathlib.Path, ranking: index.Ranking
 ) -> None:
     (folder / _INDEX).mkdir()
-    index.build(folder / _INDEX, passages.read_passages(corpus), ranking)
+    index.build(folder / _INDEX, passage_files.read_passages(corpus), ranking)
 
 
 def _digest(path: pathlib.Path) -> str:

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from agentrl.envs import base, parsing, prompts
-from agentrl.envs.searchqa import dataset, records, scoring
-from agentrl.envs.searchqa import passages as passage_files
+from agentrl.envs.searchqa import dataset, passage_files, records, scoring
 
 DEFAULT_TOP_K = 3
 MAX_TOP_K = 20

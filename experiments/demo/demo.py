@@ -15,7 +15,7 @@ import dataclasses
 
 from agentrl import config
 from agentrl.envs import base
-from agentrl.models.config import ModelConfig
+from agentrl.models.model_config import ModelConfig
 
 # Contexts are kept short, as befits the model: no recipes that do not help, no action
 # list, which BabyAI would repeat with every observation.

@@ -15,7 +15,7 @@ without thoughts. All is float32: CPUs compute bfloat16 more slowly.
 
 from agentrl import config
 from agentrl.envs import base
-from agentrl.models.config import LoraConfig
+from agentrl.models.model_config import LoraConfig
 from agentrl.pretrained import presets
 
 # No recipes that do not help: they double the observation, and with it the time.

@@ -7,7 +7,7 @@ import fake_run
 import pytest
 
 from agentrl import config, errors
-from agentrl.config import algorithms
+from agentrl.config import algorithm_configs
 from agentrl.envs import base
 from agentrl.experiment import fields
 
@@ -164,9 +164,9 @@ def test_teachers_of_all_environments_are_valid():
     )
 
 
-@pytest.mark.parametrize("name", algorithms.names())
+@pytest.mark.parametrize("name", algorithm_configs.names())
 def test_a_class_refuses_fields_of_others_when_it_is_made(name):
-    made = algorithms.find(name)
+    made = algorithm_configs.find(name)
     assert name == made.NAME
     with pytest.raises(TypeError, match="unexpected keyword argument 'nothing'"):
         made(nothing=1)
@@ -181,8 +181,8 @@ def test_an_algorithm_needs_a_name_of_its_own():
 
     for wrong in (Nameless, Taken):
         with pytest.raises(ValueError, match="is missing or taken"):
-            algorithms.register(wrong)
-    assert algorithms.find("grpo") is config.Grpo
+            algorithm_configs.register(wrong)
+    assert algorithm_configs.find("grpo") is config.Grpo
 
 
 def test_updates_of_an_iteration_count_passes():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from agentrl import config, errors
-from agentrl.config import algorithms as registry
+from agentrl.config import algorithm_configs
 from agentrl.envs import base
 from agentrl.experiment import fields, files
 from agentrl.learner import algorithms
@@ -29,9 +29,9 @@ def example(tmp_path, monkeypatch):
     (tmp_path / "check_late_grpo.py").write_text(test)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("AGENTRL_ALGORITHMS", "late_grpo")
-    monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))
+    monkeypatch.setattr(algorithm_configs, "_CLASSES", dict(algorithm_configs._CLASSES))
     monkeypatch.setattr(algorithms, "_RESOLVERS", dict(algorithms._RESOLVERS))
-    assert "late_grpo" in registry.names()
+    assert "late_grpo" in algorithm_configs.names()
     yield importlib.import_module("check_late_grpo")
     del sys.modules["late_grpo"], sys.modules["check_late_grpo"]
 
@@ -84,7 +84,7 @@ def test_a_module_that_cannot_be_imported_is_named(monkeypatch):
     with pytest.raises(
         errors.ConfigError, match=r"the module 'no_such_module', which cannot be import"
     ):
-        registry.find("late_grpo")
+        algorithm_configs.find("late_grpo")
 
 
 def test_a_class_that_nobody_registered_is_refused_before_it_trains():
@@ -107,10 +107,10 @@ def test_the_table_is_that_of_the_code():
     (stored,) = re.findall(
         r"<!-- fields -->\n(.*?)<!-- end of fields -->", PAGE.read_text(), re.DOTALL
     )
-    assert stored == registry.describe_fields()
+    assert stored == algorithm_configs.describe_fields()
     # Every field of every algorithm is in it, in the row of the class that has it.
-    for name in registry.names():
-        made = registry.find(name)
+    for name in algorithm_configs.names():
+        made = algorithm_configs.find(name)
         rows = {base.__name__: base for base in made.__mro__}
         text = "".join(
             line for line in stored.splitlines() if line.split(" | ")[1] in rows

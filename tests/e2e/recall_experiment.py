@@ -2,7 +2,7 @@
 
 from agentrl import config
 from agentrl.envs import base
-from agentrl.models.config import ModelConfig
+from agentrl.models.model_config import ModelConfig
 
 ROLLOUT = config.RolloutConfig(
     tasks_per_iteration=4,

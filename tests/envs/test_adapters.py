@@ -17,7 +17,7 @@ import urllib.parse
 import pytest
 
 from agentrl.envs import base, checks, pool, registry, tasks
-from agentrl.envs.adapters.agentgym import server as agentgym
+from agentrl.envs.adapters.agentgym import server
 
 HERE = pathlib.Path(__file__).parent
 NAMES = ("textcraft", "babyai", "alfworld", "webshop", "searchqa", "sciworld")
@@ -294,7 +294,7 @@ def test_faults_of_the_server_are_told(game, options, fault, message):
     env = registry.make(game.name, config)
     env.reset(f"{game.name}_0")
     game.fault = fault
-    with pytest.raises(agentgym.ServerError, match=message):
+    with pytest.raises(server.ServerError, match=message):
         env.step("Action: look")
     game.fault = ""
     game.release.set()
@@ -303,7 +303,7 @@ def test_faults_of_the_server_are_told(game, options, fault, message):
 @pytest.mark.parametrize("game", ["textcraft"], indirect=True)
 def test_errors_of_the_server_are_told(game, options):
     env = registry.make("textcraft", base.EnvConfig(options=options))
-    with pytest.raises(agentgym.ServerError, match=r"status 200, .*index out of range"):
+    with pytest.raises(server.ServerError, match=r"status 200, .*index out of range"):
         env.reset("textcraft_500")
 
 
@@ -316,7 +316,7 @@ def test_a_server_must_be_named_and_run(name):
     with pytest.raises(base.EnvConfigError, match="must look like http://"):
         env.reset(f"{name}_0")
     env = spec.make(base.EnvConfig(options={"server": "http://127.0.0.1:1"}))
-    with pytest.raises(agentgym.ServerError, match="Is the server running"):
+    with pytest.raises(server.ServerError, match="Is the server running"):
         env.reset(f"{name}_0")
 
 

@@ -9,12 +9,11 @@ import hypothesis.strategies as st
 import pytest
 
 from agentrl.envs import alfworld, base, episodes, parsing, registry
-from agentrl.envs.alfworld import export, facts, generate, plan, problem, world
-from agentrl.envs.alfworld import game as game_lib
+from agentrl.envs.alfworld import export, facts, games, generate, plan, problem, world
 
 STRICT = base.EnvConfig(list_actions="never")
 AGENTGYM = base.EnvConfig(profile="agentgym", list_actions="never")
-KINDS = tuple(game_lib.TASK_TYPES)
+KINDS = tuple(games.TASK_TYPES)
 BY_PROFILE = pytest.mark.parametrize(
     "config", [STRICT, AGENTGYM], ids=["strict", "agentgym"]
 )
@@ -71,17 +70,17 @@ def kind_of(name):
     return name.split()[0]
 
 
-def make_game(kind="look", wording=game_lib.MOVE):
+def make_game(kind="look", wording=games.MOVE):
     openable = ("cabinet", "fridge", "microwave")
-    return game_lib.Game(
-        goal=game_lib.Goal(kind, *GOALS[kind], f"do {kind}"),
+    return games.Game(
+        goal=games.Goal(kind, *GOALS[kind], f"do {kind}"),
         wording=wording,
         receptacles=tuple(
-            game_lib.Receptacle(name, kind_of(name), at, kind_of(name) in openable)
+            games.Receptacle(name, kind_of(name), at, kind_of(name) in openable)
             for name, (at, _) in ROOM.items()
         ),
         items=tuple(
-            game_lib.Item(name, kind_of(name), frozenset(traits))
+            games.Item(name, kind_of(name), frozenset(traits))
             for name, traits in TRAITS.items()
         ),
         contents=tuple(held for _, held in ROOM.values()),
@@ -187,7 +186,7 @@ def test_replies_in_the_kitchen():
 def test_heat_undoes_cold_and_cleanness_lasts(deeds, seen):
     commands = ["go to countertop 1", "take apple 1 from countertop 1"]
     for verb in deeds.split():
-        appliance = game_lib.TREATMENTS[verb][2]
+        appliance = games.TREATMENTS[verb][2]
         commands += [f"go to {appliance} 1", f"{verb} apple 1 with {appliance} 1"]
     assert play([*commands, "examine apple 1"])[1] == seen
 
@@ -233,7 +232,7 @@ def test_a_lamp_behind_a_closed_door_goes_on_and_never_off():
 
 def test_the_old_wording_puts_and_tells_no_arrival():
     commands = ["go to countertop 1", "take apple 1 from countertop 1"]
-    played, reply = play([*commands, "go to fridge 1"], wording=game_lib.PUT)
+    played, reply = play([*commands, "go to fridge 1"], wording=games.PUT)
     assert reply == "The fridge 1 is closed."
     assert played.act("help") is None
     assert played.act("open fridge 1")
@@ -300,7 +299,7 @@ def game_without(game, name):
         "contents": tuple(game.contents[i] for i in kept),
     }
     fields = {f: getattr(game, f) for f in game.__dataclass_fields__}
-    return game_lib.Game(**(fields | changes))
+    return games.Game(**(fields | changes))
 
 
 # The environment.
@@ -353,9 +352,9 @@ def test_the_last_of_several_actions_counts():
 
 def test_profiles_differ_in_wording_only():
     for index in (0, 1500, 2700):
-        games = [generate.generate(index, w) for w in (game_lib.MOVE, game_lib.PUT)]
-        assert games[0].contents == games[1].contents
-        assert games[0].goal == games[1].goal
+        one, other = (generate.generate(index, w) for w in (games.MOVE, games.PUT))
+        assert one.contents == other.contents
+        assert one.goal == other.goal
     assert "move O to R" in start(0, STRICT).instruction
     assert "put O in/on R" in start(0, AGENTGYM).instruction
 
@@ -386,7 +385,7 @@ CANDIDATES += ("slice {o} with {o2}", "look", "help", "inventory", "look {r}", "
     index=st.integers(0, 2753), seed=st.integers(0, 2**32), old=st.booleans()
 )
 def test_exactly_the_listed_commands_are_accepted(index, seed, old):
-    wording = game_lib.PUT if old else game_lib.MOVE
+    wording = games.PUT if old else games.MOVE
     game = generate.generate(index, wording)
     played = world.World(game)
     rng = random.Random(seed)
@@ -422,7 +421,7 @@ def test_splits_have_the_published_mix():
         numbers = range(first, first + size)
         assert panel.item_ids == tuple(f"alfworld_{number}" for number in numbers)
     found = collections.Counter(
-        generate.generate(i, game_lib.MOVE).goal.kind for i in generate.splits()["test"]
+        generate.generate(i, games.MOVE).goal.kind for i in generate.splits()["test"]
     )
     assert found == {
         "place": 46,
@@ -450,7 +449,7 @@ def test_unseen_rooms_are_in_no_other_split():
         signature.setdefault(names, set()).add(int(number) in facts.load()["unseen"])
     for split, numbers in generate.splits().items():
         for index in numbers[::17]:
-            game = generate.generate(index, game_lib.MOVE)
+            game = generate.generate(index, games.MOVE)
             seen_as = signature[tuple(r.name for r in game.receptacles)]
             assert (split == "test_unseen") in seen_as
     assert sum(len(kinds) == 1 for kinds in signature.values()) > 100
@@ -458,7 +457,7 @@ def test_unseen_rooms_are_in_no_other_split():
 
 def test_games_start_unsolved_with_a_short_plan():
     for index in range(0, 2754, 11):
-        game = generate.generate(index, game_lib.MOVE)
+        game = generate.generate(index, games.MOVE)
         assert not world.World(game).is_won()
         assert 2 <= len(plan.find_plan(game)) <= 10
         for receptacle, held in zip(game.receptacles, game.contents, strict=True):
@@ -479,11 +478,11 @@ def test_tasks_beyond_the_last_are_refused():
 def test_tiers_and_subsets():
     spec = registry.get_spec("alfworld")
     for index in range(0, 2754, 101):
-        game = generate.generate(index, game_lib.MOVE)
+        game = generate.generate(index, games.MOVE)
         easy = game.goal.kind in ("place", "look") and len(game.receptacles) < 25
         item_id = f"alfworld_{index}"
         assert spec.tier(item_id, AGENTGYM) == ("easy" if easy else "hard")
-        assert spec.subset(item_id, STRICT) == game_lib.TASK_TYPES[game.goal.kind]
+        assert spec.subset(item_id, STRICT) == games.TASK_TYPES[game.goal.kind]
 
 
 # Oracles.
@@ -556,13 +555,13 @@ def make_texts(game, grammar=GRAMMAR):
 
 @pytest.mark.parametrize("index", range(0, 2754, 150))
 def test_games_survive_writing_and_reading(index):
-    game = generate.generate(index, game_lib.MOVE)
+    game = generate.generate(index, games.MOVE)
     texts = make_texts(game)
     read = problem.read_game(texts["pddl_problem"], GRAMMAR, DOMAIN)
     assert read.goal.text == 'put a "big" mug in shelf'
     assert (read.goal.kind, read.goal.item) == (game.goal.kind, game.goal.item)
     assert read.goal.target == game.goal.target
-    assert read.wording == game_lib.MOVE
+    assert read.wording == games.MOVE
     assert read.items == game.items
     assert read.contents == game.contents
     assert world.World(read).overview() == world.World(game).overview()
@@ -571,7 +570,7 @@ def test_games_survive_writing_and_reading(index):
 
 def test_the_grammar_decides_the_wording():
     text = export.write_problem(make_game())
-    assert problem.read_game(text, OLD_GRAMMAR, DOMAIN).wording == game_lib.PUT
+    assert problem.read_game(text, OLD_GRAMMAR, DOMAIN).wording == games.PUT
     with pytest.raises(problem.ProblemError, match="putting things down"):
         problem.read_game(text, GRAMMAR.replace("move {o}", "lay {o}"), DOMAIN)
 
@@ -785,7 +784,7 @@ def test_first_observations_stay_the_same(index):
 def test_what_lies_where_stays_the_same():
     digest = hashlib.sha256()
     for index in range(0, 2754, 51):
-        game = generate.generate(index, game_lib.MOVE)
+        game = generate.generate(index, games.MOVE)
         names = [[game.items[item].name for item in held] for held in game.contents]
         digest.update(repr(names).encode())
     assert digest.hexdigest()[:16] == CONTENTS_DIGEST

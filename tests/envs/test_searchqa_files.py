@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from agentrl.envs import base, filecache, registry, searchqa
-from agentrl.envs.searchqa import dataset, passages, records
+from agentrl.envs.searchqa import dataset, passage_files, records
 
 PASSAGES = [
     ("m", "Moon", "The Moon is the only natural satellite of the Earth."),
@@ -287,7 +287,7 @@ def test_corpora_come_in_several_forms(tmp_path, name, text):
     raw = text.encode()
     path = tmp_path / name
     path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
-    found = [(p.id, p.plain_title, p.text) for p in passages.read_passages(path)]
+    found = [(p.id, p.plain_title, p.text) for p in passage_files.read_passages(path)]
     assert found == PASSAGES
 
 
@@ -303,7 +303,7 @@ def test_corpora_come_in_several_forms(tmp_path, name, text):
 def test_damaged_corpora_are_told(tmp_path, name, raw, message):
     (tmp_path / name).write_bytes(raw)
     with pytest.raises(base.MissingDataError, match=message):
-        list(passages.read_passages(tmp_path / name))
+        list(passage_files.read_passages(tmp_path / name))
 
 
 def search(profile, path, questions):

@@ -13,7 +13,7 @@ import time
 import pytest
 import tantivy
 
-from agentrl.envs.searchqa import index, passages
+from agentrl.envs.searchqa import index, passage_files
 
 COUNT = 200_000
 WORDS = 100  # of a passage
@@ -28,7 +28,7 @@ def corpus():
     weights = itertools.accumulate(1 / (rank + 10) for rank in range(VOCABULARY))
     drawn = rng.choices(names, cum_weights=list(weights), k=COUNT * WORDS)
     return [
-        passages.Passage(
+        passage_files.Passage(
             str(at), " ".join(drawn[at : at + 3]), " ".join(drawn[at + 3 : at + WORDS])
         )
         for at in range(0, COUNT * WORDS, WORDS)

@@ -195,7 +195,7 @@ def test_an_episode_that_was_lost_once_is_played_again_with_its_own_randomness(
     with open_run(0.0, flaky=numbers(7), folder=str(tmp_path)) as run:
         assert run_evaluation(run, tmp_path) == undisturbed
         first, *later = run.scripted.calls
-    assert "playing them again, attempt 2 of 3" in capsys.readouterr().out
+    assert "replaying them, attempt 2 of 3" in capsys.readouterr().out
     assert first == first | later[0]
     assert 7 <= len(later[0]) <= 7 * SAMPLES
     assert len(set(first.values())) == len(first)
@@ -263,9 +263,9 @@ def test_a_calibration_leaves_lost_episodes_out_and_refuses_too_many(tmp_path, c
     ids = [f"shaky_{index}" for index in range(100)]
 
     def write_tiers(name, **options):
-        book = tiers.open_book(tmp_path / name, SAMPLES, 0.5, "a policy")
+        tier_file = tiers.open_tier_file(tmp_path / name, SAMPLES, 0.5, "a policy")
         with open_run(**options) as run:
-            list(calibrate.play_missing(run, None, "shaky", ids, book, step=3))
+            list(calibrate.play_missing(run, None, "shaky", ids, tier_file, step=3))
             return run.scripted.calls
 
     write_tiers("first", broken="7,8")

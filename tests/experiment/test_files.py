@@ -231,7 +231,7 @@ def test_differences_name_what_was_added_removed_and_retyped():
 EXPERIMENT = """
 import dataclasses
 from agentrl import config
-from agentrl.models.config import ModelConfig
+from agentrl.models.model_config import ModelConfig
 from agentrl.envs import base
 
 @dataclasses.dataclass

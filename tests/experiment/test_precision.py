@@ -11,13 +11,12 @@ import pytest
 
 from agentrl import config, errors
 from agentrl.experiment import files, memory, planning, precision
-from agentrl.models import config as model_config
-from agentrl.models import kv_cache, transformer
+from agentrl.models import kv_cache, model_config, transformer
 
 FIELDS = [field.name for field in dataclasses.fields(model_config.Precision)]
 EXPERIMENT = """
 import fake_run, dataclasses
-from agentrl.models.config import ModelConfig, Precision
+from agentrl.models.model_config import ModelConfig, Precision
 def get_config():
     model = ModelConfig(precision={})
     return dataclasses.replace(fake_run.make_settings(), model=model)

@@ -9,16 +9,14 @@ import pytest
 import safetensors.numpy
 import transformers
 from e2e import recall_experiment
-from tests.conversations import chat_families
 
 from agentrl import config, errors
-from agentrl.chat import renderer
-from agentrl.chat import tokenizer as tokenizers
+from agentrl.chat import renderer, tokenizer
 from agentrl.export import convert, model_card
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import locate, safetensors_io
+from tests.chat import chat_families
 
 SHAPE = model_config.ModelConfig(
     vocab_size=264,
@@ -43,7 +41,7 @@ def make_params(shape=SHAPE):
 @pytest.fixture
 def exported(tmp_path):
     """A policy on bytes."""
-    chat = renderer.Chat(tokenizers.ByteTokenizer(), "plain")
+    chat = renderer.Chat(tokenizer.ByteTokenizer(), "plain")
     convert.write_policy(make_settings(), chat, make_params(), tmp_path / "out")
     return tmp_path / "out"
 
@@ -52,7 +50,7 @@ def load(folder):
     found = locate.find.__wrapped__(str(folder))
     shapes = jax.eval_shape(transformer.Model(found.config).init, jax.random.key(0))
     mesh = sharding.make_mesh(config.MeshConfig())
-    return found, found.load(sharding.place(shapes, mesh))
+    return found, found.load(sharding.with_shardings(shapes, mesh))
 
 
 def read(path):
@@ -109,8 +107,8 @@ def test_a_published_tokenizer_leaves_without_code_or_settings_of_others(
     path.write_text(json.dumps(read(path) | listed))
     wanted = config.TokenizerConfig(kind="huggingface", path=str(given), frame=frame)
     shape = dataclasses.replace(SHAPE, vocab_size=400, qkv_bias=False)
-    tokenizer = tokenizers.load("huggingface", given)
-    chat = renderer.Chat(tokenizer, frame)
+    loaded = tokenizer.load("huggingface", given)
+    chat = renderer.Chat(loaded, frame)
     out = tmp_path / "out"
     convert.write_policy(make_settings(shape, wanted), chat, make_params(shape), out)
     fields = read(out / "tokenizer_config.json")
@@ -119,7 +117,7 @@ def test_a_published_tokenizer_leaves_without_code_or_settings_of_others(
     )  # both releases know it
     assert not {"auto_map", "extra_special_tokens"} & set(fields)
     generation = read(out / "generation_config.json")
-    assert generation["eos_token_id"] == list(tokenizer.stop_ids)
+    assert generation["eos_token_id"] == list(loaded.stop_ids)
     assert "repetition_penalty" not in generation
     back = transformers.AutoTokenizer.from_pretrained(out)
     asked = [{"role": "user", "content": "go"}]
@@ -146,7 +144,7 @@ def test_a_model_says_what_differs():
     shape = dataclasses.replace(
         SHAPE, critic=True, precision=model_config.Precision(compute="bfloat16")
     )
-    chat = renderer.Chat(tokenizers.ByteTokenizer(), "bare", few_shot=2)
+    chat = renderer.Chat(tokenizer.ByteTokenizer(), "bare", few_shot=2)
     card = model_card.of_model(
         make_settings(shape), chat, source="a run", model_type="llama", dtype="float16"
     )

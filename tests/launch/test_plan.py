@@ -9,8 +9,7 @@ import pytest
 
 from agentrl import config
 from agentrl.experiment import memory
-from agentrl.models import config as model_config
-from agentrl.models import lora, transformer
+from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.rollout import engine
 
@@ -35,16 +34,18 @@ def test_a_compiled_turn_takes_what_was_planned(tied, append):
     )
     model = transformer.Model(shape)
     mesh = jax.sharding.Mesh([[jax.devices()[:1]]], sharding.AXES)
-    acting = engine.Policy(model, mesh, rollout, stop_token=1, num_valid_tokens=2048)
-    cache = jax.eval_shape(lambda: acting.new_cohort().cache)
-    inputs = engine.TurnInputs(
+    rollouts = engine.Engine(
+        model, mesh, rollout, stop_tokens=(1,), num_valid_tokens=2048
+    )
+    cache = jax.eval_shape(lambda: rollouts.new_cohort().cache)
+    inputs = engine.BatchInputs(
         *(
             jax.ShapeDtypeStruct(s, jnp.int32)
             for s in ((16, append), (16,), (16,), (16,), (16, 2))
         )
     )
     params = jax.eval_shape(model.init, jax.random.key(0))
-    turn = acting._turn.lower(params, cache, jax.random.key(0), inputs)
+    turn = rollouts._turn.lower(params, cache, jax.random.key(0), inputs)
     taken = turn.compile().memory_analysis()
 
     found = memory.estimate(
@@ -69,7 +70,7 @@ def test_parameters_are_what_lies_on_a_device(mesh, adapters):
     model = transformer.Model(SHAPE)
     split = functools.partial(lora.split, lora=adapters, trainable=None, config=SHAPE)
     halves = split(model.init(jax.random.key(0)), jax.random.key(1))
-    placed = sharding.place(halves, sharding.make_mesh(mesh))
+    placed = sharding.with_shardings(halves, sharding.make_mesh(mesh))
     halves = jax.device_put(halves, jax.tree.map(lambda s: s.sharding, placed))
     on_first = [
         sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(half))

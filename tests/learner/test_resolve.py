@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agentrl import config, errors
-from agentrl.config import algorithms as registry
+from agentrl.config import algorithm_configs
 from agentrl.experiment import fields
 from agentrl.learner import algorithms
 
@@ -17,12 +17,12 @@ def resolve(algorithm, **changes):
     return algorithms.resolve(bigram_run.make_stage("only", algorithm, **changes))
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", algorithm_configs.names())
 def test_every_algorithm_resolves(name):
-    algorithm = resolve(registry.find(name)())
+    algorithm = resolve(algorithm_configs.find(name)())
     assert (algorithm.estimate is None) == (name == "supervised")
     assert (algorithm.objective.surrogate is None) == (name == "supervised")
-    assert algorithm.needs_values == registry.find(name).LEARNS_VALUES
+    assert algorithm.needs_values == algorithm_configs.find(name).LEARNS_VALUES
     assert algorithm.needs_reference_scores == (name == "distillation")
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from agentrl import config, types
 from agentrl.learner import algorithms, optimizer, packing, update
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 
 V = 11
 OPTIMIZER = optimizer.make_optimizer(

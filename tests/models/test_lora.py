@@ -8,8 +8,7 @@ import pytest
 
 from agentrl import errors
 from agentrl.config import MeshConfig
-from agentrl.models import config as model_config
-from agentrl.models import lora, transformer
+from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
 
 MODEL = transformer.Model(
@@ -180,7 +179,9 @@ def test_digest_sees_values_places_and_names_but_no_sharding():
     assert len({first, *digests}) == 6
 
     mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=4, model=2))
-    placed = sharding.place({"mlp": {"up": kernel}}, mesh)["mlp"]["up"].sharding
+    placed = sharding.with_shardings({"mlp": {"up": kernel}}, mesh)["mlp"][
+        "up"
+    ].sharding
     spread = jax.device_put(kernel, placed)
     assert int(jax.jit(lora.digest)({"up": spread})) == first
 
@@ -190,7 +191,7 @@ def test_adapters_and_their_base_are_cut_over_the_mesh(int8_base):
     _, trained, frozen = make_halves(int8_base=int8_base)
     mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=2, model=4))
     for view in (trained, frozen, lora.join(trained, frozen)):
-        placed = jax.tree.leaves_with_path(sharding.place(view, mesh))
+        placed = jax.tree.leaves_with_path(sharding.with_shardings(view, mesh))
         kernels = {
             jax.tree_util.keystr(path): leaf.sharding.spec
             for path, leaf in placed

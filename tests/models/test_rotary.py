@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agentrl.models import config as model_config
-from agentrl.models import rotary
+from agentrl.models import model_config, rotary
 
 PLAIN = model_config.ModelConfig(head_dim=64, rope_theta=500_000.0)
 

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agentrl.models import attention, kv_cache, transformer
-from agentrl.models import config as model_config
+from agentrl.models import attention, kv_cache, model_config, transformer
 
 SMALL = model_config.ModelConfig(
     vocab_size=50, hidden_size=32, num_layers=2, head_dim=8, mlp_size=48
@@ -112,7 +111,9 @@ def test_grown_cache_continues_the_same(setup):
 
 def test_attention_implementations_agree(setup):
     model, params, tokens, hidden = setup
-    other = {"matmul": "xla", "xla": "matmul"}[attention.choose(model.config)]
+    other = {"matmul": "xla", "xla": "matmul"}[
+        attention.select_implementation(model.config)
+    ]
     same = transformer.Model(dataclasses.replace(model.config, attention=other))
     positions = jnp.tile(jnp.arange(T)[None], (3, 1))
     segments = jnp.ones((3, T), jnp.int32)
@@ -154,5 +155,8 @@ def test_the_platform_chooses_the_attention(monkeypatch, platform, dtype, expect
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     half = model_config.Precision(compute=dtype)
     config = dataclasses.replace(SMALL, precision=half)
-    assert attention.choose(config) == expected
-    assert attention.choose(dataclasses.replace(config, attention="xla")) == "xla"
+    assert attention.select_implementation(config) == expected
+    assert (
+        attention.select_implementation(dataclasses.replace(config, attention="xla"))
+        == "xla"
+    )

@@ -13,8 +13,7 @@ from agentrl import config
 from agentrl.chat import renderer, tokenizer
 from agentrl.envs import base, demonstrations, pool
 from agentrl.hardware import timing
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.rollout import collect, engine
 from agentrl.run import assemble
@@ -54,14 +53,14 @@ def make_params(stop):
 
 
 def make_collector(mesh, framed, envs):
-    acting = engine.Policy(
+    rollouts = engine.Engine(
         MODEL,
         mesh,
         SETTINGS,
-        stop_token=framed.tokenizer.stop_id,
+        stop_tokens=framed.tokenizer.stop_ids,
         num_valid_tokens=framed.tokenizer.vocab_size,
     )
-    return acting, collect.Collector(acting, envs, framed)
+    return rollouts, collect.Collector(rollouts, envs, framed)
 
 
 def play(collector, params):
@@ -103,14 +102,14 @@ def main(num_devices):
         assert len(lengths) > 3, "the actions are too much alike to show a deadlock"
         for model in sizes:
             rollout_mesh = sharding.make_rollout_mesh(config.MeshConfig(model=model))
-            acting, collector = make_collector(rollout_mesh, framed, envs)
+            rollouts, collector = make_collector(rollout_mesh, framed, envs)
             for fsdp in (s for s in sizes if num_devices % (model * s) == 0):
                 learner_mesh = sharding.make_mesh(
                     config.MeshConfig(data=-1, fsdp=fsdp, model=model)
                 )
                 placed = hand_over(params, learner_mesh, rollout_mesh)
                 if fsdp == 1:
-                    acting.compile(placed, jax.random.key(0))
+                    rollouts.compile(placed, jax.random.key(0))
                 counter = timing.CompilationCounter()
                 compare(play(collector, placed), expected)
                 assert counter.pop() == 0, "a shape was met that was not prepared"

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from agentrl import config
-from agentrl.models import config as model_config
-from agentrl.models import lora, transformer
+from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.rollout import engine
 from multidevice import hlo
@@ -71,7 +70,9 @@ def compile_calls(mesh_shape, changes):
     shape = dataclasses.replace(SHAPE, **changes)
     settings = dataclasses.replace(ROLLOUT, **of_rollout)
     model = transformer.Model(shape)
-    acting = engine.Policy(model, mesh, settings, stop_token=1, num_valid_tokens=250)
+    rollouts = engine.Engine(
+        model, mesh, settings, stop_tokens=(1,), num_valid_tokens=250
+    )
 
     def view(params):
         halves = lora.split(
@@ -80,7 +81,7 @@ def compile_calls(mesh_shape, changes):
         return lora.for_rollouts(lora.join(*halves), adapters, shape)
 
     params = jax.eval_shape(lambda key: view(model.init(key)), jax.random.key(0))
-    params = sharding.place(params, mesh)
+    params = sharding.with_shardings(params, mesh)
     # `fsdp` cuts the learner's parameters only.
     params = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(
@@ -88,25 +89,20 @@ def compile_calls(mesh_shape, changes):
         ),
         params,
     )
-    rows, cache = settings.num_slots, acting.new_cohort().cache
-    inputs = engine.TurnInputs(
+    rows, cache = settings.num_slots, rollouts.new_cohort().cache
+    inputs = engine.BatchInputs(
         tokens=np.zeros((rows, 8), np.int32),
         counts=np.zeros(rows, np.int32),
         lengths=np.zeros(rows, np.int32),
         budgets=np.zeros(rows, np.int32),
         streams=np.zeros((rows, 2), np.int32),
     )
-    one = np.ones(1, np.int32)
-    beginning = np.zeros((1, 8), np.int32)
+    prefixes, sharded = rollouts._prefixes, rollouts._shard_rows
+    one, chunk = np.ones(1, np.int32), np.zeros((1, 8), np.int32)
     calls = {
-        "turn": (acting._turn, params, cache, jax.random.key(0), acting._place(inputs)),
-        "extend": (acting._extend, params, acting._blank, beginning, one, one),
-        "copy": (
-            acting._copy,
-            cache,
-            acting._blank,
-            acting._place(np.ones(rows, bool)),
-        ),
+        "turn": (rollouts._turn, params, cache, jax.random.key(0), sharded(inputs)),
+        "prefill": (prefixes._prefill_chunk, params, prefixes._empty, chunk, one, one),
+        "copy": (prefixes._copy, cache, prefixes._empty, sharded(np.ones(rows, bool))),
     }
     return {
         name: function.lower(*arguments).compile(QUICKLY).as_text()

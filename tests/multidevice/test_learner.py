@@ -8,8 +8,7 @@ import pytest
 
 from agentrl import config, types
 from agentrl.learner import algorithms, optimizer, update
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 
 MODEL = transformer.Model(
@@ -53,7 +52,8 @@ def make_step(hidden=MODEL.hidden, gather=lambda params: params):
 def make_placed_step(mesh):
     return make_step(
         functools.partial(
-            MODEL.hidden, place=functools.partial(sharding.place_rows, mesh=mesh)
+            MODEL.hidden,
+            constrain=functools.partial(sharding.constrain_rows, mesh=mesh),
         ),
         functools.partial(sharding.gather_vocabulary, mesh=mesh),
     )

@@ -11,14 +11,14 @@ COUNT = """
 import os
 import jax
 from agentrl import config
-from launch import distributed
-distributed.split_cpu(config.MeshConfig(cpu_devices=3))
+from agentrl.parallel import startup
+startup.split_cpu(config.MeshConfig(cpu_devices=3))
 print(jax.device_count())
 print(os.environ["XLA_FLAGS"])
 """
 
 
-def test_a_cpu_is_split_into_patient_devices():
+def test_a_cpu_is_split_into_devices_with_a_longer_timeout():
     own = "--xla_cpu_collective_call_terminate_timeout_seconds=60"
     done = subprocess.run(
         [sys.executable, "-c", COUNT],

@@ -7,18 +7,16 @@ import jax
 import numpy as np
 import transformers
 from e2e import recall_experiment
-from tests.conversations import chat_families
 from tokenizers import Regex, normalizers, pre_tokenizers
 from transformers.models.qwen2 import tokenization_qwen2
 
 from agentrl import config
-from agentrl.chat import renderer
-from agentrl.chat import tokenizer as tokenizers
+from agentrl.chat import renderer, tokenizer
 from agentrl.export import convert
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.rollout import engine
+from tests.chat import chat_families
 
 NUM_PROMPTS, NUM_TEXTS, MAX_NEW_TOKENS = 50, 1000, 24
 ROLLOUT = config.RolloutConfig(
@@ -158,11 +156,11 @@ def _tokenizer(vocabulary, frame, folder):
     folder.mkdir(parents=True)
     if vocabulary == "bytes":
         wanted = config.TokenizerConfig(kind="bytes", frame=frame)
-        return tokenizers.ByteTokenizer(), wanted
+        return tokenizer.ByteTokenizer(), wanted
     if vocabulary == "train_sentencepiece":
         wanted = config.TokenizerConfig(vocab_size=400, frame=frame)
         corpus = [*chat_families.TEXTS * 4, *texts(200, seed=3)]
-        return tokenizers.SentencePieceTokenizer.train(corpus, 400), wanted
+        return tokenizer.SentencePieceTokenizer.train(corpus, 400), wanted
     made = chat_families.make_family(vocabulary)
     if vocabulary == "qwen2.5":  # cut texts as Qwen's own tokenizer does
         rule = Regex(tokenization_qwen2.PRETOKENIZE_REGEX)
@@ -183,7 +181,7 @@ def _tokenizer(vocabulary, frame, folder):
     )
     settings.save_pretrained(folder)
     wanted = config.TokenizerConfig(kind="huggingface", path=str(folder), frame=frame)
-    return tokenizers.load("huggingface", folder), wanted
+    return tokenizer.load("huggingface", folder), wanted
 
 
 def _params(shape, stop_ids):
@@ -206,7 +204,7 @@ def _params(shape, stop_ids):
 def _answers(shape, params, tokenizer, prompts):
     """What the policy writes."""
     mesh = sharding.make_rollout_mesh(config.MeshConfig())
-    acting = engine.Policy(
+    acting = engine.Engine(
         transformer.Model(shape),
         mesh,
         ROLLOUT,
@@ -216,7 +214,7 @@ def _answers(shape, params, tokenizer, prompts):
     placed = jax.device_put(params, sharding.replicated(mesh))
     cohort = acting.new_cohort()
     rows = {
-        row: engine.RowInput(prompt, (row, 0), MAX_NEW_TOKENS)
+        row: engine.SlotInput(prompt, (row, 0), MAX_NEW_TOKENS)
         for row, prompt in enumerate(prompts)
     }
     pending = acting.act(placed, cohort, rows, jax.random.key(0))

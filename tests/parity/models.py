@@ -65,7 +65,9 @@ def make(family, **changed):
 def abstract(model_config, **mesh):
     """Placements of a model's parameters, sharded if `mesh` says so."""
     shapes = jax.eval_shape(transformer.Model(model_config).init, jax.random.key(0))
-    return sharding.place(shapes, sharding.make_mesh(config.MeshConfig(**mesh)))
+    return sharding.with_shardings(
+        shapes, sharding.make_mesh(config.MeshConfig(**mesh))
+    )
 
 
 def load(folder, **mesh):

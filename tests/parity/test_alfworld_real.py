@@ -20,8 +20,7 @@ import re
 import pytest
 
 from agentrl.envs import base, parsing, registry
-from agentrl.envs.alfworld import export, generate, plan
-from agentrl.envs.alfworld import game as game_lib
+from agentrl.envs.alfworld import export, games, generate, plan
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("alfworld", "textworld"))
 pytestmark = [
@@ -85,7 +84,7 @@ def counts():
 def make_texts(game, real):
     """A game file like upstream's, in the wording of the game."""
     domain, grammar = real.domain, real.grammar
-    if game.wording == game_lib.PUT:
+    if game.wording == games.PUT:
         for new, old in OLD_WORDS:
             assert new in grammar
             grammar = grammar.replace(new, old)
@@ -150,7 +149,7 @@ def choose(rng, env):
 def find_tasks(kind):
     """Numbers of some tasks of a type, of all splits."""
     kinds = (
-        (i, generate.generate(i, game_lib.MOVE).goal.kind) for i in range(0, 2754, 19)
+        (i, generate.generate(i, games.MOVE).goal.kind) for i in range(0, 2754, 19)
     )
     return [index for index, found in kinds if found == kind][::3][:GAMES_PER_TYPE]
 
@@ -185,7 +184,7 @@ def compare(env, item_id, engine, counts, script):
         assert env.available_actions() == expected.admissible_commands, played
 
 
-@pytest.mark.parametrize("kind", game_lib.TASK_TYPES)
+@pytest.mark.parametrize("kind", games.TASK_TYPES)
 def test_both_engines_say_the_same(kind, real, counts):
     for number, index in enumerate(find_tasks(kind)):
         env = make_env(profile=base.PROFILES[number % 2])
@@ -200,7 +199,7 @@ def test_both_engines_say_the_same(kind, real, counts):
 
 @pytest.mark.parametrize("index", [2, 4, 7, 8])
 def test_files_with_odd_facts_are_played_the_same(index, real, counts, tmp_path):
-    wording = (game_lib.MOVE, game_lib.PUT)[index % 2]
+    wording = (games.MOVE, games.PUT)[index % 2]
     texts = make_texts(generate.generate(index, wording), real)
     texts["pddl_problem"] = add_odd_facts(texts["pddl_problem"], random.Random(index))
     folder = tmp_path / "json_2.1.1" / "train" / "odd" / "trial"
@@ -211,7 +210,7 @@ def test_files_with_odd_facts_are_played_the_same(index, real, counts, tmp_path)
 
 
 def test_enough_was_compared(counts):
-    kinds = [counts[f"steps of {kind}"] for kind in game_lib.TASK_TYPES]
+    kinds = [counts[f"steps of {kind}"] for kind in games.TASK_TYPES]
     assert counts["steps"] >= 2000 and min(kinds) >= 200
     assert counts["games won"] >= 6 * GAMES_PER_TYPE
     assert counts["next to it"] > 0

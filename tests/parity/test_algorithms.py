@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from agentrl import config, types
-from agentrl.config import algorithms as algorithm_config
+from agentrl.config import algorithm_configs
 from agentrl.learner import algorithms, update
 
 V = 11
@@ -43,7 +43,7 @@ def kl(coefficient, estimator="k3", **options):
 
 
 CASES = [
-    *(algorithm_config.find(name)() for name in PUBLISHED),
+    *(algorithm_configs.find(name)() for name in PUBLISHED),
     config.Dapo(kl=kl(0.1, "k1")),
     config.Grpo(kl=kl(0.1, "k2")),
     config.DrGrpo(kl=kl(0.1, "k3")),
@@ -327,11 +327,11 @@ def test_learner_step_equals_loops(case, make_batch):
 
 def test_every_algorithm_is_compared():
     others = {"supervised"}  # a likelihood alone: see the tests of the learner step
-    assert PUBLISHED.keys() | others == set(algorithm_config.names())
+    assert PUBLISHED.keys() | others == set(algorithm_configs.names())
 
 
 def test_every_published_default_is_that_of_the_configuration():
     for name, (over, low, high, _, _) in PUBLISHED.items():
-        settings = algorithm_config.find(name)()
+        settings = algorithm_configs.find(name)()
         assert settings.aggregation == over, name
         assert (settings.clip_low, settings.clip_high) == (low, high), name

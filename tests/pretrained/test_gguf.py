@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from agentrl import config, errors
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import gguf_io, locate, names, weights
 
@@ -82,7 +81,9 @@ def params():
 
 def placed(**mesh):
     shapes = jax.eval_shape(transformer.Model(CONFIG).init, jax.random.key(0))
-    return sharding.place(shapes, sharding.make_mesh(config.MeshConfig(**mesh)))
+    return sharding.with_shardings(
+        shapes, sharding.make_mesh(config.MeshConfig(**mesh))
+    )
 
 
 @pytest.mark.parametrize(

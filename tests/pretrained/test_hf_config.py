@@ -4,7 +4,7 @@ import json
 import pytest
 
 from agentrl import errors
-from agentrl.models.config import RopeScaling
+from agentrl.models.model_config import RopeScaling
 from agentrl.pretrained import hf_config, presets
 
 QWEN = {

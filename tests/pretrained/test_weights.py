@@ -11,8 +11,7 @@ import safetensors.numpy
 
 from agentrl import config, errors
 from agentrl.export import convert
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import (
     hf_config,
@@ -42,7 +41,9 @@ def make_params(shape=CONFIG, seed=0):
 
 def placed(shape=CONFIG, **mesh):
     shapes = jax.eval_shape(transformer.Model(shape).init, jax.random.key(0))
-    return sharding.place(shapes, sharding.make_mesh(config.MeshConfig(**mesh)))
+    return sharding.with_shardings(
+        shapes, sharding.make_mesh(config.MeshConfig(**mesh))
+    )
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ def episode(item_id, success, ending=types.Ending.FAILED):
 
 def test_tiers_follow_the_pass_rate(tmp_path):
     path = tmp_path / "tiers.jsonl"
-    book = tiers.open_book(path, 2, 0.5, "run step 3")
+    tier_file = tiers.open_tier_file(path, 2, 0.5, "run step 3")
     error = episode("toy_2", False, types.Ending.ENV_ERROR)
     hung = episode("toy_2", False, types.Ending.ENV_TIMEOUT)
-    book.add(
+    tier_file.add(
         [
             *(episode("toy_0", False), episode("toy_0", True)),
             *(episode("toy_1", False), episode("toy_1", False)),
@@ -47,16 +47,16 @@ def test_tiers_follow_the_pass_rate(tmp_path):
 
 def test_a_file_is_continued_where_it_ends(tmp_path):
     path = tmp_path / "tiers.jsonl"
-    first = tiers.open_book(path, 1, 0.5, "run")
+    first = tiers.open_tier_file(path, 1, 0.5, "run")
     first.add([episode("toy_0", True)])
     whole = path.read_text()
     path.write_text(whole + '{"item_id": "toy_1", "n"')
 
-    book = tiers.open_book(path, 1, 0.5, "run")
+    tier_file = tiers.open_tier_file(path, 1, 0.5, "run")
 
-    assert list(book.lines) == ["toy_0"]
-    assert book.add([episode("toy_0", False), episode("toy_1", False)]) == [
-        book.lines["toy_1"]
+    assert list(tier_file.lines) == ["toy_0"]
+    assert tier_file.add([episode("toy_0", False), episode("toy_1", False)]) == [
+        tier_file.lines["toy_1"]
     ]
     assert path.read_text().startswith(whole)
     assert list(tasks.read_tiers(path)[0].values()) == ["easy", "hard"]
@@ -65,8 +65,8 @@ def test_a_file_is_continued_where_it_ends(tmp_path):
 @pytest.mark.parametrize("other", [(2, 0.5, "run"), (1, 0.25, "run"), (1, 0.5, "b")])
 def test_another_calibration_is_refused(tmp_path, other):
     path = tmp_path / "tiers.jsonl"
-    tiers.open_book(path, 1, 0.5, "run").add([episode("toy_0", True)])
+    tiers.open_tier_file(path, 1, 0.5, "run").add([episode("toy_0", True)])
     before = path.read_text()
     with pytest.raises(errors.ConfigError, match=r"tiers\.jsonl holds another"):
-        tiers.open_book(path, *other)
+        tiers.open_tier_file(path, *other)
     assert path.read_text() == before

@@ -11,8 +11,7 @@ from agentrl import config, errors, types
 from agentrl.chat import renderer, tokenizer
 from agentrl.envs import base, demonstrations, pool, registry
 from agentrl.hardware import timing
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.rollout import collect, engine
 from agentrl.run import assemble
@@ -80,7 +79,7 @@ def play(
         devices=jax.devices()[:devices],
         axis_types=(jax.sharding.AxisType.Auto,) * 3,
     )
-    acting = engine.Policy(
+    rollouts = engine.Engine(
         model,
         mesh,
         settings,
@@ -92,9 +91,9 @@ def play(
     stop = framed.tokenizer.stop_id
     params["embedding"] = params["embedding"].at[stop].mul(3.0)
     placed = jax.device_put(params, sharding.replicated(mesh))
-    collector = collect.Collector(acting, envs, framed)
+    collector = collect.Collector(rollouts, envs, framed)
     if rounds > 1:
-        acting.compile(placed, jax.random.key(0))
+        rollouts.compile(placed, jax.random.key(0))
     key = jax.random.key(1)
     counter = timing.CompilationCounter()
     for _ in range(rounds):
@@ -208,21 +207,23 @@ def test_horizon_ends_episodes(model, framed, envs):
 
 
 @pytest.mark.parametrize("frame", ["bare", "plain"])
-def test_shared_beginnings_change_nothing(model, framed, envs, frame, monkeypatch):
+def test_prefix_caching_changes_nothing(model, framed, envs, frame, monkeypatch):
     reframed = dataclasses.replace(framed, frame=frame)
     settings = dataclasses.replace(SETTINGS, max_tokens=96, cache_buckets=(32, 96))
     options = {"devices": 1, "tasks": TASKS[:8]}
     _, (shared, _) = play(model, reframed, envs, settings, **options)
-    act = engine.Policy.act
+    dispatch = engine.Engine.dispatch
 
-    def act_without(self, params, cohort, inputs, key):
+    def dispatch_without(self, params, cohort, inputs, key):
         alone = {
-            row: dataclasses.replace(entry, shared=()) for row, entry in inputs.items()
+            slot: dataclasses.replace(entry, shared_prefix_lengths=())
+            for slot, entry in inputs.items()
         }
-        assert any(entry.shared for entry in inputs.values()) or cohort.lengths.any()
-        return act(self, params, cohort, alone, key)
+        shares = any(entry.shared_prefix_lengths for entry in inputs.values())
+        assert shares or cohort.lengths.any()
+        return dispatch(self, params, cohort, alone, key)
 
-    monkeypatch.setattr(engine.Policy, "act", act_without)
+    monkeypatch.setattr(engine.Engine, "dispatch", dispatch_without)
     _, (alone, _) = play(model, reframed, envs, settings, **options)
     for ours, theirs in zip(shared, alone, strict=True):
         np.testing.assert_array_equal(tokens_of(ours), tokens_of(theirs))
@@ -232,8 +233,8 @@ def test_shared_beginnings_change_nothing(model, framed, envs, frame, monkeypatc
             )
 
 
-def test_a_beginning_is_computed_once_until_parameters_change(model):
-    acting = engine.Policy(
+def test_a_prefix_is_prefilled_once_until_parameters_change(model):
+    rollouts = engine.Engine(
         model,
         sharding.make_rollout_mesh(config.MeshConfig()),
         SETTINGS,
@@ -241,29 +242,31 @@ def test_a_beginning_is_computed_once_until_parameters_change(model):
         num_valid_tokens=300,
     )
     calls = []
-    extend = acting._extend
+    prefixes = rollouts._prefixes
+    prefill = prefixes._prefill_chunk
 
     def counted(params, cache, tokens, counts, lengths):
         calls.append((int(lengths[0]), tokens[0, : int(counts[0])].tolist()))
-        return extend(params, cache, tokens, counts, lengths)
+        return prefill(params, cache, tokens, counts, lengths)
 
-    acting._extend = counted
+    prefixes._prefill_chunk = counted
     params = model.init(jax.random.key(0))
-    cohort = acting.new_cohort()
+    cohort = rollouts.new_cohort()
 
-    def start(rows, tokens):
-        cohort.lengths[rows] = 0
+    def start(slots, tokens):
+        cohort.lengths[slots] = 0
         inputs = {
-            row: engine.RowInput(tokens, (row, 0), 2, (3, len(tokens) - 1))
-            for row in rows
+            slot: engine.SlotInput(tokens, (slot, 0), 2, (3, len(tokens) - 1))
+            for slot in slots
         }
-        acting.fetch(cohort, acting.act(params, cohort, inputs, jax.random.key(1)))
+        in_flight = rollouts.dispatch(params, cohort, inputs, jax.random.key(1))
+        rollouts.fetch(cohort, in_flight)
 
     start([0, 1], [5, 6, 7, 8, 9])
     start([2], [5, 6, 7, 8, 9])
     start([3], [5, 6, 7, 4, 4, 4])
     assert calls == [(0, [5, 6, 7]), (3, [8]), (3, [4, 4])]
-    acting.forget_prefixes()
+    rollouts.invalidate_prefix_cache()
     start([0], [5, 6, 7, 8, 9])
     assert calls[3:] == [(0, [5, 6, 7]), (3, [8])]
 

@@ -3,8 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agentrl.models import config as model_config
-from agentrl.models import kv_cache
+from agentrl.models import kv_cache, model_config
 from agentrl.rollout import sampling
 
 CACHE = kv_cache.empty(model_config.ModelConfig(num_layers=1), 3, 8)
@@ -127,7 +126,7 @@ def test_no_budget_means_no_step():
 )
 def test_restrict_keeps_the_likeliest(top_k, top_p, kept):
     logits = jnp.log(jnp.array([[0.125, 0.5, 0.0625, 0.3125]]))
-    restricted = sampling.restrict(logits, top_k=top_k, top_p=top_p)[0]
+    restricted = sampling.apply_top_k_top_p(logits, top_k=top_k, top_p=top_p)[0]
     np.testing.assert_array_equal(np.flatnonzero(np.isfinite(restricted)), kept)
     np.testing.assert_array_equal(
         restricted[jnp.array(kept)], logits[0, jnp.array(kept)]

@@ -37,7 +37,7 @@ def envs(settings):
 
 
 def test_examples_are_solved_training_tasks_and_one_to_spare(settings, envs):
-    examples = assemble.choose_examples(settings, envs)["recall"]
+    examples = assemble.choose_few_shot_examples(settings, envs)["recall"]
     assert len({item_id for item_id, _ in examples}) == 3
     for item_id, exchanges in examples:
         assert item_id in recall_env.panel("train", base.EnvConfig()).item_ids
@@ -47,12 +47,12 @@ def test_examples_are_solved_training_tasks_and_one_to_spare(settings, envs):
             "which?",
         ]
         assert all(answer.endswith(letter) for _, answer in exchanges)
-    assert examples == assemble.choose_examples(settings, envs)["recall"]
+    assert examples == assemble.choose_few_shot_examples(settings, envs)["recall"]
 
 
 def test_no_examples_unless_asked_for(settings, envs):
     none = dataclasses.replace(settings, tokenizer=config.TokenizerConfig())
-    assert assemble.choose_examples(none, envs) == {}
+    assert assemble.choose_few_shot_examples(none, envs) == {}
 
 
 def test_too_few_solved_tasks_are_refused(settings, envs):
@@ -61,17 +61,17 @@ def test_too_few_solved_tasks_are_refused(settings, envs):
     with pytest.raises(
         errors.ConfigError, match=r"few_shot = 16 needs 17 .* solves only 16"
     ):
-        assemble.choose_examples(settings, envs)
+        assemble.choose_few_shot_examples(settings, envs)
 
 
 def test_conversations_of_a_run_must_stay_the_same(tmp_path, capsys):
     framed = renderer.Chat(BYTES, "plain")
-    assemble.claim_chat(framed, tmp_path)
+    assemble.check_or_write_chat_json(framed, tmp_path)
     stored = json.loads((tmp_path / "chat.json").read_text())
     assert stored["frame"] == "plain" and stored["digest"]
-    assemble.claim_chat(framed, tmp_path)
+    assemble.check_or_write_chat_json(framed, tmp_path)
     with pytest.raises(errors.ConfigError, match=f"digest {stored['digest']}"):
-        assemble.claim_chat(renderer.Chat(BYTES, "agentgym"), tmp_path)
+        assemble.check_or_write_chat_json(renderer.Chat(BYTES, "agentgym"), tmp_path)
     assert capsys.readouterr().out == ""
 
 
@@ -82,9 +82,9 @@ def test_differences_from_the_template_are_printed_once(tmp_path, capsys):
         )
 
     framed = renderer.Chat(Stripping(), "plain")
-    assemble.claim_chat(framed, tmp_path)
+    assemble.check_or_write_chat_json(framed, tmp_path)
     assert capsys.readouterr().out == "Chat template, whitespace: it strips messages.\n"
-    assemble.claim_chat(framed, tmp_path)
+    assemble.check_or_write_chat_json(framed, tmp_path)
     assert capsys.readouterr().out == ""
     stored = json.loads((tmp_path / "chat.json").read_text())
     assert stored["template_exceptions"] == {"whitespace": "it strips messages."}

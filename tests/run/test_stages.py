@@ -7,8 +7,7 @@ import pytest
 
 from agentrl import config, errors, loop, types
 from agentrl.learner import algorithms
-from agentrl.models import config as model_config
-from agentrl.models import transformer
+from agentrl.models import model_config, transformer
 from agentrl.run import checkpoint, parameters
 
 

@@ -1,4 +1,4 @@
-"""Shape of a transformer, and the types its numbers have."""
+"""Shape and data types of a transformer."""
 
 import dataclasses
 from typing import Literal
@@ -8,24 +8,25 @@ Dtype = Literal["float32", "bfloat16"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RopeScaling:
-    """Stretches rotary wavelengths, for contexts longer than those trained on first."""
+    """Scaling of rotary wavelengths, for contexts longer than in pre-training."""
 
     kind: Literal["linear", "llama3"]
-    factor: float  # the longest wavelengths grow by it
-    # llama3: turns within the original context up to which all is stretched, ...
+    factor: float  # of the longest wavelengths
+    # llama3: rotations within the original context up to which wavelengths are scaled in
+    # full, and from which they are kept
     low_frequency_factor: float = 1.0
-    high_frequency_factor: float = 4.0  # ... and from which nothing is
+    high_frequency_factor: float = 4.0
     original_context: int = 8192  # llama3: tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Precision:
-    """Types of a run's numbers; `launch.precision` has each platform's, with reasons."""
+    """Data types of a run; `experiment.precision` has each platform's, with reasons."""
 
     params: Dtype = "float32"  # what the optimizer updates
     compute: Dtype = "float32"  # activations, and parameters that are only read
     cache: Dtype = "float32"  # keys and values of live episodes
-    head: Dtype = "float32"  # output matrix, where only read and in the last product
+    head: Dtype = "float32"  # output matrix, where it is only read, and its product
     moments: Dtype = "float32"  # both of Adam's
 
 
@@ -43,14 +44,14 @@ class ModelConfig:
     qkv_bias: bool = True  # Qwen2
     qk_norm: bool = False  # Qwen3
     tied_embeddings: bool = True
-    critic: bool = False  # a linear read-out of the value, which PPO needs
+    critic: bool = False  # a linear value head, which PPO needs
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
     norm_epsilon: float = 1e-6
-    max_positions: int = 32_768  # tokens; longer contexts were never trained
-    init: Literal["random", "induction"] = "random"  # see `models.induction`
+    max_positions: int = 32_768  # tokens; context length of pre-training
+    init: Literal["random", "induction"] = "random"  # see `initial.named`
     precision: Precision | None = None  # None: float32; commands take the platform's
-    # How attention is computed; "auto" takes what `models.attention` has for the platform.
+    # How attention is computed; "auto": see `attention.select_implementation`.
     attention: Literal["auto", "matmul", "xla", "cudnn"] = "auto"
 
     @property
@@ -59,13 +60,13 @@ class ModelConfig:
         return self.precision or Precision()
 
     def read_dtype(self, path: str) -> Dtype:
-        """Type of a parameter where it is only read: frozen, or in rollouts."""
+        """Returns the type of a parameter where it is only read: frozen, or in rollouts."""
         output = "embedding" if self.tied_embeddings else "head"
         return self.dtypes.head if path == output else self.dtypes.compute
 
     @property
     def has_room_for_induction(self) -> bool:
-        """Whether `init = "induction"` can be had."""
+        """Whether the shape can hold the heads of `init = "induction"`."""
         return (
             min(self.num_layers, self.num_kv_heads) >= 2
             and self.num_heads >= 2 * self.num_kv_heads
@@ -76,10 +77,10 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Adapters beside frozen kernels. There is no dropout: sampler and learner agree."""
+    """LoRA adapters of frozen kernels. No dropout, so that sampler and learner agree."""
 
     rank: int = 16
-    alpha: float = 32.0  # the product of the two factors counts alpha / rank times
+    alpha: float = 32.0  # the product of the two factors is scaled by alpha / rank
     targets: tuple[str, ...] = ("query", "key", "value", "out", "gate", "up", "down")
-    int8_base: bool = False  # adapted kernels in 8 bits, a scale per output channel
+    int8_base: bool = False  # frozen kernels in int8, a scale per output channel
     merge_for_rollouts: bool = True  # once per update; False needs less memory

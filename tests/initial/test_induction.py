@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from agentrl.models import attention, transformer
-from agentrl.models import config as model_config
+from agentrl.initial import named
+from agentrl.models import attention, model_config, transformer
 
 CONFIG = model_config.ModelConfig(
     vocab_size=512, num_layers=2, tied_embeddings=False, init="induction"
@@ -32,7 +32,7 @@ def attention_weights(config, seed, monkeypatch):
         half = jax.random.randint(key, (8, LENGTH), 0, config.vocab_size)
         tokens = jnp.concatenate([half, half], axis=1)
         positions = jnp.tile(jnp.arange(2 * LENGTH)[None], (8, 1))
-        params = model.init(jax.random.key(1))
+        params = named.init(model, jax.random.key(1))
         model.hidden(params, tokens, positions, jnp.ones_like(tokens))
         return jnp.stack(weights)
 

@@ -1,0 +1,1 @@
+"""Initial models by name: what a run without published weights starts from."""
