@@ -6,7 +6,9 @@ It runs on the first local device, one conversation at a time, compiled on first
 import dataclasses
 import math
 import pathlib
+import typing
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import jax
 import numpy as np
@@ -25,7 +27,7 @@ from agentrl.pretrained import locate
 from agentrl.rollout import engine
 from agentrl.run import assemble, checkpoint, parameters
 
-_ROLES = ("system", "user", "assistant")
+_Role = Literal["system", "user", "assistant"]
 _ONE_DEVICE = config.MeshConfig(data=1, fsdp=1, model=1)
 _MAX_TOKENS = (
     4096  # of a conversation with a Hugging Face folder, unless told otherwise
@@ -321,13 +323,13 @@ def _one_row(
     return changed
 
 
-def _role_of(message: Mapping[str, str] | Reply) -> str:
+def _role_of(message: Mapping[str, str] | Reply) -> _Role:
     if isinstance(message, Reply):
         return "assistant"
-    role = message.get("role")
-    if role not in _ROLES or not isinstance(message.get("content"), str):
+    roles = typing.get_args(_Role)
+    if message.get("role") not in roles or not isinstance(message.get("content"), str):
         raise errors.ConfigError(
-            f"a message has the keys role (one of {list(_ROLES)}) and content (a text), "
+            f"a message has the keys role (one of {list(roles)}) and content (a text), "
             f"or is an earlier Reply; found {dict(message)}."
         )
-    return role
+    return typing.cast(_Role, message["role"])
