@@ -95,7 +95,7 @@ def run() -> int:
         raise base.EnvConfigError(
             f"--env is missing; choose one of {list(registry.names())}."
         )
-    if _CHECKPOINT.value:
+    if _CHECKPOINT.value is not None:
         if _ORACLE.value:
             raise base.EnvConfigError("give --oracle or --checkpoint, not both.")
         logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO

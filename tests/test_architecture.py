@@ -38,7 +38,8 @@ MAY_IMPORT = {
         "envs errors types config parallel rollout transcripts statistics reporting run"
     ),
     "play": (
-        "envs errors types models config parallel pretrained chat rollout experiment run"
+        "envs errors types ops models config parallel pretrained chat rollout experiment "
+        "run"
     ),
     "loop": (
         "errors types config parallel hardware rollout learner evaluation "

@@ -4,13 +4,15 @@ It runs on the first local device, one conversation at a time, compiled on first
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from rich import console as rich_console
@@ -21,6 +23,7 @@ from agentrl.chat import tokenizer as tokenizers
 from agentrl.envs import base
 from agentrl.experiment import files, precision
 from agentrl.models import lora, transformer
+from agentrl.ops import logprobs as logprobs_lib
 from agentrl.parallel import sharding, startup
 from agentrl.play import episode
 from agentrl.pretrained import locate
@@ -29,6 +32,7 @@ from agentrl.run import assemble, checkpoint, parameters
 
 _Role = Literal["system", "user", "assistant"]
 _ONE_DEVICE = config.MeshConfig(data=1, fsdp=1, model=1)
+_SCORED_AT_ONCE = 256  # tokens whose logits exist at one time
 _MAX_TOKENS = (
     4096  # of a conversation with a Hugging Face folder, unless told otherwise
 )
@@ -43,7 +47,9 @@ class Reply:
 
     text: str
     tokens: tuple[int, ...]  # as sampled; the stop token is the last, unless cut off
-    logprobs: tuple[float, ...]  # of each token, nats, as the policy itself gives them
+    logprobs: tuple[
+        float, ...
+    ]  # of each token, nats, at temperature 1 among all tokens
     stopped: bool  # False if the answer was cut at the limit of tokens
 
     @property
@@ -129,12 +135,45 @@ class Policy:
         pending = self._engine.act(self._parts.params, cohort, {0: entry}, self._key)
         action = self._engine.fetch(cohort, pending)[0]
         ids = tuple(map(int, action.tokens))
+        logprobs = action.logprobs
+        if (limits.temperature, limits.top_k, limits.top_p) != (1.0, 0, 1.0):
+            logprobs = self._score(tokens, ids)  # those drawn from are others
         return Reply(
             text=self.tokenizer.decode(ids),
             tokens=ids,
-            logprobs=tuple(map(float, action.logprobs)),
+            logprobs=tuple(map(float, logprobs)),
             stopped=ids[-1] in self.tokenizer.stop_ids,
         )
+
+    def _score(self, context: Sequence[int], answer: Sequence[int]) -> np.ndarray:
+        """Log-probabilities float32[Ta] of an answer, as the policy itself gives them."""
+        used = len(context) + len(answer)
+        width = next(b for b in self._parts.rollout.cache_buckets if b >= used)
+        ids = np.zeros((1, width), np.int32)
+        ids[0, :used] = *context, *answer
+        columns = np.arange(width)[None]
+        logprobs = self._score_row(
+            self._parts.params, ids, (columns >= len(context)) & (columns < used)
+        )
+        return np.asarray(logprobs)[0, len(context) : used]
+
+    @functools.cached_property
+    def _score_row(self) -> Callable[..., jax.Array]:
+        model = self._parts.model
+
+        def score(params: types.PyTree, ids: jax.Array, mask: jax.Array) -> jax.Array:
+            positions = jnp.arange(ids.shape[1], dtype=jnp.int32)[None]
+            hidden = model.hidden(params, ids, positions, jnp.ones_like(ids))
+            return logprobs_lib.chunked_token_logprobs(
+                hidden,
+                model.unembedding(params),
+                ids,
+                chunk=_SCORED_AT_ONCE,
+                num_valid=self.tokenizer.vocab_size,
+                mask=mask,
+            )[0]
+
+        return jax.jit(score)
 
     def render(self, conversation: Conversation) -> list[int]:
         """Returns the tokens of a conversation, up to where the answer begins.

@@ -23,7 +23,7 @@ SHAPE = model_config.ModelConfig(
     num_layers=2,
     head_dim=8,
     mlp_size=48,
-    max_positions=256,
+    max_positions=1024,
 )
 START = [
     {"role": "system", "content": "You play."},
@@ -59,7 +59,10 @@ def test_a_conversation_is_rendered_as_the_models_template_does(loaded, reply):
     assert loaded.render(START) == ids
 
 
-def test_logprobs_are_those_of_the_whole_context(loaded, folder, reply):
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
+def test_logprobs_are_those_of_the_whole_context(folder, temperature):
+    loaded = policy.load(folder, max_action_tokens=12, temperature=temperature)
+    reply = loaded.act(START)
     start = loaded.render(START)
     ids = np.array([*start, *reply.tokens], np.int32)[None]
     model = transformer.Model(SHAPE)
@@ -102,7 +105,7 @@ def test_an_earlier_reply_keeps_its_tokens(loaded, reply):
         ([{"role": "tool", "content": "x"}], "a message has the keys role"),
         ([{"role": "user"}], "a message has the keys role"),
         ([*START, START[1]], "after 'user'"),
-        ([{"role": "user", "content": "word " * 300}], "room for 256"),
+        ([{"role": "user", "content": "word " * 1200}], "room for 1024"),
     ],
 )
 def test_conversations_that_cannot_be_are_refused(loaded, conversation, message):
