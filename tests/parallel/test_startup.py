@@ -11,8 +11,8 @@ COUNT = """
 import os
 import jax
 from agentrl import config
-from launch import distributed
-distributed.split_cpu(config.MeshConfig(cpu_devices=3))
+from agentrl.parallel import startup
+startup.split_cpu(config.MeshConfig(cpu_devices=3))
 print(jax.device_count())
 print(os.environ["XLA_FLAGS"])
 """
