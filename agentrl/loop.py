@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentrl import config, errors, types
-from agentrl.evaluation import evaluate
+from agentrl.evaluation import evaluator
 from agentrl.hardware import roofline, timing
 from agentrl.learner import algorithms, credit, packing, scoring
 from agentrl.parallel import processes, rng
@@ -431,7 +431,7 @@ def evaluate_after_stage(
     missing = tuple(env for env in environments if env not in done)
     if not missing:
         return
-    evaluate.evaluate(
+    evaluator.evaluate(
         run,
         state.learner.params,
         dataclasses.replace(settings, environments=missing),

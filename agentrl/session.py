@@ -14,7 +14,7 @@ import filelock
 import jax
 
 from agentrl import config, errors, loop, types
-from agentrl.experiment import files
+from agentrl.experiment import files, preview
 from agentrl.hardware import roofline, timing
 from agentrl.parallel import processes, startup
 from agentrl.reporting import metrics, report, tables
@@ -38,11 +38,7 @@ def train(
       ConfigError: if the configuration cannot work, or the directory is another run's
         or in use.
     """
-    settings.validate(num_devices=jax.device_count())
-    if settings.weights:
-        from agentrl.pretrained import locate
-
-        locate.find(settings.weights).check(settings.model)
+    check(settings)
     with processes.process_zero_first("claim"):
         claim(settings, workdir)
     with (
@@ -65,6 +61,25 @@ def train(
     if processes.is_process_zero():
         print(tables.format_table(results.load_all(workdir, settings.environments)))
         print(f"Report: {report.write(workdir, settings)}")
+
+
+def check(settings: config.RunConfig) -> None:
+    """Raises `ConfigError` if a run cannot work on the devices that are here."""
+    settings.validate(num_devices=jax.device_count())
+    if settings.weights:
+        from agentrl.pretrained import locate
+
+        locate.find(settings.weights).check(settings.model)
+
+
+def describe(settings: config.RunConfig) -> str:
+    """Checks a run and says what it will do; nothing is written.
+
+    Raises:
+      ConfigError: if it cannot work.
+    """
+    check(settings)
+    return preview.describe(settings, num_devices=jax.device_count())
 
 
 @contextlib.contextmanager

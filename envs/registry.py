@@ -38,6 +38,14 @@ def get_spec(name: str) -> base.EnvSpec:
     return importlib.import_module(_MODULES[name]).SPEC
 
 
+def summary(name: str) -> str:
+    """Returns the first line of an environment's data sheet: what it is about."""
+    get_spec(name)  # refuses unknown names
+    sheet = importlib.import_module(_MODULES[name]).__doc__ or ""
+    first = sheet.partition("\n")[0]
+    return first.partition(": ")[2] or first
+
+
 def make(name: str, config: base.EnvConfig | None = None) -> base.Environment:
     """Builds one instance of the environment `name`."""
     return get_spec(name).make(config if config is not None else base.EnvConfig())

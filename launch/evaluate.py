@@ -11,9 +11,8 @@ The output directory receives one JSON file per environment with every task's re
 and every episode as a JSON line.
 """
 
-import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from absl import app, flags, logging
 
@@ -46,8 +45,9 @@ def main(argv: Sequence[str]) -> None:
             f"unexpected arguments {argv[1:]}; did you mean --checkpoint=...?"
         )
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    from agentrl import errors
+    from agentrl import api, errors
     from agentrl.envs import faults
+    from agentrl.reporting import tables
 
     changes = {
         "environments": tuple(_ENVS.value) if _ENVS.value else None,
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
     }
     given = {name: value for name, value in changes.items() if value is not None}
     try:
-        evaluate(pathlib.Path(_CHECKPOINT.value), pathlib.Path(_OUT.value), given)
+        found = api.evaluate(_CHECKPOINT.value, _OUT.value, **given)
     except (errors.ConfigError, errors.CheckpointError, faults.PoolError) as error:
         sys.exit(f"launch.evaluate: {error}")
     except errors.EnvWorkerError as error:
@@ -68,41 +68,8 @@ def main(argv: Sequence[str]) -> None:
             f"launch.evaluate: {error}\nRepeat it with another --out if {_OUT.value} "
             "holds results of other environments by now."
         )
-
-
-def evaluate(
-    path: pathlib.Path, out: pathlib.Path, changes: Mapping[str, object]
-) -> None:
-    """Evaluates a stored policy and prints the table.
-
-    Args:
-      path: working directory of a run, or one of its checkpoints.
-      out: where results and episodes go; new or empty.
-      changes: fields of the run's `EvaluationConfig` to replace.
-
-    Raises:
-      CheckpointError: if there is no such checkpoint.
-      ConfigError: if a change cannot work, or `out` is not empty.
-      EnvWorkerError: if an environment lost too many episodes.
-    """
-    from agentrl import errors, session
-    from agentrl.evaluation import evaluate
-    from agentrl.reporting import tables
-
-    errors.refuse_files(out)
-    with session.open_policy(path, changes) as (run, params, progress, step):
-        out.mkdir(parents=True, exist_ok=True)
-        found = evaluate.evaluate(
-            run,
-            params,
-            run.config.evaluation,
-            stage=progress.stage_name,
-            after_iteration=progress.iteration,
-            step=step,
-            workdir=out,
-        )
     print(tables.format_table(found))
-    print(f"Results: {out}")
+    print(f"Results: {_OUT.value}")
 
 
 if __name__ == "__main__":

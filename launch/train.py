@@ -2,7 +2,12 @@ r"""Trains the stages of one experiment file; resumes by itself.
 
 The same command starts a run and continues one that was interrupted:
 
-  python -m agentrl.launch.train --config=experiments/demo/demo.py --workdir=runs/demo
+  python -m agentrl.launch.train demo --workdir=runs/demo
+  python -m agentrl.launch.train my_experiment.py --workdir=runs/mine
+
+An experiment is a file, or the name of one that is installed (`agentrl list experiments`);
+--config=FILE says the same. --dry_run stops before anything is written: it prints the
+configuration, the tasks with their digests, parameters and memory.
 
 A run starts from random weights, or from a model that others trained: a Hugging Face
 folder, a folder of launch.convert, or the name of one that a package carries:
@@ -28,13 +33,15 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 
 _CONFIG = flags.DEFINE_string(
-    "config", None, "Experiment file, such as experiments/demo/demo.py.", required=True
+    "config", None, "Experiment: a file, or the name of a packaged one, such as demo."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir",
-    None,
-    "Directory of the run; it is resumed if it holds one.",
-    required=True,
+    "workdir", None, "Directory of the run; it is resumed if it holds one."
+)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "Check and describe the run, then stop. Nothing is written; --workdir is not needed.",
 )
 _MODEL = flags.DEFINE_string(
     "model", "", "Pretrained model: folder, GGUF file or smollm2-135m-instruct."
@@ -70,10 +77,15 @@ _PROFILE = flags.DEFINE_integer(
 
 def main(argv: Sequence[str]) -> None:
     """Loads the experiment, checks it, and trains."""
-    if len(argv) > 1:
+    given = [*argv[1:], *([_CONFIG.value] if _CONFIG.value else [])]
+    if len(given) > 1:
         raise app.UsageError(
-            f"unexpected arguments {argv[1:]}; did you mean --set=...?"
+            f"one experiment is trained at a time, not {given}; did you mean --set=...?"
         )
+    if not given:
+        raise app.UsageError("name an experiment, such as demo, or give --config.")
+    if _WORKDIR.value is None and not _DRY_RUN.value:
+        raise app.UsageError("give --workdir, the directory of the run.")
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import errors, session
@@ -83,7 +95,10 @@ def main(argv: Sequence[str]) -> None:
 
     try:
         startup.join(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
-        settings = files.load(_CONFIG.value, overrides=_SET.value, model=_MODEL.value)
+        settings = files.load(given[0], overrides=_SET.value, model=_MODEL.value)
+        if _DRY_RUN.value:
+            print(session.describe(settings))
+            return
         session.train(
             settings, pathlib.Path(_WORKDIR.value), num_profiled=_PROFILE.value
         )

@@ -26,7 +26,9 @@ MAY_IMPORT = {
     "chat": "envs errors pretrained",
     "rollout": "envs errors types models config parallel chat",
     "learner": "errors types ops config",
-    "experiment": ("errors types models config parallel hardware pretrained learner"),
+    "experiment": (
+        "envs errors types models config parallel hardware pretrained learner"
+    ),
     "transcripts": "envs errors types config",
     "statistics": "errors config transcripts",
     "reporting": "envs errors types config experiment transcripts statistics",
@@ -38,6 +40,10 @@ MAY_IMPORT = {
     "evaluation": (
         "envs errors types config parallel rollout transcripts statistics reporting run"
     ),
+    "play": (
+        "envs errors types ops models config parallel pretrained chat rollout experiment "
+        "run"
+    ),
     "loop": (
         "envs errors types config parallel hardware rollout learner evaluation "
         "statistics reporting run"
@@ -46,9 +52,10 @@ MAY_IMPORT = {
         "errors types config parallel hardware pretrained learner experiment "
         "statistics reporting run loop"
     ),
+    "api": "envs errors config experiment statistics evaluation play session",
     "launch": (
         "envs errors export evaluation parallel hardware pretrained experiment "
-        "transcripts statistics reporting run session"
+        "transcripts statistics reporting run play session api"
     ),
     "experiments": "envs config models pretrained",
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from agentrl import types
 from agentrl.envs import base
-from agentrl.evaluation import evaluate
+from agentrl.evaluation import evaluator
 from agentrl.parallel import rng
 from agentrl.reporting import tiers
 from agentrl.run import assemble
@@ -92,7 +92,7 @@ def play_missing(
     lost: list[types.Trajectory] = []
     for start in range(0, len(missing), _CHUNK):
         chunk = missing[start : start + _CHUNK]
-        episodes = evaluate.play_tasks(
+        episodes = evaluator.play_tasks(
             run,
             rollout_params,
             chunk,
@@ -103,7 +103,7 @@ def play_missing(
             streams=_name_streams(chunk, samples),
         )
         lost += [episode for episode in episodes if episode.ending.lost]
-        evaluate.check_lost_fraction(
+        evaluator.check_lost_fraction(
             lost,
             num_episodes=num_episodes,
             max_fraction=run.config.max_env_error_fraction,

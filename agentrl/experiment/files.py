@@ -23,7 +23,7 @@ import jax
 
 import agentrl
 from agentrl import config, errors
-from agentrl.experiment import fields, migration, precision
+from agentrl.experiment import fields, migration, packaged, precision
 from agentrl.parallel import startup
 
 RUN_FILE = "run.json"  # what makes a folder the working directory of a run
@@ -40,22 +40,28 @@ def load(
     """Imports an experiment file and applies overrides to its configuration.
 
     Args:
-      path: a Python file that defines `get_config() -> RunConfig`.
+      path: a Python file that defines `get_config() -> RunConfig`, or the name of a
+        packaged experiment.
       overrides: `field.path=value` each, applied in order.
-      model: pretrained model to start from; see `launch.start`.
-      platform: to take the precision of, as `launch.precision` names it; None: this one.
+      model: pretrained model to start from; see `base_model.start_from`.
+      platform: whose precision to take, as `precision.PLATFORMS` names it; None takes
+        this machine's.
 
     Raises:
       ConfigError: if the file is missing, returns something else or gives a
         configuration class a field that it does not have, or an override names an
         unknown field or gives a value of another type.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise errors.ConfigError(
-            f"no experiment file at {path}; --config takes a Python file that defines "
-            "get_config(), such as experiments/demo/demo.py."
-        )
+    settings = read_experiment(packaged.find(path))
+    return complete(settings, overrides, model=model, platform=platform)
+
+
+def read_experiment(path: pathlib.Path) -> config.RunConfig:
+    """Imports an experiment file and returns its configuration as it stands there.
+
+    Raises:
+      ConfigError: if it is no Python file, or does not return a configuration.
+    """
     spec = importlib.util.spec_from_file_location(f"_experiment_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise errors.ConfigError(f"{path} is not a Python file; name it with .py.")
@@ -76,6 +82,25 @@ def load(
             f"get_config() in {path} returned {type(settings).__name__}, not a "
             "agentrl.config.RunConfig."
         )
+    return settings
+
+
+def complete(
+    settings: config.RunConfig,
+    overrides: Sequence[str] = (),
+    *,
+    model: str = "",
+    platform: str | None = None,
+) -> config.RunConfig:
+    """Applies a pretrained model and overrides, and fills in the precision.
+
+    See `load` for the arguments. Splits a CPU into the devices that the run wants, unless
+    JAX has counted its devices already.
+
+    Raises:
+      ConfigError: if an override names an unknown field or gives a value of another
+        type, or the model cannot be read.
+    """
     if model:
         from agentrl.experiment import base_model
 

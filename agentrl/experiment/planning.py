@@ -69,6 +69,19 @@ def of_experiment(
 ) -> memory.Workload:
     """Returns the workload of an experiment file: the largest over its stages."""
     run = files.load(path, overrides=overrides, platform=platform)
+    return of_run(run, num_devices=num_devices, tensor=tensor)
+
+
+def of_run(
+    run: config.RunConfig, *, num_devices: int, tensor: int | None
+) -> memory.Workload:
+    """The largest workload that any stage of a run, or its evaluation, needs.
+
+    Args:
+      run: the configuration.
+      num_devices: of the run.
+      tensor: devices that share the work of each layer; None takes `mesh.model`.
+    """
     rollouts = [stage.rollout for stage in run.stages] + [run.evaluation.rollout]
     shards = num_devices // (tensor or run.mesh.model)
     return memory.Workload(

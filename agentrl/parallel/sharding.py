@@ -46,16 +46,21 @@ def make_mesh(mesh: config.MeshConfig) -> Mesh:
     The default of `jax.make_mesh` is explicit axes (JAX 0.10), with which a lookup in a
     sharded table needs an `out_sharding`. Here shardings are stated at `jit` boundaries.
     """
-    return _make_mesh(mesh, jax.devices())
+    return make_mesh_of(mesh, jax.devices())
 
 
 def make_rollout_mesh(mesh: config.MeshConfig) -> Mesh:
     """Makes a mesh of this process's devices: all over data but for tensor parallelism."""
     local = config.MeshConfig(data=-1, fsdp=1, model=mesh.model)
-    return _make_mesh(local, jax.local_devices())
+    return make_mesh_of(local, jax.local_devices())
 
 
-def _make_mesh(mesh: config.MeshConfig, devices: Sequence[Any]) -> Mesh:
+def make_mesh_of(mesh: config.MeshConfig, devices: Sequence[Any]) -> Mesh:
+    """A mesh of the given devices.
+
+    Raises:
+      ConfigError: if its axes do not cover them.
+    """
     data = mesh.data
     if data == -1:
         data = len(devices) // (mesh.fsdp * mesh.model)

@@ -353,7 +353,7 @@ def test_run_description_is_json_and_names_what_ran():
     assert described["devices"] == {
         "platform": "cpu", "kind": "cpu", "count": 8, "processes": 1
     }  # fmt: skip
-    assert described["versions"]["jax"].count(".") == 2
+    assert described["versions"]["jax"].count(".") >= 2
     assert files.from_json(described["config"]) == SETTINGS
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from agentrl import config, errors, loop, types
 from agentrl.envs import base, pool, registry, tasks
-from agentrl.evaluation import calibrate, evaluate
+from agentrl.evaluation import calibrate, evaluator
 from agentrl.experiment import files
 from agentrl.reporting import report, tables, tiers
 from agentrl.statistics import results, summaries
@@ -108,7 +108,7 @@ def open_run(max_fraction=0.1, timeout_s=60.0, num_workers=2, **options):
 
 
 def run_evaluation(run, workdir, **changes):
-    (result,) = evaluate.evaluate(
+    (result,) = evaluator.evaluate(
         run,
         None,
         dataclasses.replace(run.config.evaluation, **changes),

@@ -1,0 +1,195 @@
+"""The library in five calls; `docs/howto_library.md` shows them at work.
+
+`import agentrl` has them all, and imports this module, and with it JAX, at first use.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agentrl import config, errors, session
+from agentrl.envs import base, registry
+from agentrl.evaluation import evaluator
+from agentrl.experiment import fields, files
+from agentrl.play import policy
+from agentrl.play.policy import Conversation, Policy, Reply
+from agentrl.statistics import results
+from agentrl.statistics.results import EvaluationResult
+
+__all__ = [
+    "Conversation",
+    "EvaluationResult",
+    "Policy",
+    "Reply",
+    "Results",
+    "evaluate",
+    "load_policy",
+    "load_results",
+    "make_env",
+    "train",
+]
+
+load_policy = policy.load
+
+
+class Results(list[EvaluationResult]):
+    """Evaluations of a run, in the order in which its policy learned."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns one record for each finished sample of each task.
+
+        A record has stage, step, env, split, tier, item_id, sample, success, score, turns
+        and tokens (those that the policy wrote). What an environment lost has none.
+        """
+        return [
+            {
+                "stage": result.stage,
+                "step": result.step,
+                "env": result.env,
+                "split": result.split,
+                "tier": result.tier,
+                "item_id": item_id,
+                "sample": sample,
+                "success": success,
+                "score": result.score[task][sample],
+                "turns": result.turns[task][sample],
+                "tokens": result.tokens[task][sample],
+            }
+            for result in self
+            for task, item_id in enumerate(result.item_ids)
+            for sample, success in enumerate(result.success[task])
+            if success is not None
+        ]
+
+    def to_frame(self) -> Any:
+        """Returns `rows()` as a `pandas.DataFrame`.
+
+        Raises:
+          ImportError: if pandas, which is optional, is not installed.
+        """
+        try:
+            import pandas as pd  # type: ignore[import-not-found]
+        except ImportError as error:
+            raise ImportError(
+                "to_frame needs pandas, which agentrl does not install: run "
+                "`pip install pandas`, or take rows()."
+            ) from error
+        return pd.DataFrame(self.rows())
+
+
+def train(
+    experiment: config.RunConfig | str | pathlib.Path,
+    workdir: str | pathlib.Path,
+    *,
+    overrides: Sequence[str] = (),
+    model: str = "",
+) -> Results:
+    """Trains all stages of a run, or what is left of them, and evaluates.
+
+    Args:
+      experiment: a configuration, an experiment file, or the name of a packaged one.
+      workdir: directory of the run; one that holds this very run is resumed.
+      overrides: `field.path=value` each, as `--set` takes them.
+      model: pretrained model to start from, as `--model` takes it.
+
+    Returns:
+      The results of all evaluations.
+
+    Raises:
+      ConfigError: if the configuration cannot work, or the directory is another run's.
+      CheckpointError: if the run there cannot be resumed.
+      EnvWorkerError: if environments failed more often than the run allows.
+      TrainingError: if training produced numbers that must not be trained on.
+    """
+    if isinstance(experiment, config.RunConfig):
+        settings = files.complete(experiment, overrides, model=model)
+    else:
+        settings = files.load(experiment, overrides, model=model)
+    session.train(settings, pathlib.Path(workdir))
+    return load_results(workdir)
+
+
+def evaluate(
+    checkpoint: str | pathlib.Path, out: str | pathlib.Path, **changes: Any
+) -> Results:
+    """Evaluates a stored policy.
+
+    Args:
+      checkpoint: working directory of a run, or one of its checkpoints/STEP.
+      out: directory for results and episodes; new or empty.
+      **changes: fields of the run's `EvaluationConfig` to replace, such as
+        `environments=("babyai",)`, `samples=4` or `tasks=20`.
+
+    Returns:
+      One result for each environment.
+
+    Raises:
+      CheckpointError: if there is no such checkpoint.
+      ConfigError: if a change cannot work, or `out` is not empty.
+      EnvWorkerError: if an environment lost too many episodes.
+    """
+    out = pathlib.Path(out)
+    errors.refuse_files(out)
+    checked = _check_changes(changes)
+    with session.open_policy(pathlib.Path(checkpoint), checked) as opened:
+        run, params, progress, step = opened
+        out.mkdir(parents=True, exist_ok=True)
+        found = evaluator.evaluate(
+            run,
+            params,
+            run.config.evaluation,
+            stage=progress.stage_name,
+            after_iteration=progress.iteration,
+            step=step,
+            workdir=out,
+        )
+    return Results(found)
+
+
+def make_env(
+    name: str, config: base.EnvConfig | None = None, **changes: Any
+) -> base.Environment:
+    """Makes an environment to `reset(item_id)` and `step(answer)` in this process.
+
+    Args:
+      name: of the environment, as `agentrl list environments` shows it.
+      config: its configuration; None takes the defaults.
+      **changes: fields of it to replace, such as `max_turns=5`.
+
+    Raises:
+      EnvConfigError: if there is no such environment, or a field cannot work.
+    """
+    known = [field.name for field in dataclasses.fields(base.EnvConfig)]
+    for field in changes:
+        if field not in known:
+            raise base.EnvConfigError(
+                f"an environment's configuration has no field {field!r}; it has "
+                f"{', '.join(known)}."
+            )
+    settings = dataclasses.replace(config or base.EnvConfig(), **changes)
+    return registry.make(name, settings)
+
+
+def load_results(workdir: str | pathlib.Path) -> Results:
+    """Reads the evaluations in a working directory, or in what `evaluate` wrote.
+
+    Raises:
+      DamagedFileError: if a file there is no result.
+      ConfigError: if there is no such directory.
+    """
+    workdir = pathlib.Path(workdir)
+    if not workdir.is_dir():
+        raise errors.ConfigError(
+            f"there is no directory {workdir}; give the workdir of a run, or the `out` "
+            "of an evaluation."
+        )
+    is_run = (workdir / files.RUN_FILE).is_file()
+    environments = files.read_run(workdir).environments if is_run else ()
+    return Results(results.load_all(workdir, environments))
+
+
+def _check_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks names and types of changed fields of an `EvaluationConfig`."""
+    found = fields.convert(dict(changes), config.EvaluationConfig, "evaluate")
+    return {name: getattr(found, name) for name in changes}

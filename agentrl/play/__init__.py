@@ -1,0 +1,1 @@
+"""Playing without training: single episodes in a terminal, stored policies that answer."""

@@ -1,0 +1,107 @@
+"""The console script: its commands, and answers of one line to what it does not know."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import agentrl
+from agentrl.launch import console
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def run(*arguments, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, "-m", "agentrl.launch.console", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+    )
+
+
+def test_every_command_is_listed_and_every_listed_one_exists():
+    modules = {path.stem for path in (ROOT / "launch").glob("[a-z]*.py")}
+    assert set(console.COMMANDS) == modules - {"console"}
+    for help_flag in ([], ["--help"], ["-h"], ["help"]):
+        printed = run(*help_flag).stdout
+        assert all(f"  {name} " in printed for name in console.COMMANDS)
+        assert "agentrl train demo --workdir=runs/demo" in printed
+
+
+def test_version():
+    assert run("--version").stdout == f"agentrl-jax {agentrl.__version__}\n"
+
+
+def test_a_command_shows_its_own_help():
+    printed = run("train", "--help").stdout
+    assert printed.startswith("Trains the stages") and "--workdir" in printed
+    assert "--tier_file" not in printed
+
+
+def test_help_into_a_closed_pipe_is_no_traceback():
+    command = f"{sys.executable} -m agentrl.launch.console train --help | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
+    assert "Traceback" not in done.stderr and done.stdout.startswith("Trains")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "no command 'trian'. Did you mean 'train'?"),
+        (["list", "algoritms"], "Did you mean 'algorithms'?"),
+        (["list", "models", "babyai"], "only `list subsets ENVIRONMENT` does"),
+        (["list", "subsets", "babyia"], "Did you mean ['babyai']?"),
+        (["train", "dmo", "--workdir=never"], "Did you mean 'demo'?"),
+    ],
+)
+def test_what_is_not_known_is_told_in_one_line(arguments, message):
+    done = run(*arguments)
+    assert done.returncode == 1 and message in done.stderr
+    assert done.stderr.count("\n") == 1 and not (ROOT / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name an experiment"),
+        (["demo"], "give --workdir"),
+        (["demo", "--config=demo", "--workdir=never"], "one experiment is trained"),
+        (["demo", "smollm2", "--workdir=never"], "one experiment is trained"),
+    ],
+)
+def test_train_says_what_is_missing(arguments, message):
+    done = run("train", *arguments)
+    assert done.returncode != 0 and message in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr and not (ROOT / "never").exists()
+
+
+def test_lists():
+    environments = run("list", "environments").stdout
+    assert re.search(r"^textcraft +374/100  craft a Minecraft item", environments)
+    assert "babyai/GoTo" in run("list", "subsets", "babyai").stdout
+    assert "textcraft/" not in run("list", "subsets", "babyai").stdout
+    assert "gigpo" in run("list", "algorithms").stdout.split()
+    assert "qwen2.5-7b" in run("list", "models").stdout
+    assert run("list", "experiments").stdout.startswith("demo ")
+
+
+def test_a_dry_run_describes_the_run_and_leaves_nothing_behind(tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "agentrl.launch.console", "train", "demo"),
+            *("--dry_run", "--workdir=run", "--set=stages.babyai.num_iterations=3"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "stages.babyai.num_iterations=3\n" in done.stdout
+    assert "evaluation, 8 samples each: 31 tasks of textcraft test" in done.stdout
+    assert "754,816 in the model" in done.stdout and "  peak " in done.stdout
+    assert not list(tmp_path.iterdir())
