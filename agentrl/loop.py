@@ -26,7 +26,7 @@ import numpy as np
 from agentrl import config, errors, types
 from agentrl.hardware import roofline, timing
 from agentrl.learner import algorithms, credit, packing
-from agentrl.parallel import processes, rng, sharding
+from agentrl.parallel import interruption, processes, rng, sharding
 from agentrl.reporting import metrics, report, results
 from agentrl.rollout import collect, mixture
 from agentrl.run import assemble, checkpoint, evaluate, stages, warmstart
@@ -43,6 +43,9 @@ class Recorder:
     compilations: timing.CompilationCounter
     peak_flops: float  # of the whole machine, per second
     num_profiled: int = 0  # iterations of each stage
+    interruption: interruption.Interruption = dataclasses.field(
+        default_factory=interruption.Interruption
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +73,24 @@ class Experience:
 
 def train(run: assemble.Run, recorder: Recorder) -> types.TrainState:
     """Runs all stages, from wherever the working directory says the run stands."""
-    stage, state, progress = restore_or_init(run, recorder)
+    abandonable = recorder.interruption.abandonable
+    with abandonable("its start, which the same command repeats"):
+        stage, state, progress = restore_or_init(run, recorder)
     while True:
         reference = reference_params(run, stage, recorder)
         state, progress = run_stage(run, stage, state, progress, reference, recorder)
         if stage.settings.evaluate_after:
-            assess(run, state, progress, recorder)
+            with abandonable(
+                f"the evaluation after stage '{stage.settings.name}', which the same "
+                "command repeats"
+            ):
+                assess(run, state, progress, recorder)
         if stage.index + 1 == len(run.config.stages):
             return state
-        stage = stages.build(run, stage.index + 1)
-        state = stage.enter(run, state)
+        following = run.config.stages[stage.index + 1].name
+        with abandonable(f"the start of stage '{following}', repeated likewise"):
+            stage = stages.build(run, stage.index + 1)
+            state = stage.enter(run, state)
         progress = dataclasses.replace(
             progress, stage=stage.index, stage_name=stage.settings.name, iteration=0
         )
@@ -123,8 +134,15 @@ def run_stage(
             recorder.writer.write(
                 progress, step=int(state.step), values=values, trajectories=trajectories
             )
-        if save:
+        stop = recorder.interruption.requested()
+        if save or stop:
             recorder.checkpoints.save(state, progress, end_of_stage=at_end)
+        if stop:
+            raise errors.InterruptedRun(
+                f"iteration {iteration + 1} of {stage.settings.num_iterations} of stage "
+                f"'{stage.settings.name}' is finished and saved as checkpoint "
+                f"{int(state.step)}."
+            )
     return state, progress
 
 

@@ -17,7 +17,7 @@ from agentrl import config, errors, loop, types
 from agentrl.experiment import files
 from agentrl.hardware import roofline, timing
 from agentrl.learner import algorithms
-from agentrl.parallel import processes, startup
+from agentrl.parallel import interruption, processes, startup
 from agentrl.reporting import metrics, report, results
 from agentrl.run import assemble, checkpoint
 
@@ -37,6 +37,7 @@ def train(
     Raises:
       ConfigError: if the configuration cannot work, or the directory is another run's
         or in use.
+      InterruptedRun: if a signal ended it in order; all that was finished is saved.
     """
     settings.validate(num_devices=jax.device_count())
     algorithms.validate(settings)
@@ -47,6 +48,7 @@ def train(
     with processes.first_then_others("claim"):
         claim(settings, workdir)
     with (
+        interruption.Interruption() as interrupted,
         hold(workdir),
         assemble.assemble(settings, workdir) as run,
         checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints,
@@ -61,6 +63,7 @@ def train(
             peak_flops=roofline.peak_flops(),
             compilations=timing.CompilationCounter(),
             num_profiled=num_profiled,
+            interruption=interrupted,
         )
         loop.train(run, recorder)
     if processes.is_first():

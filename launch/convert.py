@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
         )
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    from agentrl import errors
+    from agentrl import refusals
     from agentrl.run import export
 
     try:
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
                 shard_bytes=int(_SHARD_GB.value * 10**9),
             )
             print(f"Exported: {_TO_HF.value}")
-    except (errors.ConfigError, errors.CheckpointError) as error:
+    except refusals.EXPECTED as error:
         sys.exit(f"launch.convert: {error}")
 
 

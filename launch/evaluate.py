@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
             f"unexpected arguments {argv[1:]}; did you mean --checkpoint=...?"
         )
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    from agentrl import errors
+    from agentrl import errors, refusals
 
     changes = {
         "environments": tuple(_ENVS.value) if _ENVS.value else None,
@@ -60,13 +60,13 @@ def main(argv: Sequence[str]) -> None:
     given = {name: value for name, value in changes.items() if value is not None}
     try:
         evaluate(pathlib.Path(_CHECKPOINT.value), pathlib.Path(_OUT.value), given)
-    except (errors.ConfigError, errors.CheckpointError) as error:
-        sys.exit(f"launch.evaluate: {error}")
     except errors.EnvWorkerError as error:
         sys.exit(
             f"launch.evaluate: {error}\nRepeat it with another --out if {_OUT.value} "
             "holds results of other environments by now."
         )
+    except refusals.EXPECTED as error:
+        sys.exit(f"launch.evaluate: {error}")
 
 
 def evaluate(

@@ -27,6 +27,7 @@ from absl import app, flags
 from rich import console as rich_console
 from rich import rule
 
+from agentrl import refusals
 from agentrl.envs import base, episodes, parsing, registry, tasks
 
 _ENV = flags.DEFINE_string("env", None, "Environment, such as textcraft.")
@@ -53,14 +54,6 @@ _OPTION = flags.DEFINE_multi_string(
 )
 
 Actor = Callable[[str], str | None]  # the answer to an observation; None to stop
-
-_REFUSALS = (
-    base.EnvConfigError,
-    base.UnknownItemError,
-    base.MissingDataError,
-    base.OracleRefusalError,
-    tasks.TaskSelectionError,
-)
 
 
 class ReplayError(ValueError):
@@ -330,7 +323,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; did you mean --task?")
     try:
         sys.exit(run())
-    except (*_REFUSALS, ReplayError) as error:
+    except (*refusals.EXPECTED, base.OracleRefusalError, ReplayError) as error:
         sys.exit(f"launch.play: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

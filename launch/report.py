@@ -25,16 +25,16 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(
             f"unexpected arguments {argv[1:]}; did you mean --workdir=...?"
         )
-    from agentrl import errors
+    from agentrl import refusals
     from agentrl.experiment import files
-    from agentrl.reporting import jsonl, report, results
+    from agentrl.reporting import report, results
 
     workdir = pathlib.Path(_WORKDIR.value)
     try:
         path = report.write(workdir, files.read_run(workdir))
-    except (errors.ConfigError, jsonl.DamagedFileError, OSError) as error:
+        print(report.format_table(results.load_all(workdir)))
+    except refusals.EXPECTED as error:
         sys.exit(f"launch.report: {error}")
-    print(report.format_table(results.load_all(workdir)))
     print(f"Report: {path}")
 
 

@@ -4,6 +4,10 @@ The same command starts a run and continues one that was interrupted:
 
   python -m agentrl.launch.train --config=experiments/demo/demo.py --workdir=runs/demo
 
+SIGTERM and the first Ctrl-C finish the iteration, save it and end with exit code 75
+(EX_TEMPFAIL), on which a launcher starts the same command again; the second one ends at
+once, with code 143 or 130. An evaluation under way is given up, and repeated later.
+
 A run starts from random weights, or from a model that others trained: a Hugging Face
 folder, a folder of launch.convert, or the name of one that a package carries:
 
@@ -76,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
         )
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    from agentrl import errors, session
+    from agentrl import errors, refusals, session
     from agentrl.experiment import files
     from agentrl.parallel import startup
 
@@ -86,12 +90,13 @@ def main(argv: Sequence[str]) -> None:
         session.train(
             settings, pathlib.Path(_WORKDIR.value), num_profiled=_PROFILE.value
         )
-    except (
-        errors.ConfigError,
-        errors.CheckpointError,
-        errors.EnvWorkerError,
-        errors.TrainingError,
-    ) as error:
+    except errors.InterruptedRun as interrupted:
+        print(
+            f"launch.train: {interrupted} The same command goes on from there.",
+            file=sys.stderr,
+        )
+        sys.exit(errors.INTERRUPTED_CODE)
+    except refusals.EXPECTED as error:
         sys.exit(f"launch.train: {error}")
 
 

@@ -15,29 +15,32 @@ PACKAGE = ROOT / "agentrl"
 MAY_IMPORT = {
     "envs": "",
     "errors": "",
+    "storage": "errors",
+    "refusals": "envs errors",
     "types": "",
     "ops": "",
     "models": "errors types ops",
     "config": "envs errors models",
-    "parallel": "envs errors types config",
+    "parallel": "envs errors storage types config",
     "hardware": "models",
-    "pretrained": "errors types models",
-    "chat": "envs errors pretrained",
+    "pretrained": "errors storage types models",
+    "chat": "envs errors storage pretrained",
     "rollout": "envs errors types models config parallel chat",
     "learner": "errors types ops config",
-    "experiment": "errors types models config parallel pretrained learner",
-    "reporting": "envs errors types config experiment",
+    "experiment": "errors storage types models config parallel pretrained learner",
+    "reporting": "envs errors storage types config experiment",
     "run": (
-        "envs errors types ops models config parallel pretrained chat rollout learner "
-        "experiment reporting"
+        "envs errors storage types ops models config parallel pretrained chat rollout "
+        "learner experiment reporting"
     ),
     "loop": ("errors types config parallel hardware rollout learner reporting run"),
     "session": (
-        "errors types config parallel hardware pretrained learner experiment reporting "
-        "run loop"
+        "errors storage types config parallel hardware pretrained learner experiment "
+        "reporting run loop"
     ),
     "launch": (
-        "envs errors parallel hardware pretrained experiment reporting run session"
+        "envs errors refusals parallel hardware pretrained experiment reporting run "
+        "session"
     ),
     "experiments": "envs config models pretrained",
 }

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import sentencepiece
 
-from agentrl import errors
+from agentrl import errors, storage
 
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
@@ -146,7 +146,13 @@ class SentencePieceTokenizer:
         path = path / cls.FILE if path.is_dir() else path
         if not path.is_file():
             raise errors.ConfigError(f"no SentencePiece model at {path}.")
-        return cls(path.read_bytes())
+        try:
+            return cls(path.read_bytes())
+        except RuntimeError as error:  # how SentencePiece reports what it cannot parse
+            raise errors.DamagedFileError(
+                f"{path} is damaged: it is no SentencePiece model ({error}). Restore the "
+                "file; a policy that was trained with it cannot be read by another."
+            ) from error
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; characters outside the vocabulary become bytes."""
@@ -159,7 +165,7 @@ class SentencePieceTokenizer:
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes `tokenizer.model` into `folder`."""
-        (folder / self.FILE).write_bytes(self._model)
+        storage.write(folder / self.FILE, self._model)
 
     def _id_of(self, marker: str) -> int:
         index = self._processor.piece_to_id(marker)

@@ -9,7 +9,6 @@ import dataclasses
 import datetime
 import importlib.metadata
 import importlib.util
-import json
 import pathlib
 import platform
 import shlex
@@ -21,7 +20,7 @@ from typing import Any
 import jax
 
 import agentrl
-from agentrl import config, errors
+from agentrl import config, errors, storage
 from agentrl.experiment import fields, precision
 from agentrl.parallel import startup
 
@@ -110,7 +109,18 @@ def read_run(workdir: pathlib.Path) -> config.RunConfig:
     """Reads the configuration of the run in `workdir`.
 
     Raises:
-      ConfigError: if there is no run, or its `run.json` cannot be read.
+      ConfigError: if there is no run, or a later version has written it.
+      DamagedFileError: if its `run.json` cannot be read.
+    """
+    return from_json(read_description(workdir)["config"])
+
+
+def read_description(workdir: pathlib.Path) -> dict[str, Any]:
+    """Reads all that `run.json` says of the run in `workdir`; see `describe_run`.
+
+    Raises:
+      ConfigError: if there is no run.
+      DamagedFileError: if its `run.json` is empty, cut off, or of something else.
     """
     path = workdir / RUN_FILE
     if not path.is_file():
@@ -118,14 +128,14 @@ def read_run(workdir: pathlib.Path) -> config.RunConfig:
             f"{workdir} holds no {RUN_FILE}, so it is not the working directory of a "
             "run; give the --workdir of a launch.train command."
         )
-    try:
-        stored = json.loads(path.read_text())["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise errors.ConfigError(
-            f"{path} is damaged ({type(error).__name__}: {error}); restore it from the "
-            "experiment file by training into a new --workdir."
-        ) from error
-    return from_json(stored)
+    advice = (
+        "if its folder holds no checkpoints yet, remove it; else restore it from a "
+        f"backup, or write it anew by training a moment into another --workdir."
+    )
+    described = storage.read_json(path, advice=advice)
+    if not isinstance(described.get("config"), dict):
+        raise errors.DamagedFileError(f"{path} is damaged (no config); {advice}")
+    return described
 
 
 def differences(first: Any, second: Any, path: str = "") -> list[str]:

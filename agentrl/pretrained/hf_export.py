@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from agentrl import errors, types
+from agentrl import errors, storage, types
 from agentrl.models import config as model_config
 from agentrl.pretrained import hf_config, safetensors_io, weights
 
@@ -79,7 +79,7 @@ def copy_tokenizer(source: pathlib.Path, folder: pathlib.Path) -> dict[str, Any]
 
 def write_json(fields: Mapping[str, Any], path: pathlib.Path) -> None:
     """Writes a file as `transformers` lays it out."""
-    path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
+    storage.write(path, json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
 def claim(folder: pathlib.Path) -> None:

@@ -8,7 +8,6 @@ import collections
 import dataclasses
 import io
 import itertools
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from agentrl import config, errors
+from agentrl import config, errors, storage
 from agentrl.experiment import files
 from agentrl.reporting import (
     episodes,
@@ -79,7 +78,7 @@ def write(workdir: pathlib.Path, settings: config.RunConfig) -> pathlib.Path:
     survey = survey_episodes(workdir, settings)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
     page = environment.from_string(_TEMPLATE.read_text()).render(
-        run=json.loads((workdir / files.RUN_FILE).read_text()),
+        run=files.read_description(workdir),
         overview=_overview(settings, records, matrix),
         result_rows=_result_rows(matrix),
         gain_rows=_gain_rows(matrix, settings),
@@ -98,7 +97,7 @@ def write(workdir: pathlib.Path, settings: config.RunConfig) -> pathlib.Path:
     )
     path = workdir / FILE
     # A lone surrogate in an answer must not cost the whole page.
-    path.write_text(page, encoding="utf-8", errors="replace")
+    storage.write(path, page.encode(errors="replace"))
     return path
 
 

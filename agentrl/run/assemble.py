@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -11,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from agentrl import config as config_lib
-from agentrl import errors, types
+from agentrl import errors, storage, types
 from agentrl.chat import renderer
 from agentrl.chat import tokenizer as tokenizers
 from agentrl.envs import base, demonstrations, tasks
@@ -182,10 +181,13 @@ def claim_chat(chat: renderer.Chat, workdir: pathlib.Path) -> None:
     if not path.exists():
         for name, text in described["template_exceptions"].items():
             print(f"Chat template, {name}: {text}", flush=True)
-        path.write_text(json.dumps(described, indent=2) + "\n")
-    elif (stored := json.loads(path.read_text()))["digest"] != described["digest"]:
+        storage.write_json(path, described)
+        return
+    advice = "remove it to have it written again from the run's tokenizer."
+    stored = storage.read_json(path, advice=advice).get("digest")
+    if stored != described["digest"]:
         raise errors.ConfigError(
-            f"{path} has digest {stored['digest']} of frame, chat template, examples and "
+            f"{path} has digest {stored} of frame, chat template, examples and "
             f"vocabulary, which now give {described['digest']}: the policy would see other "
             "tokens than it was trained on. Restore the tokenizer's files, or train in "
             "another --workdir."

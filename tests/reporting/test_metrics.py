@@ -163,7 +163,7 @@ def test_stored_episode_reads_back_equal(tmp_path):
 def test_damaged_lines_are_reported(tmp_path, content, message):
     path = tmp_path / "x.jsonl"
     path.write_bytes(content)
-    with pytest.raises(jsonl.DamagedFileError, match=message):
+    with pytest.raises(errors.DamagedFileError, match=message):
         list(episodes.read(path)) if b"stage" in content else list(jsonl.read(path))
 
 
