@@ -26,7 +26,7 @@ class TrainingError(RuntimeError):
     """Training produced numbers that must not be trained on, such as NaN."""
 
 
-class InterruptedRun(Exception):  # noqa: N818 (nothing went wrong)
+class InterruptedRun(Exception):
     """A run ends before its last stage because it was asked to; the message says where."""
 
 

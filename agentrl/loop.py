@@ -29,7 +29,7 @@ from agentrl.learner import algorithms, credit, packing
 from agentrl.parallel import interruption, processes, rng, sharding
 from agentrl.reporting import metrics, report, results
 from agentrl.rollout import collect, mixture
-from agentrl.run import assemble, checkpoint, evaluate, stages, warmstart
+from agentrl.run import assemble, checkpoint, evaluate, resume, stages, warmstart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -362,18 +362,21 @@ def restore_or_init(
 ) -> tuple[stages.Stage, types.TrainState, types.Progress]:
     """The stage, state and progress a run goes on from."""
     step = recorder.checkpoints.latest_step()
+    digest = run.parameters.frozen_digest
     if step is None:
-        stage = stages.build(run, 0)
-        state = stage.initial_state(run, run.parameters.init(), jnp.int32(0))
         progress = types.Progress(
-            stage_name=stage.settings.name, frozen_digest=run.parameters.frozen_digest
+            stage_name=run.config.stages[0].name, frozen_digest=digest
         )
-        return stage, state, progress
-    progress = recorder.checkpoints.restore_progress(
-        step, frozen_digest=run.parameters.frozen_digest
-    )
+    else:
+        progress = recorder.checkpoints.restore_progress(step, frozen_digest=digest)
+        resume.check_place(progress, run.config.stages, step)
+    if processes.is_first():
+        recorder.writer.resume(progress, step=step or 0)
     stage = stages.build(run, progress.stage)
-    state = recorder.checkpoints.restore(step, stage.abstract_state(run))
+    if step is None:
+        state = stage.initial_state(run, run.parameters.init(), jnp.int32(0))
+    else:
+        state = recorder.checkpoints.restore(step, stage.abstract_state(run))
     return stage, state, progress
 
 

@@ -130,7 +130,7 @@ def read_description(workdir: pathlib.Path) -> dict[str, Any]:
         )
     advice = (
         "if its folder holds no checkpoints yet, remove it; else restore it from a "
-        f"backup, or write it anew by training a moment into another --workdir."
+        "backup, or write it anew by training a moment into another --workdir."
     )
     described = storage.read_json(path, advice=advice)
     if not isinstance(described.get("config"), dict):

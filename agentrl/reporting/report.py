@@ -22,6 +22,7 @@ import rich.table
 from agentrl import config, errors, storage
 from agentrl.experiment import files
 from agentrl.reporting import (
+    coverage,
     episodes,
     failures,
     jsonl,
@@ -207,6 +208,7 @@ def _overview(
     tiles = [
         ("Stages", " \N{RIGHTWARDS ARROW} ".join(s.name for s in settings.stages)),
         ("Iterations", f"{len(records)} of {planned}"),
+        *_missing_tile(settings, records),
         ("Training time", f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"),
     ]
     if matrix.stages:
@@ -217,6 +219,15 @@ def _overview(
                 text = f"{100 * result.mean:.1f} %"
                 tiles.append((f"{panel}, avg@{result.samples}", text))
     return tiles
+
+
+def _missing_tile(
+    settings: config.RunConfig, records: Records
+) -> list[tuple[str, str]]:
+    """Names the iterations before the last one that have no line, if there are any."""
+    places = [coverage.place_of(record, metrics.FILE) for record in records]
+    missing = coverage.describe_missing(settings.stages, max(places), places)
+    return [("Missing", missing)] if missing else []
 
 
 def _result_rows(matrix: transfer.ResultMatrix) -> list[tuple[str, list[_Cell]]]:

@@ -12,7 +12,7 @@ import pytest
 
 from agentrl import errors, types
 from agentrl.experiment import files
-from agentrl.reporting import episodes, jsonl, metrics, plots, report, results
+from agentrl.reporting import episodes, metrics, plots, report, results
 
 ROOT = pathlib.Path(__file__).parents[2]
 

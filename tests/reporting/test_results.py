@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agentrl import errors
-from agentrl.reporting import jsonl, results, transfer
+from agentrl.reporting import results, transfer
 
 
 def with_success(result, rows):

@@ -1,0 +1,33 @@
+"""Where a run stands that is gone on with, and whether its stages still lead there."""
+
+from collections.abc import Sequence
+
+from agentrl import config, errors, types
+
+
+def check_place(
+    progress: types.Progress, stages: Sequence[config.StageConfig], where: object
+) -> None:
+    """Raises `CheckpointError` if a checkpoint cannot be of a run with these stages.
+
+    Args:
+      progress: of the checkpoint.
+      stages: of the run.
+      where: the checkpoint, for the message.
+    """
+    index, name = progress.stage, progress.stage_name
+    names = [stage.name for stage in stages]
+    advice = (
+        "It was saved by another run: move its folder away, or use the --workdir that "
+        "it belongs to."
+    )
+    if index >= len(stages) or names[index] != name:
+        raise errors.CheckpointError(
+            f"checkpoint {where} is of stage number {index + 1}, '{name}', and the "
+            f"stages of this run are {names}. {advice}"
+        )
+    if progress.iteration > stages[index].num_iterations:
+        raise errors.CheckpointError(
+            f"checkpoint {where} is of iteration {progress.iteration} of stage '{name}', "
+            f"which has {stages[index].num_iterations} in this run. {advice}"
+        )
