@@ -43,7 +43,7 @@ class Recorder:
     compilations: timing.CompilationCounter
     peak_flops: float  # of the whole machine, per second
     num_profiled: int = 0  # iterations of each stage
-    interruption: interruption.Interruption = dataclasses.field(
+    interrupted: interruption.Interruption = dataclasses.field(
         default_factory=interruption.Interruption
     )
 
@@ -73,7 +73,7 @@ class Experience:
 
 def train(run: assemble.Run, recorder: Recorder) -> types.TrainState:
     """Runs all stages, from wherever the working directory says the run stands."""
-    abandonable = recorder.interruption.abandonable
+    abandonable = recorder.interrupted.abandonable
     with abandonable("its start, which the same command repeats"):
         stage, state, progress = restore_or_init(run, recorder)
     while True:
@@ -134,7 +134,7 @@ def run_stage(
             recorder.writer.write(
                 progress, step=int(state.step), values=values, trajectories=trajectories
             )
-        stop = recorder.interruption.requested()
+        stop = recorder.interrupted.requested()
         if save or stop:
             recorder.checkpoints.save(state, progress, end_of_stage=at_end)
         if stop:

@@ -43,6 +43,18 @@ _WORKDIR = flags.DEFINE_string(
 _MODEL = flags.DEFINE_string(
     "model", "", "Pretrained model: folder, GGUF file or smollm2-135m-instruct."
 )
+_START = flags.DEFINE_string(
+    "start_from",
+    "",
+    "Policy of another run to start from: its working directory, or one of its "
+    "checkpoints/STEP. Model, tokenizer and chat are taken from there.",
+)
+_ALLOW = flags.DEFINE_list(
+    "allow_changes",
+    [],
+    "Fields that may differ from those that the run began with, although it learns "
+    "something else from then on: seed,stages.*.optimizer.learning_rate",
+)
 _SET = flags.DEFINE_multi_string(
     "set", [], "Override of one field: --set=seed=1. Repeatable."
 )
@@ -78,6 +90,8 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(
             f"unexpected arguments {argv[1:]}; did you mean --set=...?"
         )
+    if _MODEL.value and _START.value:
+        raise app.UsageError("give either --model or --start_from.")
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import errors, refusals, session
@@ -86,9 +100,18 @@ def main(argv: Sequence[str]) -> None:
 
     try:
         startup.join(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
-        settings = files.load(_CONFIG.value, overrides=_SET.value, model=_MODEL.value)
+        workdir = pathlib.Path(_WORKDIR.value)
+        settings = files.load(
+            _CONFIG.value,
+            overrides=_SET.value,
+            model=_MODEL.value,
+            start=session.starting_from(_START.value, workdir),
+        )
         session.train(
-            settings, pathlib.Path(_WORKDIR.value), num_profiled=_PROFILE.value
+            settings,
+            workdir,
+            allow_changes=_ALLOW.value,
+            num_profiled=_PROFILE.value,
         )
     except errors.InterruptedRun as interrupted:
         print(

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "ops": "",
     "models": "errors types ops",
     "config": "envs errors models",
-    "parallel": "envs errors storage types config",
+    "parallel": "envs errors storage refusals types config",
     "hardware": "models",
     "pretrained": "errors storage types models",
     "chat": "envs errors storage pretrained",
@@ -35,8 +35,8 @@ MAY_IMPORT = {
     ),
     "loop": ("errors types config parallel hardware rollout learner reporting run"),
     "session": (
-        "errors storage types config parallel hardware pretrained learner experiment "
-        "reporting run loop"
+        "errors storage types config parallel hardware pretrained chat learner "
+        "experiment reporting run loop"
     ),
     "launch": (
         "envs errors refusals parallel hardware pretrained experiment reporting run "

@@ -14,7 +14,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,6 +33,7 @@ def load(
     overrides: Sequence[str] = (),
     *,
     model: str = "",
+    start: Callable[[config.RunConfig], config.RunConfig] | None = None,
     platform: str | None = None,
 ) -> config.RunConfig:
     """Imports an experiment file and applies overrides to its configuration.
@@ -40,7 +41,8 @@ def load(
     Args:
       path: a Python file that defines `get_config() -> RunConfig`.
       overrides: `field.path=value` each, applied in order.
-      model: pretrained model to start from; see `launch.start`.
+      model: pretrained model to start from; see `base_model.start_from`.
+      start: gives the run another start, before overrides are applied.
       platform: to take the precision of, as `launch.precision` names it; None: this one.
 
     Raises:
@@ -71,6 +73,8 @@ def load(
         from agentrl.experiment import base_model
 
         settings = base_model.start_from(settings, model)
+    if start is not None:
+        settings = start(settings)
     # The precision comes last: to ask for the platform makes JAX count its devices.
     late = [o for o in overrides if o.startswith("model.precision.")]
     for override in (o for o in overrides if o not in late):

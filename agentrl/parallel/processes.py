@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from agentrl import errors, refusals
+
 
 def is_first() -> bool:
     """Whether this host writes what a run writes once."""
@@ -32,10 +34,41 @@ def gather(items: list) -> list:
 
 
 @contextlib.contextmanager
-def first_then_others(name: str) -> Iterator[None]:
-    """The first host runs the block alone; the others find what it has written."""
-    if not is_first():
-        multihost_utils.sync_global_devices(name)
-    yield
-    if is_first():
-        multihost_utils.sync_global_devices(name)
+def agreed() -> Iterator[None]:
+    """Every host runs the block; what is refused on one of them is refused on all.
+
+    Raises:
+      ConfigError: naming the other host and its reason, if this one has none.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    refusal: Exception | None = None
+    try:
+        yield
+    except refusals.EXPECTED as error:
+        refusal = error
+    told = gather([f"{refusal}" if refusal else ""])
+    if refusal:
+        raise refusal
+    for host, reason in enumerate(told):
+        if reason:
+            raise errors.ConfigError(f"host {host} refuses: {reason}")
+
+
+@contextlib.contextmanager
+def first_then_others() -> Iterator[None]:
+    """The first host runs the block alone; the others find what it has written.
+
+    Raises:
+      ConfigError: on all other hosts, if the first refuses.
+    """
+    if jax.process_count() == 1:
+        yield
+    elif is_first():
+        with agreed():
+            yield
+    else:
+        with agreed():
+            pass
+        yield

@@ -95,32 +95,31 @@ class Run:
 
 
 @contextlib.contextmanager
-def assemble(settings: config_lib.RunConfig, workdir: pathlib.Path) -> Iterator[Run]:
+def assemble(
+    settings: config_lib.RunConfig,
+    workdir: pathlib.Path,
+    *,
+    chat: renderer.Chat | None = None,
+) -> Iterator[Run]:
     """Builds a run around the files in `workdir`, and closes its workers at the end.
+
+    Args:
+      settings: the run.
+      workdir: its directory.
+      chat: what `make_chat` has made, if it has been called on this host.
 
     Raises:
       ConfigError: if tokenizer and model do not fit together.
     """
-    with processes.first_then_others("tokenizer"):
-        tokenizer = load_tokenizer(settings, workdir)
-    if tokenizer.vocab_size > settings.model.vocab_size:
-        raise errors.ConfigError(
-            f"the tokenizer has {tokenizer.vocab_size} ids but model.vocab_size = "
-            f"{settings.model.vocab_size}; every id needs a row in the embedding."
-        )
+    with processes.first_then_others():
+        chat = chat or make_chat(settings, workdir)
+        if processes.is_first():
+            keep_chat(chat, settings, workdir)
     with env_pool.EnvPool(
         settings.environments,
         num_workers=settings.num_env_workers,
         call_timeout_s=settings.env_timeout_s,
     ) as environments:
-        chat = renderer.Chat(
-            tokenizer,
-            settings.tokenizer.frame,
-            few_shot=settings.tokenizer.few_shot,
-            examples=choose_examples(settings),
-        )
-        with processes.first_then_others("chat"):
-            claim_chat(chat, workdir)
         model = transformer.Model(settings.model)
         mesh = sharding.make_mesh(settings.mesh)
         parameters = parameters_lib.Parameters(settings, model, mesh)
@@ -136,14 +135,46 @@ def assemble(settings: config_lib.RunConfig, workdir: pathlib.Path) -> Iterator[
         )
 
 
+def make_chat(settings: config_lib.RunConfig, workdir: pathlib.Path) -> renderer.Chat:
+    """The run's tokenizer, frame and examples; writes nothing.
+
+    Raises:
+      ConfigError: if tokenizer and model do not fit together, or examples are missing.
+    """
+    tokenizer = load_tokenizer(settings, workdir)
+    if tokenizer.vocab_size > settings.model.vocab_size:
+        raise errors.ConfigError(
+            f"the tokenizer has {tokenizer.vocab_size} ids but model.vocab_size = "
+            f"{settings.model.vocab_size}; every id needs a row in the embedding."
+        )
+    return renderer.Chat(
+        tokenizer,
+        settings.tokenizer.frame,
+        few_shot=settings.tokenizer.few_shot,
+        examples=choose_examples(settings),
+    )
+
+
+def keep_chat(
+    chat: renderer.Chat, settings: config_lib.RunConfig, workdir: pathlib.Path
+) -> None:
+    """Writes `chat.json` and a vocabulary of the run's own, or checks what is there."""
+    path = workdir / tokenizers.SentencePieceTokenizer.FILE
+    if settings.tokenizer.kind == "train_sentencepiece" and not path.exists():
+        chat.tokenizer.save(workdir)
+    claim_chat(chat, workdir)
+
+
 def load_tokenizer(
     settings: config_lib.RunConfig, workdir: pathlib.Path
 ) -> tokenizers.Tokenizer:
-    """Loads the run's tokenizer; one that is to be trained is trained once and kept."""
+    """Loads the run's tokenizer, or trains the one that it does not have yet."""
     wanted = settings.tokenizer
     if wanted.kind != "train_sentencepiece":
         return tokenizers.load(wanted.kind, pathlib.Path(wanted.path))
     path = workdir / tokenizers.SentencePieceTokenizer.FILE
+    if not path.exists() and settings.start_from:  # WORKDIR/checkpoints/STEP#DIGEST
+        path = pathlib.Path(settings.start_from).parents[1] / path.name
     if not path.exists():
         texts = []
         for env, env_config in settings.environments.items():
@@ -152,8 +183,7 @@ def load_tokenizer(
                 env, env_config, panel.item_ids[:_VOCABULARY_TASKS]
             )
             texts += demonstrations.texts(solved)
-        trained = tokenizers.SentencePieceTokenizer.train(texts, wanted.vocab_size)
-        trained.save(workdir)
+        return tokenizers.SentencePieceTokenizer.train(texts, wanted.vocab_size)
     return tokenizers.SentencePieceTokenizer.load(path)
 
 

@@ -26,7 +26,7 @@ from agentrl import errors, types
 from agentrl.experiment import files
 
 FOLDER = "checkpoints"
-_CHECKSUMS = "checksums.json"
+CHECKSUMS = "checksums.json"
 _REMOVED = "removed-"  # before the name of a checkpoint while it is removed
 _ASIDE = "aside-"  # before the name of what stood in the way
 _KEY_IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")  # all that JAX has
@@ -106,7 +106,7 @@ class Checkpoints:
         ends = {}
         for step in self.steps():
             try:
-                entry = self._read_progress(step)
+                entry = self.read_progress(step)
             except errors.CheckpointError:
                 continue
             if entry["end_of_stage"]:
@@ -152,7 +152,7 @@ class Checkpoints:
           CheckpointError: if it is missing, damaged, or was trained beside other frozen
             parameters than those of this digest.
         """
-        progress = types.Progress(**self._read_progress(step)["progress"])
+        progress = types.Progress(**self.read_progress(step)["progress"])
         if progress.frozen_digest != frozen_digest:
             raise errors.CheckpointError(
                 f"checkpoint {self.folder / str(step)} was trained beside frozen "
@@ -199,7 +199,8 @@ class Checkpoints:
             _check_restored(restored[name], like)
         return restored
 
-    def _read_progress(self, step: int) -> Mapping[str, Any]:
+    def read_progress(self, step: int) -> Mapping[str, Any]:
+        """What the checkpoint of `step` says of itself; see `save`."""
         self._check_files(step, ["progress"])
         args = ocp.args.Composite(progress=ocp.args.JsonRestore())
         return self._manager.restore(step, args=args)["progress"]
@@ -215,7 +216,7 @@ class Checkpoints:
         for step in self.steps()[: -self._keep]:
             folder = self.folder / str(step)
             try:
-                needed = self._read_progress(step)["end_of_stage"]
+                needed = self.read_progress(step)["end_of_stage"]
             except errors.CheckpointError as error:
                 self._move_aside(folder, str(error))
                 continue
@@ -237,7 +238,7 @@ class Checkpoints:
                 self._move_aside(path, "it is no folder")
         for step in self.steps()[:-1]:
             try:
-                self._read_progress(step)
+                self.read_progress(step)
             except errors.CheckpointError as error:
                 self._move_aside(self.folder / str(step), str(error))
 
@@ -251,7 +252,7 @@ class Checkpoints:
         )
 
     def _check_arrays(self, step: int, wanted: Mapping[str, types.PyTree]) -> None:
-        stored = self._read_progress(step)["arrays"]
+        stored = self.read_progress(step)["arrays"]
         for item, tree in wanted.items():
             here, there = _describe_arrays(tree), stored[item]
             for name in [*here, *there]:
@@ -281,7 +282,7 @@ class Checkpoints:
             if path.is_file()
         }
         entry = {"files": sums, "crc32": _checksum_of(sums)}
-        (unfinished / _CHECKSUMS).write_text(json.dumps(entry, indent=1))
+        (unfinished / CHECKSUMS).write_text(json.dumps(entry, indent=1))
 
     @contextlib.contextmanager
     def _explain_writing(self) -> Iterator[None]:
@@ -391,13 +392,13 @@ def verify(folder: pathlib.Path, items: Sequence[str]) -> None:
       CheckpointError: naming the file that is missing or has changed.
     """
     try:
-        entry = json.loads((folder / _CHECKSUMS).read_text())
+        entry = json.loads((folder / CHECKSUMS).read_text())
         sums = entry["files"]
         if _checksum_of(sums) != entry["crc32"]:
             raise ValueError("it has changed since it was saved")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise errors.CheckpointError(
-            f"{folder} has no readable {_CHECKSUMS} ({error}), so it was not saved by "
+            f"{folder} has no readable {CHECKSUMS} ({error}), so it was not saved by "
             f"this library or is damaged. {_MOVE_AWAY}"
         ) from error
     for name, expected in sums.items():

@@ -1,8 +1,10 @@
 """Where a run stands that is gone on with, and whether its stages still lead there."""
 
+import pathlib
 from collections.abc import Sequence
 
 from agentrl import config, errors, types
+from agentrl.run import checkpoint
 
 
 def check_place(
@@ -31,3 +33,16 @@ def check_place(
             f"checkpoint {where} is of iteration {progress.iteration} of stage '{name}', "
             f"which has {stages[index].num_iterations} in this run. {advice}"
         )
+
+
+def find_progress(workdir: pathlib.Path) -> types.Progress:
+    """Where a run stands by its newest checkpoint; at its start if there is none.
+
+    Raises:
+      CheckpointError: if the newest checkpoint is damaged.
+    """
+    steps = checkpoint.list_steps(workdir / checkpoint.FOLDER)
+    if not steps:
+        return types.Progress()
+    with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
+        return types.Progress(**checkpoints.read_progress(steps[-1])["progress"])

@@ -56,6 +56,7 @@ def collect_demonstrations(
     chat: renderer.Chat,
     *,
     max_tokens: int,
+    counts: dict[str, tuple[int, int]] | None = None,
 ) -> list[types.Trajectory]:
     """Demonstrations that fit into an episode, of the first tasks or from a file.
 
@@ -92,6 +93,8 @@ def collect_demonstrations(
             env_name = named if named in panels else next(iter(panels))
             trajectories.append(to_trajectory(env_name, item_id, messages, chat))
         fitting = [t for t in trajectories if t.num_tokens <= max_tokens]
+        if counts is not None:  # for a report: how many fit, of how many
+            counts[source] = len(fitting), len(trajectories)
         if not fitting:
             raise errors.ConfigError(
                 f"no demonstration of '{source}' fits into rollout.max_tokens = "
