@@ -80,6 +80,7 @@ def train(run: assemble.Run, recorder: Recorder) -> types.TrainState:
         reference = reference_params(run, stage, recorder)
         state, progress = run_stage(run, stage, state, progress, reference, recorder)
         if stage.settings.evaluate_after:
+            recorder.timers.place = f"the evaluation after '{stage.settings.name}'"
             with abandonable(
                 f"the evaluation after stage '{stage.settings.name}', which the same "
                 "command repeats"
@@ -110,6 +111,7 @@ def run_stage(
     profile = recorder.workdir / "profile" / stage.settings.name
     for iteration in timing.traced(iterations, profile, recorder.num_profiled):
         at_end = iteration + 1 == stage.settings.num_iterations
+        recorder.timers.place = f"stage '{stage.settings.name}', iteration {iteration}"
         save = at_end or (iteration + 1) % run.config.save_every == 0
         with recorder.timers("total"):
             if stage.settings.kind == "warm_start":

@@ -18,7 +18,7 @@ from agentrl.chat import renderer
 from agentrl.experiment import changes, files, rules
 from agentrl.hardware import roofline, timing
 from agentrl.learner import algorithms
-from agentrl.parallel import interruption, processes, startup
+from agentrl.parallel import interruption, processes, startup, watch
 from agentrl.reporting import metrics, report, results
 from agentrl.run import assemble, checkpoint, fork, preflight, resume
 
@@ -31,6 +31,7 @@ def train(
     *,
     allow_changes: Sequence[str] = (),
     num_profiled: int = 0,
+    host_timeout_s: float = startup.HOST_TIMEOUT_S,
 ) -> None:
     """Trains all stages, evaluates, and writes the report.
 
@@ -40,16 +41,24 @@ def train(
       allow_changes: fields that may differ from those that the run began with although
         other things are learned then; see `experiment.rules`.
       num_profiled: iterations of each stage to write a trace of, in `profile/STAGE`.
+      host_timeout_s: seconds without a sign of life of another host after which this
+        one leaves.
 
     Raises:
       ConfigError: if the configuration cannot work, or the directory is another run's
         or in use.
       InterruptedRun: if a signal ended it in order; all that was finished is saved.
     """
+    timers = timing.Timers()
     with contextlib.ExitStack() as stack:
         interrupted = stack.enter_context(interruption.Interruption())
         with interrupted.abandonable("its start, which the same command repeats"):
             chat = prepare(settings, workdir, stack, allow_changes=allow_changes)
+            stack.enter_context(
+                watch.HostWatch(
+                    workdir, timeout_s=host_timeout_s, describe_place=timers.describe
+                )
+            )
             run = stack.enter_context(assemble.assemble(settings, workdir, chat=chat))
             checkpoints = stack.enter_context(
                 checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints)
@@ -60,7 +69,7 @@ def train(
                 workdir=workdir,
                 checkpoints=checkpoints,
                 writer=writer,
-                timers=timing.Timers(),
+                timers=timers,
                 peak_flops=roofline.peak_flops(),
                 compilations=timing.CompilationCounter(),
                 num_profiled=num_profiled,

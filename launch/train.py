@@ -75,6 +75,13 @@ _NUM_HOSTS = flags.DEFINE_integer(
 _HOST = flags.DEFINE_integer(
     "host_index", None, "This host's number, from 0, with --coordinator.", lower_bound=0
 )
+_HOST_TIMEOUT = flags.DEFINE_float(
+    "host_timeout_s",
+    120.0,
+    "With many hosts: one that gives no sign of life for so long is lost; the others "
+    "name it and leave with exit code 69.",
+    lower_bound=1.0,
+)
 _PROFILE = flags.DEFINE_integer(
     "profile",
     0,
@@ -99,7 +106,12 @@ def main(argv: Sequence[str]) -> None:
     from agentrl.parallel import startup
 
     try:
-        startup.join(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
+        startup.join(
+            _COORDINATOR.value,
+            _NUM_HOSTS.value,
+            _HOST.value,
+            host_timeout_s=_HOST_TIMEOUT.value,
+        )
         workdir = pathlib.Path(_WORKDIR.value)
         settings = files.load(
             _CONFIG.value,
@@ -112,6 +124,7 @@ def main(argv: Sequence[str]) -> None:
             workdir,
             allow_changes=_ALLOW.value,
             num_profiled=_PROFILE.value,
+            host_timeout_s=_HOST_TIMEOUT.value,
         )
     except errors.InterruptedRun as interrupted:
         print(

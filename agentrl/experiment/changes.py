@@ -57,7 +57,7 @@ def check(
     names = [stage.name for stage in stored.stages]
     fixed, results = [], []
     for change in changes:
-        kind = _kind(change, len(names))
+        kind = _kind(change, stored)
         if kind == "fixed":
             fixed.append(change)
         elif kind == "results" and not any(
@@ -124,10 +124,13 @@ def to_record(
     }
 
 
-def _kind(change: Change, num_stages: int) -> rules.Change:
+def _kind(change: Change, stored: config.RunConfig) -> rules.Change:
+    num_stages = len(stored.stages)
     kind = rules.change_of(change.field)
     if rules.matches("stages.*", change.field):  # a whole stage
         return "fixed" if change.new is None else "grows"
+    if change.field == "save_every" and any(s.overlap for s in stored.stages):
+        return "results"  # nothing is played ahead of a checkpoint
     if kind == "grows":  # num_iterations
         last = change.field == f"stages.{num_stages - 1}.num_iterations"
         return "grows" if last and change.new > change.old else "results"

@@ -10,6 +10,8 @@ from agentrl import config, errors
 # machine with a large model that may be nobody's fault.
 _PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds=300"
 
+HOST_TIMEOUT_S = 120.0  # without a sign of life of another host
+
 
 def split_cpu(mesh: config.MeshConfig) -> None:
     """Makes `mesh.cpu_devices` devices of a CPU; call it before JAX counts its devices.
@@ -31,6 +33,8 @@ def join(
     coordinator: str | None = None,
     num_hosts: int | None = None,
     index: int | None = None,
+    *,
+    host_timeout_s: float = HOST_TIMEOUT_S,
 ) -> None:
     """Joins the other hosts of a run, if there are any.
 
@@ -39,13 +43,19 @@ def join(
         pods, Slurm and Open MPI set up.
       num_hosts: hosts of the run; None takes what the environment says, one if nothing.
       index: of this host; None asks the environment.
+      host_timeout_s: of `watch.HostWatch`, which JAX's own watch must not forestall.
 
     Raises:
       ConfigError: if there are not `num_hosts` hosts.
     """
     if num_hosts != 1 and not jax.distributed.is_initialized():
         try:
-            jax.distributed.initialize(coordinator, num_hosts, index)
+            jax.distributed.initialize(
+                coordinator,
+                num_hosts,
+                index,
+                heartbeat_timeout_seconds=round(2 * host_timeout_s + 60),
+            )
         except ValueError as error:
             if coordinator or num_hosts:
                 raise errors.ConfigError(

@@ -62,9 +62,10 @@ class Checkpoints:
             min_slice_bytes_for_replica_parallel=1 << 26
         )
         verbosity = logging.get_verbosity()
-        logging.set_verbosity(logging.ERROR)  # orbax warns of every override
+        logging.set_verbosity(
+            logging.ERROR
+        )  # orbax warns of overrides and read-only use
         ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
-        logging.set_verbosity(verbosity)
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -78,6 +79,7 @@ class Checkpoints:
                 ),
             ),
         )
+        logging.set_verbosity(verbosity)
         if not read_only and jax.process_index() == 0:
             self._clear_leftovers()
 
