@@ -121,8 +121,11 @@ def prepare(
 
 def check(settings: config.RunConfig) -> None:
     """Raises `ConfigError` if the configuration itself cannot work."""
-    rules.check_numbers(files.to_json(settings))
+    stored = files.to_json(settings)
+    rules.check_numbers(stored)
+    rules.check_shape(stored["model"])
     settings.validate(num_devices=jax.device_count())
+    rules.check_evaluation(settings, num_devices=jax.device_count())
     algorithms.validate(settings)
     if settings.weights:
         from agentrl.pretrained import locate

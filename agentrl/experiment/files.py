@@ -14,6 +14,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -60,10 +61,15 @@ def load(
         raise errors.ConfigError(f"{path} is not a Python file; name it with .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses of the file look their module up
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise errors.ConfigError(f"{path} defines no get_config() -> RunConfig.")
-    settings = module.get_config()
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise errors.ConfigError(f"{path} defines no get_config() -> RunConfig.")
+        settings = module.get_config()
+    except errors.ConfigError:
+        raise
+    except Exception as error:  # whatever a person has written into the file
+        raise errors.ConfigError(_describe_failure(error, path)) from error
     if not isinstance(settings, config.RunConfig):
         raise errors.ConfigError(
             f"get_config() in {path} returned {type(settings).__name__}, not a "
@@ -84,6 +90,18 @@ def load(
     for override in late:
         settings = fields.override(settings, override)
     return settings
+
+
+def _describe_failure(error: Exception, path: pathlib.Path) -> str:
+    """Names the line of an experiment file at which it failed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    numbers = [frame.lineno for frame in frames if frame.filename == str(path)]
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        numbers.append(error.lineno)
+    place = f"{path}:{numbers[-1]}" if numbers else str(path)
+    return (
+        f"the experiment file cannot be used. {place}: {type(error).__name__}: {error}"
+    )
 
 
 def to_json(settings: Any) -> Any:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from agentrl import errors
+from agentrl import config, errors
 
 # free:     what is learned stays the same, bit for bit
 # rounding: the same but for rounding, which may flip a draw between two tokens
@@ -198,6 +198,44 @@ def check_numbers(stored: Mapping[str, Any]) -> None:
         for pattern, bound in BOUNDS.items():
             if matches(pattern, path) and not bound.admits(value):
                 raise errors.ConfigError(f"{path} = {value}; it must be {bound}.")
+
+
+def check_shape(model: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` if parts of the model do not fit each other.
+
+    Args:
+      model: a `ModelConfig` as `files.to_json` gives it.
+    """
+    heads, kv_heads = model["num_heads"], model["num_kv_heads"]
+    if heads % kv_heads:
+        raise errors.ConfigError(
+            f"model.num_heads = {heads} must be a multiple of model.num_kv_heads = "
+            f"{kv_heads}: query heads share the key-value heads evenly."
+        )
+    if model["head_dim"] % 2:
+        raise errors.ConfigError(
+            f"model.head_dim = {model['head_dim']} must be even: rotary positions turn "
+            "pairs of it."
+        )
+
+
+def check_evaluation(settings: config.RunConfig, *, num_devices: int) -> None:
+    """Raises `ConfigError` if evaluations do not fit the model or the devices."""
+    rollout = settings.evaluation.rollout
+    if rollout.max_tokens > settings.model.max_positions:
+        raise errors.ConfigError(
+            f"evaluation.rollout.max_tokens = {rollout.max_tokens} exceeds "
+            f"model.max_positions = {settings.model.max_positions}; an episode must fit "
+            "into it."
+        )
+    shards = num_devices // settings.mesh.model
+    rows = rollout.num_slots // rollout.num_cohorts
+    if any(n % shards for n in (rows, *rollout.row_buckets)):
+        raise errors.ConfigError(
+            f"evaluation.rollout.num_slots / num_cohorts = {rows} and "
+            f"evaluation.rollout.row_buckets = {rollout.row_buckets} must be multiples of "
+            f"the {shards} data-parallel devices."
+        )
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -168,3 +168,39 @@ def test_a_stretched_schedule_is_named():
     (line,) = changes.describe_schedules(changes.compare(stored, wanted), wanted)
     assert "stage 'both' has optimizer.schedule = 'cosine'" in line
     assert "decayed over 8 iterations and decays over 9" in line
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            {"num_heads": 3},
+            "num_heads = 3 must be a multiple of model.num_kv_heads = 2",
+        ),
+        ({"head_dim": 7}, "head_dim = 7 must be even"),
+    ],
+)
+def test_parts_of_a_model_have_to_fit(model, message):
+    settings = dataclasses.replace(
+        SETTINGS, model=dataclasses.replace(SETTINGS.model, **model)
+    )
+    with pytest.raises(errors.ConfigError, match=message):
+        rules.check_shape(files.to_json(settings.model))
+
+
+@pytest.mark.parametrize(
+    ("rollout", "message"),
+    [
+        ({"num_slots": 12}, "num_slots / num_cohorts = 12 .* of the 8 data-parallel"),
+        ({"row_buckets": (4,)}, r"row_buckets = \(4,\) must be multiples"),
+        (
+            {"max_tokens": 40_000, "cache_buckets": (40_000,)},
+            "max_tokens = 40000 exceeds model.max_positions = 32768",
+        ),
+    ],
+)
+def test_evaluations_have_to_fit_too(rollout, message):
+    evaluation = config.EvaluationConfig(rollout=config.RolloutConfig(**rollout))
+    settings = dataclasses.replace(SETTINGS, evaluation=evaluation)
+    with pytest.raises(errors.ConfigError, match=message):
+        rules.check_evaluation(settings, num_devices=8)
