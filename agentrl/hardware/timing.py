@@ -85,11 +85,6 @@ class CompilationCounter:
         del duration_secs, kwargs
         self._count += event == _COMPILE_EVENT
 
-    def describe(self) -> str:
-        """Where the run is, such as `stage 'a', iteration 3: update`."""
-        names = self._names  # another thread may change it meanwhile
-        return ": ".join((self.place, *names[-1:]))
-
     def pop(self) -> int:
         """Compilations since the last call."""
         count, self._count = self._count, 0

@@ -7,11 +7,13 @@ that its iteration is done. Here its record writer is called directly.
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
 FOLDER = "tensorboard"
+_proto: Any = event_pb2  # its classes are made at import, unseen by type checkers
 
 
 class EventFile:
@@ -35,10 +37,10 @@ class EventFile:
         self._writer = event_file_writer.EventsWriter(
             str(folder / "events"), filename_suffix=f".{number}"
         )
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        start = _proto.SessionLog(status=_proto.SessionLog.START)
         for content in ({"file_version": "brain.Event:2"}, {"session_log": start}):
             self._writer.write_event(
-                event_pb2.Event(wall_time=wall_time, step=first_step, **content)
+                _proto.Event(wall_time=wall_time, step=first_step, **content)
             )
         self._writer.flush()
 
@@ -48,7 +50,7 @@ class EventFile:
         """Writes one scalar per value, except for those that are None."""
         for name, value in values.items():
             if value is not None:
-                event = event_pb2.Event(
+                event = _proto.Event(
                     wall_time=wall_time, step=step, summary=summary.scalar(name, value)
                 )
                 self._writer.write_event(event)
