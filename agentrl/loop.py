@@ -29,10 +29,10 @@ from agentrl import config, errors, types
 from agentrl.evaluation import evaluator
 from agentrl.hardware import roofline, timing
 from agentrl.learner import algorithms, credit, packing, scoring
-from agentrl.parallel import processes, rng
+from agentrl.parallel import interruption, processes, rng
 from agentrl.reporting import metrics, tables
 from agentrl.rollout import collect, mixture
-from agentrl.run import assemble, checkpoint, checks, stages, warmstart
+from agentrl.run import assemble, checkpoint, checks, resume, stages, warmstart
 from agentrl.statistics import results
 
 
@@ -47,6 +47,9 @@ class Recorder:
     compilations: timing.CompilationCounter
     peak_flops: float  # of the whole machine, per second
     num_profiled: int = 0  # iterations of each stage
+    interrupted: interruption.Interruption = dataclasses.field(
+        default_factory=interruption.Interruption
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,16 +85,25 @@ class Experience:
 
 def train(run: assemble.Run, recorder: Recorder) -> types.RunState:
     """Runs all stages, from wherever the working directory says the run stands."""
-    stage, state, progress = restore_or_init(run, recorder)
+    abandonable = recorder.interrupted.abandonable
+    with abandonable("its start, which the same command repeats"):
+        stage, state, progress = restore_or_init(run, recorder)
     while True:
         references = load_references(run, stage, state, recorder)
         state, progress = run_stage(run, stage, state, progress, references, recorder)
         if stage.settings.evaluate_after:
-            evaluate_after_stage(run, state, progress, recorder)
+            recorder.timers.place = f"the evaluation after '{stage.settings.name}'"
+            with abandonable(
+                f"the evaluation after stage '{stage.settings.name}', which the same "
+                "command repeats"
+            ):
+                evaluate_after_stage(run, state, progress, recorder)
         if stage.index + 1 == len(run.config.stages):
             return state
-        stage = stages.build(run, stage.index + 1)
-        state = stage.init_from_previous(run, state)
+        following = run.config.stages[stage.index + 1].name
+        with abandonable(f"the start of stage '{following}', repeated likewise"):
+            stage = stages.build(run, stage.index + 1)
+            state = stage.init_from_previous(run, state)
         progress = dataclasses.replace(
             progress, stage=stage.index, stage_name=stage.settings.name, iteration=0
         )
@@ -111,6 +123,7 @@ def run_stage(
     profile = recorder.workdir / "profile" / stage.settings.name
     for iteration in timing.traced(iterations, profile, recorder.num_profiled):
         at_end = iteration + 1 == stage.settings.num_iterations
+        recorder.timers.place = f"stage '{stage.settings.name}', iteration {iteration}"
         save = at_end or (iteration + 1) % run.config.save_every == 0
         trajectories: Sequence[types.Trajectory] = ()
         with recorder.timers("total"):
@@ -137,8 +150,15 @@ def run_stage(
                 values=values,
                 trajectories=trajectories,
             )
-        if save:
+        stop = recorder.interrupted.requested()
+        if save or stop:
             recorder.checkpoints.save(state, progress, end_of_stage=at_end)
+        if stop:
+            raise errors.InterruptedRun(
+                f"iteration {iteration + 1} of {stage.settings.num_iterations} of stage "
+                f"'{stage.settings.name}' is finished and saved as checkpoint "
+                f"{int(state.learner.step)}."
+            )
     return state, progress
 
 
@@ -391,19 +411,23 @@ def restore_or_init(
 ) -> tuple[stages.Stage, types.RunState, types.Progress]:
     """Returns the stage, state and progress that a run goes on from."""
     step = recorder.checkpoints.latest_step()
+    # First, as it loads the frozen ones, too: the weights are read once.
+    params = run.parameters.init() if step is None else None
+    digest = run.parameters.frozen_digest
     if step is None:
-        params = run.parameters.init()  # first: it loads the frozen ones, too
-        stage = stages.build(run, 0)
-        state = stage.initial_state(run, params, jnp.int32(0))
         progress = types.Progress(
-            stage_name=stage.settings.name, frozen_digest=run.parameters.frozen_digest
+            stage_name=run.config.stages[0].name, frozen_digest=digest
         )
-        return stage, state, progress
-    progress = recorder.checkpoints.restore_progress(
-        step, frozen_digest=run.parameters.frozen_digest
-    )
+    else:
+        progress = recorder.checkpoints.restore_progress(step, frozen_digest=digest)
+        resume.check_place(progress, run.config.stages, step)
+    if processes.is_process_zero():
+        recorder.writer.resume(progress, step=step or 0)
     stage = stages.build(run, progress.stage)
-    state = recorder.checkpoints.restore(step, stage.abstract_state(run))
+    if step is None:
+        state = stage.initial_state(run, params, jnp.int32(0))
+    else:
+        state = recorder.checkpoints.restore(step, stage.abstract_state(run))
     return stage, state, progress
 
 

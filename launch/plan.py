@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     import jax
 
-    from agentrl import errors
+    from agentrl import refusals
     from agentrl.experiment import planning
 
     accelerator = devices.get(_ACCELERATOR.value) if _ACCELERATOR.value else None
@@ -120,7 +120,7 @@ def main(argv: Sequence[str]) -> None:
             work = planning.of_model(
                 _MODEL.value or "", _SET.value, platform=platform, **_flags_of_model()
             )
-    except errors.ConfigError as error:
+    except refusals.EXPECTED as error:
         sys.exit(f"launch.plan: {error}")
     meshes = list(
         planning.meshes(

@@ -51,7 +51,7 @@ def test_merged_rollouts_agree_with_the_unmerged_learner(finished):
 
 def test_checkpoints_hold_adapters_and_their_moments_only(finished):
     with checkpoint.Checkpoints(finished, read_only=True) as checkpoints:
-        stored = checkpoints._read_progress(4)["arrays"]
+        stored = checkpoints.read_progress(4)["arrays"]
     assert all(name.endswith(("['a']", "['b']")) for name in stored["params"])
     assert len(stored["params"]) == 2 * 7 * 2  # layers, kernels, factors
     assert "embedding" not in str(stored)

@@ -17,6 +17,7 @@ HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 TIMING = (
     "time/",
+    "wall_time",
     "perf/compilations",
     "perf/decode",
     "perf/env_wait",

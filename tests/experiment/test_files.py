@@ -363,10 +363,12 @@ def test_git_description(tmp_path):
     assert files.describe_git(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}"])
-def test_damaged_run_file_is_reported(tmp_path, text):
-    (tmp_path / files.RUN_FILE).write_text(text)
-    with pytest.raises(errors.ConfigError, match=r"run.json is damaged"):
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b"\xff", b'{"config": 3}']
+)
+def test_damaged_run_file_is_reported(tmp_path, content):
+    (tmp_path / files.RUN_FILE).write_bytes(content)
+    with pytest.raises(errors.DamagedFileError, match=r"run.json (is damaged|holds a)"):
         files.read_run(tmp_path)
 
 
