@@ -15,6 +15,8 @@ ROOT = HERE.parents[1]
 SHORT = (
     "--set=stages.warm_start.num_iterations=2",
     "--set=stages.recall.num_iterations=2",
+    # So short a warm start may solve nothing: what is equal trains, too.
+    "--set=stages.recall.algorithm.keep_zero_variance=True",
     "--set=stages.recall.algorithm.kl.coefficient=0.01",
     "--set=stages.recall.algorithm.kl.reference=run_start",
 )
