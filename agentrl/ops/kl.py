@@ -13,7 +13,6 @@ program for every length of an episode.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-
 _Array = Any  # jax.Array or np.ndarray; the result is of the same kind
 
 
