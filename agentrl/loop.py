@@ -193,10 +193,12 @@ def rl_iteration(
     state, ahead = dataclasses.replace(state, mixture=experience.mixture), None
     # The learner donates its parameters: what plays meanwhile needs a copy.
     snapshot = PolicySnapshot.take(run, learner) if play_ahead else None
+    in_loss = algorithm.objective.divergence is not None
+    reference = references.divergence if in_loss else None
     with recorder.timers("update"):
         pending = []
         for batch in batches:
-            learner, values = stage.train_step(learner, batch, references.divergence)
+            learner, values = stage.train_step(learner, batch, reference)
             pending.append(values)
         if snapshot:
             ahead = play(run, stage, state, iteration + 1, recorder, snapshot=snapshot)

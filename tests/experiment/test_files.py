@@ -128,6 +128,11 @@ def test_star_reaches_every_stage_and_nothing_else_changes():
             "stages.both.algorithm=ppp",
             "algorithm 'ppp' is unknown; did you mean 'ppo'.*There are supervised, grpo",
         ),
+        (
+            "stages.both.rehearsal.coefficient=0.2",
+            "stages.both.rehearsal is None, and RehearsalConfig needs environments. Set "
+            "it as a whole first: --set=stages.both.rehearsal=",
+        ),
         ("stages.both.algorithm=3", "3 is not an algorithm's name, or its fields"),
         (
             "stages.both.algorithm.discount=0.9",

@@ -209,6 +209,40 @@ def test_divergence_in_the_loss_reaches_the_batch_and_the_metrics():
     )
 
 
+@pytest.mark.parametrize(
+    "algorithm", [config.DrGrpo(kl=REWARD_KL), config.Ppo(kl=REWARD_KL)],
+    ids=lambda a: a.NAME,
+)  # fmt: skip
+def test_divergence_in_the_reward_is_paid_before_the_update(algorithm):
+    run = bigram_run.make_run(bigram_run.make_stage("only", algorithm))
+    stage, state = bigram_run.start(run)
+    params, reference = bigram_run.copy(state.learner.params), other_params(0)
+    episodes = make_episodes(params, rewards=(0.0, 0.0, 0.0, 0.0))
+    stage, seen = bigram_run.spy_on_updates(stage)
+
+    state, values = bigram_run.train_on(
+        run, stage, state, episodes, loop.References(reference)
+    )
+
+    ((batch, given),) = seen
+    assert given is None and batch.kl_weights is None  # the loss has no such term
+    assert "policy/reference_kl" not in values and int(state.learner.step) == 1
+    if isinstance(algorithm, config.Ppo):
+        assert values["critic/loss"] > 0
+        return
+    costs = []
+    for episode in episodes:
+        away = bigram_run.action_scores(reference, episode)[0]
+        away = away - bigram_run.action_scores(params, episode)[0]
+        costs.append(0.1 * np.sum(np.exp(away) - 1 - away))
+    found = bigram_run.read_segments(batch)
+    for i, episode in enumerate(episodes):
+        expected = np.mean(costs[i // 2 * 2 :][:2]) - costs[i]
+        fields = found[bigram_run.key_of(episode)]
+        acted = fields["rl_weights"] != 0
+        np.testing.assert_allclose(fields["advantages"][acted], expected, rtol=1e-3)
+
+
 def test_two_teachers_judge_the_episodes_of_their_environments():
     pairs = (("farm", "first"), ("mine", "second"))
     algorithm = config.Distillation(teachers=pairs)

@@ -108,7 +108,8 @@ def assert_equal(tree, expected):
 CHAIN = (
     bigram_run.make_stage("first", config.Grpo(kl=STAGE_START)),
     bigram_run.make_stage("second", config.Grpo(kl=STAGE_START)),
-    bigram_run.make_stage("third", config.Grpo(kl=RUN_START)),
+    bigram_run.make_stage("third", config.Grpo(kl=STAGE_START)),
+    bigram_run.make_stage("fourth", config.Grpo(kl=RUN_START)),
     bigram_run.make_stage("plain", config.Grpo()),
     bigram_run.make_stage(
         "taught",
@@ -127,14 +128,15 @@ def test_references_are_the_start_of_the_stage_or_of_the_run(tmp_path):
         found = load(run, 0, tmp_path, trained=trained)
         assert_equal(found.divergence, beginning)
     assert_equal(load(run, 1, tmp_path, trained=7).divergence, stored["first"])
-    assert_equal(load(run, 2, tmp_path, trained=7).divergence, beginning)
-    assert load(run, 3, tmp_path) == loop.References(None, None)
+    assert_equal(load(run, 2, tmp_path, trained=7).divergence, stored["second"])
+    assert_equal(load(run, 3, tmp_path, trained=7).divergence, beginning)
+    assert load(run, 4, tmp_path) == loop.References(None, None)
 
 
 def test_teachers_are_the_ends_of_the_stages_that_are_named(tmp_path):
     run, stored = with_checkpoints(tmp_path, *CHAIN)
 
-    found = load(run, 4, tmp_path, trained=7)
+    found = load(run, 5, tmp_path, trained=7)
 
     assert set(found.teachers) == {"farm", "mine"}
     assert_equal(found.teachers["farm"], stored["second"])
@@ -142,7 +144,9 @@ def test_teachers_are_the_ends_of_the_stages_that_are_named(tmp_path):
     assert_equal(found.divergence, run.parameters.init())
 
 
-@pytest.mark.parametrize(("index", "missing"), [(1, "first"), (4, "second")])
+@pytest.mark.parametrize(
+    ("index", "missing"), [(1, "first"), (2, "second"), (5, "second")]
+)
 def test_a_missing_checkpoint_is_named(tmp_path, index, missing):
     ends = [name for name in ("first", "second") if name != missing]
     run, _ = with_checkpoints(tmp_path, *CHAIN, ends=ends)
