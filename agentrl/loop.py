@@ -26,13 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentrl import config, errors, types
+from agentrl.checkpoints import checkpoint
 from agentrl.evaluation import evaluator
 from agentrl.hardware import roofline, timing
 from agentrl.learner import algorithms, credit, packing, scoring
 from agentrl.parallel import interruption, processes, rng
 from agentrl.reporting import metrics, tables
 from agentrl.rollout import collect, mixture
-from agentrl.run import assemble, checkpoint, checks, resume, stages, warmstart
+from agentrl.run import assemble, checks, references, resume, stages, warmstart
 from agentrl.statistics import results
 
 
@@ -50,14 +51,6 @@ class Recorder:
     interrupted: interruption.Interruption = dataclasses.field(
         default_factory=interruption.Interruption
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class References:
-    """Trained parameters that a stage compares its policy with, on the learner's mesh."""
-
-    divergence: types.PyTree | None = None  # what the KL term is measured from
-    teachers: Mapping[str, types.PyTree] | None = None  # of each environment's episodes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +82,8 @@ def train(run: assemble.Run, recorder: Recorder) -> types.RunState:
     with abandonable("its start, which the same command repeats"):
         stage, state, progress = restore_or_init(run, recorder)
     while True:
-        references = load_references(run, stage, state, recorder)
-        state, progress = run_stage(run, stage, state, progress, references, recorder)
+        compared = references.load(run, stage, state, recorder.checkpoints)
+        state, progress = run_stage(run, stage, state, progress, compared, recorder)
         if stage.settings.evaluate_after:
             recorder.timers.place = f"the evaluation after '{stage.settings.name}'"
             with abandonable(
@@ -114,7 +107,7 @@ def run_stage(
     stage: stages.Stage,
     state: types.RunState,
     progress: types.Progress,
-    references: References,
+    compared: references.References,
     recorder: Recorder,
 ) -> tuple[types.RunState, types.Progress]:
     """Runs what is left of one stage, and saves its final state."""
@@ -136,7 +129,7 @@ def run_stage(
                 trajectories = experience.trajectories
                 play_ahead = stage.settings.overlap and not save
                 state, values, ahead = rl_iteration(
-                    run, stage, state, experience, references, play_ahead, recorder
+                    run, stage, state, experience, compared, play_ahead, recorder
                 )
         values |= recorder.timers.pop()
         values |= roofline.summarize(values, run.config.model, recorder.peak_flops)
@@ -167,7 +160,7 @@ def rl_iteration(
     stage: stages.Stage,
     state: types.RunState,
     experience: Experience,
-    references: References,
+    compared: references.References,
     play_ahead: bool,
     recorder: Recorder,
 ) -> tuple[types.RunState, types.Metrics, Experience | None]:
@@ -176,7 +169,7 @@ def rl_iteration(
     learner, iteration = state.learner, experience.iteration
     first_step = int(learner.step)
     with recorder.timers("pack"):
-        scores = score_tokens(run, stage, learner.params, episodes, references)
+        scores = score_tokens(run, stage, learner.params, episodes, compared)
         assert algorithm.estimate is not None
         group_size = stage.settings.rollout.group_size
         signals = algorithm.estimate(episodes, scores, group_size, iteration)
@@ -194,7 +187,7 @@ def rl_iteration(
     # The learner donates its parameters: what plays meanwhile needs a copy.
     snapshot = PolicySnapshot.take(run, learner) if play_ahead else None
     in_loss = algorithm.objective.divergence is not None
-    reference = references.divergence if in_loss else None
+    reference = compared.divergence if in_loss else None
     with recorder.timers("update"):
         pending = []
         for batch in batches:
@@ -310,20 +303,20 @@ def score_tokens(
     stage: stages.Stage,
     params: types.PyTree,
     episodes: Sequence[types.Trajectory],
-    references: References,
+    compared: references.References,
 ) -> list[credit.TokenScores]:
     """Asks for what the algorithm must know of tokens before it assigns credit."""
-    compared = None
+    others = None
     if stage.algorithm.needs_reference_scores:
-        compared = references.teachers or dict.fromkeys(
-            run.environments, references.divergence
+        others = compared.teachers or dict.fromkeys(
+            run.environments, compared.divergence
         )
     return scoring.score(
         episodes,
         stage.score_tokens,
         run.config.learner,
         critic=params if stage.algorithm.needs_values else None,
-        references=compared,
+        references=others,
     )
 
 
@@ -368,44 +361,6 @@ def record_success(
         env = run.environments.index(trajectory.task.env)
         totals[:, env] += (trajectory.success, 1)
     return mixture.record_success(state, *jax.device_put(totals))
-
-
-def load_references(
-    run: assemble.Run,
-    stage: stages.Stage,
-    state: types.RunState,
-    recorder: Recorder,
-) -> References:
-    """Loads the parameters that the stage's objective compares the policy with."""
-    stage_ends = recorder.checkpoints.stage_ends()
-
-    def load(stage_name: str) -> types.PyTree:
-        if stage_name not in stage_ends:
-            raise errors.CheckpointError(
-                f"stage '{stage.settings.name}' compares its policy with that of stage "
-                f"'{stage_name}', whose last checkpoint is missing or damaged; there are "
-                f"those of {sorted(stage_ends)}."
-            )
-        step = stage_ends[stage_name]
-        return recorder.checkpoints.restore_params(step, run.parameters.abstract)
-
-    algorithm, settings = stage.algorithm, stage.settings.algorithm
-    divergence = None
-    if algorithm.reference == "run_start" or (algorithm.reference and not stage.index):
-        at_start = int(state.learner.step) == 0
-        # A copy: the learner donates its state. Files are not read a second time.
-        divergence = (
-            jax.tree.map(jnp.copy, state.learner.params)
-            if at_start
-            else run.parameters.init()
-        )
-    elif algorithm.reference == "stage_start":
-        divergence = load(run.config.stages[stage.index - 1].name)
-    teachers = None
-    if isinstance(settings, config.Distillation):
-        by_stage = {name: load(name) for name in dict(settings.teachers).values()}
-        teachers = {env: by_stage[name] for env, name in settings.teachers}
-    return References(divergence, teachers)
 
 
 def restore_or_init(

@@ -15,11 +15,13 @@ import jax
 
 from agentrl import config, errors, loop, storage, types
 from agentrl.chat import renderer
-from agentrl.experiment import changes, files, preview, rules
+from agentrl.checkpoints import checkpoint
+from agentrl.experiment import changes, files, rules
 from agentrl.hardware import roofline, timing
 from agentrl.parallel import interruption, processes, startup, watch
+from agentrl.planning import preview
 from agentrl.reporting import metrics, report, tables
-from agentrl.run import assemble, checkpoint, fork, preflight, resume
+from agentrl.run import assemble, fork, preflight, resume
 from agentrl.statistics import results
 
 LOCK_FILE = ".lock"

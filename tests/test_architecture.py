@@ -31,36 +31,43 @@ MAY_IMPORT = {
     "experiment": (
         "envs storage errors types models config parallel hardware pretrained learner"
     ),
+    "planning": (
+        "envs errors types models config parallel hardware pretrained learner experiment"
+    ),
+    "checkpoints": "errors storage types experiment",
     "transcripts": "envs errors storage types config",
     "statistics": "errors storage config transcripts",
     "reporting": ("envs storage errors types config experiment transcripts statistics"),
     "run": (
-        "envs storage errors types ops models config parallel initial pretrained "
-        "chat rollout learner experiment transcripts statistics reporting"
+        "envs checkpoints storage errors types ops models config parallel initial "
+        "pretrained chat rollout learner experiment transcripts statistics "
+        "reporting"
     ),
     "export": (
-        "errors storage types models config parallel pretrained chat experiment run"
+        "errors checkpoints storage types models config parallel pretrained chat "
+        "experiment run"
     ),
     "evaluation": (
         "envs storage errors types config parallel rollout transcripts statistics "
         "reporting run"
     ),
     "play": (
-        "envs errors types ops models config parallel pretrained chat rollout experiment "
-        "run"
+        "envs checkpoints errors types ops models config parallel pretrained chat "
+        "rollout experiment run"
     ),
     "loop": (
-        "envs storage errors types config parallel hardware rollout learner "
-        "evaluation statistics reporting run"
+        "envs checkpoints storage errors types config parallel hardware rollout "
+        "learner evaluation statistics reporting run"
     ),
     "session": (
-        "errors chat storage types config parallel hardware pretrained learner "
-        "experiment statistics reporting run loop"
+        "errors planning checkpoints chat storage types config parallel hardware "
+        "pretrained learner experiment statistics reporting run loop"
     ),
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (
-        "envs refusals errors export evaluation parallel hardware pretrained "
-        "experiment transcripts statistics reporting run play session api"
+        "envs planning refusals errors export evaluation parallel hardware "
+        "pretrained experiment transcripts statistics reporting run play session "
+        "api"
     ),
     "experiments": "envs config models pretrained",
 }

@@ -13,10 +13,10 @@ import jax
 from jax.sharding import Mesh
 
 from agentrl import config, errors, types
+from agentrl.checkpoints import checkpoint
 from agentrl.experiment import files
 from agentrl.models import lora, model_config, transformer
 from agentrl.pretrained import locate
-from agentrl.run import checkpoint
 
 
 def start_from(

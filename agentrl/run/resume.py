@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 from agentrl import config, errors, types
-from agentrl.run import checkpoint
+from agentrl.checkpoints import checkpoint
 
 
 def check_place(

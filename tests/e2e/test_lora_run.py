@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from agentrl.run import checkpoint
+from agentrl.checkpoints import checkpoint
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -28,11 +28,12 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
 
 from agentrl import config, types  # noqa: E402
+from agentrl.checkpoints import checkpoint  # noqa: E402
 from agentrl.experiment import files  # noqa: E402
 from agentrl.models import transformer  # noqa: E402
 from agentrl.parallel import sharding  # noqa: E402
 from agentrl.reporting import events  # noqa: E402
-from agentrl.run import checkpoint, parameters  # noqa: E402
+from agentrl.run import parameters  # noqa: E402
 
 KILLS_A_RUN = 5
 TIMING = ("time/", "wall_time", "perf/")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agentrl import config, loop, types
-from agentrl.run import warmstart
+from agentrl.run import references, warmstart
 
 
 def make_episodes(params, rewards=(1.0, 0.0, 0.0, 2.0), first_seed=0):
@@ -43,7 +43,7 @@ def test_scores_are_those_of_unpacked_forward_passes(max_microbatches):
     episodes = [bigram_run.make_episode(seed, params) for seed in range(12)]
 
     scores = loop.score_tokens(
-        run, stage, state.learner.params, episodes, loop.References(reference)
+        run, stage, state.learner.params, episodes, references.References(reference)
     )
 
     assert len(scores) == len(episodes)
@@ -64,7 +64,7 @@ def test_episodes_without_an_action_have_no_scores():
     empty = types.Trajectory(task, (), types.Ending.MAX_TOKENS, 0, False, 0.0)
 
     scores = loop.score_tokens(
-        run, stage, params, [empty, episode], loop.References(other_params(0))
+        run, stage, params, [empty, episode], references.References(other_params(0))
     )
 
     assert scores[0].values.shape == scores[0].reference_logprobs.shape == (0,)
@@ -76,7 +76,7 @@ def test_nothing_is_scored_that_the_algorithm_does_not_need():
     stage, state = bigram_run.start(run)
     episodes = make_episodes(state.learner.params)
     scores = loop.score_tokens(
-        run, stage, state.learner.params, episodes, loop.References()
+        run, stage, state.learner.params, episodes, references.References()
     )
     assert all(s.values is None and s.reference_logprobs is None for s in scores)
 
@@ -191,7 +191,7 @@ def test_divergence_in_the_loss_reaches_the_batch_and_the_metrics():
     stage, seen = bigram_run.spy_on_updates(stage)
 
     _, values = bigram_run.train_on(
-        run, stage, state, episodes, loop.References(reference)
+        run, stage, state, episodes, references.References(reference)
     )
 
     ((batch, given),) = seen
@@ -221,7 +221,7 @@ def test_divergence_in_the_reward_is_paid_before_the_update(algorithm):
     stage, seen = bigram_run.spy_on_updates(stage)
 
     state, values = bigram_run.train_on(
-        run, stage, state, episodes, loop.References(reference)
+        run, stage, state, episodes, references.References(reference)
     )
 
     ((batch, given),) = seen
@@ -254,7 +254,7 @@ def test_two_teachers_judge_the_episodes_of_their_environments():
     stage, seen = bigram_run.spy_on_updates(stage)
 
     _, values = bigram_run.train_on(
-        run, stage, state, episodes, loop.References(teachers=teachers)
+        run, stage, state, episodes, references.References(teachers=teachers)
     )
 
     ((batch, reference),) = seen

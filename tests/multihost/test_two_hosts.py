@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from agentrl.run import checkpoint
+from agentrl.checkpoints import checkpoint
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from agentrl import config, errors, loop, types
+from agentrl.checkpoints import checkpoint
 from agentrl.learner import algorithms
 from agentrl.models import model_config, transformer
-from agentrl.run import checkpoint, parameters
+from agentrl.run import parameters, references
 
 
 def train_a_little(run, stage, state, seed=0):
@@ -98,7 +99,7 @@ def load(run, index, tmp_path, *, trained=0):
     state = stage.initial_state(run, run.parameters.init(), jax.numpy.int32(trained))
     with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
         recorder = bigram_run.make_recorder(checkpoints)
-        return loop.load_references(run, stage, state, recorder)
+        return references.load(run, stage, state, recorder.checkpoints)
 
 
 def assert_equal(tree, expected):
@@ -130,7 +131,7 @@ def test_references_are_the_start_of_the_stage_or_of_the_run(tmp_path):
     assert_equal(load(run, 1, tmp_path, trained=7).divergence, stored["first"])
     assert_equal(load(run, 2, tmp_path, trained=7).divergence, stored["second"])
     assert_equal(load(run, 3, tmp_path, trained=7).divergence, beginning)
-    assert load(run, 4, tmp_path) == loop.References(None, None)
+    assert load(run, 4, tmp_path) == references.References(None, None)
 
 
 def test_teachers_are_the_ends_of_the_stages_that_are_named(tmp_path):
@@ -221,11 +222,11 @@ def test_a_fresh_run_reads_its_weights_once(adapted, tmp_path):
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         recorder = bigram_run.make_recorder(checkpoints)
         stage, state, progress = loop.restore_or_init(run, recorder)
-        references = loop.load_references(run, stage, state, recorder)
+        compared = references.load(run, stage, state, recorder.checkpoints)
 
     assert len(calls) == 1
     assert progress.frozen_digest == held.frozen_digest != 0
-    assert_equal(references.divergence, state.learner.params)
+    assert_equal(compared.divergence, state.learner.params)
     # The learner donates its state: the reference is a copy.
     first = jax.tree.leaves(state.learner.params)[0]
-    assert first is not jax.tree.leaves(references.divergence)[0]
+    assert first is not jax.tree.leaves(compared.divergence)[0]
