@@ -104,8 +104,9 @@ class HostWatch:
         if kind is not None and not issubclass(kind, _OF_ALL_HOSTS):
             # Perhaps because another host is gone: then the thread ends this process.
             time.sleep(self._timeout_s * (1 + 2 / _BEATS))
-        in_order = kind is None or issubclass(kind, errors.InterruptedRun)
-        self._ending = _ENDED if in_order else f"has ended with {kind.__name__}"
+        self._ending = _ENDED
+        if kind is not None and not issubclass(kind, errors.InterruptedRun):
+            self._ending += f" with {kind.__name__}"
         self._stopped.set()
         self._thread.join()
         with contextlib.suppress(OSError):
@@ -132,7 +133,10 @@ class HostWatch:
                     f"has given no sign of life for {now - peer.since:.0f} s "
                     f"(--host_timeout_s={self._timeout_s:g})"
                 )
-                return f"host {host} ({who}) {problem}; it was in {place}, this one is in {self._describe_place()}."
+                return (
+                    f"host {host} ({who}) {problem}; it was in {place}, this one is in "
+                    f"{self._describe_place()}."
+                )
         return ""
 
     def _run(self) -> None:
