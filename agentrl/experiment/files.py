@@ -50,7 +50,26 @@ def load(
       ConfigError: if the file is missing or returns something else, or an override
         names an unknown field or gives a value of another type.
     """
-    path = pathlib.Path(path)
+    settings = _execute(pathlib.Path(path))
+    if model:
+        from agentrl.experiment import base_model
+
+        settings = base_model.start_from(settings, model)
+    if start is not None:
+        settings = start(settings)
+    # The precision comes last: to ask for the platform makes JAX count its devices.
+    late = [o for o in overrides if o.startswith("model.precision.")]
+    for override in (o for o in overrides if o not in late):
+        settings = fields.override(settings, override)
+    startup.split_cpu(settings.mesh)
+    settings = precision.fill_in(settings, platform or jax.default_backend())
+    for override in late:
+        settings = fields.override(settings, override)
+    return settings
+
+
+def _execute(path: pathlib.Path) -> config.RunConfig:
+    """Runs an experiment file; see `load`."""
     if not path.is_file():
         raise errors.ConfigError(
             f"no experiment file at {path}; --config takes a Python file that defines "
@@ -75,20 +94,6 @@ def load(
             f"get_config() in {path} returned {type(settings).__name__}, not a "
             "agentrl.config.RunConfig."
         )
-    if model:
-        from agentrl.experiment import base_model
-
-        settings = base_model.start_from(settings, model)
-    if start is not None:
-        settings = start(settings)
-    # The precision comes last: to ask for the platform makes JAX count its devices.
-    late = [o for o in overrides if o.startswith("model.precision.")]
-    for override in (o for o in overrides if o not in late):
-        settings = fields.override(settings, override)
-    startup.split_cpu(settings.mesh)
-    settings = precision.fill_in(settings, platform or jax.default_backend())
-    for override in late:
-        settings = fields.override(settings, override)
     return settings
 
 
