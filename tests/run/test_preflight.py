@@ -122,9 +122,9 @@ def test_demonstrations_that_do_not_fit_are_counted(settings, tmp_path, monkeypa
         return "Thought: hm\n" * 100 + answer if self._letter == "a" else answer
 
     monkeypatch.setattr(recall_env.Oracle, "act", ramble)
-    first = dataclasses.replace(
-        settings.stages[0], warm_start=config.WarmStartConfig(thoughts=True)
-    )
+    first = settings.stages[0]
+    algorithm = dataclasses.replace(first.algorithm, thoughts=True)
+    first = dataclasses.replace(first, algorithm=algorithm)
     settings = dataclasses.replace(settings, stages=(first, *settings.stages[1:]))
     (note,) = preflight.check(settings, tmp_path)[1]
     assert "stage 'warm': kept 14 of 16 demonstrations of 'recall'" in note
