@@ -37,9 +37,9 @@ class Bigram:
             "critic": jax.random.normal(keys[2], (D,)),
         }
 
-    def hidden(self, params, tokens, positions, segment_ids, *, remat, place):
+    def hidden(self, params, tokens, positions, segment_ids, *, remat, constrain):
         del positions, segment_ids, remat
-        return place(params["embedding"][tokens])
+        return constrain(params["embedding"][tokens])
 
     def unembedding(self, params):
         return params["head"]
