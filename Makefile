@@ -5,7 +5,7 @@ WORKDIR ?= runs/demo
 # glibc keeps what XLA frees, in large pages; else each update faults its memory in anew.
 demo bench: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=34359738368:glibc.malloc.arena_max=1
 
-.PHONY: demo test test-versions parity lint bench clean
+.PHONY: demo test test-versions parity lint bench docs clean
 
 .venv/.installed: setup.py
 	$(PYTHON) -m venv .venv
@@ -37,6 +37,10 @@ lint: .venv/.installed
 
 bench: .venv/.installed  ## speed of environments, rollouts and learner on this machine
 	for name in envs oracles rollout learner iteration; do $(BIN)/python -m benchmarks.bench_$$name || exit 1; done
+
+docs: .venv/.installed  ## the pages of docs/ as a site, in build/site; fails on a warning
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv .venv-transformers4 runs build *.egg-info

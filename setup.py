@@ -61,6 +61,7 @@ setuptools.setup(
             "hypothesis>=6.130",
         ],
         "dev": ["ruff==0.17.*", "pyright[nodejs]==1.1.*"],
+        "docs": ["mkdocs-material>=9.6"],
         "parity": [
             "torch>=2.9",
             "peft>=0.19",
