@@ -5,7 +5,7 @@ import re
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "metrics.md"
 # Of the record of an iteration, where the others are numbers of it.
-POSITION = {"stage_index", "stage", "iteration", "step"}
+POSITION = {"stage_index", "stage", "iteration", "step", "wall_time"}
 
 
 def documented():

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from agentrl.transcripts import jsonl
+from agentrl import errors, storage
 
 FOLDER = "evaluations"
 
@@ -93,11 +93,8 @@ class EvaluationResult:
         path = find_path(
             workdir, stage=self.stage, env=self.env, split=self.split, tier=self.tier
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
         record = dataclasses.asdict(self) | {"lost": self.lost}
-        partial.write_text(json.dumps(record) + "\n")
-        partial.replace(path)
+        storage.write_json(path, record, indent=None)
         return path
 
 
@@ -117,7 +114,7 @@ def load(path: pathlib.Path) -> EvaluationResult:
     try:
         return _from_record(json.loads(path.read_text()))
     except (KeyError, TypeError, ValueError) as error:
-        raise jsonl.DamagedFileError(
+        raise errors.DamagedFileError(
             f"{path} is not the result of an evaluation ({type(error).__name__}: "
             f"{error}); remove it, or evaluate again."
         ) from error
