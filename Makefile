@@ -45,7 +45,7 @@ bench: .venv/.installed  ## speed of environments, rollouts and learner on this 
 
 docs: .venv/.installed  ## the pages of docs/ as a site, in build/site; fails on a warning
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv .venv-transformers4 .jax_cache runs build *.egg-info
