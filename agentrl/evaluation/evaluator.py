@@ -71,7 +71,7 @@ def evaluate(
             step=step,
         )
         if processes.is_process_zero():
-            store(result, trajectories, workdir)
+            store(result, trajectories, workdir, run.config.environments[env])
         found.append(result)
     return found
 
@@ -206,11 +206,14 @@ def store(
     result: results.EvaluationResult,
     trajectories: Sequence[types.Trajectory],
     workdir: pathlib.Path,
+    env_config: base.EnvConfig,
 ) -> None:
     """Writes the episodes of an evaluation and its result."""
     stage, iteration = result.stage, result.after_iteration
     stored = (
-        episodes.from_trajectory(t, stage=stage, iteration=iteration)
+        episodes.from_trajectory(
+            t, stage=stage, iteration=iteration, env_config=env_config
+        )
         for t in trajectories
     )
     path = _find_episodes(workdir, stage, result.env)

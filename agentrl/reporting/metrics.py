@@ -33,6 +33,7 @@ class Writer:
     def __init__(self, workdir: pathlib.Path, settings: config.RunConfig):
         self._workdir = workdir
         self._stages = [stage.name for stage in settings.stages]
+        self._env_configs = settings.environments
         self._progress_bar = ProgressBar(settings)
         self._events: tensorboardX.SummaryWriter | None = None
 
@@ -72,7 +73,12 @@ class Writer:
             self._episodes_path(stage),
             (
                 failures.tag(
-                    episodes.from_trajectory(t, stage=stage, iteration=iteration)
+                    episodes.from_trajectory(
+                        t,
+                        stage=stage,
+                        iteration=iteration,
+                        env_config=self._env_configs[t.task.env],
+                    )
                 )
                 for t in trajectories
             ),

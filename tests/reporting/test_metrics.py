@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import math
@@ -8,6 +9,7 @@ import rich.console
 from tensorboardX.proto import event_pb2
 
 from agentrl import types
+from agentrl.envs import base
 from agentrl.reporting import metrics
 from agentrl.transcripts import episodes, jsonl
 
@@ -111,6 +113,9 @@ def test_lines_say_where_they_belong_and_hold_no_nan(tmp_path):
         "a": None, "b": None, "c": 0.5, "d": 3,
     }  # fmt: skip
     (stored,) = episodes.read(tmp_path / "episodes" / "textcraft.jsonl")
+    assert stored.config == {
+        "profile": "strict", "list_actions": "native", "max_turns": 20, "options": {},
+    }  # fmt: skip
     assert (stored.iteration, stored.failures) == (2, ("timeout",))
 
 
@@ -141,7 +146,7 @@ def test_stored_episode_reads_back_equal(tmp_path):
     trajectory = fake_run.make_trajectory(
         actions=("get 1 dirt", "täst \ud800 \u2028"), observations=("o", "p\n\x00")
     )
-    stored = episodes.from_trajectory(trajectory, stage="s", iteration=4)
+    stored = episodes.from_trajectory(trajectory, stage="s", iteration=4, env_config=base.EnvConfig(options={"distractors": 0}))
 
     episodes.append(tmp_path / "e.jsonl", [stored, stored])
 
@@ -150,6 +155,18 @@ def test_stored_episode_reads_back_equal(tmp_path):
     assert [t.action_tokens for t in stored.turns] == [
         len(t.action_tokens) for t in trajectory.turns
     ]
+
+
+def test_an_episode_of_an_older_version_has_no_configuration(tmp_path):
+    path = tmp_path / "e.jsonl"
+    stored = episodes.from_trajectory(
+        fake_run.make_trajectory(), stage="s", iteration=4, env_config=base.EnvConfig()
+    )
+    record = dataclasses.asdict(stored)
+    del record["config"]
+    jsonl.append(path, [record])
+
+    assert list(episodes.read(path)) == [dataclasses.replace(stored, config=None)]
 
 
 @pytest.mark.parametrize(

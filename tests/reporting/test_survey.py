@@ -5,6 +5,7 @@ import pytest
 from played import act, play
 
 from agentrl import config, errors
+from agentrl.envs import base
 from agentrl.reporting import survey, tables
 from agentrl.statistics import results, transfer
 from agentrl.transcripts import episodes, failures
@@ -20,7 +21,7 @@ def make_episode(stage, *, item=0, sample=0, tags=("timeout",), env="textcraft")
     trajectory = fake_run.make_trajectory(
         env, item=item, sample=sample, success=not tags
     )
-    stored = episodes.from_trajectory(trajectory, stage=stage, iteration=8)
+    stored = episodes.from_trajectory(trajectory, stage=stage, iteration=8, env_config=base.EnvConfig())
     return dataclasses.replace(stored, failures=tags)
 
 
