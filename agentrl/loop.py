@@ -441,7 +441,8 @@ def evaluate_after_stage(
         workdir=recorder.workdir,
     )
     if processes.is_process_zero():
-        print(tables.format_table(load_done()), flush=True)
+        by_chance = results.load_random(recorder.workdir)
+        print(tables.format_table(load_done(), by_chance), flush=True)
 
 
 def mean_of(updates: Sequence[Mapping[str, float]]) -> types.Metrics:

@@ -59,7 +59,8 @@ def train(
         )
         loop.train(run, recorder)
     if processes.is_process_zero():
-        print(tables.format_table(results.load_all(workdir, settings.environments)))
+        found = results.load_all(workdir, settings.environments)
+        print(tables.format_table(found, results.load_random(workdir)))
         print(f"Report: {report.write(workdir, settings)}")
 
 

@@ -149,13 +149,14 @@ class EnvPool:
             raise
 
     def send_reset(
-        self, tasks: Mapping[int, str], *, oracle: base.OracleKind | None = None
+        self, tasks: Mapping[int, str], *, oracle: base.Advisor | None = None
     ) -> None:
         """Starts a task in each slot, whatever the slot played before.
 
         Args:
           tasks: item id, such as `textcraft_12`, by slot.
-          oracle: replies of these episodes carry the advice of such an oracle.
+          oracle: replies of these episodes carry the advice of such an oracle, or of
+            the random policy.
         """
         names = {slot: item_id.rpartition("_")[0] for slot, item_id in tasks.items()}
         for slot, env in names.items():

@@ -48,7 +48,7 @@ class Call(NamedTuple):
     env: str
     item_id: str | None  # the task to reset to; None for a step
     text: str = ""  # the agent's answer, for a step
-    oracle: base.OracleKind | None = None  # for a reset: whose advice to give
+    oracle: base.Advisor | None = None  # for a reset: whose advice to give
 
 
 class Answer(NamedTuple):
@@ -153,7 +153,7 @@ class Instances:
         instruction = border.check_text("instruction", env.instruction, self._max_bytes)
         if call.oracle is not None:
             with contextlib.suppress(base.OracleRefusalError):
-                instance.oracle = episodes.make_oracle(env, call.oracle)
+                instance.oracle = episodes.make_advisor(env, call.item_id, call.oracle)
         return Answer(instruction, result, instance.advise(result))
 
     def _drop(self, call: Call) -> None:

@@ -11,6 +11,7 @@ The output directory receives one JSON file per environment with every task's re
 and every episode as a JSON line.
 """
 
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -48,6 +49,7 @@ def main(argv: Sequence[str]) -> None:
     from agentrl import api, errors
     from agentrl.envs import faults
     from agentrl.reporting import tables
+    from agentrl.statistics import results
 
     changes = {
         "environments": tuple(_ENVS.value) if _ENVS.value else None,
@@ -68,7 +70,8 @@ def main(argv: Sequence[str]) -> None:
             f"launch.evaluate: {error}\nRepeat it with another --out if {_OUT.value} "
             "holds results of other environments by now."
         )
-    print(tables.format_table(found))
+    by_chance = results.load_random(pathlib.Path(_OUT.value))
+    print(tables.format_table(found, by_chance))
     print(f"Results: {_OUT.value}")
 
 

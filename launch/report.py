@@ -36,9 +36,10 @@ def main(argv: Sequence[str]) -> None:
         settings = files.read_run(workdir)
         path = report.write(workdir, settings)
         found = results.load_all(workdir, settings.environments)
+        by_chance = results.load_random(workdir)
     except (errors.ConfigError, jsonl.DamagedFileError, OSError) as error:
         sys.exit(f"launch.report: {error}")
-    print(tables.format_table(found))
+    print(tables.format_table(found, by_chance))
     print(f"Report: {path}")
 
 

@@ -228,6 +228,7 @@ class EvaluationConfig:
     ] = ()  # such as "textcraft/depth_1"; see `agentrl.envs.tasks`
     tasks: int = 0  # of each panel; 0 takes all
     samples: int = 8  # k of avg@k
+    random_policy: bool = True  # play each panel at random, too, to compare with
     rollout: RolloutConfig = RolloutConfig()  # its P and G are not used here
 
     def validate(self, where: str) -> None:

@@ -15,6 +15,7 @@ import jax
 
 from agentrl import config, errors, types
 from agentrl.envs import base
+from agentrl.evaluation import chance
 from agentrl.parallel import processes, rng
 from agentrl.run import assemble
 from agentrl.statistics import results
@@ -72,6 +73,8 @@ def evaluate(
         )
         if processes.is_process_zero():
             store(result, trajectories, workdir, run.config.environments[env])
+            if settings.random_policy:
+                chance.measure(run.pool, panel, settings, workdir)
         found.append(result)
     return found
 

@@ -19,6 +19,8 @@ import numpy as np
 from agentrl.transcripts import jsonl
 
 FOLDER = "evaluations"
+RANDOM_FOLDER = "random_policy"  # within it: what chance achieves on the panels
+RANDOM_STAGE = "random policy"  # the stage of these results, and the name of their row
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,45 @@ def find_path(
 ) -> pathlib.Path:
     """Where the result of a stage on a panel is, or would be."""
     return workdir / FOLDER / f"{stage}.{env}.{split}.{tier}.json"
+
+
+def save_random(
+    workdir: pathlib.Path, env: str, digest: str, result: EvaluationResult | None
+) -> None:
+    """Stores what the random policy achieves on the panel with this digest.
+
+    Args:
+      workdir: of the run, or the directory of an evaluation.
+      env: environment of the panel.
+      digest: of the panel.
+      result: None if there is no random policy for the environment.
+    """
+    path = workdir / FOLDER / RANDOM_FOLDER / f"{env}.{digest}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = None if result is None else dataclasses.asdict(result)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"panel_digest": digest, "result": record}) + "\n")
+    partial.replace(path)
+
+
+def load_random(workdir: pathlib.Path) -> dict[str, EvaluationResult | None]:
+    """Reads what `save_random` wrote, by the digest of the panel.
+
+    Raises:
+      DamagedFileError: if a file holds something else.
+    """
+    found: dict[str, EvaluationResult | None] = {}
+    for path in sorted((workdir / FOLDER / RANDOM_FOLDER).glob("*.json")):
+        try:
+            stored = json.loads(path.read_text())
+            result = stored["result"]
+            found[stored["panel_digest"]] = result and _from_record(result)
+        except (KeyError, TypeError, ValueError) as error:
+            raise jsonl.DamagedFileError(
+                f"{path} is not a result of the random policy ({type(error).__name__}: "
+                f"{error}); remove it to have it played again."
+            ) from error
+    return found
 
 
 def load(path: pathlib.Path) -> EvaluationResult:

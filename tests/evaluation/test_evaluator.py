@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from agentrl import config, errors, loop, types
-from agentrl.envs import base, pool, registry, tasks
-from agentrl.evaluation import calibrate, evaluator
+from agentrl.envs import base, pool, random_policy, registry, tasks
+from agentrl.evaluation import calibrate, chance, evaluator
 from agentrl.experiment import files
 from agentrl.reporting import report, tables, tiers
 from agentrl.statistics import results, summaries
@@ -86,7 +86,7 @@ def open_run(max_fraction=0.1, timeout_s=60.0, num_workers=2, **options):
         fake_run.make_settings(),
         environments={"shaky": env},
         max_env_error_fraction=max_fraction,
-        evaluation=config.EvaluationConfig(samples=SAMPLES),
+        evaluation=config.EvaluationConfig(samples=SAMPLES, random_policy=False),
     )
     with pool.EnvPool(
         {"shaky": env}, num_workers=num_workers, call_timeout_s=timeout_s
@@ -118,6 +118,52 @@ def run_evaluation(run, workdir, **changes):
         workdir=workdir,
     )
     return result
+
+
+def test_a_panel_is_played_at_random_once_and_shown_beside_the_policy(
+    tmp_path, monkeypatch
+):
+    played = []
+    monkeypatch.setattr(
+        random_policy,
+        "play",
+        lambda envs, ids, k: (
+            played.append(k)
+            or [random_policy.Outcome(i % 4 == 0, 0.5, 1) for i in range(len(ids) * k)]
+        ),
+    )
+    with open_run() as run:
+        for _ in range(2):
+            result = run_evaluation(run, tmp_path, tasks=10, random_policy=True)
+    assert played == [SAMPLES]
+
+    by_chance = results.load_random(tmp_path)
+    (stored,) = by_chance.values()
+    assert stored.item_ids == result.item_ids and stored.mean == 0.3
+    assert results.load_all(tmp_path) == [result]  # no stage of the run
+    table = tables.format_table([result], by_chance)
+    success, score = (
+        next(line for line in part.splitlines() if line.strip().startswith("random"))
+        for part in table.split("avg@2 of the score")
+    )
+    assert "30.0  [" in success and "50.0" in score
+
+    none = {digest: None for digest in by_chance}
+    assert "no random policy" in tables.format_table([result], none)
+    assert "random" not in tables.format_table([result])
+
+
+def test_a_large_panel_is_played_at_random_with_fewer_samples(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        random_policy, "play", lambda envs, ids, k: asked.append((len(ids), k))
+    )
+    settings = config.EvaluationConfig(samples=8)
+    for size in (100, 500, 5000):
+        ids = tuple(f"shaky_{i}" for i in range(size))
+        panel = base.TaskPanel("shaky", "test", "shaky-1", ids)
+        chance.measure(None, panel, settings, tmp_path)
+    assert asked == [(100, 8), (500, 4), (5000, 1)]
 
 
 def numbers(count):

@@ -146,7 +146,12 @@ def test_stored_episode_reads_back_equal(tmp_path):
     trajectory = fake_run.make_trajectory(
         actions=("get 1 dirt", "täst \ud800 \u2028"), observations=("o", "p\n\x00")
     )
-    stored = episodes.from_trajectory(trajectory, stage="s", iteration=4, env_config=base.EnvConfig(options={"distractors": 0}))
+    stored = episodes.from_trajectory(
+        trajectory,
+        stage="s",
+        iteration=4,
+        env_config=base.EnvConfig(options={"distractors": 0}),
+    )
 
     episodes.append(tmp_path / "e.jsonl", [stored, stored])
 

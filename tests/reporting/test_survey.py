@@ -21,7 +21,9 @@ def make_episode(stage, *, item=0, sample=0, tags=("timeout",), env="textcraft")
     trajectory = fake_run.make_trajectory(
         env, item=item, sample=sample, success=not tags
     )
-    stored = episodes.from_trajectory(trajectory, stage=stage, iteration=8, env_config=base.EnvConfig())
+    stored = episodes.from_trajectory(
+        trajectory, stage=stage, iteration=8, env_config=base.EnvConfig()
+    )
     return dataclasses.replace(stored, failures=tags)
 
 
