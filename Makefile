@@ -4,8 +4,10 @@ BIN := .venv/bin
 WORKDIR ?= runs/demo
 # glibc keeps what XLA frees, in large pages; else each update faults its memory in anew.
 demo bench: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=34359738368:glibc.malloc.arena_max=1
+# A file's tests stay in one process: they share what is expensive to set up.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-versions parity lint bench clean
+.PHONY: demo test test-all test-versions parity lint bench clean
 
 .venv/.installed: setup.py
 	$(PYTHON) -m venv .venv
@@ -17,7 +19,10 @@ demo: .venv/.installed  ## train a small agent in stages, evaluate it, write a r
 	$(BIN)/python -m agentrl.launch.train demo --workdir=$(WORKDIR)
 
 test: lint  ## everything a change must pass
-	$(BIN)/python -m pytest -n 2 --dist=loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
+
+test-all: lint  ## also what takes minutes, asks a package index or needs extras
+	$(PYTEST)
 
 test-versions:  ## the wheel and the newest libraries, on each Python from 3.11 that is found
 	.ci/test-versions
@@ -39,4 +44,4 @@ bench: .venv/.installed  ## speed of environments, rollouts and learner on this 
 	for name in envs oracles rollout learner iteration; do $(BIN)/python -m benchmarks.bench_$$name || exit 1; done
 
 clean:
-	rm -rf .venv .venv-transformers4 runs build *.egg-info
+	rm -rf .venv .venv-transformers4 .jax_cache runs build *.egg-info

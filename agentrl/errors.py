@@ -2,6 +2,9 @@
 
 import pathlib
 
+INTERRUPTED_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
+HOST_LOST_CODE = 69  # EX_UNAVAILABLE: another host of the run is gone
+
 
 class ConfigError(ValueError):
     """A configuration cannot work; the message names the field and both values."""
@@ -9,6 +12,10 @@ class ConfigError(ValueError):
 
 class CheckpointError(RuntimeError):
     """A checkpoint is missing, damaged, or belongs to something else."""
+
+
+class DamagedFileError(ValueError):
+    """A file of a run does not hold what was written to it; the message names it."""
 
 
 class EnvWorkerError(RuntimeError):
@@ -19,9 +26,20 @@ class TrainingError(RuntimeError):
     """Training produced numbers that must not be trained on, such as NaN."""
 
 
+class InterruptedRun(Exception):
+    """A run ends before its last stage because it was asked to; the message says where."""
+
+
 def refuse_files(folder: pathlib.Path) -> None:
-    """Raises `ConfigError` if `folder` holds anything: nothing is ever overwritten."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Raises `ConfigError` if `folder` holds anything: nothing is ever overwritten.
+
+    Hidden files do not count: the lock of a session, and what one that was killed has
+    left of a file.
+    """
+    if folder.exists() and (
+        not folder.is_dir()
+        or any(not path.name.startswith(".") for path in folder.iterdir())
+    ):
         raise ConfigError(
             f"{folder} is not an empty directory, and nothing is overwritten; choose "
             "another."

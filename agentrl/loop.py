@@ -26,13 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentrl import config, errors, types
+from agentrl.checkpoints import checkpoint
 from agentrl.evaluation import evaluator
 from agentrl.hardware import roofline, timing
 from agentrl.learner import algorithms, credit, packing, scoring
-from agentrl.parallel import processes, rng
+from agentrl.parallel import interruption, processes, rng
 from agentrl.reporting import metrics, tables
 from agentrl.rollout import collect, mixture
-from agentrl.run import assemble, checkpoint, checks, stages, warmstart
+from agentrl.run import assemble, checks, references, resume, stages, warmstart
 from agentrl.statistics import results
 
 
@@ -47,14 +48,9 @@ class Recorder:
     compilations: timing.CompilationCounter
     peak_flops: float  # of the whole machine, per second
     num_profiled: int = 0  # iterations of each stage
-
-
-@dataclasses.dataclass(frozen=True)
-class References:
-    """Trained parameters that a stage compares its policy with, on the learner's mesh."""
-
-    divergence: types.PyTree | None = None  # what the KL term is measured from
-    teachers: Mapping[str, types.PyTree] | None = None  # of each environment's episodes
+    interrupted: interruption.Interruption = dataclasses.field(
+        default_factory=interruption.Interruption
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,16 +78,25 @@ class Experience:
 
 def train(run: assemble.Run, recorder: Recorder) -> types.RunState:
     """Runs all stages, from wherever the working directory says the run stands."""
-    stage, state, progress = restore_or_init(run, recorder)
+    abandonable = recorder.interrupted.abandonable
+    with abandonable("its start, which the same command repeats"):
+        stage, state, progress = restore_or_init(run, recorder)
     while True:
-        references = load_references(run, stage, state, recorder)
-        state, progress = run_stage(run, stage, state, progress, references, recorder)
+        compared = references.load(run, stage, state, recorder.checkpoints)
+        state, progress = run_stage(run, stage, state, progress, compared, recorder)
         if stage.settings.evaluate_after:
-            evaluate_after_stage(run, state, progress, recorder)
+            recorder.timers.place = f"the evaluation after '{stage.settings.name}'"
+            with abandonable(
+                f"the evaluation after stage '{stage.settings.name}', which the same "
+                "command repeats"
+            ):
+                evaluate_after_stage(run, state, progress, recorder)
         if stage.index + 1 == len(run.config.stages):
             return state
-        stage = stages.build(run, stage.index + 1)
-        state = stage.init_from_previous(run, state)
+        following = run.config.stages[stage.index + 1].name
+        with abandonable(f"the start of stage '{following}', repeated likewise"):
+            stage = stages.build(run, stage.index + 1)
+            state = stage.init_from_previous(run, state)
         progress = dataclasses.replace(
             progress, stage=stage.index, stage_name=stage.settings.name, iteration=0
         )
@@ -102,7 +107,7 @@ def run_stage(
     stage: stages.Stage,
     state: types.RunState,
     progress: types.Progress,
-    references: References,
+    compared: references.References,
     recorder: Recorder,
 ) -> tuple[types.RunState, types.Progress]:
     """Runs what is left of one stage, and saves its final state."""
@@ -111,6 +116,7 @@ def run_stage(
     profile = recorder.workdir / "profile" / stage.settings.name
     for iteration in timing.traced(iterations, profile, recorder.num_profiled):
         at_end = iteration + 1 == stage.settings.num_iterations
+        recorder.timers.place = f"stage '{stage.settings.name}', iteration {iteration}"
         save = at_end or (iteration + 1) % run.config.save_every == 0
         trajectories: Sequence[types.Trajectory] = ()
         with recorder.timers("total"):
@@ -123,7 +129,7 @@ def run_stage(
                 trajectories = experience.trajectories
                 play_ahead = stage.settings.overlap and not save
                 state, values, ahead = rl_iteration(
-                    run, stage, state, experience, references, play_ahead, recorder
+                    run, stage, state, experience, compared, play_ahead, recorder
                 )
         values |= recorder.timers.pop()
         values |= roofline.summarize(values, run.config.model, recorder.peak_flops)
@@ -137,8 +143,15 @@ def run_stage(
                 values=values,
                 trajectories=trajectories,
             )
-        if save:
+        stop = recorder.interrupted.requested()
+        if save or stop:
             recorder.checkpoints.save(state, progress, end_of_stage=at_end)
+        if stop:
+            raise errors.InterruptedRun(
+                f"iteration {iteration + 1} of {stage.settings.num_iterations} of stage "
+                f"'{stage.settings.name}' is finished and saved as checkpoint "
+                f"{int(state.learner.step)}."
+            )
     return state, progress
 
 
@@ -147,7 +160,7 @@ def rl_iteration(
     stage: stages.Stage,
     state: types.RunState,
     experience: Experience,
-    references: References,
+    compared: references.References,
     play_ahead: bool,
     recorder: Recorder,
 ) -> tuple[types.RunState, types.Metrics, Experience | None]:
@@ -156,7 +169,7 @@ def rl_iteration(
     learner, iteration = state.learner, experience.iteration
     first_step = int(learner.step)
     with recorder.timers("pack"):
-        scores = score_tokens(run, stage, learner.params, episodes, references)
+        scores = score_tokens(run, stage, learner.params, episodes, compared)
         assert algorithm.estimate is not None
         group_size = stage.settings.rollout.group_size
         signals = algorithm.estimate(episodes, scores, group_size, iteration)
@@ -173,10 +186,12 @@ def rl_iteration(
     state, ahead = dataclasses.replace(state, mixture=experience.mixture), None
     # The learner donates its parameters: what plays meanwhile needs a copy.
     snapshot = PolicySnapshot.take(run, learner) if play_ahead else None
+    in_loss = algorithm.objective.divergence is not None
+    reference = compared.divergence if in_loss else None
     with recorder.timers("update"):
         pending = []
         for batch in batches:
-            learner, values = stage.train_step(learner, batch, references.divergence)
+            learner, values = stage.train_step(learner, batch, reference)
             pending.append(values)
         if snapshot:
             ahead = play(run, stage, state, iteration + 1, recorder, snapshot=snapshot)
@@ -288,20 +303,20 @@ def score_tokens(
     stage: stages.Stage,
     params: types.PyTree,
     episodes: Sequence[types.Trajectory],
-    references: References,
+    compared: references.References,
 ) -> list[credit.TokenScores]:
     """Asks for what the algorithm must know of tokens before it assigns credit."""
-    compared = None
+    others = None
     if stage.algorithm.needs_reference_scores:
-        compared = references.teachers or dict.fromkeys(
-            run.environments, references.divergence
+        others = compared.teachers or dict.fromkeys(
+            run.environments, compared.divergence
         )
     return scoring.score(
         episodes,
         stage.score_tokens,
         run.config.learner,
         critic=params if stage.algorithm.needs_values else None,
-        references=compared,
+        references=others,
     )
 
 
@@ -348,62 +363,28 @@ def record_success(
     return mixture.record_success(state, *jax.device_put(totals))
 
 
-def load_references(
-    run: assemble.Run,
-    stage: stages.Stage,
-    state: types.RunState,
-    recorder: Recorder,
-) -> References:
-    """Loads the parameters that the stage's objective compares the policy with."""
-    stage_ends = recorder.checkpoints.stage_ends()
-
-    def load(stage_name: str) -> types.PyTree:
-        if stage_name not in stage_ends:
-            raise errors.CheckpointError(
-                f"stage '{stage.settings.name}' compares its policy with that of stage "
-                f"'{stage_name}', whose last checkpoint is missing or damaged; there are "
-                f"those of {sorted(stage_ends)}."
-            )
-        step = stage_ends[stage_name]
-        return recorder.checkpoints.restore_params(step, run.parameters.abstract)
-
-    algorithm, settings = stage.algorithm, stage.settings.algorithm
-    divergence = None
-    if algorithm.reference == "run_start" or (algorithm.reference and not stage.index):
-        at_start = int(state.learner.step) == 0
-        # A copy: the learner donates its state. Files are not read a second time.
-        divergence = (
-            jax.tree.map(jnp.copy, state.learner.params)
-            if at_start
-            else run.parameters.init()
-        )
-    elif algorithm.reference == "stage_start":
-        divergence = load(run.config.stages[stage.index - 1].name)
-    teachers = None
-    if isinstance(settings, config.Distillation):
-        by_stage = {name: load(name) for name in dict(settings.teachers).values()}
-        teachers = {env: by_stage[name] for env, name in settings.teachers}
-    return References(divergence, teachers)
-
-
 def restore_or_init(
     run: assemble.Run, recorder: Recorder
 ) -> tuple[stages.Stage, types.RunState, types.Progress]:
     """Returns the stage, state and progress that a run goes on from."""
     step = recorder.checkpoints.latest_step()
+    # First, as it loads the frozen ones, too: the weights are read once.
+    params = run.parameters.init() if step is None else None
+    digest = run.parameters.frozen_digest
     if step is None:
-        params = run.parameters.init()  # first: it loads the frozen ones, too
-        stage = stages.build(run, 0)
-        state = stage.initial_state(run, params, jnp.int32(0))
         progress = types.Progress(
-            stage_name=stage.settings.name, frozen_digest=run.parameters.frozen_digest
+            stage_name=run.config.stages[0].name, frozen_digest=digest
         )
-        return stage, state, progress
-    progress = recorder.checkpoints.restore_progress(
-        step, frozen_digest=run.parameters.frozen_digest
-    )
+    else:
+        progress = recorder.checkpoints.restore_progress(step, frozen_digest=digest)
+        resume.check_place(progress, run.config.stages, step)
+    if processes.is_process_zero():
+        recorder.writer.resume(progress, step=step or 0)
     stage = stages.build(run, progress.stage)
-    state = recorder.checkpoints.restore(step, stage.abstract_state(run))
+    if step is None:
+        state = stage.initial_state(run, params, jnp.int32(0))
+    else:
+        state = recorder.checkpoints.restore(step, stage.abstract_state(run))
     return stage, state, progress
 
 

@@ -1,62 +1,82 @@
 """One training session: checks before anything runs, the loop, and what is left behind.
 
 A session begins a run in an empty working directory or continues the one it finds there.
-It refuses to touch the directory of another run.
+It refuses to touch the directory of another run. Whatever can be refused is refused
+before anything is written.
 """
 
 import contextlib
 import dataclasses
-import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import filelock
 import jax
 
-from agentrl import config, errors, loop, types
-from agentrl.experiment import files, preview
+from agentrl import config, errors, loop, storage, types
+from agentrl.chat import renderer
+from agentrl.checkpoints import checkpoint
+from agentrl.experiment import changes, files, rules
 from agentrl.hardware import roofline, timing
-from agentrl.parallel import processes, startup
+from agentrl.parallel import interruption, processes, startup, watch
+from agentrl.planning import preview
 from agentrl.reporting import metrics, report, tables
-from agentrl.run import assemble, checkpoint
+from agentrl.run import assemble, fork, preflight, resume
 from agentrl.statistics import results
 
 LOCK_FILE = ".lock"
 
 
 def train(
-    settings: config.RunConfig, workdir: pathlib.Path, *, num_profiled: int = 0
+    settings: config.RunConfig,
+    workdir: pathlib.Path,
+    *,
+    allow_changes: Sequence[str] = (),
+    num_profiled: int = 0,
+    host_timeout_s: float = startup.HOST_TIMEOUT_S,
 ) -> None:
     """Trains all stages, evaluates, and writes the report.
 
     Args:
       settings: the run.
       workdir: its directory.
+      allow_changes: fields that may differ from those that the run began with although
+        other things are learned then; see `experiment.rules`.
       num_profiled: iterations of each stage to write a trace of, in `profile/STAGE`.
+      host_timeout_s: seconds without a sign of life of another host after which this
+        one leaves.
 
     Raises:
       ConfigError: if the configuration cannot work, or the directory is another run's
         or in use.
+      InterruptedRun: if a signal ended it in order; all that was finished is saved.
     """
-    check(settings)
-    with processes.process_zero_first("claim"):
-        claim(settings, workdir)
-    with (
-        hold(workdir),
-        assemble.assemble(settings, workdir) as run,
-        checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints,
-        metrics.Writer(workdir, settings) as writer,
-    ):
-        roofline.memory_bandwidth()  # measured now, not in the first iteration
-        recorder = loop.Recorder(
-            workdir=workdir,
-            checkpoints=checkpoints,
-            writer=writer,
-            timers=timing.Timers(),
-            peak_flops=roofline.peak_flops(),
-            compilations=timing.CompilationCounter(),
-            num_profiled=num_profiled,
-        )
+    timers = timing.Timers()
+    with contextlib.ExitStack() as stack:
+        interrupted = stack.enter_context(interruption.Interruption())
+        with interrupted.abandonable("its start, which the same command repeats"):
+            chat = prepare(settings, workdir, stack, allow_changes=allow_changes)
+            stack.enter_context(
+                watch.HostWatch(
+                    workdir, timeout_s=host_timeout_s, describe_place=timers.describe
+                )
+            )
+            run = stack.enter_context(assemble.assemble(settings, workdir, chat=chat))
+            checkpoints = stack.enter_context(
+                checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints)
+            )
+            writer = stack.enter_context(metrics.Writer(workdir, settings))
+            roofline.memory_bandwidth()  # measured now, not in the first iteration
+            recorder = loop.Recorder(
+                workdir=workdir,
+                checkpoints=checkpoints,
+                writer=writer,
+                timers=timers,
+                peak_flops=roofline.peak_flops(),
+                compilations=timing.CompilationCounter(),
+                num_profiled=num_profiled,
+                interrupted=interrupted,
+            )
         loop.train(run, recorder)
     if processes.is_process_zero():
         found = results.load_all(workdir, settings.environments)
@@ -64,9 +84,51 @@ def train(
         print(f"Report: {report.write(workdir, settings)}")
 
 
+def prepare(
+    settings: config.RunConfig,
+    workdir: pathlib.Path,
+    stack: contextlib.ExitStack,
+    *,
+    allow_changes: Sequence[str] = (),
+) -> renderer.Chat | None:
+    """Checks all that can be checked, then makes the directory this run's.
+
+    Args:
+      settings: the run.
+      workdir: its directory.
+      stack: keeps the directory locked until it is closed.
+      allow_changes: see `train`.
+
+    Returns:
+      The run's conversations, if they were needed for the checks on this host.
+
+    Raises:
+      ConfigError: as `train` does; nothing has been written then.
+    """
+    chat = None
+    with processes.agreed():
+        check(settings)
+        changed = find_changes(settings, workdir, allow_changes)
+    with processes.process_zero_first():
+        if processes.is_process_zero() and (changed or not is_begun(workdir)):
+            chat, notes = preflight.check(settings, workdir)
+            for note in [*notes, *changes.describe_schedules(changed, settings)]:
+                print(note, flush=True)
+    with processes.agreed():
+        stack.enter_context(hold(workdir))
+    with processes.process_zero_first():
+        if processes.is_process_zero():
+            claim(settings, workdir, changed, allow_changes)
+    return chat
+
+
 def check(settings: config.RunConfig) -> None:
-    """Raises `ConfigError` if a run cannot work on the devices that are here."""
+    """Raises `ConfigError` if the configuration itself cannot work."""
+    stored = files.to_json(settings)
+    rules.check_numbers(stored)
+    rules.check_shape(stored["model"])
     settings.validate(num_devices=jax.device_count())
+    rules.check_evaluation(settings, num_devices=jax.device_count())
     if settings.weights:
         from agentrl.pretrained import locate
 
@@ -115,21 +177,59 @@ def open_policy(
         yield run, stored.params, stored.progress, stored.step
 
 
-def claim(settings: config.RunConfig, workdir: pathlib.Path) -> None:
-    """Writes `run.json`, or checks that the one there describes this very run."""
+def starting_from(
+    path: str, workdir: pathlib.Path
+) -> Callable[[config.RunConfig], config.RunConfig] | None:
+    """What --start_from makes of a run's configuration; see `fork.start_from`."""
+    if not path:
+        return None
+    return lambda settings: fork.start_from(settings, path, workdir)
+
+
+def is_begun(workdir: pathlib.Path) -> bool:
+    """Whether the directory holds a run."""
+    return (workdir / files.RUN_FILE).exists()
+
+
+def find_changes(
+    settings: config.RunConfig, workdir: pathlib.Path, allowed: Sequence[str]
+) -> list[changes.Change]:
+    """How the run in the directory changes, if there is one; see `changes.check`.
+
+    Raises:
+      ConfigError: if it may not change so, or files that are no run's are in the way.
+    """
+    if not is_begun(workdir):
+        errors.refuse_files(workdir)
+        return []
+    stored = files.read_run(workdir)
+    found = changes.compare(stored, settings)
+    changes.check(found, stored, allowed=allowed, workdir=workdir)
+    return found
+
+
+def claim(
+    settings: config.RunConfig,
+    workdir: pathlib.Path,
+    changed: Sequence[changes.Change],
+    allowed: Sequence[str],
+) -> None:
+    """Writes `run.json`, or enters into it what changes of the run."""
     path = workdir / files.RUN_FILE
-    if path.exists():
-        stored = json.loads(path.read_text())["config"]
-        if changed := files.differences(stored, files.to_json(settings)):
-            raise errors.ConfigError(
-                f"{workdir} holds a run with another configuration; these fields differ: "
-                f"{', '.join(changed)}. Use another --workdir, or repeat the original "
-                "command to continue that run."
-            )
-        return
-    errors.refuse_files(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(files.describe_run(settings), indent=2) + "\n")
+    if not path.exists():
+        storage.write_json(path, files.describe_run(settings))
+    elif changed:
+        described = files.read_description(workdir)
+        progress = resume.find_progress(workdir)
+        entry = changes.to_record(
+            changed,
+            stage=progress.stage_name,
+            iteration=progress.iteration,
+            allowed=allowed,
+        )
+        described["changes"] = [*described.get("changes", []), entry]
+        described["config"] = files.to_json(settings)
+        storage.write_json(path, described)
 
 
 @contextlib.contextmanager
@@ -142,6 +242,7 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
     if not processes.is_process_zero():
         yield
         return
+    workdir.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(workdir / LOCK_FILE, timeout=0)
     try:
         lock.acquire()

@@ -17,11 +17,12 @@ import numpy as np
 from absl import app, flags
 
 from agentrl import types
+from agentrl.checkpoints import checkpoint
 from agentrl.experiment import files
 from agentrl.learner import packing
 from agentrl.ops import logprobs
 from agentrl.parallel import rng
-from agentrl.run import assemble, checkpoint
+from agentrl.run import assemble
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Directory of a run.")
 _EPISODES = flags.DEFINE_integer("episodes", 1000, "Episodes, over all environments.")

@@ -29,11 +29,12 @@ from rich import console as rich_console
 from rich import table
 
 from agentrl import config, loop
+from agentrl.checkpoints import checkpoint
 from agentrl.envs import base
 from agentrl.hardware import timing
 from agentrl.models import model_config
 from agentrl.parallel import startup
-from agentrl.run import assemble, checkpoint, stages
+from agentrl.run import assemble, references, stages
 from benchmarks.peers import link
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.")
@@ -127,7 +128,13 @@ class Trainer:
         wall, cpu = time.perf_counter(), time.process_time()
         experience = loop.play(run, stage, state, self._iteration, self._recorder)
         self._state, _, _ = loop.rl_iteration(
-            run, stage, state, experience, loop.References(), False, self._recorder
+            run,
+            stage,
+            state,
+            experience,
+            references.References(),
+            False,
+            self._recorder,
         )
         jax.block_until_ready(self._state)
         self._iteration += 1

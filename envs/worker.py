@@ -231,6 +231,9 @@ def main() -> None:
     os.set_inheritable(handle, False)  # programs an environment starts must not hold it
     os.dup2(2, 1)  # what an environment prints must not mix with the parent's output
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
+    # So is SIGTERM, which Slurm sends to all processes of a job. It is not ignored, but
+    # handled by doing nothing, so that programs an environment starts have the default.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     # A parent that has gone needs no answer.
     with socket.socket(fileno=handle) as link, contextlib.suppress(OSError):
         # Not `link.close`, which waits for the stream that the other thread reads.

@@ -44,8 +44,7 @@ def main(argv: Sequence[str]) -> None:
             f"unexpected arguments {argv[1:]}; did you mean --checkpoint=...?"
         )
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    from agentrl import errors, session
-    from agentrl.envs import faults, tasks
+    from agentrl import refusals, session
     from agentrl.evaluation import calibrate
 
     tiers = collections.Counter[str]()
@@ -63,13 +62,7 @@ def main(argv: Sequence[str]) -> None:
             ):
                 tiers.update(line["tier"] for line in lines)
                 print(f"{tiers.total()} tasks: {dict(tiers)}", flush=True)
-    except (
-        errors.ConfigError,
-        errors.CheckpointError,
-        errors.EnvWorkerError,
-        faults.PoolError,
-        tasks.TaskSelectionError,
-    ) as error:
+    except refusals.EXPECTED as error:
         sys.exit(f"launch.calibrate: {error}")
     print(
         f"{_OUT.value}: {_ENV.value}, {_SAMPLES.value} samples per task, easy from pass "

@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
         )
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    from agentrl import errors
+    from agentrl import refusals
     from agentrl.export import convert
 
     try:
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
                 shard_bytes=int(_SHARD_GB.value * 10**9),
             )
             print(f"Exported: {_TO_HF.value}")
-    except (errors.ConfigError, errors.CheckpointError) as error:
+    except refusals.EXPECTED as error:
         sys.exit(f"launch.convert: {error}")
 
 

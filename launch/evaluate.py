@@ -46,8 +46,7 @@ def main(argv: Sequence[str]) -> None:
             f"unexpected arguments {argv[1:]}; did you mean --checkpoint=...?"
         )
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    from agentrl import api, errors
-    from agentrl.envs import faults
+    from agentrl import api, errors, refusals
     from agentrl.reporting import tables
     from agentrl.statistics import results
 
@@ -63,13 +62,13 @@ def main(argv: Sequence[str]) -> None:
     given = {name: value for name, value in changes.items() if value is not None}
     try:
         found = api.evaluate(_CHECKPOINT.value, _OUT.value, **given)
-    except (errors.ConfigError, errors.CheckpointError, faults.PoolError) as error:
-        sys.exit(f"launch.evaluate: {error}")
     except errors.EnvWorkerError as error:
         sys.exit(
             f"launch.evaluate: {error}\nRepeat it with another --out if {_OUT.value} "
             "holds results of other environments by now."
         )
+    except refusals.EXPECTED as error:
+        sys.exit(f"launch.evaluate: {error}")
     by_chance = results.load_random(pathlib.Path(_OUT.value))
     print(tables.format_table(found, by_chance))
     print(f"Results: {_OUT.value}")

@@ -101,15 +101,15 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     import jax
 
-    from agentrl import errors
-    from agentrl.experiment import planning
+    from agentrl import refusals
+    from agentrl.planning import workloads
 
     accelerator = devices.get(_ACCELERATOR.value) if _ACCELERATOR.value else None
     platform = accelerator.platform if accelerator else "gpu"
     jax.config.update("jax_platforms", "cpu")  # does not touch the accelerator
     try:
         if _CONFIG.value:
-            work = planning.of_experiment(
+            work = workloads.of_experiment(
                 _CONFIG.value,
                 _SET.value,
                 platform=platform,
@@ -117,13 +117,13 @@ def main(argv: Sequence[str]) -> None:
                 tensor=_TENSOR.value,
             )
         else:
-            work = planning.of_model(
+            work = workloads.of_model(
                 _MODEL.value or "", _SET.value, platform=platform, **_flags_of_model()
             )
-    except errors.ConfigError as error:
+    except refusals.EXPECTED as error:
         sys.exit(f"launch.plan: {error}")
     meshes = list(
-        planning.meshes(
+        workloads.meshes(
             _DEVICES.value,
             work.model.num_kv_heads,
             fsdp=_FSDP.value,
@@ -137,7 +137,7 @@ def main(argv: Sequence[str]) -> None:
         )
     hbm_bytes = accelerator.hbm_bytes if accelerator else _HBM.value * devices.GIB
     budget = hbm_bytes * (1 - _HEADROOM.value)
-    plan = planning.choose(work, meshes, budget)
+    plan = workloads.choose(work, meshes, budget)
     print(plan.format())
     sys.exit(not plan.fits)
 

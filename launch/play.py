@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from rich import console as rich_console
 
-from agentrl import errors
+from agentrl import refusals
 from agentrl.envs import base, registry
 from agentrl.play import episode
 
@@ -123,12 +123,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; did you mean --task?")
     try:
         sys.exit(run())
-    except (
-        *episode.REFUSALS,
-        episode.ReplayError,
-        errors.ConfigError,
-        errors.CheckpointError,
-    ) as error:
+    except (*refusals.EXPECTED, *episode.REFUSALS, episode.ReplayError) as error:
         sys.exit(f"launch.play: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -25,11 +25,10 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(
             f"unexpected arguments {argv[1:]}; did you mean --workdir=...?"
         )
-    from agentrl import errors
+    from agentrl import refusals
     from agentrl.experiment import files
     from agentrl.reporting import report, tables
     from agentrl.statistics import results
-    from agentrl.transcripts import jsonl
 
     workdir = pathlib.Path(_WORKDIR.value)
     try:
@@ -37,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
         path = report.write(workdir, settings)
         found = results.load_all(workdir, settings.environments)
         by_chance = results.load_random(workdir)
-    except (errors.ConfigError, jsonl.DamagedFileError, OSError) as error:
+    except refusals.EXPECTED as error:
         sys.exit(f"launch.report: {error}")
     print(tables.format_table(found, by_chance))
     print(f"Report: {path}")

@@ -9,6 +9,10 @@ An experiment is a file, or the name of one that is installed (`agentrl list exp
 --config=FILE says the same. --dry_run stops before anything is written: it prints the
 configuration, the tasks with their digests, parameters and memory.
 
+SIGTERM and the first Ctrl-C finish the iteration, save it and end with exit code 75
+(EX_TEMPFAIL), on which a launcher starts the same command again; the second one ends at
+once, with code 143 or 130. An evaluation under way is given up, and repeated later.
+
 A run starts from random weights, or from a model that others trained: a Hugging Face
 folder, a folder of launch.convert, or the name of one that a package carries:
 
@@ -46,6 +50,18 @@ _DRY_RUN = flags.DEFINE_bool(
 _MODEL = flags.DEFINE_string(
     "model", "", "Pretrained model: folder, GGUF file or smollm2-135m-instruct."
 )
+_START = flags.DEFINE_string(
+    "start_from",
+    "",
+    "Policy of another run to start from: its working directory, or one of its "
+    "checkpoints/STEP. Model, tokenizer and chat are taken from there.",
+)
+_ALLOW = flags.DEFINE_list(
+    "allow_changes",
+    [],
+    "Fields that may differ from those that the run began with, although it learns "
+    "something else from then on: seed,stages.*.optimizer.learning_rate",
+)
 _SET = flags.DEFINE_multi_string(
     "set", [], "Override of one field: --set=seed=1. Repeatable."
 )
@@ -65,6 +81,13 @@ _NUM_HOSTS = flags.DEFINE_integer(
 )
 _HOST = flags.DEFINE_integer(
     "host_index", None, "This host's number, from 0, with --coordinator.", lower_bound=0
+)
+_HOST_TIMEOUT = flags.DEFINE_float(
+    "host_timeout_s",
+    120.0,
+    "With many hosts: one that gives no sign of life for so long is lost; the others "
+    "name it and leave with exit code 69.",
+    lower_bound=1.0,
 )
 _PROFILE = flags.DEFINE_integer(
     "profile",
@@ -86,29 +109,45 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError("name an experiment, such as demo, or give --config.")
     if _WORKDIR.value is None and not _DRY_RUN.value:
         raise app.UsageError("give --workdir, the directory of the run.")
+    if _MODEL.value and _START.value:
+        raise app.UsageError("give either --model or --start_from.")
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    from agentrl import errors, session
-    from agentrl.envs import faults
+    from agentrl import errors, refusals, session
     from agentrl.experiment import files
     from agentrl.parallel import startup
 
     try:
-        startup.join(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
-        settings = files.load(given[0], overrides=_SET.value, model=_MODEL.value)
+        startup.join(
+            _COORDINATOR.value,
+            _NUM_HOSTS.value,
+            _HOST.value,
+            host_timeout_s=_HOST_TIMEOUT.value,
+        )
+        workdir = pathlib.Path(_WORKDIR.value or "")
+        settings = files.load(
+            given[0],
+            overrides=_SET.value,
+            model=_MODEL.value,
+            start=session.starting_from(_START.value, workdir),
+        )
         if _DRY_RUN.value:
             print(session.describe(settings))
             return
         session.train(
-            settings, pathlib.Path(_WORKDIR.value), num_profiled=_PROFILE.value
+            settings,
+            workdir,
+            allow_changes=_ALLOW.value,
+            num_profiled=_PROFILE.value,
+            host_timeout_s=_HOST_TIMEOUT.value,
         )
-    except (
-        errors.ConfigError,
-        errors.CheckpointError,
-        errors.EnvWorkerError,
-        errors.TrainingError,
-        faults.PoolError,
-    ) as error:
+    except errors.InterruptedRun as interrupted:
+        print(
+            f"launch.train: {interrupted} The same command goes on from there.",
+            file=sys.stderr,
+        )
+        sys.exit(errors.INTERRUPTED_CODE)
+    except refusals.EXPECTED as error:
         sys.exit(f"launch.train: {error}")
 
 

@@ -194,7 +194,7 @@ def train_on(run, stage, state, episodes, references=None, iteration=0):
         stage,
         state,
         experience,
-        references or loop.References(),
+        references or references.References(),
         False,
         make_recorder(),
     )

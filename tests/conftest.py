@@ -1,7 +1,19 @@
-"""Every test runs on 8 virtual CPU devices; silent broadcasting is an error."""
+"""What all tests share: 8 virtual CPU devices, a compilation cache, an order.
 
-import hypothesis
-import jax
+Silent broadcasting is an error.
+"""
+
+import os
+import pathlib
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Before JAX is imported. The processes that pytest-xdist and the tests start inherit these
+# variables, so that each program is compiled once, and not again in the next run of tests.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
 
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
@@ -13,6 +25,22 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from agentrl import types  # noqa: E402
+
+# Folders whose files take longest. pytest-xdist hands out whole files in this order, so
+# that at the end no process waits for a long file of another one.
+LONGEST_FIRST = ("multihost", "e2e", "multidevice", "loop", "faults", "rollout")
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the files that take longest first, and leaves all else in its order."""
+
+    def rank(item):
+        folder = item.path.parent.name
+        if folder in LONGEST_FIRST:
+            return LONGEST_FIRST.index(folder)
+        return len(LONGEST_FIRST)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import NamedSharding
 
 from agentrl import types
-from agentrl.run import checkpoint
+from agentrl.checkpoints import checkpoint
 
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
 

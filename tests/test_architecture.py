@@ -15,47 +15,59 @@ PACKAGE = ROOT / "agentrl"
 MAY_IMPORT = {
     "envs": "",
     "errors": "",
+    "storage": "errors",
+    "refusals": "envs errors",
     "types": "",
     "ops": "",
     "models": "errors types ops",
     "config": "envs errors models",
-    "parallel": "envs errors types config",
+    "parallel": "envs refusals errors types config",
     "hardware": "models",
     "initial": "types models",
-    "pretrained": "errors types models",
-    "chat": "envs errors pretrained",
+    "pretrained": "errors storage types models",
+    "chat": "envs storage errors pretrained",
     "rollout": "envs errors types models config parallel chat",
     "learner": "errors types ops config",
     "experiment": (
-        "envs errors types models config parallel hardware pretrained learner"
+        "envs storage errors types models config parallel hardware pretrained learner"
     ),
-    "transcripts": "envs errors types config",
-    "statistics": "errors config transcripts",
-    "reporting": "envs errors types config experiment transcripts statistics",
+    "planning": (
+        "envs errors types models config parallel hardware pretrained learner experiment"
+    ),
+    "checkpoints": "errors storage types experiment",
+    "transcripts": "envs errors storage types config",
+    "statistics": "errors storage config transcripts",
+    "reporting": ("envs storage errors types config experiment transcripts statistics"),
     "run": (
-        "envs errors types ops models config parallel initial pretrained chat rollout "
-        "learner experiment transcripts statistics reporting"
+        "envs checkpoints storage errors types ops models config parallel initial "
+        "pretrained chat rollout learner experiment transcripts statistics "
+        "reporting"
     ),
-    "export": ("errors types models config parallel pretrained chat experiment run"),
+    "export": (
+        "errors checkpoints storage types models config parallel pretrained chat "
+        "experiment run"
+    ),
     "evaluation": (
-        "envs errors types config parallel rollout transcripts statistics reporting run"
+        "envs storage errors types config parallel rollout transcripts statistics "
+        "reporting run"
     ),
     "play": (
-        "envs errors types ops models config parallel pretrained chat rollout experiment "
-        "run"
+        "envs checkpoints errors types ops models config parallel pretrained chat "
+        "rollout experiment run"
     ),
     "loop": (
-        "envs errors types config parallel hardware rollout learner evaluation "
-        "statistics reporting run"
+        "envs checkpoints storage errors types config parallel hardware rollout "
+        "learner evaluation statistics reporting run"
     ),
     "session": (
-        "errors types config parallel hardware pretrained learner experiment "
-        "statistics reporting run loop"
+        "errors planning checkpoints chat storage types config parallel hardware "
+        "pretrained learner experiment statistics reporting run loop"
     ),
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (
-        "envs errors export evaluation parallel hardware pretrained experiment "
-        "transcripts statistics reporting run play session api"
+        "envs planning refusals errors export evaluation parallel hardware "
+        "pretrained experiment transcripts statistics reporting run play session "
+        "api"
     ),
     "experiments": "envs config models pretrained",
 }

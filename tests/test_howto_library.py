@@ -38,7 +38,8 @@ assert rendered[len(opened) : len(opened) + len(first.tokens)] == list(first.tok
 
 # The learner's own forward pass gives the log-probabilities of the reply.
 import jax
-from agentrl.run import checkpoint, parameters
+from agentrl.checkpoints import checkpoint
+from agentrl.run import parameters
 from agentrl.parallel import sharding
 from agentrl.models import transformer
 from agentrl.experiment import files

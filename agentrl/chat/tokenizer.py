@@ -8,11 +8,11 @@ import dataclasses
 import io
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import sentencepiece
 
-from agentrl import errors
+from agentrl import errors, storage
 
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
@@ -103,6 +103,26 @@ def chatml(start: int, stop: int) -> Delimiters:
     )
 
 
+_TRAINING_OPTIONS: Mapping[str, Any] = {
+    "model_type": "bpe",
+    "byte_fallback": True,
+    "character_coverage": 1.0,
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
+    "add_dummy_prefix": False,
+    "allow_whitespace_only_pieces": True,
+    "max_sentence_length": 1 << 20,
+    "user_defined_symbols": ["\n"],
+    "control_symbols": [TURN_START, TURN_END],
+    "bos_id": -1,
+    "eos_id": -1,
+    "pad_id": 0,
+    "unk_id": 1,
+    "num_threads": 1,
+    "minloglevel": 2,
+}
+
+
 class SentencePieceTokenizer:
     """A SentencePiece model whose control symbols include the two markers."""
 
@@ -119,31 +139,27 @@ class SentencePieceTokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "SentencePieceTokenizer":
-        """Learns a vocabulary from `texts`; the same texts give the same model."""
+        """Learns a vocabulary from `texts`; the same texts give the same model.
+
+        Raises:
+          ConfigError: if so many ids cannot be made of these texts.
+        """
         # The limit is on a line's bytes; longer ones would be skipped in silence.
         lines = [line for text in texts for line in text.split("\n") if line]
         output = io.BytesIO()
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_writer=output,
-            vocab_size=vocab_size,
-            model_type="bpe",
-            byte_fallback=True,
-            character_coverage=1.0,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            add_dummy_prefix=False,
-            allow_whitespace_only_pieces=True,
-            max_sentence_length=1 << 20,
-            user_defined_symbols=["\n"],
-            control_symbols=[TURN_START, TURN_END],
-            bos_id=-1,
-            eos_id=-1,
-            pad_id=0,
-            unk_id=1,
-            num_threads=1,
-            minloglevel=2,
-        )
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(lines),
+                model_writer=output,
+                vocab_size=vocab_size,
+                **_TRAINING_OPTIONS,
+            )
+        except RuntimeError as error:
+            reason = str(error).rpartition("]")[2].strip()  # behind a place in C++ code
+            raise errors.ConfigError(
+                f"tokenizer.vocab_size = {vocab_size} cannot be had of the environments' "
+                f"demonstrations ({len(lines)} lines): {reason or error}"
+            ) from error
         return cls(output.getvalue())
 
     @classmethod
@@ -152,7 +168,13 @@ class SentencePieceTokenizer:
         path = path / cls.FILE if path.is_dir() else path
         if not path.is_file():
             raise errors.ConfigError(f"no SentencePiece model at {path}.")
-        return cls(path.read_bytes())
+        try:
+            return cls(path.read_bytes())
+        except RuntimeError as error:  # how SentencePiece reports what it cannot parse
+            raise errors.DamagedFileError(
+                f"{path} is damaged: it is no SentencePiece model ({error}). Restore the "
+                "file; a policy that was trained with it cannot be read by another."
+            ) from error
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; characters outside the vocabulary become bytes."""
@@ -165,7 +187,7 @@ class SentencePieceTokenizer:
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes `tokenizer.model` into `folder`."""
-        (folder / self.FILE).write_bytes(self.serialized)
+        storage.write(folder / self.FILE, self.serialized)
 
     def _id_of(self, marker: str) -> int:
         index = self.processor.piece_to_id(marker)

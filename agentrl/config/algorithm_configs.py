@@ -267,6 +267,12 @@ class Gigpo(Clipped, Grouped):
         checks.require_positive(
             f"{where}.step_advantage_weight", self.step_advantage_weight
         )
+        if self.shuffle_returns:
+            raise errors.ConfigError(
+                f"{where}.shuffle_returns = {self.shuffle_returns!r}: GiGPO judges steps "
+                "by the rewards that they really led to: nothing is controlled for; "
+                "use this control with 'grpo'."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -273,6 +273,7 @@ class RunConfig:
     environments: Mapping[str, base.EnvConfig]
     model: ModelConfig
     weights: str = ""  # what to start from, as launch.train --model takes it; or random
+    start_from: str = ""  # checkpoint of another run to start from; see `run.fork`
     lora: LoraConfig | None = None  # None trains no adapters
     trainable: tuple[str, ...] | None = None  # patterns; see `lora.split`
     seed: int = 0

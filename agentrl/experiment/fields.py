@@ -124,7 +124,7 @@ class _Change:
             return self._parse(annotation)
         key, where = self.path[depth], ".".join(self.path[:depth]) or "the run"
         if node is None and (part := _optional_part(annotation)):
-            node = part()
+            node = self._make_part(part, where)
         if isinstance(node, config.AlgorithmConfig) and key == "name":
             return self._switch(node, where)
         if dataclasses.is_dataclass(node) and not isinstance(node, type):
@@ -151,6 +151,17 @@ class _Change:
             f"--set={'.'.join(self.path)}={self.text}: {where} is {node!r} and has no "
             f"field {key!r}; end the path at {where}."
         )
+
+    def _make_part(self, part: type, where: str) -> Any:
+        """An optional part with its defaults, where one of its fields is set."""
+        try:
+            return part()
+        except TypeError as error:
+            raise errors.ConfigError(
+                f"--set={'.'.join(self.path)}={self.text}: {where} is None, and "
+                f"{explain_construction(error) or error} Set it as a whole first: "
+                f"--set={where}={{'field': value, ...}}."
+            ) from error
 
     def _switch(self, node: config.AlgorithmConfig, where: str) -> Any:
         """Another algorithm, with the fields that were set if it has them."""

@@ -9,20 +9,19 @@ import dataclasses
 import datetime
 import importlib.metadata
 import importlib.util
-import json
 import pathlib
 import platform
 import shlex
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 import agentrl
-from agentrl import config, errors
+from agentrl import config, errors, storage
 from agentrl.experiment import fields, migration, packaged, precision
 from agentrl.parallel import startup
 
@@ -35,6 +34,7 @@ def load(
     overrides: Sequence[str] = (),
     *,
     model: str = "",
+    start: Callable[[config.RunConfig], config.RunConfig] | None = None,
     platform: str | None = None,
 ) -> config.RunConfig:
     """Imports an experiment file and applies overrides to its configuration.
@@ -44,6 +44,7 @@ def load(
         packaged experiment.
       overrides: `field.path=value` each, applied in order.
       model: pretrained model to start from; see `base_model.start_from`.
+      start: gives the run another start, before overrides are applied.
       platform: whose precision to take, as `precision.PLATFORMS` names it; None takes
         this machine's.
 
@@ -53,7 +54,7 @@ def load(
         unknown field or gives a value of another type.
     """
     settings = read_experiment(packaged.find(path))
-    return complete(settings, overrides, model=model, platform=platform)
+    return complete(settings, overrides, model=model, start=start, platform=platform)
 
 
 def read_experiment(path: pathlib.Path) -> config.RunConfig:
@@ -72,11 +73,15 @@ def read_experiment(path: pathlib.Path) -> config.RunConfig:
         if not hasattr(module, "get_config"):
             raise errors.ConfigError(f"{path} defines no get_config() -> RunConfig.")
         settings = module.get_config()
+    except errors.ConfigError:
+        raise
     except TypeError as error:
         line = traceback.extract_tb(error.__traceback__)[-1].lineno
         if (reason := fields.explain_construction(error)) is None:
-            raise
+            raise errors.ConfigError(_describe_failure(error, path)) from error
         raise errors.ConfigError(f"{path}, line {line}: {reason}") from error
+    except Exception as error:  # whatever a person has written into the file
+        raise errors.ConfigError(_describe_failure(error, path)) from error
     if not isinstance(settings, config.RunConfig):
         raise errors.ConfigError(
             f"get_config() in {path} returned {type(settings).__name__}, not a "
@@ -90,6 +95,7 @@ def complete(
     overrides: Sequence[str] = (),
     *,
     model: str = "",
+    start: Callable[[config.RunConfig], config.RunConfig] | None = None,
     platform: str | None = None,
 ) -> config.RunConfig:
     """Applies a pretrained model and overrides, and fills in the precision.
@@ -105,6 +111,8 @@ def complete(
         from agentrl.experiment import base_model
 
         settings = base_model.start_from(settings, model)
+    if start is not None:
+        settings = start(settings)
     # The precision comes last: to ask for the platform makes JAX count its devices.
     late = [o for o in overrides if o.startswith("model.precision.")]
     for override in (o for o in overrides if o not in late):
@@ -114,6 +122,18 @@ def complete(
     for override in late:
         settings = fields.override(settings, override)
     return settings
+
+
+def _describe_failure(error: Exception, path: pathlib.Path) -> str:
+    """Names the line of an experiment file at which it failed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    numbers = [frame.lineno for frame in frames if frame.filename == str(path)]
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        numbers.append(error.lineno)
+    place = f"{path}:{numbers[-1]}" if numbers else str(path)
+    return (
+        f"the experiment file cannot be used. {place}: {type(error).__name__}: {error}"
+    )
 
 
 def to_json(settings: Any) -> Any:
@@ -144,7 +164,18 @@ def read_run(workdir: pathlib.Path) -> config.RunConfig:
     """Reads the configuration of the run in `workdir`.
 
     Raises:
-      ConfigError: if there is no run, or its `run.json` cannot be read.
+      ConfigError: if there is no run, or a later version has written it.
+      DamagedFileError: if its `run.json` cannot be read.
+    """
+    return from_json(read_description(workdir)["config"])
+
+
+def read_description(workdir: pathlib.Path) -> dict[str, Any]:
+    """Reads all that `run.json` says of the run in `workdir`; see `describe_run`.
+
+    Raises:
+      ConfigError: if there is no run.
+      DamagedFileError: if its `run.json` is empty, cut off, or of something else.
     """
     path = workdir / RUN_FILE
     if not path.is_file():
@@ -152,14 +183,14 @@ def read_run(workdir: pathlib.Path) -> config.RunConfig:
             f"{workdir} holds no {RUN_FILE}, so it is not the working directory of a "
             "run; give the --workdir of a launch.train command."
         )
-    try:
-        stored = json.loads(path.read_text())["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise errors.ConfigError(
-            f"{path} is damaged ({type(error).__name__}: {error}); restore it from the "
-            "experiment file by training into a new --workdir."
-        ) from error
-    return from_json(stored)
+    advice = (
+        "if its folder holds no checkpoints yet, remove it; else restore it from a "
+        "backup, or write it anew by training a moment into another --workdir."
+    )
+    described = storage.read_json(path, advice=advice)
+    if not isinstance(described.get("config"), dict):
+        raise errors.DamagedFileError(f"{path} is damaged (no config); {advice}")
+    return described
 
 
 def differences(first: Any, second: Any, path: str = "") -> list[str]:

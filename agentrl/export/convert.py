@@ -9,12 +9,13 @@ import jax
 
 from agentrl import config, errors, types
 from agentrl.chat import renderer, tokenizer, tokenizer_files
+from agentrl.checkpoints import checkpoint
 from agentrl.experiment import files
 from agentrl.export import model_card
 from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import adapters, hf_config, hf_export, locate, orbax_io, weights
-from agentrl.run import checkpoint, parameters
+from agentrl.run import parameters
 
 
 def to_orbax(model: str, folder: pathlib.Path) -> None:

@@ -19,17 +19,26 @@ class Timers:
 
     def __init__(self):
         self._seconds: dict[str, float] = {}
+        self._names: list[str] = []  # of the blocks under way, the outermost first
+        self.place = "its start"  # in the run, for `describe`
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Adds the duration of the `with` block to `name`, also if it raises."""
         started = time.perf_counter()
+        self._names.append(name)
         try:
             with jax.profiler.TraceAnnotation(name):
                 yield
         finally:
+            self._names.pop()
             spent = time.perf_counter() - started
             self._seconds[name] = self._seconds.get(name, 0.0) + spent
+
+    def describe(self) -> str:
+        """Where the run is, such as `stage 'a', iteration 3: update`."""
+        names = self._names  # another thread may change it meanwhile
+        return ": ".join((self.place, *names[-1:]))
 
     def pop(self) -> dict[str, float]:
         """Returns the seconds since the last call as `{"time/<name>": s}` and resets."""

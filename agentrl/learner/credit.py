@@ -8,7 +8,6 @@ anybody's baseline.
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 from agentrl import config, types
@@ -206,11 +205,8 @@ def _divergence_cost(
     if penalty is None or penalty.placement == "loss":
         return np.zeros(len(scores.behavior_logprobs))
     assert scores.reference_logprobs is not None
-    away = jnp.asarray(
-        scores.reference_logprobs - scores.behavior_logprobs, jnp.float32
-    )
-    divergence = np.asarray(kl.ESTIMATORS[penalty.estimator](away), np.float64)
-    return penalty.coefficient * divergence
+    away = scores.reference_logprobs - scores.behavior_logprobs
+    return penalty.coefficient * kl.ESTIMATORS[penalty.estimator](away)
 
 
 def _shuffle(

@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from agentrl import errors, refusals
+
 
 def is_process_zero() -> bool:
     """Returns whether this is process 0, which writes the files of a run."""
@@ -32,14 +34,41 @@ def gather(items: list) -> list:
 
 
 @contextlib.contextmanager
-def process_zero_first(name: str) -> Iterator[None]:
+def agreed() -> Iterator[None]:
+    """Runs the `with` block on every process; what one refuses, all refuse.
+
+    Raises:
+      ConfigError: naming the other host and its reason, if this one has none.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    refusal: Exception | None = None
+    try:
+        yield
+    except refusals.EXPECTED as error:
+        refusal = error
+    told = gather([f"{refusal}" if refusal else ""])
+    if refusal:
+        raise refusal
+    for host, reason in enumerate(told):
+        if reason:
+            raise errors.ConfigError(f"host {host} refuses: {reason}")
+
+
+@contextlib.contextmanager
+def process_zero_first() -> Iterator[None]:
     """Runs the `with` block on process 0, then on the others, which find its files.
 
-    Args:
-      name: of the barrier, the same on all processes.
+    Raises:
+      ConfigError: on all other hosts, if the first refuses.
     """
-    if not is_process_zero():
-        multihost_utils.sync_global_devices(name)
-    yield
-    if is_process_zero():
-        multihost_utils.sync_global_devices(name)
+    if jax.process_count() == 1:
+        yield
+    elif is_process_zero():
+        with agreed():
+            yield
+    else:
+        with agreed():
+            pass
+        yield

@@ -10,6 +10,8 @@ from agentrl import config, errors
 # which a large model on a busy machine can exceed.
 _COLLECTIVE_TIMEOUT = "--xla_cpu_collective_call_terminate_timeout_seconds=300"
 
+HOST_TIMEOUT_S = 120.0  # without a sign of life of another host
+
 
 def split_cpu(mesh: config.MeshConfig) -> None:
     """Splits a CPU into `mesh.cpu_devices` devices; to be called before JAX is initialised.
@@ -33,6 +35,8 @@ def join(
     coordinator: str | None = None,
     num_hosts: int | None = None,
     index: int | None = None,
+    *,
+    host_timeout_s: float = HOST_TIMEOUT_S,
 ) -> None:
     """Joins the other processes of a run, one per host, if there are any.
 
@@ -41,13 +45,19 @@ def join(
         Slurm and Open MPI set up.
       num_hosts: processes of the run; None reads the environment, with one as default.
       index: of this process; None reads the environment.
+      host_timeout_s: of `watch.HostWatch`, which JAX's own watch must not forestall.
 
     Raises:
       ConfigError: if the processes cannot be joined, or are not `num_hosts`.
     """
     if num_hosts != 1 and not jax.distributed.is_initialized():
         try:
-            jax.distributed.initialize(coordinator, num_hosts, index)
+            jax.distributed.initialize(
+                coordinator,
+                num_hosts,
+                index,
+                heartbeat_timeout_seconds=round(2 * host_timeout_s + 60),
+            )
         except ValueError as error:
             if coordinator or num_hosts:
                 raise errors.ConfigError(

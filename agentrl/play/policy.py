@@ -19,6 +19,7 @@ from rich import console as rich_console
 
 from agentrl import config, errors, types
 from agentrl.chat import huggingface, renderer, tokenizer
+from agentrl.checkpoints import checkpoint
 from agentrl.envs import base
 from agentrl.experiment import files, precision
 from agentrl.models import lora, transformer
@@ -27,7 +28,7 @@ from agentrl.parallel import sharding, startup
 from agentrl.play import episode
 from agentrl.pretrained import locate
 from agentrl.rollout import engine
-from agentrl.run import assemble, checkpoint, parameters
+from agentrl.run import assemble, parameters
 
 _Role = Literal["system", "user", "assistant"]
 _ONE_DEVICE = config.MeshConfig(data=1, fsdp=1, model=1)

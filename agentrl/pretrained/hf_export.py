@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from agentrl import errors, types
+from agentrl import errors, storage, types
 from agentrl.models import model_config
 from agentrl.pretrained import hf_config, safetensors_io, tokenizer_json, weights
 
@@ -123,7 +123,7 @@ def _choose_type(config: model_config.ModelConfig, folder: pathlib.Path) -> str:
 
 def write_json(fields: Mapping[str, Any], path: pathlib.Path) -> None:
     """Writes a file as `transformers` lays it out."""
-    path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
+    storage.write(path, json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
 def claim(folder: pathlib.Path) -> None:

@@ -26,7 +26,7 @@ PACKAGES = {
 
 # Fields of a model that are the run's to choose, whatever weights it starts from.
 OWN_FIELDS = ("precision", "attention", "critic", "init")
-_CRITIC = "critic"  # parameter that no published model has; starts at zero
+CRITIC = "critic"  # parameter that no published model has; starts at zero
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +60,14 @@ class Pretrained:
 
     def load(self, like: types.PyTree) -> types.PyTree:
         """Reads the parameters onto their placements; see `weights.load`."""
-        body = {name: leaf for name, leaf in like.items() if name != _CRITIC}
+        body = {name: leaf for name, leaf in like.items() if name != CRITIC}
         if orbax_io.holds_params(self.path):
             params = orbax_io.load(self.path, body)
         else:
             params = weights.load(self.source(), self.config, body)
-        if critic := like.get(_CRITIC):
+        if critic := like.get(CRITIC):
             zeros = jnp.zeros(critic.shape, critic.dtype, device=critic.sharding)
-            params = {**params, _CRITIC: zeros}
+            params = {**params, CRITIC: zeros}
         return params
 
     def source(self) -> weights.Source:

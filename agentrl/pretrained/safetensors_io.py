@@ -8,7 +8,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from agentrl import errors
+from agentrl import errors, storage
 from agentrl.pretrained import weights
 
 SINGLE = "model.safetensors"
@@ -112,4 +112,4 @@ def write(export: weights.Export, folder: pathlib.Path, *, shard_bytes: int) -> 
     if len(shards) > 1:
         total = sum(map(export.num_bytes, export.tensors))
         index = {"metadata": {"total_size": total}, "weight_map": files}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        storage.write_json(folder / INDEX, index)

@@ -5,6 +5,7 @@ that it resumes from, so they are the same as without the interruption.
 """
 
 import collections
+import dataclasses
 import math
 import pathlib
 import time
@@ -13,29 +14,38 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import rich.console
 import rich.progress
-import tensorboardX
 
 from agentrl import config, types
+from agentrl.reporting import coverage, events, silence
 from agentrl.transcripts import episodes, failures, jsonl
 
 FILE = "metrics.jsonl"
-_TENSORBOARD = "tensorboard"
 _SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal to draw a bar on
 
 
 class Writer:
     """Records one iteration at a time in `workdir`; a context manager.
 
-    The first call of `write` marks where the run resumes: records of an earlier process
-    from that iteration on are removed first.
+    `resume` says where the run goes on: whatever an earlier process recorded from that
+    iteration on is cut away first. The first call of `write` does so itself if nobody
+    has called it. What `write` was given is with the operating system when it returns,
+    so no checkpoint is ahead of the files.
     """
 
-    def __init__(self, workdir: pathlib.Path, settings: config.RunConfig):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        settings: config.RunConfig,
+        *,
+        clock: Callable[[], float] = time.time,
+    ):
         self._workdir = workdir
-        self._stages = [stage.name for stage in settings.stages]
+        self._stages = settings.stages
         self._env_configs = settings.environments
         self._progress_bar = ProgressBar(settings)
-        self._events: tensorboardX.SummaryWriter | None = None
+        self._clock = clock
+        self._events: events.EventFile | None = None
+        self._silence = silence.SilenceWatch()
 
     def __enter__(self) -> "Writer":
         self._progress_bar.start()
@@ -67,7 +77,10 @@ class Writer:
         """
         iteration = progress.iteration - 1
         if self._events is None:
-            self._resume(progress, step)
+            before = dataclasses.replace(progress, iteration=iteration)
+            self.resume(before, step=step - 1)
+        assert self._events is not None
+        wall_time = self._clock()
         stage = progress.stage_name
         episodes.append(
             self._episodes_path(stage),
@@ -84,43 +97,82 @@ class Writer:
             ),
         )
         numbers = {name: _to_number(value) for name, value in values.items()}
-        position = {"stage": stage, "iteration": iteration, "step": step}
-        jsonl.append(
-            self._workdir / FILE,
-            [{"stage_index": progress.stage} | position | numbers],
-        )
-        self._write_events(numbers, step)
+        place = {
+            "stage_index": progress.stage,
+            "stage": stage,
+            "iteration": iteration,
+            "step": step,
+            "wall_time": wall_time,  # seconds since 1970
+        }
+        jsonl.append(self._workdir / FILE, [place | numbers])
+        self._events.write(numbers, step=step, wall_time=wall_time)
         self._progress_bar.update(progress, numbers)
+        if message := self._silence.observe(stage, iteration, numbers):
+            self._progress_bar.say(message)
 
-    def _resume(self, progress: types.Progress, step: int) -> None:
-        iteration = progress.iteration - 1
-        jsonl.cut(
-            self._workdir / FILE,
-            lambda record: (
-                (record["stage_index"], record["iteration"])
-                < (progress.stage, iteration)
-            ),
+    def resume(self, progress: types.Progress, *, step: int) -> None:
+        """Makes the files agree with the checkpoint that a session goes on from.
+
+        Lines of later iterations are cut away; lines of earlier ones that are missing
+        are named on the terminal.
+
+        Args:
+          progress: of the checkpoint, or of the start of the run.
+          step: optimizer updates behind it.
+
+        Raises:
+          DamagedFileError: if a line of an earlier iteration cannot be read.
+          OSError: if a file cannot be written.
+        """
+        end = coverage.Place(progress.stage, progress.iteration)
+        self._resume_metrics(end)
+        self._resume_episodes(end)
+        self._events = events.EventFile(
+            self._workdir, first_step=step + 1, wall_time=self._clock()
         )
-        current, *later = self._stages[progress.stage :]
-        jsonl.cut(
-            self._episodes_path(current),
-            lambda record: record["iteration"] < iteration,
-        )
-        for stage in later:  # they may have begun after the last checkpoint
-            self._episodes_path(stage).unlink(missing_ok=True)
-        self._events = tensorboardX.SummaryWriter(
-            str(self._workdir / _TENSORBOARD), purge_step=step
-        )
+
+    def _resume_metrics(self, end: coverage.Place) -> None:
+        path = self._workdir / FILE
+        jsonl.cut(path, lambda record: coverage.place_of(record, path) < end)
+        lines = jsonl.read(path) if path.exists() else ()
+        places = (coverage.place_of(record, path) for record in lines)
+        found = list(coverage.check_order(places, path))
+        self._warn_of_missing(path, end, found)
+
+    def _resume_episodes(self, end: coverage.Place) -> None:
+        """Cuts the episodes of the stage under way; those of earlier ones are whole."""
+        current, *later = self._stages[end.stage :]
+        path = self._episodes_path(current.name)
+        iterations: set[int] = set()
+
+        def is_earlier(record: jsonl.Record) -> bool:
+            place = coverage.place_of({"stage_index": end.stage, **record}, path)
+            if place < end:
+                iterations.add(place.iteration)
+            return place < end
+
+        jsonl.cut(path, is_earlier)
+        found = [coverage.Place(end.stage, iteration) for iteration in iterations]
+        if not current.supervised:  # demonstrations are not stored
+            before = coverage.expected(self._stages, coverage.Place(end.stage, 0))
+            self._warn_of_missing(path, end, [*before, *found])
+        for stage in later:  # the end of this stage may not have been saved in time
+            self._episodes_path(stage.name).unlink(missing_ok=True)
+
+    def _warn_of_missing(
+        self,
+        path: pathlib.Path,
+        end: coverage.Place,
+        found: Sequence[coverage.Place],
+    ) -> None:
+        if missing := coverage.describe_missing(self._stages, end, found):
+            self._progress_bar.say(
+                f"{path} lacks {missing}, which the checkpoint holds the results of. "
+                "Training goes on; restore the lines from a backup if there is one."
+            )
 
     def _episodes_path(self, stage: str) -> pathlib.Path:
         return self._workdir / episodes.FOLDER / f"{stage}.jsonl"
-
-    def _write_events(self, numbers: Mapping[str, float | None], step: int) -> None:
-        assert self._events is not None
-        for name, value in numbers.items():
-            if value is not None:
-                self._events.add_scalar(name, value, step)
-        self._events.flush()
 
 
 class ProgressBar:
@@ -163,6 +215,10 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def say(self, message: str) -> None:
+        """Prints a line above the bar, or among the plain lines."""
+        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     def update(
         self, progress: types.Progress, values: Mapping[str, float | None]

@@ -7,7 +7,6 @@ no external files.
 import collections
 import dataclasses
 import itertools
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,9 +15,9 @@ import jinja2
 import markupsafe
 import numpy as np
 
-from agentrl import config, errors
+from agentrl import config, errors, storage
 from agentrl.experiment import files
-from agentrl.reporting import metrics, plots, survey, tables
+from agentrl.reporting import coverage, metrics, plots, survey, tables
 from agentrl.statistics import results, transfer
 from agentrl.transcripts import failures, jsonl
 
@@ -70,7 +69,7 @@ def write(workdir: pathlib.Path, settings: config.RunConfig) -> pathlib.Path:
     surveyed = survey.survey_episodes(workdir, settings)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
     page = environment.from_string(_TEMPLATE.read_text()).render(
-        run=json.loads((workdir / files.RUN_FILE).read_text()),
+        run=files.read_description(workdir),
         overview=_overview(settings, records, matrix),
         panels=matrix.panels,
         panel_notes=tables.panel_notes(matrix),
@@ -91,7 +90,7 @@ def write(workdir: pathlib.Path, settings: config.RunConfig) -> pathlib.Path:
     )
     path = workdir / FILE
     # A lone surrogate in an answer must not cost the whole page.
-    path.write_text(page, encoding="utf-8", errors="replace")
+    storage.write(path, page.encode(errors="replace"))
     return path
 
 
@@ -119,6 +118,7 @@ def _overview(
     tiles = [
         ("Stages", " \N{RIGHTWARDS ARROW} ".join(s.name for s in settings.stages)),
         ("Iterations", f"{len(records)} of {planned}"),
+        *_missing_tile(settings, records),
         ("Training time", f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"),
     ]
     if matrix.stages:
@@ -128,6 +128,15 @@ def _overview(
                 text = f"{100 * result.mean:.1f} %"
                 tiles.append((f"{panel}, avg@{result.samples}", text))
     return tiles
+
+
+def _missing_tile(
+    settings: config.RunConfig, records: Records
+) -> list[tuple[str, str]]:
+    """Names the iterations before the last one that have no line, if there are any."""
+    places = [coverage.place_of(record, metrics.FILE) for record in records]
+    missing = coverage.describe_missing(settings.stages, max(places), places)
+    return [("Missing", missing)] if missing else []
 
 
 def _draw_charts(records: Records, settings: config.RunConfig) -> list[dict[str, Any]]:

@@ -3,14 +3,13 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
 from jax.sharding import Mesh
 
-from agentrl import errors, types
+from agentrl import errors, storage, types
 from agentrl.chat import renderer, tokenizer
 from agentrl.config import RolloutConfig, RunConfig
 from agentrl.envs import base, demonstrations, tasks
@@ -95,35 +94,35 @@ class Run:
 
 
 @contextlib.contextmanager
-def assemble(settings: RunConfig, workdir: pathlib.Path) -> Iterator[Run]:
+def assemble(
+    settings: RunConfig,
+    workdir: pathlib.Path,
+    *,
+    chat: renderer.Chat | None = None,
+) -> Iterator[Run]:
     """Assembles a run from its configuration and `workdir`; closes its workers at exit.
 
     Args:
       settings: configuration of the run.
       workdir: working directory, with the tokenizer and `chat.json` if they exist.
+      chat: what `make_chat` has made, if it has been called on this host.
 
     Yields:
       The run.
+
+    Args:
+      settings: the run.
+      workdir: its directory.
+      chat: what `make_chat` has made, if it has been called on this host.
 
     Raises:
       ConfigError: if the tokenizer has more ids than the model has embeddings.
     """
     with open_pool(settings) as environments:
-        with processes.process_zero_first("tokenizer"):
-            loaded = load_tokenizer(settings, workdir, environments)
-        if loaded.vocab_size > settings.model.vocab_size:
-            raise errors.ConfigError(
-                f"the tokenizer has {loaded.vocab_size} ids but model.vocab_size = "
-                f"{settings.model.vocab_size}; every id needs a row in the embedding."
-            )
-        chat = renderer.Chat(
-            loaded,
-            settings.tokenizer.frame,
-            few_shot=settings.tokenizer.few_shot,
-            examples=choose_few_shot_examples(settings, environments),
-        )
-        with processes.process_zero_first("chat"):
-            check_or_write_chat_json(chat, workdir)
+        with processes.process_zero_first():
+            chat = chat or make_chat(settings, workdir, environments)
+            if processes.is_process_zero():
+                write_chat(chat, settings, workdir)
         model = transformer.Model(settings.model)
         mesh = sharding.make_mesh(settings.mesh)
         parameters = Parameters(settings, model, mesh)
@@ -151,10 +150,46 @@ def open_pool(settings: RunConfig) -> EnvPool:
     )
 
 
+def make_chat(
+    settings: RunConfig, workdir: pathlib.Path, envs: EnvPool
+) -> renderer.Chat:
+    """Makes the run's tokenizer, chat format and examples; writes nothing.
+
+    Args:
+      settings: configuration of the run.
+      workdir: where a trained tokenizer is stored.
+      envs: plays the episodes whose text trains a tokenizer, and the examples.
+
+    Raises:
+      ConfigError: if tokenizer and model do not fit together, or examples are missing.
+    """
+    loaded = load_tokenizer(settings, workdir, envs)
+    if loaded.vocab_size > settings.model.vocab_size:
+        raise errors.ConfigError(
+            f"the tokenizer has {loaded.vocab_size} ids but model.vocab_size = "
+            f"{settings.model.vocab_size}; every id needs a row in the embedding."
+        )
+    return renderer.Chat(
+        loaded,
+        settings.tokenizer.frame,
+        few_shot=settings.tokenizer.few_shot,
+        examples=choose_few_shot_examples(settings, envs),
+    )
+
+
+def write_chat(chat: renderer.Chat, settings: RunConfig, workdir: pathlib.Path) -> None:
+    """Writes `chat.json` and a vocabulary of the run's own, or checks what is there."""
+    path = workdir / tokenizer.SentencePieceTokenizer.FILE
+    if settings.tokenizer.kind == "train_sentencepiece" and not path.exists():
+        assert isinstance(chat.tokenizer, tokenizer.SentencePieceTokenizer)
+        chat.tokenizer.save(workdir)
+    check_or_write_chat_json(chat, workdir)
+
+
 def load_tokenizer(
     settings: RunConfig, workdir: pathlib.Path, envs: EnvPool
 ) -> tokenizer.Tokenizer:
-    """Loads the run's tokenizer; trains it first if it is to be trained and has no file.
+    """Loads the run's tokenizer, or trains the one that it does not have yet.
 
     Args:
       settings: configuration of the run.
@@ -165,6 +200,8 @@ def load_tokenizer(
     if wanted.kind != "train_sentencepiece":
         return tokenizer.load(wanted.kind, pathlib.Path(wanted.path))
     path = workdir / tokenizer.SentencePieceTokenizer.FILE
+    if not path.exists() and settings.start_from:  # WORKDIR/checkpoints/STEP#DIGEST
+        path = pathlib.Path(settings.start_from).parents[1] / path.name
     if not path.exists():
         texts = []
         for env, env_config in settings.environments.items():
@@ -176,8 +213,7 @@ def load_tokenizer(
                 max_error_fraction=settings.max_env_error_fraction,
             )
             texts += demonstrations.texts(solved)
-        trained = tokenizer.SentencePieceTokenizer.train(texts, wanted.vocab_size)
-        trained.save(workdir)
+        return tokenizer.SentencePieceTokenizer.train(texts, wanted.vocab_size)
     return tokenizer.SentencePieceTokenizer.load(path)
 
 
@@ -220,10 +256,13 @@ def check_or_write_chat_json(chat: renderer.Chat, workdir: pathlib.Path) -> None
     if not path.exists():
         for name, text in described["template_exceptions"].items():
             print(f"Chat template, {name}: {text}", flush=True)
-        path.write_text(json.dumps(described, indent=2) + "\n")
-    elif (stored := json.loads(path.read_text()))["digest"] != described["digest"]:
+        storage.write_json(path, described)
+        return
+    advice = "remove it to have it written again from the run's tokenizer."
+    stored = storage.read_json(path, advice=advice).get("digest")
+    if stored != described["digest"]:
         raise errors.ConfigError(
-            f"{path} has digest {stored['digest']} of frame, chat template, examples and "
+            f"{path} has digest {stored} of frame, chat template, examples and "
             f"vocabulary, which now have digest {described['digest']}: the policy would "
             "see other tokens than it was trained on. Restore the tokenizer's files, or "
             "train in another --workdir."

@@ -122,6 +122,15 @@ class Parameters:
 
     def _load_model(self) -> types.PyTree:
         """The whole model: weights that the configuration names, else random ones."""
+        if self.config.start_from:
+            from agentrl.run import fork
+
+            return fork.load(
+                self.config.start_from,
+                self.config.model,
+                self.mesh,
+                self.abstract_model,
+            )
         if self.config.weights:
             from agentrl.pretrained import locate  # slow to import
 

@@ -57,6 +57,7 @@ def collect_demonstrations(
     *,
     max_tokens: int,
     max_error_fraction: float = 0.1,
+    counts: dict[str, tuple[int, int]] | None = None,
 ) -> list[types.Trajectory]:
     """Collects demonstrations that fit into an episode, by oracles or from a file.
 
@@ -70,6 +71,7 @@ def collect_demonstrations(
       chat: renders conversations.
       max_tokens: longer demonstrations are dropped.
       max_error_fraction: of the demonstrations, that environments may lose.
+      counts: receives (demonstrations that fit, all) of each source, for a report.
 
     Raises:
       ConfigError: if a source has no demonstration that fits, or a file cannot be read.
@@ -91,6 +93,8 @@ def collect_demonstrations(
             env_name = named if named in panels else next(iter(panels))
             trajectories.append(to_trajectory(env_name, item_id, messages, chat))
         fitting = [t for t in trajectories if t.num_tokens <= max_tokens]
+        if counts is not None:
+            counts[origin] = len(fitting), len(trajectories)
         if not fitting:
             raise errors.ConfigError(
                 f"no demonstration of '{origin}' fits into rollout.max_tokens = "

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from agentrl.transcripts import jsonl
+from agentrl import errors, storage
 
 FOLDER = "evaluations"
 RANDOM_FOLDER = "random_policy"  # within it: what chance achieves on the panels
@@ -95,11 +95,8 @@ class EvaluationResult:
         path = find_path(
             workdir, stage=self.stage, env=self.env, split=self.split, tier=self.tier
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
         record = dataclasses.asdict(self) | {"lost": self.lost}
-        partial.write_text(json.dumps(record) + "\n")
-        partial.replace(path)
+        storage.write_json(path, record, indent=None)
         return path
 
 
@@ -122,11 +119,9 @@ def save_random(
       result: None if there is no random policy for the environment.
     """
     path = workdir / FOLDER / RANDOM_FOLDER / f"{env}.{digest}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     record = None if result is None else dataclasses.asdict(result)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"panel_digest": digest, "result": record}) + "\n")
-    partial.replace(path)
+    stored = {"panel_digest": digest, "result": record}
+    storage.write_json(path, stored, indent=None)
 
 
 def load_random(workdir: pathlib.Path) -> dict[str, EvaluationResult | None]:
@@ -138,11 +133,13 @@ def load_random(workdir: pathlib.Path) -> dict[str, EvaluationResult | None]:
     found: dict[str, EvaluationResult | None] = {}
     for path in sorted((workdir / FOLDER / RANDOM_FOLDER).glob("*.json")):
         try:
-            stored = json.loads(path.read_text())
+            stored = storage.read_json(path, advice="remove it.")
             result = stored["result"]
             found[stored["panel_digest"]] = result and _from_record(result)
         except (KeyError, TypeError, ValueError) as error:
-            raise jsonl.DamagedFileError(
+            if isinstance(error, errors.DamagedFileError):
+                raise
+            raise errors.DamagedFileError(
                 f"{path} is not a result of the random policy ({type(error).__name__}: "
                 f"{error}); remove it to have it played again."
             ) from error
@@ -158,7 +155,7 @@ def load(path: pathlib.Path) -> EvaluationResult:
     try:
         return _from_record(json.loads(path.read_text()))
     except (KeyError, TypeError, ValueError) as error:
-        raise jsonl.DamagedFileError(
+        raise errors.DamagedFileError(
             f"{path} is not the result of an evaluation ({type(error).__name__}: "
             f"{error}); remove it, or evaluate again."
         ) from error

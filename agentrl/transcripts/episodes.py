@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from agentrl import types
+from agentrl import errors, types
 from agentrl.envs import base
 from agentrl.transcripts import jsonl
 
@@ -124,7 +124,7 @@ def read(path: pathlib.Path) -> Iterator[StoredEpisode]:
         try:
             yield _from_record(record)
         except (KeyError, TypeError, ValueError) as error:
-            raise jsonl.DamagedFileError(
+            raise errors.DamagedFileError(
                 f"{path} holds a line that is not a stored episode "
                 f"({type(error).__name__}: {error})."
             ) from error

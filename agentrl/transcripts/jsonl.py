@@ -6,11 +6,9 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from agentrl import errors, storage
+
 Record = Mapping[str, Any]
-
-
-class DamagedFileError(ValueError):
-    """A file of a run does not hold what was written to it; the message names it."""
 
 
 def append(path: pathlib.Path, records: Iterable[Record]) -> None:
@@ -29,12 +27,7 @@ def append(path: pathlib.Path, records: Iterable[Record]) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(lines)
     except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{error.strerror}; make room or mend the permissions, then repeat the "
-            "command to go on from the newest checkpoint",
-            str(path),
-        ) from error
+        raise storage.explain(error, path) from error
 
 
 def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
@@ -73,12 +66,12 @@ def _parse(line: bytes, path: pathlib.Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise DamagedFileError(
+        raise errors.DamagedFileError(
             f"{path}:{number} is not JSON ({error}); restore the file, or remove it to "
             "do without it."
         ) from error
     if not isinstance(record, dict):
-        raise DamagedFileError(
+        raise errors.DamagedFileError(
             f"{path}:{number} is not a JSON object; restore the file, or remove it."
         )
     return record

@@ -22,7 +22,7 @@ def load(path):
     same = segments[:, :, None] == segments[:, None, :]
     causal = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool).tril()
     fields["visible"] = (same & causal)[:, None]
-    fields["mask"] = fields.pop("action_mask")[:, 1:]
+    fields["mask"] = fields.pop("rl_weights")[:, 1:] != 0
     return fields
 
 

@@ -6,7 +6,8 @@
 #       --config=experiments/demo/demo.py --workdir=/mnt/shared/runs/demo
 #
 # The working directory has to be shared by all hosts: a Filestore mount, or a bucket
-# mounted with gcsfuse. Repeat the command to go on after a preemption.
+# mounted with gcsfuse. A preempted run saves and ends with exit code 75; repeat the command to
+# go on.
 set -euo pipefail
 : "${TPU:?name of the TPU VM}" "${ZONE:?its zone}" "${HOSTS:?number of its hosts}"
 

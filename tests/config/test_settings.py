@@ -104,6 +104,10 @@ def test_an_estimator_without_coefficient_measures():
             ["algorithm=gigpo", "algorithm.step_advantage_weight=0"],
             "step_advantage_weight = 0.0; it must be positive",
         ),
+        (
+            ["algorithm=gigpo", "algorithm.shuffle_returns=group"],
+            "shuffle_returns = 'group': GiGPO judges steps .* with 'grpo'",
+        ),
         (["algorithm=ppo"], "'ppo' learns values, .* set model.critic = True"),
         (["algorithm=distillation"], "teachers is empty; give"),
         (

@@ -8,13 +8,17 @@ import sys
 
 import pytest
 
-from agentrl.run import checkpoint
+from agentrl.checkpoints import checkpoint
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 SHORT = (
     "--set=stages.warm_start.num_iterations=2",
     "--set=stages.recall.num_iterations=2",
+    # So short a warm start may solve nothing: what is equal trains, too.
+    "--set=stages.recall.algorithm.keep_zero_variance=True",
+    "--set=stages.recall.algorithm.kl.coefficient=0.01",
+    "--set=stages.recall.algorithm.kl.reference=run_start",
 )
 LORA = "--set=lora={'rank': 2, 'int8_base': True}"
 
@@ -49,9 +53,16 @@ def test_merged_rollouts_agree_with_the_unmerged_learner(finished):
     assert gaps[:2] == [None, None] and max(gaps[2:]) < 1e-5
 
 
+def test_the_reference_is_the_model_without_its_adapters(finished):
+    lines = (finished / "metrics.jsonl").read_text().splitlines()
+    divergences = [json.loads(line).get("policy/reference_kl") for line in lines]
+    # The warm start has moved the policy away from where the run began.
+    assert divergences[:2] == [None, None] and min(divergences[2:]) > 0
+
+
 def test_checkpoints_hold_adapters_and_their_moments_only(finished):
     with checkpoint.Checkpoints(finished, read_only=True) as checkpoints:
-        stored = checkpoints._read_progress(4)["arrays"]
+        stored = checkpoints.read_progress(4)["arrays"]
     assert all(name.endswith(("['a']", "['b']")) for name in stored["params"])
     assert len(stored["params"]) == 2 * 7 * 2  # layers, kernels, factors
     assert "embedding" not in str(stored)

@@ -17,6 +17,7 @@ HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 TIMING = (
     "time/",
+    "wall_time",
     "perf/compilations",
     "perf/decode",
     "perf/env_wait",
@@ -137,7 +138,11 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(finished, environment, tmp
 @pytest.mark.parametrize(
     "options",
     [
-        ["algorithm.max_refills=2"],
+        [
+            "algorithm.max_refills=2",
+            "algorithm.entropy_coefficient=0.01",
+            "rehearsal={'environments': [('recall', 1)], 'episodes_per_iteration': 4}",
+        ],
         ["algorithm.name=ppo", "algorithm.gae_level=turn"],
     ],
     ids=["refills", "critic"],
@@ -173,7 +178,9 @@ def test_overlap_and_divergence_in_the_reward_resume_too(
     assert [r["policy/staleness"] for r in records[2:]] == [0, 1, 1, 0, 1]
     assert max(records[i]["policy/first_logprob_mismatch"] for i in (2, 5)) < 1e-5
     assert all(r["perf/compilations"] == 0 for r in records[4:])
-    if options[0] == "algorithm.max_refills=2":
+    rehearsed = "algorithm.max_refills=2" in options
+    assert all(("rehearsal/nll" in r) == rehearsed for r in records[2:])
+    if rehearsed:
         for record in records[2:]:
             assert (
                 record["rollout/refills"] == 2 or record["rollout/groups_missing"] == 0

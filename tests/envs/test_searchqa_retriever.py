@@ -3,7 +3,6 @@
 import http.server
 import json
 import threading
-import time
 
 import pytest
 
@@ -20,6 +19,8 @@ class Stub:
 
     def __init__(self):
         self.asked = []
+        self.arrived = threading.Condition()
+        self.closed = threading.Event()
         self.fault = ""
         self.scores = True
         stub = self
@@ -27,8 +28,11 @@ class Stub:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 size = int(self.headers["Content-Length"])
-                stub.asked.append(json.loads(self.rfile.read(size)))
-                status, text = stub.answer(self.path, stub.asked[-1])
+                body = json.loads(self.rfile.read(size))
+                with stub.arrived:
+                    stub.asked.append(body)
+                    stub.arrived.notify_all()
+                status, text = stub.answer(self.path, body)
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
@@ -40,14 +44,16 @@ class Stub:
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.server.handle_error = lambda *_: None  # the client may have hung up
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(
+            target=self.server.serve_forever, args=(0.01,), daemon=True
+        ).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def answer(self, path, body):
         if path != "/retrieve":
             return 404, "{}"
         if self.fault == "hang":
-            time.sleep(1.0)
+            self.closed.wait()
         if self.fault == "crash" or (self.fault == "once" and len(self.asked) == 1):
             return 500, "oops"
         if self.fault == "refuse":
@@ -59,6 +65,16 @@ class Stub:
             docs = [{"document": doc, "score": 1.0} for doc in docs]
         return 200, json.dumps({"result": [docs]})
 
+    def wait_for_requests(self, count):
+        """Waits until so many requests have come; a client may give up before they do."""
+        with self.arrived:
+            self.arrived.wait_for(lambda: len(self.asked) >= count, timeout=60)
+
+    def close(self):
+        self.closed.set()
+        self.server.shutdown()
+        self.server.server_close()
+
 
 @pytest.fixture
 def stub(tmp_path, monkeypatch):
@@ -67,8 +83,7 @@ def stub(tmp_path, monkeypatch):
     dataset._load.cache_clear()
     stub = Stub()
     yield stub
-    stub.server.shutdown()
-    stub.server.server_close()
+    stub.close()
 
 
 @pytest.fixture
@@ -138,6 +153,7 @@ def test_faults_of_the_server_are_told(stub, fault, message, tries):
     stub.fault = fault
     with pytest.raises(retriever.RetrieverError, match=message):
         make(stub, timeout_s=0.1 if fault == "hang" else 5.0).search("who", 3)
+    stub.wait_for_requests(tries)
     assert len(stub.asked) == tries
 
 

@@ -148,7 +148,7 @@ def test_a_panel_is_played_at_random_once_and_shown_beside_the_policy(
     )
     assert "30.0  [" in success and "50.0" in score
 
-    none = {digest: None for digest in by_chance}
+    none = dict.fromkeys(by_chance)
     assert "no random policy" in tables.format_table([result], none)
     assert "random" not in tables.format_table([result])
 

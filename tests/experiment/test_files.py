@@ -128,6 +128,11 @@ def test_star_reaches_every_stage_and_nothing_else_changes():
             "stages.both.algorithm=ppp",
             "algorithm 'ppp' is unknown; did you mean 'ppo'.*There are supervised, grpo",
         ),
+        (
+            "stages.both.rehearsal.coefficient=0.2",
+            "stages.both.rehearsal is None, and RehearsalConfig needs environments. Set "
+            "it as a whole first: --set=stages.both.rehearsal=",
+        ),
         ("stages.both.algorithm=3", "3 is not an algorithm's name, or its fields"),
         (
             "stages.both.algorithm.discount=0.9",
@@ -363,10 +368,12 @@ def test_git_description(tmp_path):
     assert files.describe_git(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}"])
-def test_damaged_run_file_is_reported(tmp_path, text):
-    (tmp_path / files.RUN_FILE).write_text(text)
-    with pytest.raises(errors.ConfigError, match=r"run.json is damaged"):
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b"\xff", b'{"config": 3}']
+)
+def test_damaged_run_file_is_reported(tmp_path, content):
+    (tmp_path / files.RUN_FILE).write_bytes(content)
+    with pytest.raises(errors.DamagedFileError, match=r"run.json (is damaged|holds a)"):
         files.read_run(tmp_path)
 
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import pytest
 
 from agentrl import config, errors
-from agentrl.experiment import files, memory, planning, precision
+from agentrl.experiment import files, precision
 from agentrl.models import kv_cache, model_config, transformer
+from agentrl.planning import memory, workloads
 
 FIELDS = [field.name for field in dataclasses.fields(model_config.Precision)]
 EXPERIMENT = """
@@ -117,7 +118,7 @@ def test_cache_and_activations_may_differ(implementation, compute, cache):
 def test_the_planner_counts_the_same_types():
     def plan(*overrides):
         sizes = {"lora_rank": None, "int8_base": False}
-        work = planning.of_model("llama-3.2-1b", overrides, platform="tpu", **sizes)
+        work = workloads.of_model("llama-3.2-1b", overrides, platform="tpu", **sizes)
         found = memory.estimate(
             dataclasses.replace(work, mesh=config.MeshConfig(data=1))
         )
@@ -134,7 +135,7 @@ def test_the_planner_counts_the_same_types():
         other = "float32" if narrow else "bfloat16"
         after = plan(f"model.precision.{field}={other}")[part]
         assert after / before[part] == pytest.approx(2 if narrow else 0.5, rel=1e-3)
-    shape = planning.presets.get("llama-3.2-1b")
+    shape = workloads.presets.get("llama-3.2-1b")
     halved = plan("model.precision.head=bfloat16")["rollout parameters"]
     embedding = shape.vocab_size * shape.hidden_size
     assert before["rollout parameters"] - halved == 2 * embedding

@@ -11,8 +11,8 @@ import pytest
 import states
 
 from agentrl import errors
+from agentrl.checkpoints import checkpoint
 from agentrl.experiment import files
-from agentrl.run import checkpoint
 
 TESTS = pathlib.Path(__file__).parents[1]
 
@@ -194,7 +194,7 @@ def run_python(code, *arguments):
         jax.config.update("jax_platforms", "cpu")
         import pathlib, states
         from agentrl import types
-        from agentrl.run import checkpoint
+        from agentrl.checkpoints import checkpoint
         workdir = pathlib.Path(sys.argv[1])
         """
     script = textwrap.dedent(prelude) + textwrap.dedent(code)

@@ -38,3 +38,12 @@ def test_compilations_are_counted_once_per_program():
     assert counter.pop() == 0
     double(inputs[2])
     assert counter.pop() == 1
+
+
+def test_timers_say_where_a_run_is():
+    timers = timing.Timers()
+    assert timers.describe() == "its start"
+    timers.place = "stage 'a', iteration 3"
+    with timers("total"), timers("update"):
+        assert timers.describe() == "stage 'a', iteration 3: update"
+    assert timers.describe() == "stage 'a', iteration 3"

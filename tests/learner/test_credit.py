@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from agentrl import config, types
+from agentrl.hardware import timing
 from agentrl.learner import algorithms, credit
 
 ESTIMATORS = {
@@ -163,6 +164,17 @@ def test_divergence_is_taken_off_returns(estimator):
             episodes[index].num_action_tokens, returns[index] - np.mean(others)
         )
         np.testing.assert_allclose(signal.advantages, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_nothing_is_compiled_for_the_lengths_of_episodes(estimator):
+    algorithm = config.Rloo(
+        kl=config.KLConfig(placement="reward", coefficient=0.3, estimator=estimator)
+    )
+    episodes, scores = make_episodes(5)
+    counter = timing.CompilationCounter()
+    assign(algorithm, episodes, scores)
+    assert counter.pop() == 0
 
 
 def test_divergence_in_the_loss_becomes_a_weight_of_each_token():

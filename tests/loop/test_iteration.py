@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agentrl import config, loop, types
-from agentrl.run import warmstart
+from agentrl.run import references, warmstart
 
 
 def make_episodes(params, rewards=(1.0, 0.0, 0.0, 2.0), first_seed=0):
@@ -43,7 +43,7 @@ def test_scores_are_those_of_unpacked_forward_passes(max_microbatches):
     episodes = [bigram_run.make_episode(seed, params) for seed in range(12)]
 
     scores = loop.score_tokens(
-        run, stage, state.learner.params, episodes, loop.References(reference)
+        run, stage, state.learner.params, episodes, references.References(reference)
     )
 
     assert len(scores) == len(episodes)
@@ -64,7 +64,7 @@ def test_episodes_without_an_action_have_no_scores():
     empty = types.Trajectory(task, (), types.Ending.MAX_TOKENS, 0, False, 0.0)
 
     scores = loop.score_tokens(
-        run, stage, params, [empty, episode], loop.References(other_params(0))
+        run, stage, params, [empty, episode], references.References(other_params(0))
     )
 
     assert scores[0].values.shape == scores[0].reference_logprobs.shape == (0,)
@@ -76,7 +76,7 @@ def test_nothing_is_scored_that_the_algorithm_does_not_need():
     stage, state = bigram_run.start(run)
     episodes = make_episodes(state.learner.params)
     scores = loop.score_tokens(
-        run, stage, state.learner.params, episodes, loop.References()
+        run, stage, state.learner.params, episodes, references.References()
     )
     assert all(s.values is None and s.reference_logprobs is None for s in scores)
 
@@ -191,7 +191,7 @@ def test_divergence_in_the_loss_reaches_the_batch_and_the_metrics():
     stage, seen = bigram_run.spy_on_updates(stage)
 
     _, values = bigram_run.train_on(
-        run, stage, state, episodes, loop.References(reference)
+        run, stage, state, episodes, references.References(reference)
     )
 
     ((batch, given),) = seen
@@ -209,6 +209,40 @@ def test_divergence_in_the_loss_reaches_the_batch_and_the_metrics():
     )
 
 
+@pytest.mark.parametrize(
+    "algorithm", [config.DrGrpo(kl=REWARD_KL), config.Ppo(kl=REWARD_KL)],
+    ids=lambda a: a.NAME,
+)  # fmt: skip
+def test_divergence_in_the_reward_is_paid_before_the_update(algorithm):
+    run = bigram_run.make_run(bigram_run.make_stage("only", algorithm))
+    stage, state = bigram_run.start(run)
+    params, reference = bigram_run.copy(state.learner.params), other_params(0)
+    episodes = make_episodes(params, rewards=(0.0, 0.0, 0.0, 0.0))
+    stage, seen = bigram_run.spy_on_updates(stage)
+
+    state, values = bigram_run.train_on(
+        run, stage, state, episodes, references.References(reference)
+    )
+
+    ((batch, given),) = seen
+    assert given is None and batch.kl_weights is None  # the loss has no such term
+    assert "policy/reference_kl" not in values and int(state.learner.step) == 1
+    if isinstance(algorithm, config.Ppo):
+        assert values["critic/loss"] > 0
+        return
+    costs = []
+    for episode in episodes:
+        away = bigram_run.action_scores(reference, episode)[0]
+        away = away - bigram_run.action_scores(params, episode)[0]
+        costs.append(0.1 * np.sum(np.exp(away) - 1 - away))
+    found = bigram_run.read_segments(batch)
+    for i, episode in enumerate(episodes):
+        expected = np.mean(costs[i // 2 * 2 :][:2]) - costs[i]
+        fields = found[bigram_run.key_of(episode)]
+        acted = fields["rl_weights"] != 0
+        np.testing.assert_allclose(fields["advantages"][acted], expected, rtol=1e-3)
+
+
 def test_two_teachers_judge_the_episodes_of_their_environments():
     pairs = (("farm", "first"), ("mine", "second"))
     algorithm = config.Distillation(teachers=pairs)
@@ -220,7 +254,7 @@ def test_two_teachers_judge_the_episodes_of_their_environments():
     stage, seen = bigram_run.spy_on_updates(stage)
 
     _, values = bigram_run.train_on(
-        run, stage, state, episodes, loop.References(teachers=teachers)
+        run, stage, state, episodes, references.References(teachers=teachers)
     )
 
     ((batch, reference),) = seen

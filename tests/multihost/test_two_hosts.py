@@ -3,13 +3,15 @@
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
-from agentrl.run import checkpoint
+from agentrl.checkpoints import checkpoint
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]
@@ -82,7 +84,7 @@ def test_metrics_are_those_of_one_host(runs):
     for expected, found in zip(one, two, strict=True):
         assert expected.keys() == found.keys()
         for name in expected:
-            if not name.startswith(("time/", "perf/")):
+            if not name.startswith(("time/", "wall_time", "perf/")):
                 value = expected[name]
                 if isinstance(value, float):
                     value = pytest.approx(value, rel=1e-3, abs=1e-5)
@@ -124,3 +126,56 @@ def test_fewer_hosts_than_asked_for_are_refused(tmp_path):
     _, complaint = process.communicate(timeout=120)
     assert process.returncode != 0 and "Traceback" not in complaint
     assert "as host None of 2" in complaint
+
+
+def wait_for_iterations(workdir, count, hosts):
+    metrics = workdir / "metrics.jsonl"
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < count:
+        for host in hosts:
+            assert host.poll() is None, host.communicate()[1][-3000:]
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_one_host_saves_the_same_step_on_all(runs, tmp_path, number):
+    workdir = tmp_path / "run"
+    hosts = start_hosts(workdir, "--set=save_every=100")
+    wait_for_iterations(workdir, 3, hosts)
+    hosts[1].send_signal(number)
+    for host in hosts:
+        _, complaints = host.communicate(timeout=400)
+        assert host.returncode == 75, complaints[-3000:]
+        assert "is finished and saved as checkpoint" in complaints
+    (step,) = checkpoint.list_steps(workdir / "checkpoints")
+    assert read_metrics(workdir)[-1]["step"] == step
+
+    finish(start(workdir, "--set=save_every=100", num_devices=4))  # one host goes on
+    one, other = read_metrics(runs[0]), read_metrics(workdir)
+    assert [r["iteration"] for r in one] == [r["iteration"] for r in other]
+    assert other[-1]["policy/loss"] == pytest.approx(one[-1]["policy/loss"], abs=1e-3)
+
+
+def test_a_refused_configuration_is_told_by_every_host(runs):
+    _, two = runs
+    for host in start_hosts(two, "--set=seed=7"):
+        _, complaints = host.communicate(timeout=400)
+        assert host.returncode == 1
+        assert "seed was 0 and is 7" in complaints
+        assert "Traceback" not in complaints
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_host_is_named_by_the_other(tmp_path, lost, number):
+    workdir = tmp_path / "run"
+    hosts = start_hosts(workdir, "--host_timeout_s=15")
+    wait_for_iterations(workdir, 3, hosts)
+    hosts[lost].send_signal(number)
+    other = hosts[1 - lost]
+    other.wait(timeout=60)
+    hosts[lost].kill()
+    hosts[lost].communicate()
+    _, complaints = other.communicate()
+    assert other.returncode == 69, complaints[-3000:]
+    assert f"launch.train: host {lost} (" in complaints
+    assert "it was in stage 'warm_start', iteration" in complaints

@@ -135,7 +135,7 @@ def test_help_comes_at_once_and_imports_nothing_of_the_user(installed, users_dir
         assert min(seconds) < 1, f"{name} --help takes {seconds}"
 
 
-@pytest.mark.parametrize("module", ["launch.train", "agentrl.launch.train"])
+@pytest.mark.parametrize("module", ["agentrl.launch.train", "agentrl.launch.train"])
 def test_commands_run_in_the_checkout(source, module):
     command = [sys.executable, "-m", module, "demo", "--dry_run"]
     assert "Memory of each of" in run(*command, cwd=source, env=without_paths())

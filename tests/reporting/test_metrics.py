@@ -8,9 +8,9 @@ import pytest
 import rich.console
 from tensorboardX.proto import event_pb2
 
-from agentrl import types
+from agentrl import errors, types
 from agentrl.envs import base
-from agentrl.reporting import metrics
+from agentrl.reporting import metrics, silence
 from agentrl.transcripts import episodes, jsonl
 
 SETTINGS = fake_run.make_settings(num_iterations=3)
@@ -99,7 +99,7 @@ def test_resumed_run_leaves_the_files_of_an_uninterrupted_one(
 
 
 def test_lines_say_where_they_belong_and_hold_no_nan(tmp_path):
-    with metrics.Writer(tmp_path, SETTINGS) as writer:
+    with metrics.Writer(tmp_path, SETTINGS, clock=lambda: 1.5e9) as writer:
         writer.write(
             types.Progress(stage=1, stage_name="textcraft", iteration=3),
             step=12,
@@ -110,6 +110,7 @@ def test_lines_say_where_they_belong_and_hold_no_nan(tmp_path):
     (line,) = (tmp_path / metrics.FILE).read_text().splitlines()
     assert json.loads(line) == {
         "stage_index": 1, "stage": "textcraft", "iteration": 2, "step": 12,
+        "wall_time": 1.5e9,
         "a": None, "b": None, "c": 0.5, "d": 3,
     }  # fmt: skip
     (stored,) = episodes.read(tmp_path / "episodes" / "textcraft.jsonl")
@@ -123,14 +124,118 @@ def test_events_reach_tensorboard(tmp_path):
     fake_run.write_iterations(tmp_path, SETTINGS, last=4)
 
     (path,) = (tmp_path / "tensorboard").iterdir()
-    points = [
+    expected = [("policy/loss", n, pytest.approx(2.0 / n)) for n in range(1, 5)]
+    assert losses_in(path) == expected
+
+
+def losses_in(path):
+    return [
         (value.tag, event.step, value.simple_value)
         for event in read_events(path)
         for value in event.summary.value
         if value.tag == "policy/loss"
     ]
-    expected = [("policy/loss", n, pytest.approx(2.0 / n)) for n in range(1, 5)]
-    assert points == expected
+
+
+def test_events_are_on_disk_when_an_iteration_is_recorded(tmp_path):
+    # A checkpoint may be saved next, and the process killed: nothing may be in a queue.
+    with metrics.Writer(tmp_path, SETTINGS) as writer:
+        for step in range(1, 4):
+            writer.write(
+                types.Progress(stage=0, stage_name="warm", iteration=step),
+                step=step,
+                values={"policy/loss": 2.0, **{f"x/{n}": 0.0 for n in range(50)}},
+                trajectories=[],
+            )
+            (path,) = (tmp_path / "tensorboard").iterdir()
+            assert len(losses_in(path)) == step
+
+
+def test_a_resumed_run_makes_tensorboard_forget_what_is_repeated(tmp_path):
+    fake_run.write_iterations(tmp_path, SETTINGS, last=4)
+    (first,) = (tmp_path / "tensorboard").iterdir()
+    with metrics.Writer(tmp_path, SETTINGS) as writer:
+        progress = types.Progress(stage=0, stage_name="warm", iteration=2)
+        writer.resume(progress, step=2)
+
+    (second,) = set((tmp_path / "tensorboard").iterdir()) - {first}
+    *_, start = read_events(second)
+    assert (start.session_log.status, start.step) == (start.session_log.START, 3)
+
+
+def remove_lines(path, numbers):
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for n, line in enumerate(lines, start=1) if n not in numbers]
+    path.write_bytes(b"".join(kept))
+
+
+def resume_at(workdir, stage, iteration):
+    name = SETTINGS.stages[stage].name
+    with metrics.Writer(workdir, SETTINGS) as writer:
+        progress = types.Progress(stage=stage, stage_name=name, iteration=iteration)
+        writer.resume(progress, step=3 * stage + iteration)
+
+
+def test_missing_lines_are_named_at_opening(tmp_path, capsys):
+    fake_run.write_iterations(tmp_path, SETTINGS)
+    path = tmp_path / metrics.FILE
+    remove_lines(path, {2, 3, 5})
+
+    resume_at(tmp_path, 2, 1)
+
+    printed = capsys.readouterr().out
+    assert (
+        f"{path} lacks iterations 1 to 2 of stage 'warm', iteration 1 of stage "
+        "'textcraft', which" in printed
+    )
+    assert len(path.read_bytes().splitlines()) == 7 - 3
+
+
+def test_missing_episodes_are_named_at_opening(tmp_path, capsys):
+    fake_run.write_iterations(tmp_path, SETTINGS)
+    path = tmp_path / "episodes" / "textcraft.jsonl"
+    records = list(jsonl.read(path))
+    remove_lines(path, {n for n, r in enumerate(records, 1) if r["iteration"] == 1})
+
+    resume_at(tmp_path, 1, 3)
+    assert f"{path} lacks iteration 1 of stage" in capsys.readouterr().out
+    resume_at(tmp_path, 1, 1)
+    assert "lacks" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "content", "message"),
+    [
+        (3, b'{"stage_ind\n', r"metrics.jsonl:3 is not JSON"),
+        (3, b'{"stage_index": 1}\n', "no record of an iteration"),
+        (3, b'{"stage_index": 0, "iteration": "x"}\n', "no record of an iteration"),
+        (3, b'{"stage_index": 0, "iteration": 0}\n', "3 is of iteration 0 of stage"),
+    ],
+)
+def test_damage_is_found_at_opening(tmp_path, line, content, message):
+    fake_run.write_iterations(tmp_path, SETTINGS)
+    path = tmp_path / metrics.FILE
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[line - 1] = content
+    path.write_bytes(b"".join(lines))
+
+    with pytest.raises(errors.DamagedFileError, match=message):
+        resume_at(tmp_path, 2, 2)
+
+
+def test_a_run_that_learns_nothing_says_so():
+    watch = silence.SilenceWatch(patience=3)
+    useless = {"rollout/zero_variance_groups": 1.0, "optimizer/grad_norm": 0.0}
+    said = [watch.observe("a", n, useless) for n in range(2)]
+    said += [watch.observe("a", 2, {"rollout/zero_variance_groups": 0.5})]
+    said += [watch.observe("a", n, useless) for n in range(3, 6)]
+    assert said[:5] == [""] * 5
+    assert (
+        "stage 'a', iteration 5: nothing has been learned for 3 iterations" in said[5]
+    )
+    assert "rollout/zero_variance_groups = 1" in said[5]
+    said = [watch.observe("b", n, {"optimizer/grad_norm": 0.0}) for n in range(4)]
+    assert said[:2] == ["", ""] and "gradient is zero" in said[2] and not said[3]
 
 
 def read_events(path):
@@ -185,7 +290,7 @@ def test_an_episode_of_an_older_version_has_no_configuration(tmp_path):
 def test_damaged_lines_are_reported(tmp_path, content, message):
     path = tmp_path / "x.jsonl"
     path.write_bytes(content)
-    with pytest.raises(jsonl.DamagedFileError, match=message):
+    with pytest.raises(errors.DamagedFileError, match=message):
         list(episodes.read(path)) if b"stage" in content else list(jsonl.read(path))
 
 

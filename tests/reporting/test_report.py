@@ -15,7 +15,7 @@ from agentrl.envs import base
 from agentrl.experiment import files
 from agentrl.reporting import metrics, plots, report, tables
 from agentrl.statistics import results
-from agentrl.transcripts import episodes, jsonl
+from agentrl.transcripts import episodes
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -208,7 +208,7 @@ def test_damaged_metrics_are_named(tmp_path):
     fake_run.write_run(tmp_path)
     with (tmp_path / metrics.FILE).open("a") as file:
         file.write("oops\n")
-    with pytest.raises(jsonl.DamagedFileError, match=r"metrics.jsonl:25 is not JSON"):
+    with pytest.raises(errors.DamagedFileError, match=r"metrics.jsonl:25 is not JSON"):
         report.write(tmp_path, files.read_run(tmp_path))
 
 

@@ -6,8 +6,8 @@ import fake_run
 import numpy as np
 import pytest
 
+from agentrl import errors
 from agentrl.statistics import results, summaries
-from agentrl.transcripts import jsonl
 
 RESULT = fake_run.make_result("warm", 8, "textcraft", 0.5)
 
@@ -43,7 +43,7 @@ def test_stored_result_comes_back_equal_and_in_learning_order(tmp_path):
 def test_foreign_result_is_reported(tmp_path, text):
     path = RESULT.save(tmp_path)
     path.write_text(text)
-    with pytest.raises(jsonl.DamagedFileError, match=r"warm\.textcraft\.test\.all"):
+    with pytest.raises(errors.DamagedFileError, match=r"warm\.textcraft\.test\.all"):
         results.load_all(tmp_path)
 
 
@@ -92,11 +92,11 @@ def test_a_result_from_before_losses_were_counted_still_loads(tmp_path):
 def test_a_result_that_miscounts_its_losses_is_reported(tmp_path, change, message):
     path = LOST.save(tmp_path)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(jsonl.DamagedFileError, match=message):
+    with pytest.raises(errors.DamagedFileError, match=message):
         results.load(path)
 
 
 def test_result_whose_rows_do_not_match_its_tasks_is_reported(tmp_path):
     dataclasses.replace(RESULT, score=RESULT.score[1:]).save(tmp_path)
-    with pytest.raises(jsonl.DamagedFileError, match="score is not one row"):
+    with pytest.raises(errors.DamagedFileError, match="score is not one row"):
         results.load_all(tmp_path)

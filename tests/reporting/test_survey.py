@@ -4,7 +4,7 @@ import fake_run
 import pytest
 from played import act, play
 
-from agentrl import config, errors
+from agentrl import errors
 from agentrl.envs import base
 from agentrl.reporting import survey, tables
 from agentrl.statistics import results, transfer
@@ -49,14 +49,14 @@ def test_stage_names_that_are_no_file_names_are_refused(name):
     with pytest.raises(errors.ConfigError, match=r"stage name .* would do") as caught:
         make_settings(name).stages[0].validate("stage")
     suggestion = str(caught.value).rpartition("; ")[2].split("'")[1]
-    config.check_stage_name(suggestion)
+    make_settings(suggestion).stages[0].validate("stage")
 
 
 @pytest.mark.parametrize(
     "name", ["a", "a.2", "grpo_textcraft", "RL-2", "my_evaluation.x"]
 )
 def test_stage_names_that_work(name):
-    config.check_stage_name(name)
+    make_settings(name).stages[0].validate("stage")
 
 
 def test_shares_are_of_failed_episodes_and_their_intervals_of_tasks():

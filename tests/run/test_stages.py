@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from agentrl import config, errors, loop, types
+from agentrl.checkpoints import checkpoint
 from agentrl.learner import algorithms
 from agentrl.models import model_config, transformer
-from agentrl.run import checkpoint, parameters
+from agentrl.run import parameters, references
 
 
 def train_a_little(run, stage, state, seed=0):
@@ -98,7 +99,7 @@ def load(run, index, tmp_path, *, trained=0):
     state = stage.initial_state(run, run.parameters.init(), jax.numpy.int32(trained))
     with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
         recorder = bigram_run.make_recorder(checkpoints)
-        return loop.load_references(run, stage, state, recorder)
+        return references.load(run, stage, state, recorder.checkpoints)
 
 
 def assert_equal(tree, expected):
@@ -108,7 +109,8 @@ def assert_equal(tree, expected):
 CHAIN = (
     bigram_run.make_stage("first", config.Grpo(kl=STAGE_START)),
     bigram_run.make_stage("second", config.Grpo(kl=STAGE_START)),
-    bigram_run.make_stage("third", config.Grpo(kl=RUN_START)),
+    bigram_run.make_stage("third", config.Grpo(kl=STAGE_START)),
+    bigram_run.make_stage("fourth", config.Grpo(kl=RUN_START)),
     bigram_run.make_stage("plain", config.Grpo()),
     bigram_run.make_stage(
         "taught",
@@ -127,14 +129,15 @@ def test_references_are_the_start_of_the_stage_or_of_the_run(tmp_path):
         found = load(run, 0, tmp_path, trained=trained)
         assert_equal(found.divergence, beginning)
     assert_equal(load(run, 1, tmp_path, trained=7).divergence, stored["first"])
-    assert_equal(load(run, 2, tmp_path, trained=7).divergence, beginning)
-    assert load(run, 3, tmp_path) == loop.References(None, None)
+    assert_equal(load(run, 2, tmp_path, trained=7).divergence, stored["second"])
+    assert_equal(load(run, 3, tmp_path, trained=7).divergence, beginning)
+    assert load(run, 4, tmp_path) == references.References(None, None)
 
 
 def test_teachers_are_the_ends_of_the_stages_that_are_named(tmp_path):
     run, stored = with_checkpoints(tmp_path, *CHAIN)
 
-    found = load(run, 4, tmp_path, trained=7)
+    found = load(run, 5, tmp_path, trained=7)
 
     assert set(found.teachers) == {"farm", "mine"}
     assert_equal(found.teachers["farm"], stored["second"])
@@ -142,7 +145,9 @@ def test_teachers_are_the_ends_of_the_stages_that_are_named(tmp_path):
     assert_equal(found.divergence, run.parameters.init())
 
 
-@pytest.mark.parametrize(("index", "missing"), [(1, "first"), (4, "second")])
+@pytest.mark.parametrize(
+    ("index", "missing"), [(1, "first"), (2, "second"), (5, "second")]
+)
 def test_a_missing_checkpoint_is_named(tmp_path, index, missing):
     ends = [name for name in ("first", "second") if name != missing]
     run, _ = with_checkpoints(tmp_path, *CHAIN, ends=ends)
@@ -217,11 +222,11 @@ def test_a_fresh_run_reads_its_weights_once(adapted, tmp_path):
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         recorder = bigram_run.make_recorder(checkpoints)
         stage, state, progress = loop.restore_or_init(run, recorder)
-        references = loop.load_references(run, stage, state, recorder)
+        compared = references.load(run, stage, state, recorder.checkpoints)
 
     assert len(calls) == 1
     assert progress.frozen_digest == held.frozen_digest != 0
-    assert_equal(references.divergence, state.learner.params)
+    assert_equal(compared.divergence, state.learner.params)
     # The learner donates its state: the reference is a copy.
     first = jax.tree.leaves(state.learner.params)[0]
-    assert first is not jax.tree.leaves(references.divergence)[0]
+    assert first is not jax.tree.leaves(compared.divergence)[0]

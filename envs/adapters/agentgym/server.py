@@ -23,7 +23,7 @@ from agentrl.envs import base, http_calls, parsing, tasks
 _TIMEOUT_S = 30.0  # for one call; below the pool's deadline, to name the culprit
 
 
-class ServerError(RuntimeError):
+class ServerError(base.MissingDataError):
     """A server does not answer, or answers with an error."""
 
 

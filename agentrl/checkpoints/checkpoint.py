@@ -25,7 +25,7 @@ from agentrl import errors, types
 from agentrl.experiment import files
 
 FOLDER = "checkpoints"
-_CHECKSUMS = "checksums.json"
+CHECKSUMS = "checksums.json"
 _REMOVED = "removed-"  # before the name of a checkpoint while it is removed
 _ASIDE = "aside-"  # before the name of what stood in the way
 _BLOCK = 1 << 22  # bytes read at a time
@@ -60,9 +60,10 @@ class Checkpoints:
             min_slice_bytes_for_replica_parallel=1 << 26
         )
         verbosity = logging.get_verbosity()
-        logging.set_verbosity(logging.ERROR)  # orbax warns of every override
+        logging.set_verbosity(
+            logging.ERROR
+        )  # orbax warns of overrides and read-only use
         ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
-        logging.set_verbosity(verbosity)
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -76,6 +77,7 @@ class Checkpoints:
                 ),
             ),
         )
+        logging.set_verbosity(verbosity)
         if not read_only and jax.process_index() == 0:
             self._clear_leftovers()
 
@@ -104,7 +106,7 @@ class Checkpoints:
         ends = {}
         for step in self.steps():
             try:
-                entry = self._read_progress(step)
+                entry = self.read_progress(step)
             except errors.CheckpointError:
                 continue
             if entry["end_of_stage"]:
@@ -147,7 +149,7 @@ class Checkpoints:
           CheckpointError: if it is missing, damaged, or was trained beside other frozen
             parameters than those of this digest.
         """
-        stored = self._read_progress(step)["progress"]
+        stored = self.read_progress(step)["progress"]
         known = [field.name for field in dataclasses.fields(types.Progress)]
         progress = types.Progress(**{name: stored[name] for name in known})
         if progress.frozen_digest != frozen_digest:
@@ -192,10 +194,13 @@ class Checkpoints:
             _check_restored(restored[name], like)
         return restored
 
-    def _read_progress(self, step: int) -> Mapping[str, Any]:
+    def read_progress(self, step: int) -> Mapping[str, Any]:
+        """What the checkpoint of `step` says of itself; see `save`."""
         self._check_files(step, ["progress"])
-        args = ocp.args.Composite(progress=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args)["progress"]
+        # Not by the manager, which makes all hosts wait for each other: the first host
+        # reads alone before it removes a checkpoint.
+        folder = self.folder / str(step) / "progress"
+        return ocp.JsonCheckpointHandler().restore(folder)  # type: ignore[arg-type]
 
     def _remove_old(self) -> None:
         """Removes what need not stay: the newest and the ends of stages do.
@@ -208,7 +213,7 @@ class Checkpoints:
         for step in self.steps()[: -self._keep]:
             folder = self.folder / str(step)
             try:
-                needed = self._read_progress(step)["end_of_stage"]
+                needed = self.read_progress(step)["end_of_stage"]
             except errors.CheckpointError as error:
                 self._move_aside(folder, str(error))
                 continue
@@ -230,7 +235,7 @@ class Checkpoints:
                 self._move_aside(path, "it is no folder")
         for step in self.steps()[:-1]:
             try:
-                self._read_progress(step)
+                self.read_progress(step)
             except errors.CheckpointError as error:
                 self._move_aside(self.folder / str(step), str(error))
 
@@ -244,7 +249,7 @@ class Checkpoints:
         )
 
     def _check_arrays(self, step: int, wanted: Mapping[str, types.PyTree]) -> None:
-        stored = self._read_progress(step)["arrays"]
+        stored = self.read_progress(step)["arrays"]
         for item, tree in wanted.items():
             here, there = _describe_arrays(tree), stored[item]
             for name in [*here, *there]:
@@ -274,7 +279,7 @@ class Checkpoints:
             if path.is_file()
         }
         entry = {"files": sums, "crc32": _checksum_of(sums)}
-        (unfinished / _CHECKSUMS).write_text(json.dumps(entry, indent=1))
+        (unfinished / CHECKSUMS).write_text(json.dumps(entry, indent=1))
 
     @contextlib.contextmanager
     def _explain_writing(self) -> Iterator[None]:
@@ -384,13 +389,13 @@ def verify(folder: pathlib.Path, items: Sequence[str]) -> None:
       CheckpointError: naming the file that is missing or has changed.
     """
     try:
-        entry = json.loads((folder / _CHECKSUMS).read_text())
+        entry = json.loads((folder / CHECKSUMS).read_text())
         sums = entry["files"]
         if _checksum_of(sums) != entry["crc32"]:
             raise ValueError("it has changed since it was saved")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise errors.CheckpointError(
-            f"{folder} has no readable {_CHECKSUMS} ({error}), so it was not saved by "
+            f"{folder} has no readable {CHECKSUMS} ({error}), so it was not saved by "
             f"this library or is damaged. {_MOVE_AWAY}"
         ) from error
     for name, expected in sums.items():

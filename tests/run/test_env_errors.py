@@ -5,9 +5,10 @@ import dataclasses
 import fake_run
 import pytest
 
-from agentrl import errors, loop, types
+from agentrl import errors, types
 from agentrl.envs import base
 from agentrl.envs.faults import Fault
+from agentrl.run import checks
 
 ENDINGS = {
     Fault.RAISED: types.Ending.ENV_ERROR,
@@ -32,18 +33,18 @@ def played(count):
 
 
 def test_a_share_up_to_the_limit_passes():
-    loop.refuse_env_errors([*played(9), *lost(Fault.TIMED_OUT)], 0.1)
+    checks.check_env_error_rate([*played(9), *lost(Fault.TIMED_OUT)], 0.1)
 
 
 def test_timeouts_count_as_errors_do():
     with pytest.raises(errors.EnvWorkerError, match="2 of 10 episodes were lost"):
-        loop.refuse_env_errors([*played(8), *lost(*[Fault.TIMED_OUT] * 2)], 0.1)
+        checks.check_env_error_rate([*played(8), *lost(*[Fault.TIMED_OUT] * 2)], 0.1)
 
 
 def test_the_message_counts_kinds_and_quotes_the_first_of_each():
     broken = lost(Fault.RAISED, Fault.TIMED_OUT, Fault.TIMED_OUT, Fault.DIED)
     with pytest.raises(errors.EnvWorkerError) as caught:
-        loop.refuse_env_errors(broken, 0.5)
+        checks.check_env_error_rate(broken, 0.5)
     assert str(caught.value) == (
         "4 of 4 episodes were lost to their environments, more than "
         "max_env_error_fraction = 0.5. By kind: 2 timed out, 1 raised, 1 ended the "

@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from agentrl import config
-from agentrl.experiment import fields, files, memory, precision
+from agentrl.experiment import fields, files, precision
 from agentrl.hardware import devices
 from agentrl.models import model_config
+from agentrl.planning import memory
 from agentrl.pretrained import presets
 
 ADVICE = {  # by largest component

@@ -9,9 +9,9 @@ import jax
 
 from agentrl import config, errors, types
 from agentrl.envs import base, tasks
-from agentrl.experiment import memory, planning
 from agentrl.hardware import devices
 from agentrl.models import lora, transformer
+from agentrl.planning import memory, workloads
 
 
 def describe(settings: config.RunConfig, *, num_devices: int) -> str:
@@ -113,7 +113,7 @@ def _parameters(settings: config.RunConfig) -> Iterator[str]:
 def _memory(settings: config.RunConfig, num_devices: int) -> Iterator[str]:
     sharded = settings.mesh.fsdp * settings.mesh.model
     mesh = dataclasses.replace(settings.mesh, data=num_devices // sharded)
-    work = planning.of_run(settings, num_devices=num_devices, tensor=mesh.model)
+    work = workloads.of_run(settings, num_devices=num_devices, tensor=mesh.model)
     estimate = memory.estimate(dataclasses.replace(work, mesh=mesh))
     yield (
         f"Memory of each of {num_devices} devices, by arithmetic (mesh: data {mesh.data}, "

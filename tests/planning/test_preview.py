@@ -6,9 +6,10 @@ import jax
 import pytest
 
 from agentrl import config, errors
-from agentrl.experiment import fields, preview
+from agentrl.experiment import fields
 from agentrl.models import lora, transformer
 from agentrl.models.model_config import LoraConfig
+from agentrl.planning import preview
 
 SETTINGS = fake_run.make_settings()
 

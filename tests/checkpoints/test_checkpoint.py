@@ -7,8 +7,8 @@ import states
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agentrl import errors, types
+from agentrl.checkpoints import checkpoint
 from agentrl.experiment import files
-from agentrl.run import checkpoint
 
 
 def test_restores_bit_for_bit_with_progress(tmp_path):

@@ -1,0 +1,1 @@
+"""What a run is resumed, evaluated and continued from."""

@@ -1,0 +1,179 @@
+"""Watches the other hosts of a run, so that a dead or stopped one is named in time.
+
+Each host keeps writing a small file into the working directory, which all of them share:
+a number that grows, and where in the run it is. A host whose number stands still for the
+time limit is taken for lost: the others say so in one line and leave with an exit code
+of their own, on which launchers start all hosts again. They would wait for it forever,
+or be ended by JAX with a stack trace that does not name it.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import json
+import os
+import pathlib
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from agentrl import errors
+from agentrl.parallel import processes
+
+FOLDER = "hosts"
+_BEATS = 10  # in the time limit
+
+
+@dataclasses.dataclass
+class _Peer:
+    """What is known of another host."""
+
+    beat: int = -1
+    since: float = 0.0  # when its beat changed last, by this host's clock
+    told: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class HostWatch:
+    """Tells the others that this host is alive, and leaves if one of them is not.
+
+    A context manager. On one host it does nothing.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        *,
+        timeout_s: float,
+        describe_place: Callable[[], str],
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """Makes a watch that has not begun.
+
+        Args:
+          workdir: of the run, shared by all hosts.
+          timeout_s: seconds without a sign of life after which a host is lost.
+          describe_place: where in the run this host is, such as `stage 'a', update`.
+          clock: seconds.
+        """
+        self._folder = workdir / FOLDER
+        self._timeout_s = timeout_s
+        self._describe_place = describe_place
+        self._clock = clock
+        self._beat = 0
+        self._ending = ""
+        self._session = ""
+        self._peers: dict[int, _Peer] = {}
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> "HostWatch":
+        if jax.process_count() == 1:
+            return self
+        # Files of earlier sessions are told apart by a word that the first host chooses.
+        self._session = processes.gather([secrets.token_hex(8)])[0]
+        now = self._clock()
+        self._peers = {
+            host: _Peer(since=now)
+            for host in range(jax.process_count())
+            if host != jax.process_index()
+        }
+        self._write()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        self._leave_on_abort()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self._peers:
+            return
+        if kind is not None and not issubclass(
+            kind, errors.InterruptedRun | errors.ConfigError
+        ):
+            # Perhaps because another host is gone: then the thread ends this process.
+            time.sleep(self._timeout_s * (1 + 2 / _BEATS))
+        self._ending = (
+            "has ended" if kind is None else f"has ended with {kind.__name__}"
+        )
+        self._stopped.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            self._write()
+
+    def look(self) -> str:
+        """Takes in what the other hosts have written.
+
+        Returns:
+          A sentence about the first host that is lost; empty if all are well.
+        """
+        now = self._clock()
+        for host, peer in self._peers.items():
+            told = self._read(host)
+            if told and told["beat"] != peer.beat:
+                peer.beat, peer.since, peer.told = told["beat"], now, told
+            if peer.told.get("ending"):
+                continue  # it waits for the others, or says itself why it left
+            if now - peer.since > self._timeout_s:
+                who = peer.told.get("host", "which never wrote a sign of life")
+                place = peer.told.get("place", "its start")
+                return (
+                    f"host {host} ({who}) has given no sign of life for "
+                    f"{now - peer.since:.0f} s (--host_timeout_s={self._timeout_s:g}); "
+                    f"it was in {place}, this one is in {self._describe_place()}."
+                )
+        return ""
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._timeout_s / _BEATS):
+            # A disk that takes nothing for a moment is not what this watches for.
+            with contextlib.suppress(OSError):
+                self._write()
+            if lost := self.look():
+                print(
+                    f"launch.train: {lost} Start all hosts again with the same command "
+                    "to go on from the newest checkpoint.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(errors.HOST_LOST_CODE)
+
+    def _write(self) -> None:
+        self._beat += 1
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{jax.process_index()}.json"
+        partial = path.with_suffix(".partial")
+        told = {
+            "session": self._session,
+            "beat": self._beat,
+            "host": f"{socket.gethostname()}, process {os.getpid()}",
+            "place": self._describe_place(),
+            "ending": self._ending,
+        }
+        partial.write_text(json.dumps(told) + "\n")
+        partial.replace(path)
+
+    def _read(self, host: int) -> dict[str, Any] | None:
+        try:
+            told = json.loads((self._folder / f"{host}.json").read_text())
+        except (OSError, ValueError):
+            return None  # not there yet, or being replaced on a slow disk
+        return told if told.get("session") == self._session else None
+
+    def _leave_on_abort(self) -> None:
+        """Gives the thread time to name the lost host when JAX aborts the process.
+
+        JAX's client ends the process by `abort` as soon as it cannot reach the first
+        host, and takes no callback for it that works from Python.
+        """
+
+        def wait(number: int) -> None:
+            time.sleep(self._timeout_s * (1 + 2 / _BEATS))
+            os._exit(128 + number)
+
+        self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(wait)  # kept alive
+        ctypes.CDLL(None).signal(int(signal.SIGABRT), self._handler)

@@ -1,0 +1,178 @@
+"""Checks before a run that need its tasks: nothing is written, no device is used.
+
+All stages are looked at, so that a mistake in the last one does not wait for those
+before it to be trained.
+"""
+
+import pathlib
+from collections.abc import Iterator
+
+from agentrl import config, errors
+from agentrl.chat import renderer
+from agentrl.envs import base, pool, tasks
+from agentrl.run import assemble, warmstart
+
+MAX_TASKS = 32  # of each panel whose first observations are looked at
+
+
+def check(
+    settings: config.RunConfig, workdir: pathlib.Path
+) -> tuple[renderer.Chat, list[str]]:
+    """Checks panels, tokens of first observations, demonstrations and servers.
+
+    Args:
+      settings: the run; `RunConfig.validate` has been called.
+      workdir: its directory, which may not exist yet.
+
+    Returns:
+      The run's conversations, and what a person should know before training.
+
+    Raises:
+      ConfigError: if a stage or the evaluation cannot work.
+      TaskSelectionError: if tasks do not exist, or a file of them cannot be read.
+      PoolError: if an environment cannot be made.
+    """
+    rollouts = [*_stage_panels(settings), *_evaluation_panels(settings)]
+    notes = []
+    with assemble.open_pool(settings) as environments:
+        chat = assemble.make_chat(settings, workdir, environments)
+        for where, rollout, panel in rollouts:
+            notes += check_first_observations(
+                where, rollout, panel, chat=chat, environments=environments
+            )
+        for stage in settings.stages:
+            if isinstance(stage.algorithm, config.Supervised):
+                notes += check_demonstrations(
+                    settings, stage, stage.algorithm, chat, environments
+                )
+    return chat, notes
+
+
+def check_first_observations(
+    where: str,
+    rollout: config.RolloutConfig,
+    panel: base.TaskPanel,
+    *,
+    chat: renderer.Chat,
+    environments: pool.EnvPool,
+) -> list[str]:
+    """Resets some tasks of a panel and counts the tokens before their first action.
+
+    Args:
+      where: name of the stage, for messages.
+      rollout: gives the room.
+      panel: up to `MAX_TASKS` tasks of it are reset, spread over the panel.
+      chat: renders them.
+      environments: plays them.
+
+    Returns:
+      A sentence if some tasks leave no room for an action.
+
+    Raises:
+      ConfigError: if none of the tasks leaves room, or none can be reset.
+    """
+    ids = panel.item_ids[:: max(1, len(panel.item_ids) // MAX_TASKS)][:MAX_TASKS]
+    environments.send_reset(dict(enumerate(ids)))
+    replies = environments.receive(range(len(ids)))
+    needed, failed = {}, ""
+    for slot, item_id in enumerate(ids):
+        reply = replies[slot]
+        if reply.result is None:
+            failed = reply.error or ""
+            continue
+        opened = chat.open(reply.instruction or "", reply.result.observation, item_id)
+        needed[item_id] = len(opened) + 1  # the shortest action is a stop token
+    if not needed:
+        raise errors.ConfigError(
+            f"{where}: none of {len(ids)} tasks of '{panel.env}' can be started. The "
+            f"last: {failed}"
+        )
+    too_long = {i: count for i, count in needed.items() if count > rollout.max_tokens}
+    if not too_long:
+        return []
+    longest = max(too_long, key=too_long.__getitem__)
+    message = (
+        f"{where}: {len(too_long)} of {len(needed)} tasks of '{panel.env}' that were "
+        f"tried leave no room for an action in rollout.max_tokens = "
+        f"{rollout.max_tokens}; {longest} needs {too_long[longest]} tokens"
+    )
+    if len(too_long) == len(needed):
+        raise errors.ConfigError(f"{message}. Raise rollout.max_tokens.")
+    return [f"{message}. Such episodes end before their first turn, as failures."]
+
+
+def check_demonstrations(
+    settings: config.RunConfig,
+    stage: config.StageConfig,
+    source: config.Supervised,
+    chat: renderer.Chat,
+    environments: pool.EnvPool,
+) -> list[str]:
+    """Counts the demonstrations of a warm start that fit into an episode.
+
+    Returns:
+      A sentence for each source of which some do not.
+
+    Raises:
+      ConfigError: if none of a source fits.
+    """
+    counts: dict[str, tuple[int, int]] = {}
+    panels = {panel.env: panel for _, _, panel in _panels_of(settings, stage)}
+    warmstart.collect_demonstrations(
+        panels,
+        environments,
+        source,
+        chat,
+        max_tokens=stage.rollout.max_tokens,
+        max_error_fraction=settings.max_env_error_fraction,
+        counts=counts,
+    )
+    return [
+        f"stage '{stage.name}': kept {fitting} of {total} demonstrations of '{origin}'; "
+        f"the others do not fit into rollout.max_tokens = {stage.rollout.max_tokens}."
+        for origin, (fitting, total) in counts.items()
+        if fitting < total
+    ]
+
+
+_Panel = tuple[str, config.RolloutConfig, base.TaskPanel]  # where, room, tasks
+
+
+def _stage_panels(settings: config.RunConfig) -> Iterator[_Panel]:
+    for stage in settings.stages:
+        panels = list(_panels_of(settings, stage))
+        if not stage.supervised:
+            yield from panels
+
+
+def _panels_of(
+    settings: config.RunConfig, stage: config.StageConfig
+) -> Iterator[_Panel]:
+    rule = stage.mixture
+    for env, _ in rule.environments:
+        panel = tasks.select_tasks(
+            env,
+            rule.split,
+            settings.environments[env],
+            tier=rule.tier,
+            tier_file=rule.tier_file,
+            subsets=rule.subsets,
+        )
+        yield f"stage '{stage.name}'", stage.rollout, panel
+
+
+def _evaluation_panels(settings: config.RunConfig) -> Iterator[_Panel]:
+    rule = settings.evaluation
+    if not any(stage.evaluate_after for stage in settings.stages):
+        return
+    for env in rule.environments or settings.environments:
+        panel = tasks.select_tasks(
+            env,
+            rule.split,
+            settings.environments[env],
+            tier=rule.tier,
+            tier_file=rule.tier_file,
+            subsets=rule.subsets,
+            limit=rule.tasks or None,
+        )
+        yield "evaluation", rule.rollout, panel

@@ -1,0 +1,118 @@
+"""BabyAI's worlds, views and walks are those of minigrid and of AgentGym's server."""
+
+import collections
+
+import gymnasium
+import hypothesis
+import hypothesis.strategies as st
+import minigrid.minigrid_env
+import numpy as np
+import pytest
+from minigrid.core import constants
+
+from agentrl.envs.babyai import levels, view, world
+
+
+def decode(code):
+    """(type, color, state) of a cell code in minigrid's image encoding."""
+    if code <= view.WALL:
+        names = ("unseen", "empty", "wall")
+        color = constants.COLOR_TO_IDX["grey"] if code == view.WALL else 0
+        return constants.OBJECT_TO_IDX[names[code]], color, 0
+    color, *state, kind = view.NAMES[code].split()
+    return (
+        constants.OBJECT_TO_IDX[kind],
+        constants.COLOR_TO_IDX[color],
+        constants.STATE_TO_IDX[state[0]] if state else 0,
+    )
+
+
+@pytest.mark.parametrize("level", levels.LEVELS)
+def test_worlds_and_rules_are_minigrids_own(level):
+    """Those of a plain environment, which is slower than ours."""
+    ours = world._load_prototype(level)
+    plain = gymnasium.make(f"BabyAI-{level}-v0", disable_env_checker=True).unwrapped
+    assert type(plain) in type(ours).__mro__
+    rng = np.random.default_rng(0)
+    for seed in range(5):
+        plain.reset(seed=seed)  # its own image may be of before it put things in hand
+        played = world.World(level, seed).env
+        np.testing.assert_array_equal(played.grid.encode(), plain.grid.encode())
+        np.testing.assert_array_equal(played.agent_pos, plain.agent_pos)
+        np.testing.assert_array_equal(
+            minigrid.minigrid_env.MiniGridEnv.gen_obs(played)["image"],
+            plain.gen_obs()["image"],
+        )
+        assert played.mission == plain.mission
+        assert played.max_steps == plain.max_steps
+        for action in rng.choice(6, size=50, p=[0.15, 0.15, 0.4, 0.1, 0.1, 0.1]):
+            assert played.step(int(action))[1:] == plain.step(int(action))[1:]
+            np.testing.assert_array_equal(played.agent_pos, plain.agent_pos)
+            assert played.agent_dir == plain.agent_dir
+        np.testing.assert_array_equal(played.grid.encode(), plain.grid.encode())
+
+
+@pytest.mark.parametrize("level", ["GoToImpUnlock", "UnblockPickup", "OneRoomS20"])
+def test_view_is_minigrids_own_image(level):
+    """Also for who plays the same world again: views of it are shared until it changes."""
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        played = world.World(level, 0)
+        before, after = rng.choice(3, size=(2, 100))
+        changes = rng.choice(6, size=100, p=[0.15, 0.15, 0.4, 0.1, 0.1, 0.1])
+        for action in (*before, *changes, *after):
+            played.act(int(action))
+            seen = np.frombuffer(played.look(), np.uint8).reshape(7, 8)[:, :7]
+            image = minigrid.minigrid_env.MiniGridEnv.gen_obs(played.env)["image"]
+            expected = np.array([[decode(code) for code in row] for row in seen])
+            np.testing.assert_array_equal(image.transpose(1, 0, 2), expected)
+
+
+def search_naively(free, target, enter):
+    """Upstream's search: one queue, a pose queued once for every way into it."""
+    start = (view.AGENT // 8, view.AGENT % 8, 0)
+    ahead = ((-1, 0), (0, 1), (1, 0), (0, -1))
+    queue, seen, before = collections.deque([start]), set(), {}
+    while queue:
+        row, column, turns = pose = queue.popleft()
+        seen.add(pose)
+        down, right = ahead[turns]
+        there = (row, column) if enter else (row + down, column + right)
+        if there == divmod(target, 8):
+            path = []
+            while pose != start:
+                pose, action = before[pose]
+                path.append(action)
+            return tuple(path[::-1])
+        for action, after in (
+            (view.FORWARD, (row + down, column + right, turns)),
+            (view.LEFT, (row, column, (turns - 1) % 4)),
+            (view.RIGHT, (row, column, (turns + 1) % 4)),
+        ):
+            inside = 0 <= after[0] < 8 and 0 <= after[1] < 8
+            if inside and after not in seen and free >> (after[0] * 8 + after[1]) & 1:
+                queue.append(after)
+                before[after] = (pose, action)
+    return None
+
+
+@hypothesis.given(
+    blocked=st.sets(st.integers(0, 63), min_size=16, max_size=48),
+    target=st.sampled_from(view.SCAN),
+    window=st.sampled_from(view.WINDOWS),
+    enter=st.booleans(),
+)
+@hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
+def test_walks_are_upstreams(blocked, target, window, enter):
+    blocked -= {view.AGENT, target} if enter else {view.AGENT}
+    free = window & ~sum(1 << cell for cell in blocked)
+    expected = search_naively(free, target, enter)
+
+    reached = view.flood(free)
+
+    if expected is None:
+        assert not reached & (1 << target if enter else view.NEIGHBOUR_SETS[target])
+        with pytest.raises(ValueError, match="no way"):
+            view.find_path(free, target, enter=enter)
+    else:
+        assert view.find_path(free, target, enter=enter) == expected

@@ -1,0 +1,113 @@
+"""Hosts that watch each other: here processes that share a folder and nothing else."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax
+import pytest
+
+from agentrl.parallel import watch
+
+SCRIPT = """
+    import pathlib, sys, time
+    import jax
+    from agentrl.parallel import processes, watch
+
+    host, folder, wait = int(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
+    jax.process_count = lambda: 3
+    jax.process_index = lambda: host
+    processes.gather = lambda items: ["a session"]
+    with watch.HostWatch(
+        folder, timeout_s=3.0, describe_place=lambda: f"stage 'a', iteration {host}"
+    ):
+        print("ready", flush=True)
+        if wait == "abort":
+            sys.stdin.readline()
+            import os
+            os.abort()
+        if wait == "raise":
+            sys.stdin.readline()
+            raise RuntimeError("connection closed by peer")
+        sys.stdin.readline()
+    print("ended", flush=True)
+"""
+
+
+def start(host, folder, wait="line"):
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), str(host), folder, wait],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return process
+
+
+def start_all(folder, waits=("line", "line", "line")):
+    hosts = [start(host, folder, wait) for host, wait in enumerate(waits)]
+    for host in hosts:
+        assert host.stdout.readline() == "ready\n"
+    return hosts
+
+
+def assert_named(process, lost):
+    process.wait(timeout=30)
+    _, complaints = process.communicate()
+    assert process.returncode == 69
+    assert f"host {lost} (" in complaints
+    assert f"it was in stage 'a', iteration {lost}, this one is in stage" in complaints
+    assert "Traceback" not in complaints
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("lost", [0, 2])
+def test_a_lost_host_is_named_by_the_others(tmp_path, number, lost):
+    hosts = start_all(tmp_path)
+    time.sleep(0.7)  # a few signs of life
+    hosts[lost].send_signal(number)
+    started = time.monotonic()
+    for host in range(3):
+        if host != lost:
+            assert_named(hosts[host], lost)
+    assert time.monotonic() - started < 10
+    hosts[lost].kill()
+    hosts[lost].communicate()
+
+
+@pytest.mark.parametrize("how", ["abort", "raise"])
+def test_what_a_lost_host_leads_to_is_not_taken_for_the_cause(tmp_path, how):
+    hosts = start_all(tmp_path, (how, how, "line"))
+    hosts[2].kill()
+    for host in hosts[:2]:
+        assert_named(host, 2)
+    hosts[2].communicate()
+
+
+def test_hosts_that_end_one_after_another_are_not_lost(tmp_path):
+    hosts = start_all(tmp_path)
+    for host in hosts:
+        printed, complaints = host.communicate("\n", timeout=30)
+        assert (printed, complaints, host.returncode) == ("ended\n", "", 0)
+        time.sleep(4)  # more than the time limit
+
+
+def test_files_of_an_earlier_session_do_not_count(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(watch.processes, "gather", lambda items: items)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(watch.HostWatch, "_leave_on_abort", lambda self: None)
+    arguments = {"timeout_s": 30.0, "describe_place": lambda: "its start"}
+    with watch.HostWatch(tmp_path, **arguments):
+        pass  # "has ended", of another session
+    monkeypatch.setattr(jax, "process_index", lambda: 0)
+    with watch.HostWatch(tmp_path, **arguments, clock=lambda: now[0]) as watching:
+        assert watching.look() == ""
+        now[0] = 31.0
+        lost = watching.look()
+    assert "host 1 (which never wrote a sign of life) has given no sign of life" in lost
+    assert "--host_timeout_s=30" in lost

@@ -1,0 +1,157 @@
+"""Mistakes in any stage are found before anything is written."""
+
+import dataclasses
+
+import fake_run
+import pytest
+import recall_env
+
+from agentrl import config, errors, session
+from agentrl.chat import renderer, tokenizer
+from agentrl.envs import base, pool, registry, tasks
+from agentrl.run import preflight
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    """Three stages on the recall game, the last of which differs in single tests."""
+    monkeypatch.setitem(registry._MODULES, "recall", "recall_env")
+    monkeypatch.setenv("AGENTRL_ENVS", "recall=recall_env")  # of workers
+    registry.get_spec.cache_clear()
+    mixture = config.MixtureConfig(environments=(("recall", 1.0),))
+    fake = fake_run.make_settings()
+    yield dataclasses.replace(
+        fake,
+        environments={"recall": base.EnvConfig()},
+        tokenizer=config.TokenizerConfig(kind="bytes"),
+        learner=config.LearnerConfig(rows_per_microbatch=8),
+        stages=tuple(dataclasses.replace(s, mixture=mixture) for s in fake.stages),
+    )
+    registry.get_spec.cache_clear()
+
+
+def change_last_stage(settings, **fields):
+    *stages, last = settings.stages
+    return dataclasses.replace(
+        settings, stages=(*stages, dataclasses.replace(last, **fields))
+    )
+
+
+def refuse(settings, workdir, message, error=errors.ConfigError):
+    with pytest.raises(error, match=message):
+        preflight.check(settings, workdir)
+    assert not workdir.exists()
+
+
+def test_a_good_run_passes_and_nothing_is_written(settings, tmp_path):
+    chat, notes = preflight.check(settings, tmp_path / "run")
+    assert notes == [] and chat.frame == "bare"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"split": "tset"}, "no split 'tset'. Did you mean 'test'"),
+        ({"subsets": ("recall/al",)}, "no subset 'al'. Did you mean 'all'"),
+        ({"tier": "hard"}, "no task is left"),
+        (
+            {"tier": "hard", "tier_file": "/nowhere"},
+            "cannot read the task file /nowhere",
+        ),
+    ],
+)
+@pytest.mark.parametrize("where", ["stage", "evaluation"])
+def test_a_mistake_in_a_panel_is_found(settings, tmp_path, fields, message, where):
+    if where == "stage":
+        last = settings.stages[-1]
+        mixture = dataclasses.replace(last.mixture, **fields)
+        settings = change_last_stage(settings, mixture=mixture)
+    else:
+        evaluation = dataclasses.replace(settings.evaluation, **fields)
+        settings = dataclasses.replace(settings, evaluation=evaluation)
+    refuse(settings, tmp_path / "run", message, tasks.TaskSelectionError)
+
+
+def test_tasks_without_room_for_an_action_are_refused(settings, tmp_path):
+    # "letter a." and the marker that opens the answer are 10 tokens.
+    room = dataclasses.replace(settings.stages[-1].rollout, max_tokens=10)
+    refuse(
+        change_last_stage(settings, rollout=room),
+        tmp_path / "run",
+        r"stage 'both': 16 of 16 tasks of 'recall' .* = 10; recall_0 needs 11 tokens",
+    )
+    room = dataclasses.replace(room, max_tokens=11)
+    assert preflight.check(change_last_stage(settings, rollout=room), tmp_path)[1] == []
+
+
+class LongPool:
+    """Task k begins with k bytes; task 3 cannot be started."""
+
+    def send_reset(self, sent):
+        self.sent = sent
+
+    def receive(self, slots):
+        replies = {}
+        for slot in slots:
+            k = int(self.sent[slot].rpartition("_")[2])
+            result = base.StepResult("x" * k) if k != 3 else None
+            replies[slot] = pool.Reply(slot, "", result, None if result else "broken")
+        return replies
+
+
+def test_some_tasks_without_room_are_named():
+    ids = tuple(f"recall_{k}" for k in range(10))
+    notes = preflight.check_first_observations(
+        "stage 'a'",
+        config.RolloutConfig(max_tokens=8),  # k bytes, a marker, and an action
+        base.TaskPanel("recall", "train", "recall-1", ids),
+        chat=renderer.Chat(tokenizer.ByteTokenizer(), "bare"),
+        environments=LongPool(),
+    )
+    (note,) = notes
+    assert "stage 'a': 3 of 9 tasks of 'recall'" in note
+    assert "recall_9 needs 11 tokens" in note
+
+
+def test_demonstrations_that_do_not_fit_are_counted(settings, tmp_path, monkeypatch):
+    act = recall_env.Oracle.act
+
+    def ramble(self, observation):
+        answer = act(self, observation)
+        return "Thought: hm\n" * 100 + answer if self._letter == "a" else answer
+
+    monkeypatch.setattr(recall_env.Oracle, "act", ramble)
+    first = dataclasses.replace(
+        settings.stages[0], warm_start=config.WarmStartConfig(thoughts=True)
+    )
+    settings = dataclasses.replace(settings, stages=(first, *settings.stages[1:]))
+    (note,) = preflight.check(settings, tmp_path)[1]
+    assert "stage 'warm': kept 14 of 16 demonstrations of 'recall'" in note
+
+
+def test_an_environment_that_cannot_start_is_refused(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        preflight.pool.EnvPool,
+        "receive",
+        lambda self, slots, **_: {
+            slot: preflight.pool.Reply(slot, error="the server is down")
+            for slot in slots
+        },
+    )
+    refuse(
+        settings, tmp_path / "run", r"none of 16 tasks .* The last: the server is down"
+    )
+
+
+def test_a_vocabulary_that_cannot_be_had_is_refused(settings, tmp_path):
+    tokenizer = config.TokenizerConfig(vocab_size=5)
+    settings = dataclasses.replace(settings, tokenizer=tokenizer)
+    refuse(settings, tmp_path / "run", "tokenizer.vocab_size = 5 cannot be had")
+
+
+def test_the_session_writes_nothing_for_a_run_that_is_refused(settings, tmp_path):
+    settings = dataclasses.replace(settings, save_every=0)
+    with pytest.raises(errors.ConfigError, match="save_every = 0"):
+        session.train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
