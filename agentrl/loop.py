@@ -422,8 +422,9 @@ def evaluate_after_stage(
         workdir=recorder.workdir,
     )
     if processes.is_process_zero():
-        by_chance = results.load_random(recorder.workdir)
-        print(tables.format_table(load_done(), by_chance), flush=True)
+        found, by_chance = load_done(), results.load_random(recorder.workdir)
+        recorder.writer.write_evaluations(found)
+        print(tables.format_table(found, by_chance), flush=True)
 
 
 def mean_of(updates: Sequence[Mapping[str, float]]) -> types.Metrics:

@@ -19,6 +19,7 @@ import numpy as np
 from agentrl import errors, storage
 
 FOLDER = "evaluations"
+_TABLES = ("success", "score", "turns", "tokens")  # of a result
 RANDOM_FOLDER = "random_policy"  # within it: what chance achieves on the panels
 RANDOM_STAGE = "random policy"  # the stage of these results, and the name of their row
 
@@ -86,6 +87,18 @@ class EvaluationResult:
     def mean(self) -> float:
         """The avg@k: mean success over tasks."""
         return float(np.mean(list(self.task_means.values())))
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean over tasks of success, score, turns and tokens, as `mean` has it."""
+        return {
+            name: float(np.mean([np.mean(row) for row in self._finished_rows(name)]))
+            for name in _TABLES
+        }
+
+    def _finished_rows(self, name: str) -> list[list[float]]:
+        rows = ([x for x in row if x is not None] for row in getattr(self, name))
+        return [row for row in rows if row]
 
     def save(self, workdir: pathlib.Path) -> pathlib.Path:
         """Writes `evaluations/<stage>.<env>.<split>.<tier>.json`; returns its path.
@@ -189,17 +202,16 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
 
 
 def _from_record(record: Mapping[str, Any]) -> EvaluationResult:
-    tables = ("success", "score", "turns", "tokens")
     fields = dict(record)
     lost = fields.pop("lost", None)  # files of older versions lack it
     result = EvaluationResult(
         **{
             **fields,
             "item_ids": tuple(record["item_ids"]),
-            **{name: _to_rows(record[name]) for name in tables},
+            **{name: _to_rows(record[name]) for name in _TABLES},
         }
     )
-    for name in tables:
+    for name in _TABLES:
         table = getattr(result, name)
         if len(table) != len(result.item_ids) or len(set(map(len, table))) != 1:
             raise ValueError(f"{name} is not one row of k samples for each task")

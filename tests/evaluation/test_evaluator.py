@@ -258,7 +258,11 @@ def test_episodes_beside_one_that_hangs_are_not_lost_with_it(tmp_path):
 
 
 def test_a_stage_is_evaluated_where_an_earlier_session_was_refused(tmp_path, capsys):
-    recorder = pytypes.SimpleNamespace(workdir=tmp_path)
+    written = []
+    recorder = pytypes.SimpleNamespace(
+        workdir=tmp_path,
+        writer=pytypes.SimpleNamespace(write_evaluations=written.append),
+    )
     learner = pytypes.SimpleNamespace(params=None, step=np.int32(3))
     state = pytypes.SimpleNamespace(learner=learner)
     progress = types.Progress(stage_name="warm", iteration=8)
@@ -283,6 +287,7 @@ def test_a_stage_is_evaluated_where_an_earlier_session_was_refused(tmp_path, cap
         evaluate_stage(run)  # nothing is left to play
         assert len(run.scripted.calls) == 1
     assert [r.env for r in results.load_all(tmp_path)] == ["shaky", "textcraft"]
+    assert [[r.env for r in found] for found in written] == [["textcraft", "shaky"]]
     printed = capsys.readouterr().out
     assert "50.0" in printed and "100.0" in printed
 

@@ -238,6 +238,35 @@ def test_a_run_that_learns_nothing_says_so():
     assert said[:2] == ["", ""] and "gradient is zero" in said[2] and not said[3]
 
 
+def test_evaluations_reach_tensorboard_at_the_step_of_their_policy(tmp_path):
+    result = fake_run.make_result("warm", 7, "babyai", 0.75)
+    rows = ((True, False, None), (None, None, None), (True, True, True))
+    result = dataclasses.replace(
+        result,
+        item_ids=("babyai_0", "babyai_1", "babyai_2"),
+        success=rows,
+        score=((0.5, 0.0, None), rows[1], (1.0, 1.0, 1.0)),
+        turns=((3, 5, None), rows[1], (2, 2, 2)),
+        tokens=((30, 50, None), rows[1], (20, 20, 20)),
+    )
+    with metrics.Writer(tmp_path, SETTINGS) as writer:
+        writer.resume(types.Progress(stage_name="warm"), step=7)
+        writer.write_evaluations([result])
+
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    points = {
+        value.tag: (event.step, value.simple_value)
+        for event in read_events(path)
+        for value in event.summary.value
+    }
+    assert points == {
+        "evaluation/babyai/success": (7, 0.75),  # the mean of 1/2 and 1
+        "evaluation/babyai/score": (7, 0.625),
+        "evaluation/babyai/turns": (7, 3.0),
+        "evaluation/babyai/tokens": (7, 30.0),
+    }
+
+
 def read_events(path):
     """Reads a file of length-prefixed records, as TensorBoard does."""
     content = path.read_bytes()
