@@ -129,6 +129,7 @@ def check(settings: config.RunConfig) -> None:
     rules.check_shape(stored["model"])
     settings.validate(num_devices=jax.device_count())
     rules.check_evaluation(settings, num_devices=jax.device_count())
+    preflight.check_selections(settings)
     if settings.weights:
         from agentrl.pretrained import locate
 
@@ -169,6 +170,7 @@ def open_policy(
     wanted = dataclasses.replace(settings.evaluation, **changes)
     settings = dataclasses.replace(settings, evaluation=wanted)
     settings.validate(num_devices=jax.device_count())
+    preflight.check_selections(dataclasses.replace(settings, stages=()))
     with assemble.assemble(settings, workdir) as run:
         parameters = run.parameters
         stored = checkpoint.restore_policy(

@@ -5,7 +5,10 @@ r"""Evaluates a checkpoint on fixed task panels.
 plays what the run itself evaluates, and prints the same numbers. Any part may differ:
 
   --checkpoint=runs/demo/checkpoints/120 --envs=textcraft --split=test --tier=hard
-  --samples=16 --tasks=50
+  --samples=16 --tasks=50 --item_file=ids.json
+
+A file of ids is a JSON list, as AgentGym writes it, or has one id a line; its digest is
+part of the results.
 
 The output directory receives one JSON file per environment with every task's results,
 and every episode as a JSON line.
@@ -34,7 +37,15 @@ _TIER = flags.DEFINE_enum("tier", None, ["all", "easy", "hard"], "Difficulty of 
 _SUBSETS = flags.DEFINE_list(
     "subsets", None, "Parts of panels, as ENV/SUBSET; the others are taken whole."
 )
-_TIER_FILE = flags.DEFINE_string("tier_file", None, "Calibrated tiers (JSON lines).")
+_TIER_FILE = flags.DEFINE_list(
+    "tier_file", None, "Calibrated tiers (JSON lines), in one file or several."
+)
+_ITEM_FILE = flags.DEFINE_list(
+    "item_file",
+    None,
+    "Lists of task ids in place of the split's own tasks, in one file or several; each "
+    "environment takes its own.",
+)
 _SAMPLES = flags.DEFINE_integer("samples", None, "Episodes per task, the k of avg@k.")
 _TASKS = flags.DEFINE_integer("tasks", None, "Tasks of each panel; 0 takes all.")
 
@@ -55,7 +66,8 @@ def main(argv: Sequence[str]) -> None:
         "split": _SPLIT.value,
         "tier": _TIER.value,
         "subsets": tuple(_SUBSETS.value) if _SUBSETS.value is not None else None,
-        "tier_file": _TIER_FILE.value,
+        "tier_file": tuple(_TIER_FILE.value) if _TIER_FILE.value else None,
+        "item_file": tuple(_ITEM_FILE.value) if _ITEM_FILE.value else None,
         "samples": _SAMPLES.value,
         "tasks": _TASKS.value,
     }

@@ -7,7 +7,7 @@ checks what can be known without devices or data; each message names the field.
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from agentrl import errors
 from agentrl.config import algorithm_configs, checks
@@ -15,6 +15,9 @@ from agentrl.envs import base, registry
 from agentrl.models.model_config import LoraConfig, ModelConfig
 
 _MAX_STAGE_NAME = 100  # characters; file names hold 255, with more than the stage
+
+
+Files = str | tuple[str, ...]  # the path of a file, or of several that are read as one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,11 +127,18 @@ class MixtureConfig:
     kind: Literal["fixed", "tempered", "adaptive"] = "fixed"
     temperature: float = 1.0  # tempered: weight ** (1 / temperature)
     tier: Literal["all", "easy", "hard"] = "all"
-    tier_file: str | None = None  # calibrated tiers; None takes the structural ones
+    tier_file: Files | None = None  # calibrated tiers; None takes the structural ones
+    item_file: Files | None = None  # lists of ids; None takes all tasks of the split
     subsets: tuple[
         str, ...
     ] = ()  # such as "textcraft/depth_1"; see `agentrl.envs.tasks`
     split: str = "train"
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """Arguments of `tasks.select_tasks` and `tasks.check_selection`."""
+        names = ("split", "tier", "tier_file", "item_file", "subsets")
+        return {name: getattr(self, name) for name in names}
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work."""
@@ -222,7 +232,8 @@ class EvaluationConfig:
     environments: tuple[str, ...] = ()  # empty takes all of the run's environments
     split: str = "test"
     tier: Literal["all", "easy", "hard"] = "all"
-    tier_file: str | None = None  # calibrated tiers; None takes the structural ones
+    tier_file: Files | None = None  # calibrated tiers; None takes the structural ones
+    item_file: Files | None = None  # lists of ids; None takes all tasks of the split
     subsets: tuple[
         str, ...
     ] = ()  # such as "textcraft/depth_1"; see `agentrl.envs.tasks`
@@ -230,6 +241,13 @@ class EvaluationConfig:
     samples: int = 8  # k of avg@k
     random_policy: bool = True  # play each panel at random, too, to compare with
     rollout: RolloutConfig = RolloutConfig()  # its P and G are not used here
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """Arguments of `tasks.select_tasks` and `tasks.check_selection`."""
+        names = ("split", "tier", "tier_file", "item_file", "subsets")
+        chosen = {name: getattr(self, name) for name in names}
+        return {**chosen, "limit": self.tasks or None}
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work."""

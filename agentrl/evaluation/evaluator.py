@@ -83,14 +83,7 @@ def select_panel(
     run: assemble.Run, env: str, settings: config.EvaluationConfig
 ) -> base.TaskPanel:
     """Returns the tasks of one environment that an evaluation plays."""
-    return run.panel(
-        env,
-        settings.split,
-        tier=settings.tier,
-        tier_file=settings.tier_file,
-        subsets=settings.subsets,
-        limit=settings.tasks or None,
-    )
+    return run.panel(env, **settings.selection)
 
 
 def _play_panel(

@@ -97,9 +97,7 @@ def _format_measure(
     title: str,
     by_chance: ByChance,
 ) -> str:
-    table = rich.table.Table(
-        title=f"{title} in %, with 95 % intervals over tasks", box=rich.box.SIMPLE_HEAD
-    )
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     table.add_column("after stage")
     for panel in matrix.panels:
         table.add_column(panel, justify="right")
@@ -120,7 +118,10 @@ def _format_measure(
         ]
         table.add_row(results.RANDOM_STAGE, *shown)
     output = io.StringIO()
-    rich.console.Console(file=output, width=160, no_color=True).print(table)
+    console = rich.console.Console(file=output, width=160, no_color=True)
+    # Not the table's own title, which is broken up where the table is narrow.
+    console.print(f"  {title} in %, with 95 % intervals over tasks", highlight=False)
+    console.print(table)
     return output.getvalue().rstrip()
 
 

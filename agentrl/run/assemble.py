@@ -55,17 +55,19 @@ class Run:
         split: str,
         *,
         tier: tasks.TierChoice,
-        tier_file: str | None = None,
+        tier_file: tasks.Files | None = None,
+        item_file: tasks.Files | None = None,
         subsets: Sequence[str] = (),
         limit: int | None = None,
     ) -> base.TaskPanel:
-        """Returns the tasks of one environment's split and tier."""
+        """Returns tasks of one environment; see `tasks.select_tasks`."""
         return tasks.select_tasks(
             env,
             split,
             self.config.environments[env],
             tier=tier,
             tier_file=tier_file,
+            item_file=item_file,
             subsets=subsets,
             limit=limit,
         )

@@ -5,6 +5,7 @@ The episodes are played in real workers; only the answers are scripted, and win 
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import pathlib
 import types as pytypes
@@ -101,6 +102,7 @@ def open_run(max_fraction=0.1, timeout_s=60.0, num_workers=2, **options):
             environments=("shaky",),
             key=jax.random.key(0),
             panel=panel,
+            pool=envs,
             rollout_params=lambda params: params,
             scripted=collector,
             collector=lambda _: collector,
@@ -164,6 +166,21 @@ def test_a_large_panel_is_played_at_random_with_fewer_samples(tmp_path, monkeypa
         panel = base.TaskPanel("shaky", "test", "shaky-1", ids)
         chance.measure(None, panel, settings, tmp_path)
     assert asked == [(100, 8), (500, 4), (5000, 1)]
+
+
+def test_a_list_of_ids_takes_the_place_of_the_panel_and_is_named_with_its_digest(
+    tmp_path,
+):
+    ids = ["shaky_150", "shaky_7", "textcraft_3"]
+    path, more = tmp_path / "ids.json", tmp_path / "more.txt"
+    path.write_text(json.dumps([{"item_id": item_id} for item_id in ids]))
+    more.write_text("shaky_101\n")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    with open_run() as run:
+        result = run_evaluation(run, tmp_path, item_file=(str(path), str(more)))
+    assert result.item_ids == ("shaky_150", "shaky_7", "shaky_101")
+    assert f"ids of ids.json {digest} and more.txt " in result.panel_version
+    assert f"ids.json {digest}" in tables.format_table([result])
 
 
 def numbers(count):

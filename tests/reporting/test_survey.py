@@ -166,7 +166,7 @@ def test_the_score_has_a_table_where_it_differs():
 
     text = tables.format_table([dataclasses.replace(result, score=score)])
 
-    assert "mean score" in text
+    assert "avg@4 of the score in %, with 95 % intervals over tasks" in text
     assert isinstance(result, results.EvaluationResult)
     assert text.count("textcraft") >= 3
     assert "75.0" in text
