@@ -111,8 +111,13 @@ class Instances:
         self._configs = settings.configs
         self._max_bytes = settings.max_observation_bytes
         self._instances: dict[tuple[int, str], _Instance] = {}
+        self.acknowledgements: dict[str, str] = {}
         for name, config in settings.configs.items():  # fail now, not in each episode
-            registry.make(name, config).close()
+            made = registry.make(name, config)
+            self.acknowledgements[name] = border.check_text(
+                "acknowledgement", made.acknowledgement, self._max_bytes
+            )
+            made.close()
 
     def answer(self, call: Call) -> bytes:
         """Runs one call and returns its encoded `Answer`; errors become text."""
@@ -202,8 +207,9 @@ def _end_group() -> None:
 def serve(link: socket.socket, token: int) -> None:
     """Answers calls until the parent closes its end.
 
-    Receives `Settings`, answers None or the text of the error that keeps it from starting,
-    then receives lists of `Call` and sends `Answer`s.
+    Receives `Settings`, answers the acknowledgement of each environment, or the text of
+    the error that keeps it from starting; then receives lists of `Call` and sends
+    `Answer`s.
     """
     inbox = queue.SimpleQueue()
     threading.Thread(target=_read, args=(link, token, inbox), daemon=True).start()
@@ -213,7 +219,7 @@ def serve(link: socket.socket, token: int) -> None:
     except Exception:  # the worker border: bad configuration, missing data
         link.sendall(wire.frame(token, 0, pickle.dumps(traceback.format_exc())))
         return
-    link.sendall(wire.frame(token, 0, pickle.dumps(None)))
+    link.sendall(wire.frame(token, 0, pickle.dumps(instances.acknowledgements)))
     limit, number = settings.memory_limit_bytes, 0
     while (calls := inbox.get()) is not None:
         for call in calls:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from agentrl import errors, storage, types
 from agentrl.chat import renderer, tokenizer
 from agentrl.config import RolloutConfig, RunConfig
-from agentrl.envs import base, demonstrations, tasks
+from agentrl.envs import base, demonstrations, prompts, tasks
 from agentrl.envs.pool import EnvPool
 from agentrl.models import transformer
 from agentrl.parallel import processes, sharding
@@ -176,7 +176,18 @@ def make_chat(
         settings.tokenizer.frame,
         few_shot=settings.tokenizer.few_shot,
         examples=choose_few_shot_examples(settings, envs),
+        acknowledgements=envs.acknowledgements,
+        given_instructions=_read_given_instructions(settings),
     )
+
+
+def _read_given_instructions(settings: RunConfig) -> dict[str, str]:
+    """Reads the instructions that replace those of environments."""
+    given = {
+        env: prompts.read_given(env_config.options, "instruction")
+        for env, env_config in settings.environments.items()
+    }
+    return {env: text for env, text in given.items() if text is not None}
 
 
 def write_chat(chat: renderer.Chat, settings: RunConfig, workdir: pathlib.Path) -> None:
