@@ -46,6 +46,15 @@ _ITEM_FILE = flags.DEFINE_list(
     "Lists of task ids in place of the split's own tasks, in one file or several; each "
     "environment takes its own.",
 )
+_MAX_TURNS = flags.DEFINE_integer(
+    "max_turns", None, "Another turn limit than the run's.", lower_bound=1
+)
+_LIST_ACTIONS = flags.DEFINE_enum(
+    "list_actions",
+    None,
+    ["native", "always", "first", "never"],
+    "When to list the available actions, if not as the run does.",
+)
 _SAMPLES = flags.DEFINE_integer("samples", None, "Episodes per task, the k of avg@k.")
 _TASKS = flags.DEFINE_integer("tasks", None, "Tasks of each panel; 0 takes all.")
 
@@ -69,6 +78,8 @@ def main(argv: Sequence[str]) -> None:
         "tier_file": tuple(_TIER_FILE.value) if _TIER_FILE.value else None,
         "item_file": tuple(_ITEM_FILE.value) if _ITEM_FILE.value else None,
         "samples": _SAMPLES.value,
+        "max_turns": _MAX_TURNS.value,
+        "list_actions": _LIST_ACTIONS.value,
         "tasks": _TASKS.value,
     }
     given = {name: value for name, value in changes.items() if value is not None}

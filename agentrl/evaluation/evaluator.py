@@ -7,6 +7,7 @@ because it raises, dies or hangs, is replayed with the same randomness. What sta
 counts as lost, never as a failure of the policy; an evaluation that loses too much fails.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -55,6 +56,28 @@ def evaluate(
         episodes, or all of them. It has no result then; earlier ones are stored.
     """
     rollout_params = run.rollout_params(params)
+    with assemble.open_evaluation(run, settings) as playing:
+        return _play_panels(
+            playing,
+            rollout_params,
+            settings,
+            stage=stage,
+            after_iteration=after_iteration,
+            step=step,
+            workdir=workdir,
+        )
+
+
+def _play_panels(
+    run: assemble.Run,
+    rollout_params: types.PyTree,
+    settings: config.EvaluationConfig,
+    *,
+    stage: str,
+    after_iteration: int,
+    step: int,
+    workdir: pathlib.Path,
+) -> list[results.EvaluationResult]:
     found = []
     for env in settings.environments or run.environments:
         panel = select_panel(run, env, settings)
@@ -82,8 +105,14 @@ def evaluate(
 def select_panel(
     run: assemble.Run, env: str, settings: config.EvaluationConfig
 ) -> base.TaskPanel:
-    """Returns the tasks of one environment that an evaluation plays."""
-    return run.panel(env, **settings.selection)
+    """Returns the tasks of one environment that an evaluation plays.
+
+    The version names what the evaluation changes of the environment, as results under
+    another turn limit or list of actions are other results.
+    """
+    panel = run.panel(env, **settings.selection)
+    changes = "".join(f", {k} {v}" for k, v in settings.env_changes.items())
+    return dataclasses.replace(panel, version=panel.version + changes)
 
 
 def _play_panel(

@@ -20,6 +20,7 @@ from agentrl.envs import base, pool, random_policy, registry, tasks
 from agentrl.evaluation import calibrate, chance, evaluator
 from agentrl.experiment import files
 from agentrl.reporting import report, tables, tiers
+from agentrl.run import assemble
 from agentrl.statistics import results, summaries
 from agentrl.transcripts import episodes
 
@@ -181,6 +182,57 @@ def test_a_list_of_ids_takes_the_place_of_the_panel_and_is_named_with_its_digest
     assert result.item_ids == ("shaky_150", "shaky_7", "shaky_101")
     assert f"ids of ids.json {digest} and more.txt " in result.panel_version
     assert f"ids.json {digest}" in tables.format_table([result])
+
+
+def test_an_evaluation_may_have_a_turn_limit_and_a_list_of_actions_of_its_own(
+    tmp_path, monkeypatch
+):
+    opened = []
+
+    @contextlib.contextmanager
+    def open_pool(settings):
+        opened.append(settings.environments["shaky"])
+        yield run.pool
+
+    monkeypatch.setattr(assemble, "open_pool", open_pool)
+    with open_run() as run:
+        fields = {"config", "pool", "key", "environments", "scripted"}
+        run = RunLike(**{k: v for k, v in vars(run).items() if k in fields})
+        usual = run_evaluation(run, tmp_path, tasks=4)
+        assert not opened
+        other = run_evaluation(
+            run, tmp_path, tasks=4, max_turns=1, list_actions="always"
+        )
+    assert opened == [base.EnvConfig(max_turns=1, list_actions="always")]
+    assert other.item_ids == usual.item_ids
+    assert other.panel_version == (
+        f"{usual.panel_version}, max_turns 1, list_actions always"
+    )
+    assert other.panel_digest != usual.panel_digest
+    (path,) = episodes.paths(tmp_path)
+    kept = list(episodes.read(path))
+    assert kept[-1].config["max_turns"] == 1
+    assert kept[-1].config["list_actions"] == "always"
+
+
+@dataclasses.dataclass
+class RunLike:
+    """The parts of a run that an evaluation uses."""
+
+    config: config.RunConfig
+    pool: pool.EnvPool
+    key: jax.Array
+    environments: tuple[str, ...]
+    scripted: Collector
+
+    def panel(self, name, split, **chosen):
+        return tasks.select_tasks(name, split, base.EnvConfig(), **chosen)
+
+    def rollout_params(self, params):
+        return params
+
+    def collector(self, settings):
+        return self.scripted
 
 
 def numbers(count):
