@@ -422,7 +422,9 @@ def evaluate_after_stage(
         workdir=recorder.workdir,
     )
     if processes.is_process_zero():
-        print(tables.format_table(load_done()), flush=True)
+        found, by_chance = load_done(), results.load_random(recorder.workdir)
+        recorder.writer.write_evaluations(found)
+        print(tables.format_table(found, by_chance), flush=True)
 
 
 def mean_of(updates: Sequence[Mapping[str, float]]) -> types.Metrics:

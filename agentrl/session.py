@@ -79,7 +79,8 @@ def train(
             )
         loop.train(run, recorder)
     if processes.is_process_zero():
-        print(tables.format_table(results.load_all(workdir, settings.environments)))
+        found = results.load_all(workdir, settings.environments)
+        print(tables.format_table(found, results.load_random(workdir)))
         print(f"Report: {report.write(workdir, settings)}")
 
 
@@ -128,6 +129,7 @@ def check(settings: config.RunConfig) -> None:
     rules.check_shape(stored["model"])
     settings.validate(num_devices=jax.device_count())
     rules.check_evaluation(settings, num_devices=jax.device_count())
+    preflight.check_selections(settings)
     if settings.weights:
         from agentrl.pretrained import locate
 
@@ -168,6 +170,7 @@ def open_policy(
     wanted = dataclasses.replace(settings.evaluation, **changes)
     settings = dataclasses.replace(settings, evaluation=wanted)
     settings.validate(num_devices=jax.device_count())
+    preflight.check_selections(dataclasses.replace(settings, stages=()))
     with assemble.assemble(settings, workdir) as run:
         parameters = run.parameters
         stored = checkpoint.restore_policy(

@@ -97,6 +97,16 @@ class EnvConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RandomPolicy:
+    """Asks for random actions in place of an oracle's; see `agentrl.envs.random_policy`."""
+
+    sample: int  # episodes of a task with other numbers draw other actions
+
+
+Advisor = OracleKind | RandomPolicy  # whose answers a reply of the pool suggests
+
+
+@dataclasses.dataclass(frozen=True)
 class StepInfo:
     """What happened, for metrics and failure analysis; the policy never sees it."""
 

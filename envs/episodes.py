@@ -6,6 +6,8 @@ The conformance checks, `launch.play` and the benchmarks play with these.
 import dataclasses
 import gc
 import hashlib
+import random
+import re
 import tracemalloc
 import typing
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +18,7 @@ Script = Sequence[str]  # answers of an agent, in order
 Transcript = list[str | base.StepResult]  # the first observation, then the results
 
 _MAX_WALK = 50  # answers of a walk without an oracle
+_FORM = re.compile(r"<\w+>")  # an action with a place to fill in: search[<keywords>]
 _FIXED_WALK = ("Action: look", "Action: inventory", "Action: help", "Action: search[a]")
 
 
@@ -75,6 +78,45 @@ def make_oracle(env: base.Environment, kind: base.OracleKind) -> base.Oracle:
     make = require_oracle(env.name, kind)
     seen = env if kind == "privileged" else _Rules(env.instruction, env.config)
     return make(typing.cast(base.Environment, seen))
+
+
+class RandomActor:
+    """Chooses uniformly among the available actions; in place of an oracle.
+
+    The draws depend on the task and on the number of its episode alone.
+    """
+
+    def __init__(self, env: base.Environment, item_id: str, sample: int):
+        self._env = env
+        self._draws = random.Random(base.stable_hash("random policy", item_id, sample))
+
+    def act(self, observation: str) -> str:
+        """Returns an answer with one of the actions, whatever was observed.
+
+        Raises:
+          OracleRefusalError: if the environment lists no action that is ready to take.
+        """
+        del observation
+        listed = self._env.available_actions() or ()
+        ready = [action for action in listed if not _FORM.search(action)]
+        if not ready:
+            raise base.OracleRefusalError(
+                f"environment '{self._env.name}' lists no actions to choose from."
+            )
+        return parsing.render_react("", self._draws.choice(ready))
+
+
+def make_advisor(
+    env: base.Environment, item_id: str, wanted: base.Advisor
+) -> base.Oracle:
+    """Builds what advises in the episode of `item_id` that `env` has just started.
+
+    Raises:
+      EnvConfigError: if the environment has no such oracle.
+    """
+    if isinstance(wanted, base.RandomPolicy):
+        return RandomActor(env, item_id, wanted.sample)
+    return make_oracle(env, wanted)
 
 
 def require_oracle(

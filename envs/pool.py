@@ -123,6 +123,8 @@ class EnvPool:
         self.counters = Counters()
         self.num_workers = num_workers
         self.configs = dict(configs)
+        # By environment: the answer to its instruction, see `Environment.acknowledgement`.
+        self.acknowledgements: dict[str, str] = {}
         self._settings = worker.Settings(
             self.configs, max_observation_bytes, worker_memory_bytes
         )
@@ -149,13 +151,14 @@ class EnvPool:
             raise
 
     def send_reset(
-        self, tasks: Mapping[int, str], *, oracle: base.OracleKind | None = None
+        self, tasks: Mapping[int, str], *, oracle: base.Advisor | None = None
     ) -> None:
         """Starts a task in each slot, whatever the slot played before.
 
         Args:
           tasks: item id, such as `textcraft_12`, by slot.
-          oracle: replies of these episodes carry the advice of such an oracle.
+          oracle: replies of these episodes carry the advice of such an oracle, or of
+            the random policy.
         """
         names = {slot: item_id.rpartition("_")[0] for slot, item_id in tasks.items()}
         for slot, env in names.items():
@@ -317,9 +320,10 @@ class EnvPool:
         for body in bodies:
             if source.ready:
                 self._record(source.pending.popleft(), body)
-            elif error := pickle.loads(body):
-                raise PoolError(f"a worker cannot make its environments:\n{error}")
+            elif isinstance(first := pickle.loads(body), str):
+                raise PoolError(f"a worker cannot make its environments:\n{first}")
             else:
+                self.acknowledgements = first
                 source.ready = True
                 self._failed_starts = 0
         if source.suspect is not None and not source.pending:

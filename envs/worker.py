@@ -48,7 +48,7 @@ class Call(NamedTuple):
     env: str
     item_id: str | None  # the task to reset to; None for a step
     text: str = ""  # the agent's answer, for a step
-    oracle: base.OracleKind | None = None  # for a reset: whose advice to give
+    oracle: base.Advisor | None = None  # for a reset: whose advice to give
 
 
 class Answer(NamedTuple):
@@ -111,8 +111,13 @@ class Instances:
         self._configs = settings.configs
         self._max_bytes = settings.max_observation_bytes
         self._instances: dict[tuple[int, str], _Instance] = {}
+        self.acknowledgements: dict[str, str] = {}
         for name, config in settings.configs.items():  # fail now, not in each episode
-            registry.make(name, config).close()
+            made = registry.make(name, config)
+            self.acknowledgements[name] = border.check_text(
+                "acknowledgement", made.acknowledgement, self._max_bytes
+            )
+            made.close()
 
     def answer(self, call: Call) -> bytes:
         """Runs one call and returns its encoded `Answer`; errors become text."""
@@ -153,7 +158,7 @@ class Instances:
         instruction = border.check_text("instruction", env.instruction, self._max_bytes)
         if call.oracle is not None:
             with contextlib.suppress(base.OracleRefusalError):
-                instance.oracle = episodes.make_oracle(env, call.oracle)
+                instance.oracle = episodes.make_advisor(env, call.item_id, call.oracle)
         return Answer(instruction, result, instance.advise(result))
 
     def _drop(self, call: Call) -> None:
@@ -202,8 +207,9 @@ def _end_group() -> None:
 def serve(link: socket.socket, token: int) -> None:
     """Answers calls until the parent closes its end.
 
-    Receives `Settings`, answers None or the text of the error that keeps it from starting,
-    then receives lists of `Call` and sends `Answer`s.
+    Receives `Settings`, answers the acknowledgement of each environment, or the text of
+    the error that keeps it from starting; then receives lists of `Call` and sends
+    `Answer`s.
     """
     inbox = queue.SimpleQueue()
     threading.Thread(target=_read, args=(link, token, inbox), daemon=True).start()
@@ -213,7 +219,7 @@ def serve(link: socket.socket, token: int) -> None:
     except Exception:  # the worker border: bad configuration, missing data
         link.sendall(wire.frame(token, 0, pickle.dumps(traceback.format_exc())))
         return
-    link.sendall(wire.frame(token, 0, pickle.dumps(None)))
+    link.sendall(wire.frame(token, 0, pickle.dumps(instances.acknowledgements)))
     limit, number = settings.memory_limit_bytes, 0
     while (calls := inbox.get()) is not None:
         for call in calls:

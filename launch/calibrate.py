@@ -34,6 +34,9 @@ _SAMPLES = flags.DEFINE_integer("samples", 8, "Episodes per task.", lower_bound=
 _THRESHOLD = flags.DEFINE_float(
     "threshold", 0.5, "Least pass rate of an easy task.", lower_bound=0, upper_bound=1
 )
+_ITEM_FILE = flags.DEFINE_list(
+    "item_file", None, "Lists of task ids to play in place of --splits."
+)
 _TASKS = flags.DEFINE_integer("tasks", 0, "Tasks of each split; 0 takes all.")
 
 
@@ -56,6 +59,7 @@ def main(argv: Sequence[str]) -> None:
                 env=_ENV.value,
                 out=pathlib.Path(_OUT.value),
                 splits=_SPLITS.value,
+                item_file=tuple(_ITEM_FILE.value) if _ITEM_FILE.value else None,
                 limit=_TASKS.value or None,
                 samples=_SAMPLES.value,
                 threshold=_THRESHOLD.value,

@@ -5,12 +5,16 @@ r"""Evaluates a checkpoint on fixed task panels.
 plays what the run itself evaluates, and prints the same numbers. Any part may differ:
 
   --checkpoint=runs/demo/checkpoints/120 --envs=textcraft --split=test --tier=hard
-  --samples=16 --tasks=50
+  --samples=16 --tasks=50 --item_file=ids.json
+
+A file of ids is a JSON list, as AgentGym writes it, or has one id a line; its digest is
+part of the results.
 
 The output directory receives one JSON file per environment with every task's results,
 and every episode as a JSON line.
 """
 
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -33,7 +37,24 @@ _TIER = flags.DEFINE_enum("tier", None, ["all", "easy", "hard"], "Difficulty of 
 _SUBSETS = flags.DEFINE_list(
     "subsets", None, "Parts of panels, as ENV/SUBSET; the others are taken whole."
 )
-_TIER_FILE = flags.DEFINE_string("tier_file", None, "Calibrated tiers (JSON lines).")
+_TIER_FILE = flags.DEFINE_list(
+    "tier_file", None, "Calibrated tiers (JSON lines), in one file or several."
+)
+_ITEM_FILE = flags.DEFINE_list(
+    "item_file",
+    None,
+    "Lists of task ids in place of the split's own tasks, in one file or several; each "
+    "environment takes its own.",
+)
+_MAX_TURNS = flags.DEFINE_integer(
+    "max_turns", None, "Another turn limit than the run's.", lower_bound=1
+)
+_LIST_ACTIONS = flags.DEFINE_enum(
+    "list_actions",
+    None,
+    ["native", "always", "first", "never"],
+    "When to list the available actions, if not as the run does.",
+)
 _SAMPLES = flags.DEFINE_integer("samples", None, "Episodes per task, the k of avg@k.")
 _TASKS = flags.DEFINE_integer("tasks", None, "Tasks of each panel; 0 takes all.")
 
@@ -47,14 +68,18 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import api, errors, refusals
     from agentrl.reporting import tables
+    from agentrl.statistics import results
 
     changes = {
         "environments": tuple(_ENVS.value) if _ENVS.value else None,
         "split": _SPLIT.value,
         "tier": _TIER.value,
         "subsets": tuple(_SUBSETS.value) if _SUBSETS.value is not None else None,
-        "tier_file": _TIER_FILE.value,
+        "tier_file": tuple(_TIER_FILE.value) if _TIER_FILE.value else None,
+        "item_file": tuple(_ITEM_FILE.value) if _ITEM_FILE.value else None,
         "samples": _SAMPLES.value,
+        "max_turns": _MAX_TURNS.value,
+        "list_actions": _LIST_ACTIONS.value,
         "tasks": _TASKS.value,
     }
     given = {name: value for name, value in changes.items() if value is not None}
@@ -67,7 +92,8 @@ def main(argv: Sequence[str]) -> None:
         )
     except refusals.EXPECTED as error:
         sys.exit(f"launch.evaluate: {error}")
-    print(tables.format_table(found))
+    by_chance = results.load_random(pathlib.Path(_OUT.value))
+    print(tables.format_table(found, by_chance))
     print(f"Results: {_OUT.value}")
 
 

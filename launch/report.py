@@ -35,9 +35,10 @@ def main(argv: Sequence[str]) -> None:
         settings = files.read_run(workdir)
         path = report.write(workdir, settings)
         found = results.load_all(workdir, settings.environments)
+        by_chance = results.load_random(workdir)
     except refusals.EXPECTED as error:
         sys.exit(f"launch.report: {error}")
-    print(tables.format_table(found))
+    print(tables.format_table(found, by_chance))
     print(f"Report: {path}")
 
 

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from agentrl.chat.tokenizer import Delimiters, Tokenizer
+from agentrl.envs import prompts
 
 FrameName = Literal["bare", "plain", "agentgym"]
 VERSION = 1  # raise when the tokens of any frame change: old policies saw other ones
-ACKNOWLEDGEMENT = "OK. I'll follow your instructions and try my best to solve the task."
+ACKNOWLEDGEMENT = prompts.ACKNOWLEDGEMENT  # where an environment has no other
 Example = tuple[str, Sequence[tuple[str, str]]]  # item id, (observation, answer) pairs
 NEW_TASK = "A new task begins.\n\n"  # where examples come before it
 
@@ -37,14 +38,18 @@ class Chat:
       bare: the observation and the marker that opens the policy's turn. For models
         trained from scratch, which gain nothing from instructions.
       plain: the environment's instruction as system message, observations as user turns.
-      agentgym: instruction as user turn, a fixed acknowledgement by the assistant, then
-        observations as user turns, as AgentGym's clients converse.
+      agentgym: instruction as user turn, the environment's acknowledgement of it by the
+        assistant, then observations as user turns, as AgentGym's clients converse.
     """
 
     tokenizer: Tokenizer
     frame: FrameName
     few_shot: int = 0  # examples before each task
     examples: Mapping[str, Sequence[Example]] = dataclasses.field(default_factory=dict)
+    acknowledgements: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # Instructions by environment that a user has put in the place of its own. They come
+    # with each episode; here they are for the digest alone.
+    given_instructions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def delimiters(self) -> Delimiters:
@@ -65,10 +70,14 @@ class Chat:
         """Describes all that decides on the tokens around a text, for `chat.json`.
 
         The digest is over token ids of one opening for each environment, so it changes with
-        frame, chat template, examples and vocabulary.
+        frame, chat template, examples, vocabulary, acknowledgements and instructions that
+        replace the environments' own. Where nothing is replaced it is that of runs that
+        knew no replacements.
         """
+        acknowledged, given = self._replaced()
+        opened = dict.fromkeys([*(self.examples or [""]), *acknowledged, *given])
         shown = [
-            self.open(NEW_TASK, NEW_TASK, f"{env}_") for env in self.examples or [""]
+            self.open(given.get(env, NEW_TASK), NEW_TASK, f"{env}_") for env in opened
         ]
         content = (VERSION, self.frame, shown, self.extend(NEW_TASK))
         return {
@@ -78,26 +87,43 @@ class Chat:
                 env: [item_id for item_id, _ in examples]
                 for env, examples in self.examples.items()
             },
+            "acknowledgements": acknowledged,
+            "given_instructions": given,
             "digest": hashlib.sha256(repr(content).encode()).hexdigest()[:12],
             "template_exceptions": dict(self.delimiters.exceptions),
         }
+
+    def _replaced(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Acknowledgements and instructions that the frame shows and that are replaced."""
+        acknowledged, given = {}, {}
+        if self.frame == "agentgym":
+            acknowledged = {
+                env: text
+                for env, text in self.acknowledgements.items()
+                if text != ACKNOWLEDGEMENT
+            }
+        if self.frame != "bare":
+            given = dict(self.given_instructions)
+        return acknowledged, given
 
     def episode(
         self, instruction: str, exchanges: Sequence[tuple[str, str]], item_id: str
     ) -> list[Message]:
         """Messages of an episode whose answers are to be learned from.
 
-        The task's `item_id` names the environment of the examples; it is never one itself.
+        The task's `item_id` names the environment of the acknowledgement and of the
+        examples; it is never an example itself.
         """
+        env = item_id.rpartition("_")[0]
         messages = {
             "bare": [],
             "plain": [Message("system", instruction)],
             "agentgym": [
                 Message("user", instruction),
-                Message("assistant", ACKNOWLEDGEMENT),
+                Message("assistant", self.acknowledgements.get(env, ACKNOWLEDGEMENT)),
             ],
         }[self.frame]
-        known = self.examples.get(item_id.rpartition("_")[0], ())
+        known = self.examples.get(env, ())
         shown = [example for known_id, example in known if known_id != item_id]
         shown = shown[: self.few_shot]
         for played in (*shown, exchanges):

@@ -7,7 +7,7 @@ checks what can be known without devices or data; each message names the field.
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from agentrl import errors
 from agentrl.config import algorithm_configs, checks
@@ -15,6 +15,9 @@ from agentrl.envs import base, registry
 from agentrl.models.model_config import LoraConfig, ModelConfig
 
 _MAX_STAGE_NAME = 100  # characters; file names hold 255, with more than the stage
+
+
+Files = str | tuple[str, ...]  # the path of a file, or of several that are read as one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,9 @@ class RolloutConfig:
     temperature: float = 1.0  # 0, greedy, is for evaluation only
     top_k: int = 0  # evaluation only; 0 draws from all tokens
     top_p: float = 1.0  # evaluation only
+    # What becomes of an action that max_action_tokens cuts: the episode ends, or the
+    # action is closed with the stop token, which is not trained, and played.
+    cut_actions: Literal["end", "play"] = "end"
     num_slots: int = 64  # live episodes; rows of the KV cache
     num_cohorts: int = 1  # slots that turn together; 2 hides slow environments
     append_buckets: tuple[int, ...] = (64, 256)  # widths of appended observations (C)
@@ -50,6 +56,10 @@ class RolloutConfig:
             "num_cohorts",
         ):
             checks.require_positive(f"{where}.{field}", getattr(self, field))
+        if self.cut_actions not in ("end", "play"):
+            raise errors.ConfigError(
+                f"{where}.cut_actions = {self.cut_actions!r}; give 'end' or 'play'."
+            )
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise errors.ConfigError(
                 f"{where}: temperature = {self.temperature} and top_k = {self.top_k} must "
@@ -124,11 +134,18 @@ class MixtureConfig:
     kind: Literal["fixed", "tempered", "adaptive"] = "fixed"
     temperature: float = 1.0  # tempered: weight ** (1 / temperature)
     tier: Literal["all", "easy", "hard"] = "all"
-    tier_file: str | None = None  # calibrated tiers; None takes the structural ones
+    tier_file: Files | None = None  # calibrated tiers; None takes the structural ones
+    item_file: Files | None = None  # lists of ids; None takes all tasks of the split
     subsets: tuple[
         str, ...
     ] = ()  # such as "textcraft/depth_1"; see `agentrl.envs.tasks`
     split: str = "train"
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """Arguments of `tasks.select_tasks` and `tasks.check_selection`."""
+        names = ("split", "tier", "tier_file", "item_file", "subsets")
+        return {name: getattr(self, name) for name in names}
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work."""
@@ -222,17 +239,41 @@ class EvaluationConfig:
     environments: tuple[str, ...] = ()  # empty takes all of the run's environments
     split: str = "test"
     tier: Literal["all", "easy", "hard"] = "all"
-    tier_file: str | None = None  # calibrated tiers; None takes the structural ones
+    tier_file: Files | None = None  # calibrated tiers; None takes the structural ones
+    item_file: Files | None = None  # lists of ids; None takes all tasks of the split
     subsets: tuple[
         str, ...
     ] = ()  # such as "textcraft/depth_1"; see `agentrl.envs.tasks`
     tasks: int = 0  # of each panel; 0 takes all
     samples: int = 8  # k of avg@k
+    random_policy: bool = True  # play each panel at random, too, to compare with
+    max_turns: int | None = None  # of every environment; None leaves it as it trains
+    list_actions: base.ListActions | None = None  # likewise
     rollout: RolloutConfig = RolloutConfig()  # its P and G are not used here
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """Arguments of `tasks.select_tasks` and `tasks.check_selection`."""
+        names = ("split", "tier", "tier_file", "item_file", "subsets")
+        chosen = {name: getattr(self, name) for name in names}
+        return {**chosen, "limit": self.tasks or None}
+
+    @property
+    def env_changes(self) -> dict[str, Any]:
+        """Fields of `EnvConfig` that evaluations set to another value than training."""
+        given = {"max_turns": self.max_turns, "list_actions": self.list_actions}
+        return {name: value for name, value in given.items() if value is not None}
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work."""
         checks.require_positive(f"{where}.samples", self.samples)
+        if self.max_turns is not None:
+            checks.require_positive(f"{where}.max_turns", self.max_turns)
+        if self.list_actions not in (None, *base.LIST_ACTIONS):
+            raise errors.ConfigError(
+                f"{where}.list_actions = {self.list_actions!r}; give None or one of "
+                f"{list(base.LIST_ACTIONS)}."
+            )
         self.rollout.validate(f"{where}.rollout", training=False)
         if self.tasks < 0:
             raise errors.ConfigError(

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from agentrl import types
-from agentrl.envs import base
+from agentrl.envs import base, tasks
 from agentrl.evaluation import evaluator
 from agentrl.parallel import rng
 from agentrl.reporting import tiers
@@ -23,6 +23,7 @@ def calibrate(
     env: str,
     out: pathlib.Path,
     splits: Sequence[str],
+    item_file: tasks.Files | None = None,
     limit: int | None,
     samples: int,
     threshold: float,
@@ -40,7 +41,8 @@ def calibrate(
       env: one of the environments that the run configures.
       out: the file.
       splits: whose panels are played.
-      limit: plays at most so many tasks of each split; None plays all.
+      item_file: lists of the tasks to play instead, whatever their splits.
+      limit: plays at most so many tasks of each split or list; None plays all.
       samples: episodes of each task.
       threshold: least pass rate of an easy task.
 
@@ -56,7 +58,11 @@ def calibrate(
     policy = f"{name}, seed {seed}, stage {progress.stage_name}, step {step}"
     tier_file = tiers.open_tier_file(out, samples, threshold, policy)
     yield list(tier_file.lines.values())
-    panels = [run.panel(env, split, tier="all", limit=limit) for split in splits]
+    chosen = splits if item_file is None else splits[:1]
+    panels = [
+        run.panel(env, split, tier="all", item_file=item_file, limit=limit)
+        for split in chosen
+    ]
     ids = [item_id for panel in panels for item_id in panel.item_ids]
     yield from play_missing(
         run, run.rollout_params(params), env, ids, tier_file, step=step

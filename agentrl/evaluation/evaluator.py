@@ -7,6 +7,7 @@ because it raises, dies or hangs, is replayed with the same randomness. What sta
 counts as lost, never as a failure of the policy; an evaluation that loses too much fails.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -15,6 +16,7 @@ import jax
 
 from agentrl import config, errors, types
 from agentrl.envs import base
+from agentrl.evaluation import chance
 from agentrl.parallel import processes, rng
 from agentrl.run import assemble
 from agentrl.statistics import results
@@ -54,6 +56,28 @@ def evaluate(
         episodes, or all of them. It has no result then; earlier ones are stored.
     """
     rollout_params = run.rollout_params(params)
+    with assemble.open_evaluation(run, settings) as playing:
+        return _play_panels(
+            playing,
+            rollout_params,
+            settings,
+            stage=stage,
+            after_iteration=after_iteration,
+            step=step,
+            workdir=workdir,
+        )
+
+
+def _play_panels(
+    run: assemble.Run,
+    rollout_params: types.PyTree,
+    settings: config.EvaluationConfig,
+    *,
+    stage: str,
+    after_iteration: int,
+    step: int,
+    workdir: pathlib.Path,
+) -> list[results.EvaluationResult]:
     found = []
     for env in settings.environments or run.environments:
         panel = select_panel(run, env, settings)
@@ -71,7 +95,9 @@ def evaluate(
             step=step,
         )
         if processes.is_process_zero():
-            store(result, trajectories, workdir)
+            store(result, trajectories, workdir, run.config.environments[env])
+            if settings.random_policy:
+                chance.measure(run.pool, panel, settings, workdir)
         found.append(result)
     return found
 
@@ -79,15 +105,14 @@ def evaluate(
 def select_panel(
     run: assemble.Run, env: str, settings: config.EvaluationConfig
 ) -> base.TaskPanel:
-    """Returns the tasks of one environment that an evaluation plays."""
-    return run.panel(
-        env,
-        settings.split,
-        tier=settings.tier,
-        tier_file=settings.tier_file,
-        subsets=settings.subsets,
-        limit=settings.tasks or None,
-    )
+    """Returns the tasks of one environment that an evaluation plays.
+
+    The version names what the evaluation changes of the environment, as results under
+    another turn limit or list of actions are other results.
+    """
+    panel = run.panel(env, **settings.selection)
+    changes = "".join(f", {k} {v}" for k, v in settings.env_changes.items())
+    return dataclasses.replace(panel, version=panel.version + changes)
 
 
 def _play_panel(
@@ -206,11 +231,14 @@ def store(
     result: results.EvaluationResult,
     trajectories: Sequence[types.Trajectory],
     workdir: pathlib.Path,
+    env_config: base.EnvConfig,
 ) -> None:
     """Writes the episodes of an evaluation and its result."""
     stage, iteration = result.stage, result.after_iteration
     stored = (
-        episodes.from_trajectory(t, stage=stage, iteration=iteration)
+        episodes.from_trajectory(
+            t, stage=stage, iteration=iteration, env_config=env_config
+        )
         for t in trajectories
     )
     path = _find_episodes(workdir, stage, result.env)

@@ -137,6 +137,7 @@ BOUNDS: Mapping[str, Bound] = {
     "tokenizer.few_shot": _NOT_NEGATIVE,
     "evaluation.tasks": _NOT_NEGATIVE,
     "evaluation.samples": _COUNT,
+    "evaluation.max_turns": _COUNT,
     **{f"evaluation.rollout.{name}": bound for name, bound in _ROLLOUT.items()},
     "learner.row_tokens": _COUNT,
     "learner.rows_per_microbatch": _COUNT,

@@ -12,8 +12,9 @@ _FRAMES = {
     "bare": "the observation alone, without instructions",
     "plain": "the environment's instruction as system message, then observations as user "
     "messages",
-    "agentgym": "the environment's instruction as user message, the assistant's "
-    f'"{renderer.ACKNOWLEDGEMENT}", then observations as user messages',
+    "agentgym": "the environment's instruction as user message, its acknowledgement by the "
+    f'assistant ("{renderer.ACKNOWLEDGEMENT}" where the environment has no other), then '
+    "observations as user messages",
 }
 
 

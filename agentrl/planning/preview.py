@@ -58,7 +58,7 @@ def _panels(settings: config.RunConfig) -> Iterator[str]:
             yield _panel_line(f"stage '{stage.name}'", panel)
     wanted = settings.evaluation
     for env in wanted.environments or settings.environments:
-        panel = _select(settings, "evaluation", env, wanted, limit=wanted.tasks or None)
+        panel = _select(settings, "evaluation", env, wanted)
         yield _panel_line(f"evaluation, {wanted.samples} samples each", panel)
 
 
@@ -67,17 +67,10 @@ def _select(
     where: str,
     env: str,
     wanted: config.MixtureConfig | config.EvaluationConfig,
-    limit: int | None = None,
 ) -> base.TaskPanel:
     try:
         return tasks.select_tasks(
-            env,
-            wanted.split,
-            settings.environments[env],
-            tier=wanted.tier,
-            tier_file=wanted.tier_file,
-            subsets=wanted.subsets,
-            limit=limit,
+            env, config=settings.environments[env], **wanted.selection
         )
     except (tasks.TaskSelectionError, base.MissingDataError) as error:
         raise errors.ConfigError(f"{where}: {error}") from error

@@ -17,7 +17,7 @@ from typing import Any
 from rich import console as rich_console
 from rich import rule
 
-from agentrl.envs import base, episodes, parsing, registry, tasks
+from agentrl.envs import base, border, episodes, parsing, registry, tasks
 
 Actor = Callable[[str], str | None]  # the answer to an observation; None to stop
 
@@ -39,8 +39,8 @@ class Recording:
     """A stored episode, as far as it takes to play it again."""
 
     item_id: str
-    turns: Sequence[Mapping[str, str]]  # "action", and "observation" before it
-    final_observation: str  # after the last action; empty if not stored
+    turns: Sequence[Mapping[str, str]]  # "action" that was sent, "observation" before
+    final_observation: str  # after the last action; empty if there was none
     config: Mapping[str, Any]  # fields of EnvConfig that were stored
 
 
@@ -62,7 +62,7 @@ class Replayer:
 
     def compare(self, stored: str, observation: str) -> None:
         """Shows what was stored, if anything, and is not the same now."""
-        if stored and stored != observation:
+        if stored and stored != border.replace_surrogates(observation):
             self.differs = True
             self._out.print("This differs from what was stored:", style="bold red")
             self._out.print(stored, style="red", markup=False)
@@ -82,12 +82,13 @@ def read_recording(place: str) -> Recording:
         lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
         stored = json.loads(lines[number - 1] if number else "")
         turns = [{"action": turn["action"], **turn} for turn in stored["turns"]]
-        return Recording(
+        recording = Recording(
             item_id=stored["item_id"],
             turns=turns,
             final_observation=stored.get("final_observation", ""),
-            config=stored.get("config", {}),
+            config=stored.get("config") or {},
         )
+        return _without_unanswered(recording, stored.get("ending", ""))
     except OSError as error:
         raise ReplayError(f"--replay: cannot read {path}: {error}.") from error
     except IndexError as error:
@@ -99,6 +100,23 @@ def read_recording(place: str) -> Recording:
             f"--replay: {path}:{number} is not an episode with 'item_id' and "
             f"'turns': {type(error).__name__}: {error}."
         ) from error
+
+
+def _without_unanswered(recording: Recording, ending: str) -> Recording:
+    """Leaves out what is stored in place of an answer that never came.
+
+    A last action that the token limit cut off was not sent to the environment; one that
+    the environment broke on has no observation after it. In both cases what was observed
+    last is the observation before that action.
+    """
+    turns, final = recording.turns, recording.final_observation
+    if not turns or final != turns[-1].get("observation", ""):
+        return recording
+    if ending == "max_tokens" and not turns[-1].get("valid", True):
+        return dataclasses.replace(recording, turns=turns[:-1])
+    if ending in ("env_error", "env_timeout"):
+        return dataclasses.replace(recording, final_observation="")
+    return recording
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, str | int | float | bool]:

@@ -280,6 +280,8 @@ def _open(
     chat: renderer.Chat, env: base.Environment, observation: str, item_id: str
 ) -> list[dict[str, str]]:
     """The messages that an episode begins with in the policy's frame."""
+    acknowledged = {env.name: env.acknowledgement}
+    chat = dataclasses.replace(chat, acknowledgements=acknowledged)
     messages = chat.episode(env.instruction, [(observation, "")], item_id)[:-1]
     return [{"role": message.role, "content": message.text} for message in messages]
 
@@ -303,12 +305,7 @@ def _read_run(path: pathlib.Path, changes: Mapping[str, float]) -> _Parts:
     startup.split_cpu(settings.mesh)  # as whatever this process does next expects it
     mesh = _first_device()
     with assemble.open_pool(settings) as envs:
-        chat = renderer.Chat(
-            assemble.load_tokenizer(settings, workdir, envs),
-            settings.tokenizer.frame,
-            few_shot=settings.tokenizer.few_shot,
-            examples=assemble.choose_few_shot_examples(settings, envs),
-        )
+        chat = assemble.make_chat(settings, workdir, envs)
     model = transformer.Model(settings.model)
     owned = parameters.Parameters(settings, model, mesh)
     stored = checkpoint.restore_policy(

@@ -17,6 +17,7 @@ import rich.progress
 
 from agentrl import config, types
 from agentrl.reporting import coverage, events, silence
+from agentrl.statistics import results
 from agentrl.transcripts import episodes, failures, jsonl
 
 FILE = "metrics.jsonl"
@@ -41,6 +42,7 @@ class Writer:
     ):
         self._workdir = workdir
         self._stages = settings.stages
+        self._env_configs = settings.environments
         self._progress_bar = ProgressBar(settings)
         self._clock = clock
         self._first_step: int | None = None  # of this session; None before `resume`
@@ -90,7 +92,12 @@ class Writer:
             self._episodes_path(stage),
             (
                 failures.tag(
-                    episodes.from_trajectory(t, stage=stage, iteration=iteration)
+                    episodes.from_trajectory(
+                        t,
+                        stage=stage,
+                        iteration=iteration,
+                        env_config=self._env_configs[t.task.env],
+                    )
                 )
                 for t in trajectories
             ),
@@ -108,6 +115,19 @@ class Writer:
         self._progress_bar.update(progress, numbers)
         if message := self._silence.observe(stage, iteration, numbers):
             self._progress_bar.say(message)
+
+    def write_evaluations(self, found: Iterable[results.EvaluationResult]) -> None:
+        """Adds results to the tensorboard events, at the steps of their policies.
+
+        `resume` has to be called before.
+        """
+        assert self._events is not None
+        for result in found:
+            numbers = {
+                f"evaluation/{result.env}/{name}": value
+                for name, value in result.means.items()
+            }
+            self._events.write(numbers, step=result.step, wall_time=self._clock())
 
     def resume(self, progress: types.Progress, *, step: int) -> None:
         """Makes the files agree with the checkpoint that a session goes on from.

@@ -64,6 +64,7 @@ def write(workdir: pathlib.Path, settings: config.RunConfig) -> pathlib.Path:
     """
     records = read_metrics(workdir)
     found = results.load_all(workdir, settings.environments)
+    by_chance = results.load_random(workdir)
     matrix = transfer.to_matrix({settings.seed: found})
     surveyed = survey.survey_episodes(workdir, settings)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
@@ -73,8 +74,8 @@ def write(workdir: pathlib.Path, settings: config.RunConfig) -> pathlib.Path:
         panels=matrix.panels,
         panel_notes=tables.panel_notes(matrix),
         claim_note=tables.claim_note(matrix),
-        result_rows=tables.result_rows(matrix, "success"),
-        score_rows=tables.result_rows(matrix, "score"),
+        result_rows=tables.result_rows(matrix, "success", by_chance),
+        score_rows=tables.result_rows(matrix, "score", by_chance),
         subset_tables=tables.subset_tables(matrix, settings),
         gain_rows=tables.gain_rows(matrix, settings),
         effect_rows=tables.effect_rows(matrix, settings),

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import heapq
 import pathlib
+import shlex
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,6 +26,11 @@ class Example:
 
     episode: episodes.StoredEpisode
     place: str  # FILE:LINE, as `launch.play --replay` takes it
+
+    @property
+    def quoted_place(self) -> str:
+        """The place as a shell takes it."""
+        return shlex.quote(self.place)
 
     @property
     def num_tokens(self) -> int:

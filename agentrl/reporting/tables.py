@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import rich.box
@@ -19,7 +19,9 @@ CLAIMS: dict[summaries.Claim, str] = {
     "policies": "these policies",
     "recipe": "this recipe",
 }
+NO_RANDOM_POLICY = "no random policy"  # the environment lists no actions
 Rows = list[tuple[str, list["Cell"]]]
+ByChance = Mapping[str, results.EvaluationResult | None]  # by digest of the panel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,25 +70,34 @@ class Cell:
         )
 
 
-def format_table(found: Sequence[results.EvaluationResult]) -> str:
-    """Success and score after each stage on each panel, and what the panels are."""
+def format_table(
+    found: Sequence[results.EvaluationResult], by_chance: ByChance | None = None
+) -> str:
+    """Formats success and score after each stage, and says what the panels are.
+
+    Args:
+      found: the results.
+      by_chance: what the random policy achieves, for a row of its own.
+    """
     if not found:
         return "No evaluation has been stored."
     matrix = transfer.to_matrix({0: found})
-    parts = [_format_measure(matrix, "success", f"avg@{found[-1].samples}")]
+    k, known = found[-1].samples, by_chance or {}
+    parts = [_format_measure(matrix, "success", f"avg@{k}", known)]
     if any(result.score != _as_numbers(result.success) for result in found):
-        parts.append(_format_measure(matrix, "score", "mean score"))
+        parts.append(_format_measure(matrix, "score", f"avg@{k} of the score", known))
     else:
         parts.append("The score equals success in every sample.")
     return "\n".join([*parts, claim_note(matrix), *panel_notes(matrix)])
 
 
 def _format_measure(
-    matrix: transfer.ResultMatrix, measure: summaries.Measure, title: str
+    matrix: transfer.ResultMatrix,
+    measure: summaries.Measure,
+    title: str,
+    by_chance: ByChance,
 ) -> str:
-    table = rich.table.Table(
-        title=f"{title} in %, with 95 % intervals over tasks", box=rich.box.SIMPLE_HEAD
-    )
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     table.add_column("after stage")
     for panel in matrix.panels:
         table.add_column(panel, justify="right")
@@ -99,8 +110,18 @@ def _format_measure(
             ]
             cells.append("".join(shown))
         table.add_row(stage, *cells)
+    chance = chance_of_panels(matrix, by_chance)
+    if chance:
+        shown = [
+            NO_RANDOM_POLICY if result is None else _format_estimate(result, measure)
+            for result in (chance.get(panel) for panel in matrix.panels)
+        ]
+        table.add_row(results.RANDOM_STAGE, *shown)
     output = io.StringIO()
-    rich.console.Console(file=output, width=160, no_color=True).print(table)
+    console = rich.console.Console(file=output, width=160, no_color=True)
+    # Not the table's own title, which is broken up where the table is narrow.
+    console.print(f"  {title} in %, with 95 % intervals over tasks", highlight=False)
+    console.print(table)
     return output.getvalue().rstrip()
 
 
@@ -152,13 +173,52 @@ def claims_of(matrix: transfer.ResultMatrix) -> list[summaries.Claim]:
     return ["policies", "recipe"] if len(matrix.seeds) > 1 else ["policies"]
 
 
-def result_rows(matrix: transfer.ResultMatrix, measure: summaries.Measure) -> Rows:
-    """Returns mean success or score after each stage, with pass@k beside success."""
-    return [
+def result_rows(
+    matrix: transfer.ResultMatrix,
+    measure: summaries.Measure,
+    by_chance: ByChance | None = None,
+) -> Rows:
+    """Returns mean success or score after each stage, with pass@k beside success.
+
+    The last row is that of the random policy, if it has played.
+    """
+    rows = [
         (stage, [_result_cell(matrix.results_of(stage, p), measure)
                  for p in matrix.panels])
         for stage in matrix.stages
     ]  # fmt: skip
+    chance = chance_of_panels(matrix, by_chance or {})
+    if chance:
+        rows.append(
+            (
+                results.RANDOM_STAGE,
+                [_chance_cell(chance.get(p), measure) for p in matrix.panels],
+            )
+        )
+    return rows
+
+
+def chance_of_panels(
+    matrix: transfer.ResultMatrix, by_chance: ByChance
+) -> dict[str, results.EvaluationResult | None]:
+    """Returns what the random policy achieves by panel, where it is known.
+
+    None means that the environment lists no actions to choose from.
+    """
+    digests = {panel: cell.panel_digest for (*_, panel), cell in matrix.cells.items()}
+    return {
+        panel: by_chance[digests[panel]]
+        for panel in matrix.panels
+        if digests[panel] in by_chance
+    }
+
+
+def _chance_cell(
+    result: results.EvaluationResult | None, measure: summaries.Measure
+) -> Cell:
+    if result is None:
+        return Cell(NO_RANDOM_POLICY)
+    return _result_cell([result], measure)
 
 
 def _result_cell(

@@ -78,6 +78,9 @@ class _Episode:
     turns: list[types.Turn] = dataclasses.field(default_factory=list)
     action: engine.SlotOutput | None = None
     action_text: str = ""
+    # The stop token of an action that was cut, which the policy did not write: it is
+    # part of the next observation, so it is read but not trained.
+    closing: list[int] = dataclasses.field(default_factory=list)
     score: float = 0.0
 
     def budget(self, max_tokens: int, max_action_tokens: int) -> int:
@@ -268,12 +271,23 @@ class _RolloutState:
             episode = state.episodes[slot]
             episode.action = output
             episode.action_text = self._chat.tokenizer.decode(output.tokens.tolist())
-            if output.tokens[-1] in self._chat.tokenizer.stop_ids:
+            stopped = output.tokens[-1] in self._chat.tokenizer.stop_ids
+            episode.closing = [] if stopped else [self._chat.tokenizer.stop_id]
+            if stopped or self._plays_cut(output):
                 texts[episode.env_slot] = episode.action_text
-            else:  # truncated: an incomplete action is never sent
+            else:  # an incomplete action is not sent
                 self._record_turn(episode, reward=0.0, valid=False)
                 self._finish(state, slot, types.Ending.MAX_TOKENS)
         self._pool.send_step(texts)
+
+    def _plays_cut(self, output: engine.SlotOutput) -> bool:
+        """Whether an action without a stop token is played nevertheless.
+
+        One that the limit of the whole episode cuts leaves no room to go on.
+        """
+        limits = self._engine.rollout
+        cut = len(output.tokens) == limits.max_action_tokens
+        return cut and limits.cut_actions == "play"
 
     def _account(self, state: _CohortState, counts: Mapping[int, int]) -> None:
         """Adds a fetched turn with `counts` action tokens by slot to the statistics."""
@@ -326,7 +340,7 @@ class _RolloutState:
                 episode.observation = result.observation
                 self._finish(state, slot, ending, success=info.success)
                 return
-            observed = self._chat.extend(result.observation)
+            observed = episode.closing + self._chat.extend(result.observation)
         episode.observation = result.observation
         episode.tokens = observed
         limits = self._engine.rollout

@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 
 from agentrl import errors, storage, types
 from agentrl.chat import renderer, tokenizer
-from agentrl.config import RolloutConfig, RunConfig
-from agentrl.envs import base, demonstrations, tasks
+from agentrl.config import EvaluationConfig, RolloutConfig, RunConfig
+from agentrl.envs import base, demonstrations, prompts, tasks
 from agentrl.envs.pool import EnvPool
 from agentrl.models import transformer
 from agentrl.parallel import processes, sharding
@@ -35,7 +35,7 @@ class Run:
     chat: renderer.Chat
     pool: EnvPool
     key: jax.Array  # the run's PRNG key
-    _collectors: dict[RolloutConfig, collect.Collector] = dataclasses.field(
+    _engines: dict[RolloutConfig, engine.Engine] = dataclasses.field(
         default_factory=dict
     )
 
@@ -55,17 +55,19 @@ class Run:
         split: str,
         *,
         tier: tasks.TierChoice,
-        tier_file: str | None = None,
+        tier_file: tasks.Files | None = None,
+        item_file: tasks.Files | None = None,
         subsets: Sequence[str] = (),
         limit: int | None = None,
     ) -> base.TaskPanel:
-        """Returns the tasks of one environment's split and tier."""
+        """Returns tasks of one environment; see `tasks.select_tasks`."""
         return tasks.select_tasks(
             env,
             split,
             self.config.environments[env],
             tier=tier,
             tier_file=tier_file,
+            item_file=item_file,
             subsets=subsets,
             limit=limit,
         )
@@ -74,14 +76,14 @@ class Run:
         """Returns a collector with an engine compiled for `settings`, and the run's pool.
 
         Stages and evaluations whose settings differ only in the number of episodes share
-        one, so that nothing is compiled twice.
+        the engine, so that nothing is compiled twice.
         """
         key = dataclasses.replace(settings, tasks_per_iteration=1, group_size=1)
-        if key not in self._collectors:
-            self._collectors[key] = self._make_collector(key)
-        return self._collectors[key]
+        if key not in self._engines:
+            self._engines[key] = self._make_engine(key)
+        return collect.Collector(self._engines[key], self.pool, self.chat)
 
-    def _make_collector(self, settings: RolloutConfig) -> collect.Collector:
+    def _make_engine(self, settings: RolloutConfig) -> engine.Engine:
         policy_engine = engine.Engine(
             self.model,
             self.rollout_mesh,
@@ -90,7 +92,26 @@ class Run:
             num_valid_tokens=self.chat.tokenizer.vocab_size,
         )
         policy_engine.compile(self.rollout_params(self.parameters.zeros()), self.key)
-        return collect.Collector(policy_engine, self.pool, self.chat)
+        return policy_engine
+
+
+@contextlib.contextmanager
+def open_evaluation(run: Run, settings: EvaluationConfig) -> Iterator[Run]:
+    """Yields the run as an evaluation plays it.
+
+    That is the run itself, unless evaluations have a turn limit or list of actions of
+    their own: these environments are played in workers of their own.
+    """
+    if not settings.env_changes:
+        yield run
+        return
+    changed = {
+        env: dataclasses.replace(env_config, **settings.env_changes)
+        for env, env_config in run.config.environments.items()
+    }
+    wanted = dataclasses.replace(run.config, environments=changed)
+    with open_pool(wanted) as environments:
+        yield dataclasses.replace(run, config=wanted, pool=environments)
 
 
 @contextlib.contextmanager
@@ -174,7 +195,18 @@ def make_chat(
         settings.tokenizer.frame,
         few_shot=settings.tokenizer.few_shot,
         examples=choose_few_shot_examples(settings, envs),
+        acknowledgements=envs.acknowledgements,
+        given_instructions=_read_given_instructions(settings),
     )
+
+
+def _read_given_instructions(settings: RunConfig) -> dict[str, str]:
+    """Reads the instructions that replace those of environments."""
+    given = {
+        env: prompts.read_given(env_config.options, "instruction")
+        for env, env_config in settings.environments.items()
+    }
+    return {env: text for env, text in given.items() if text is not None}
 
 
 def write_chat(chat: renderer.Chat, settings: RunConfig, workdir: pathlib.Path) -> None:

@@ -5,7 +5,8 @@ before it to be trained.
 """
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from agentrl import config, errors
 from agentrl.chat import renderer
@@ -46,6 +47,29 @@ def check(
                     settings, stage, stage.algorithm, chat, environments
                 )
     return chat, notes
+
+
+def check_selections(settings: config.RunConfig) -> None:
+    """Checks names and files of all selections of tasks, without loading any data.
+
+    Raises:
+      ConfigError: naming the stage, or the evaluation, and what it cannot select.
+    """
+    chosen: dict[str, tuple[Iterable[str], dict[str, Any]]] = {
+        f"stage '{stage.name}'": (
+            [name for name, _ in stage.mixture.environments],
+            stage.mixture.selection,
+        )
+        for stage in settings.stages
+    }
+    evaluated = settings.evaluation.environments or settings.environments
+    chosen["evaluation"] = evaluated, settings.evaluation.selection
+    for where, (names, selection) in chosen.items():
+        played = {name: settings.environments[name] for name in names}
+        try:
+            tasks.check_selection(played, **selection)
+        except tasks.TaskSelectionError as error:
+            raise errors.ConfigError(f"{where}: {error}") from error
 
 
 def check_first_observations(
@@ -151,12 +175,7 @@ def _panels_of(
     rule = stage.mixture
     for env, _ in rule.environments:
         panel = tasks.select_tasks(
-            env,
-            rule.split,
-            settings.environments[env],
-            tier=rule.tier,
-            tier_file=rule.tier_file,
-            subsets=rule.subsets,
+            env, config=settings.environments[env], **rule.selection
         )
         yield f"stage '{stage.name}'", stage.rollout, panel
 
@@ -167,12 +186,6 @@ def _evaluation_panels(settings: config.RunConfig) -> Iterator[_Panel]:
         return
     for env in rule.environments or settings.environments:
         panel = tasks.select_tasks(
-            env,
-            rule.split,
-            settings.environments[env],
-            tier=rule.tier,
-            tier_file=rule.tier_file,
-            subsets=rule.subsets,
-            limit=rule.tasks or None,
+            env, config=settings.environments[env], **rule.selection
         )
         yield "evaluation", rule.rollout, panel

@@ -107,13 +107,7 @@ def _select_panels(
     rule = settings.mixture
     wanted = dict(rule.environments)
     return {
-        name: run.panel(
-            name,
-            rule.split,
-            tier=rule.tier,
-            tier_file=rule.tier_file,
-            subsets=rule.subsets,
-        )
+        name: run.panel(name, **rule.selection)
         for name in run.environments
         if name in wanted
     }

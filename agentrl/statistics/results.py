@@ -19,6 +19,9 @@ import numpy as np
 from agentrl import errors, storage
 
 FOLDER = "evaluations"
+_TABLES = ("success", "score", "turns", "tokens")  # of a result
+RANDOM_FOLDER = "random_policy"  # within it: what chance achieves on the panels
+RANDOM_STAGE = "random policy"  # the stage of these results, and the name of their row
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,18 @@ class EvaluationResult:
         """The avg@k: mean success over tasks."""
         return float(np.mean(list(self.task_means.values())))
 
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean over tasks of success, score, turns and tokens, as `mean` has it."""
+        return {
+            name: float(np.mean([np.mean(row) for row in self._finished_rows(name)]))
+            for name in _TABLES
+        }
+
+    def _finished_rows(self, name: str) -> list[list[float]]:
+        rows = ([x for x in row if x is not None] for row in getattr(self, name))
+        return [row for row in rows if row]
+
     def save(self, workdir: pathlib.Path) -> pathlib.Path:
         """Writes `evaluations/<stage>.<env>.<split>.<tier>.json`; returns its path.
 
@@ -103,6 +118,45 @@ def find_path(
 ) -> pathlib.Path:
     """Where the result of a stage on a panel is, or would be."""
     return workdir / FOLDER / f"{stage}.{env}.{split}.{tier}.json"
+
+
+def save_random(
+    workdir: pathlib.Path, env: str, digest: str, result: EvaluationResult | None
+) -> None:
+    """Stores what the random policy achieves on the panel with this digest.
+
+    Args:
+      workdir: of the run, or the directory of an evaluation.
+      env: environment of the panel.
+      digest: of the panel.
+      result: None if there is no random policy for the environment.
+    """
+    path = workdir / FOLDER / RANDOM_FOLDER / f"{env}.{digest}.json"
+    record = None if result is None else dataclasses.asdict(result)
+    stored = {"panel_digest": digest, "result": record}
+    storage.write_json(path, stored, indent=None)
+
+
+def load_random(workdir: pathlib.Path) -> dict[str, EvaluationResult | None]:
+    """Reads what `save_random` wrote, by the digest of the panel.
+
+    Raises:
+      DamagedFileError: if a file holds something else.
+    """
+    found: dict[str, EvaluationResult | None] = {}
+    for path in sorted((workdir / FOLDER / RANDOM_FOLDER).glob("*.json")):
+        try:
+            stored = storage.read_json(path, advice="remove it.")
+            result = stored["result"]
+            found[stored["panel_digest"]] = result and _from_record(result)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, errors.DamagedFileError):
+                raise
+            raise errors.DamagedFileError(
+                f"{path} is not a result of the random policy ({type(error).__name__}: "
+                f"{error}); remove it to have it played again."
+            ) from error
+    return found
 
 
 def load(path: pathlib.Path) -> EvaluationResult:
@@ -148,17 +202,16 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
 
 
 def _from_record(record: Mapping[str, Any]) -> EvaluationResult:
-    tables = ("success", "score", "turns", "tokens")
     fields = dict(record)
     lost = fields.pop("lost", None)  # files of older versions lack it
     result = EvaluationResult(
         **{
             **fields,
             "item_ids": tuple(record["item_ids"]),
-            **{name: _to_rows(record[name]) for name in tables},
+            **{name: _to_rows(record[name]) for name in _TABLES},
         }
     )
-    for name in tables:
+    for name in _TABLES:
         table = getattr(result, name)
         if len(table) != len(result.item_ids) or len(set(map(len, table))) != 1:
             raise ValueError(f"{name} is not one row of k samples for each task")

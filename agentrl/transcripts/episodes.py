@@ -1,7 +1,8 @@
 """Stored episodes: every transcript of a run, one JSON line each, readable again.
 
 Training writes `WORKDIR/episodes/<stage>.jsonl`. Token ids stay out: a stored episode
-is for people, for failure tags and for replays; training needs none of it.
+is for people, for failure tags and for replays; training needs none of it. Each line holds
+the configuration of its environment, so that it can be played again by itself.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from agentrl import errors, types
+from agentrl.envs import base
 from agentrl.transcripts import jsonl
 
 FOLDER = "episodes"
@@ -48,6 +50,8 @@ class StoredEpisode:
     failures: tuple[
         str, ...
     ] = ()  # see `agentrl.transcripts.failures`; the first is the main one
+    # Fields of the environment's `EnvConfig`; None in files that older versions wrote.
+    config: Mapping[str, Any] | None = None
 
     def results(self) -> list[str]:
         """What the environment answered to each action."""
@@ -56,9 +60,20 @@ class StoredEpisode:
 
 
 def from_trajectory(
-    trajectory: types.Trajectory, *, stage: str, iteration: int
+    trajectory: types.Trajectory,
+    *,
+    stage: str,
+    iteration: int,
+    env_config: base.EnvConfig,
 ) -> StoredEpisode:
-    """The stored form of a trajectory, without failure tags."""
+    """Returns the stored form of a trajectory, without failure tags.
+
+    Args:
+      trajectory: the episode.
+      stage: name of the stage that it belongs to.
+      iteration: of that stage, from 0.
+      env_config: configuration of the environment that played it.
+    """
     task = trajectory.task
     return StoredEpisode(
         stage=stage,
@@ -85,7 +100,13 @@ def from_trajectory(
         ),
         final_observation=trajectory.final_observation,
         error=trajectory.error,
+        config=describe_config(env_config),
     )
+
+
+def describe_config(env_config: base.EnvConfig) -> dict[str, Any]:
+    """Returns the fields of a configuration as JSON can hold them."""
+    return {**vars(env_config), "options": dict(env_config.options)}
 
 
 def append(path: pathlib.Path, episodes: Iterable[StoredEpisode]) -> None:

@@ -56,6 +56,34 @@ def test_digest_tells_frames_apart():
     assert len(digests) == 3
 
 
+def test_each_environment_acknowledges_its_rules_in_its_own_words():
+    framed = renderer.Chat(BYTES, "agentgym", acknowledgements={"shop": "Ok."})
+    expected = "<user\nrules>\n<assistant\n{}>\n<user\nobs>\n<assistant\n"
+    assert render(framed.open("rules", "obs", "shop_3")) == expected.format("Ok.")
+    other = render(framed.open("rules", "obs", "maze_3"))
+    assert other == expected.format(renderer.ACKNOWLEDGEMENT)
+
+
+def digest_of(frame, **replaced):
+    return renderer.Chat(BYTES, frame, **replaced).describe()["digest"]
+
+
+def test_the_digest_covers_what_is_replaced_where_the_frame_shows_it():
+    usual = {"shop": renderer.ACKNOWLEDGEMENT, "maze": renderer.ACKNOWLEDGEMENT}
+    answers = [{}, usual, {**usual, "shop": "Ok."}, {**usual, "maze": "Ok."}]
+    agentgym = [digest_of("agentgym", acknowledgements=given) for given in answers]
+    assert agentgym[0] == agentgym[1] == digest_of("agentgym")
+    assert len(set(agentgym)) == 3
+    for frame in ("bare", "plain"):
+        shown = {digest_of(frame, acknowledgements=given) for given in answers}
+        assert shown == {digest_of(frame)}
+
+    rules = [{}, {"shop": "Buy."}, {"shop": "Sell."}]
+    for frame, count in (("bare", 1), ("plain", 3), ("agentgym", 3)):
+        shown = {digest_of(frame, given_instructions=given) for given in rules}
+        assert len(shown) == count
+
+
 EXAMPLES = {"env": [("env_1", [("o1", "a1"), ("o2", "a2")]), ("env_2", [("o3", "a3")])]}
 
 

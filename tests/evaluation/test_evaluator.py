@@ -5,6 +5,7 @@ The episodes are played in real workers; only the answers are scripted, and win 
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import pathlib
 import types as pytypes
@@ -15,10 +16,11 @@ import numpy as np
 import pytest
 
 from agentrl import config, errors, loop, types
-from agentrl.envs import base, pool, registry, tasks
-from agentrl.evaluation import calibrate, evaluator
+from agentrl.envs import base, pool, random_policy, registry, tasks
+from agentrl.evaluation import calibrate, chance, evaluator
 from agentrl.experiment import files
 from agentrl.reporting import report, tables, tiers
+from agentrl.run import assemble
 from agentrl.statistics import results, summaries
 from agentrl.transcripts import episodes
 
@@ -86,7 +88,7 @@ def open_run(max_fraction=0.1, timeout_s=60.0, num_workers=2, **options):
         fake_run.make_settings(),
         environments={"shaky": env},
         max_env_error_fraction=max_fraction,
-        evaluation=config.EvaluationConfig(samples=SAMPLES),
+        evaluation=config.EvaluationConfig(samples=SAMPLES, random_policy=False),
     )
     with pool.EnvPool(
         {"shaky": env}, num_workers=num_workers, call_timeout_s=timeout_s
@@ -101,6 +103,7 @@ def open_run(max_fraction=0.1, timeout_s=60.0, num_workers=2, **options):
             environments=("shaky",),
             key=jax.random.key(0),
             panel=panel,
+            pool=envs,
             rollout_params=lambda params: params,
             scripted=collector,
             collector=lambda _: collector,
@@ -118,6 +121,118 @@ def run_evaluation(run, workdir, **changes):
         workdir=workdir,
     )
     return result
+
+
+def test_a_panel_is_played_at_random_once_and_shown_beside_the_policy(
+    tmp_path, monkeypatch
+):
+    played = []
+    monkeypatch.setattr(
+        random_policy,
+        "play",
+        lambda envs, ids, k: (
+            played.append(k)
+            or [random_policy.Outcome(i % 4 == 0, 0.5, 1) for i in range(len(ids) * k)]
+        ),
+    )
+    with open_run() as run:
+        for _ in range(2):
+            result = run_evaluation(run, tmp_path, tasks=10, random_policy=True)
+    assert played == [SAMPLES]
+
+    by_chance = results.load_random(tmp_path)
+    (stored,) = by_chance.values()
+    assert stored.item_ids == result.item_ids and stored.mean == 0.3
+    assert results.load_all(tmp_path) == [result]  # no stage of the run
+    table = tables.format_table([result], by_chance)
+    success, score = (
+        next(line for line in part.splitlines() if line.strip().startswith("random"))
+        for part in table.split("avg@2 of the score")
+    )
+    assert "30.0  [" in success and "50.0" in score
+
+    none = dict.fromkeys(by_chance)
+    assert "no random policy" in tables.format_table([result], none)
+    assert "random" not in tables.format_table([result])
+
+
+def test_a_large_panel_is_played_at_random_with_fewer_samples(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        random_policy, "play", lambda envs, ids, k: asked.append((len(ids), k))
+    )
+    settings = config.EvaluationConfig(samples=8)
+    for size in (100, 500, 5000):
+        ids = tuple(f"shaky_{i}" for i in range(size))
+        panel = base.TaskPanel("shaky", "test", "shaky-1", ids)
+        chance.measure(None, panel, settings, tmp_path)
+    assert asked == [(100, 8), (500, 4), (5000, 1)]
+
+
+def test_a_list_of_ids_takes_the_place_of_the_panel_and_is_named_with_its_digest(
+    tmp_path,
+):
+    ids = ["shaky_150", "shaky_7", "textcraft_3"]
+    path, more = tmp_path / "ids.json", tmp_path / "more.txt"
+    path.write_text(json.dumps([{"item_id": item_id} for item_id in ids]))
+    more.write_text("shaky_101\n")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    with open_run() as run:
+        result = run_evaluation(run, tmp_path, item_file=(str(path), str(more)))
+    assert result.item_ids == ("shaky_150", "shaky_7", "shaky_101")
+    assert f"ids of ids.json {digest} and more.txt " in result.panel_version
+    assert f"ids.json {digest}" in tables.format_table([result])
+
+
+def test_an_evaluation_may_have_a_turn_limit_and_a_list_of_actions_of_its_own(
+    tmp_path, monkeypatch
+):
+    opened = []
+
+    @contextlib.contextmanager
+    def open_pool(settings):
+        opened.append(settings.environments["shaky"])
+        yield run.pool
+
+    monkeypatch.setattr(assemble, "open_pool", open_pool)
+    with open_run() as run:
+        fields = {"config", "pool", "key", "environments", "scripted"}
+        run = RunLike(**{k: v for k, v in vars(run).items() if k in fields})
+        usual = run_evaluation(run, tmp_path, tasks=4)
+        assert not opened
+        other = run_evaluation(
+            run, tmp_path, tasks=4, max_turns=1, list_actions="always"
+        )
+    assert opened == [base.EnvConfig(max_turns=1, list_actions="always")]
+    assert other.item_ids == usual.item_ids
+    assert other.panel_version == (
+        f"{usual.panel_version}, max_turns 1, list_actions always"
+    )
+    assert other.panel_digest != usual.panel_digest
+    (path,) = episodes.paths(tmp_path)
+    kept = list(episodes.read(path))
+    assert kept[-1].config["max_turns"] == 1
+    assert kept[-1].config["list_actions"] == "always"
+
+
+@dataclasses.dataclass
+class RunLike:
+    """The parts of a run that an evaluation uses."""
+
+    config: config.RunConfig
+    pool: pool.EnvPool
+    key: jax.Array
+    environments: tuple[str, ...]
+    scripted: Collector
+
+    def panel(self, name, split, **chosen):
+        return tasks.select_tasks(name, split, base.EnvConfig(), **chosen)
+
+    def rollout_params(self, params):
+        return params
+
+    def collector(self, settings):
+        return self.scripted
 
 
 def numbers(count):
@@ -212,7 +327,11 @@ def test_episodes_beside_one_that_hangs_are_not_lost_with_it(tmp_path):
 
 
 def test_a_stage_is_evaluated_where_an_earlier_session_was_refused(tmp_path, capsys):
-    recorder = pytypes.SimpleNamespace(workdir=tmp_path)
+    written = []
+    recorder = pytypes.SimpleNamespace(
+        workdir=tmp_path,
+        writer=pytypes.SimpleNamespace(write_evaluations=written.append),
+    )
     learner = pytypes.SimpleNamespace(params=None, step=np.int32(3))
     state = pytypes.SimpleNamespace(learner=learner)
     progress = types.Progress(stage_name="warm", iteration=8)
@@ -237,6 +356,7 @@ def test_a_stage_is_evaluated_where_an_earlier_session_was_refused(tmp_path, cap
         evaluate_stage(run)  # nothing is left to play
         assert len(run.scripted.calls) == 1
     assert [r.env for r in results.load_all(tmp_path)] == ["shaky", "textcraft"]
+    assert [[r.env for r in found] for found in written] == [["textcraft", "shaky"]]
     printed = capsys.readouterr().out
     assert "50.0" in printed and "100.0" in printed
 

@@ -5,6 +5,7 @@ import dataclasses
 import fake_run
 
 from agentrl import types
+from agentrl.envs import base
 from agentrl.transcripts import episodes
 
 
@@ -18,7 +19,9 @@ def play(env, *exchanges, ending="max_turns", success=False):
         for observation, action, valid in exchanges
     )
     trajectory = fake_run.make_trajectory(env, success=success)
-    stored = episodes.from_trajectory(trajectory, stage="s", iteration=0)
+    stored = episodes.from_trajectory(
+        trajectory, stage="s", iteration=0, env_config=base.EnvConfig()
+    )
     return dataclasses.replace(
         stored, turns=turns, final_observation=final, ending=types.Ending(ending)
     )

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import math
@@ -8,6 +9,7 @@ import rich.console
 from tensorboardX.proto import event_pb2
 
 from agentrl import errors, types
+from agentrl.envs import base
 from agentrl.reporting import metrics, silence
 from agentrl.transcripts import episodes, jsonl
 
@@ -112,6 +114,9 @@ def test_lines_say_where_they_belong_and_hold_no_nan(tmp_path):
         "a": None, "b": None, "c": 0.5, "d": 3,
     }  # fmt: skip
     (stored,) = episodes.read(tmp_path / "episodes" / "textcraft.jsonl")
+    assert stored.config == {
+        "profile": "strict", "list_actions": "native", "max_turns": 20, "options": {},
+    }  # fmt: skip
     assert (stored.iteration, stored.failures) == (2, ("timeout",))
 
 
@@ -235,6 +240,35 @@ def test_a_run_that_learns_nothing_says_so():
     assert said[:2] == ["", ""] and "gradient is zero" in said[2] and not said[3]
 
 
+def test_evaluations_reach_tensorboard_at_the_step_of_their_policy(tmp_path):
+    result = fake_run.make_result("warm", 7, "babyai", 0.75)
+    rows = ((True, False, None), (None, None, None), (True, True, True))
+    result = dataclasses.replace(
+        result,
+        item_ids=("babyai_0", "babyai_1", "babyai_2"),
+        success=rows,
+        score=((0.5, 0.0, None), rows[1], (1.0, 1.0, 1.0)),
+        turns=((3, 5, None), rows[1], (2, 2, 2)),
+        tokens=((30, 50, None), rows[1], (20, 20, 20)),
+    )
+    with metrics.Writer(tmp_path, SETTINGS) as writer:
+        writer.resume(types.Progress(stage_name="warm"), step=7)
+        writer.write_evaluations([result])
+
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    points = {
+        value.tag: (event.step, value.simple_value)
+        for event in read_events(path)
+        for value in event.summary.value
+    }
+    assert points == {
+        "evaluation/babyai/success": (7, 0.75),  # the mean of 1/2 and 1
+        "evaluation/babyai/score": (7, 0.625),
+        "evaluation/babyai/turns": (7, 3.0),
+        "evaluation/babyai/tokens": (7, 30.0),
+    }
+
+
 def read_events(path):
     """Reads a file of length-prefixed records, as TensorBoard does."""
     content = path.read_bytes()
@@ -248,7 +282,12 @@ def test_stored_episode_reads_back_equal(tmp_path):
     trajectory = fake_run.make_trajectory(
         actions=("get 1 dirt", "täst \ud800 \u2028"), observations=("o", "p\n\x00")
     )
-    stored = episodes.from_trajectory(trajectory, stage="s", iteration=4)
+    stored = episodes.from_trajectory(
+        trajectory,
+        stage="s",
+        iteration=4,
+        env_config=base.EnvConfig(options={"distractors": 0}),
+    )
 
     episodes.append(tmp_path / "e.jsonl", [stored, stored])
 
@@ -257,6 +296,18 @@ def test_stored_episode_reads_back_equal(tmp_path):
     assert [t.action_tokens for t in stored.turns] == [
         len(t.action_tokens) for t in trajectory.turns
     ]
+
+
+def test_an_episode_of_an_older_version_has_no_configuration(tmp_path):
+    path = tmp_path / "e.jsonl"
+    stored = episodes.from_trajectory(
+        fake_run.make_trajectory(), stage="s", iteration=4, env_config=base.EnvConfig()
+    )
+    record = dataclasses.asdict(stored)
+    del record["config"]
+    jsonl.append(path, [record])
+
+    assert list(episodes.read(path)) == [dataclasses.replace(stored, config=None)]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from agentrl import errors, types
+from agentrl.envs import base
 from agentrl.experiment import files
 from agentrl.reporting import metrics, plots, report, tables
 from agentrl.statistics import results
@@ -108,7 +109,9 @@ def test_page_shows_time_failures_and_how_to_replay(page, run):
 def test_held_out_episodes_go_before_training_ones(tmp_path):
     fake_run.write_run(tmp_path)
     trajectory = fake_run.make_trajectory(success=False, actions=("look",), valid=False)
-    stored = episodes.from_trajectory(trajectory, stage="both", iteration=8)
+    stored = episodes.from_trajectory(
+        trajectory, stage="both", iteration=8, env_config=base.EnvConfig()
+    )
     stored = dataclasses.replace(stored, failures=("repeat_loop", "timeout"))
     folder = tmp_path / episodes.FOLDER
     episodes.append(folder / "evaluation.both.textcraft.jsonl", [stored] * 3)
@@ -132,7 +135,9 @@ def test_what_environments_lost_is_in_table_and_page_and_counts_nowhere(tmp_path
     }
     dataclasses.replace(result, **samples).save(tmp_path)
     lost = fake_run.make_trajectory(success=False, ending=types.Ending.ENV_TIMEOUT)
-    stored = episodes.from_trajectory(lost, stage="both", iteration=8)
+    stored = episodes.from_trajectory(
+        lost, stage="both", iteration=8, env_config=base.EnvConfig()
+    )
     folder = tmp_path / episodes.FOLDER
     episodes.append(folder / "evaluation.both.textcraft.jsonl", [stored])
 
@@ -160,7 +165,12 @@ def test_hostile_text_stays_text(tmp_path):
     )
     path = tmp_path / episodes.FOLDER / "evaluation.both.textcraft.jsonl"
     episodes.append(
-        path, [episodes.from_trajectory(trajectory, stage="both", iteration=8)]
+        path,
+        [
+            episodes.from_trajectory(
+                trajectory, stage="both", iteration=8, env_config=base.EnvConfig()
+            )
+        ],
     )
 
     page = Page(report.write(tmp_path, files.read_run(tmp_path)).read_text())

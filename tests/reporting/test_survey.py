@@ -5,6 +5,7 @@ import pytest
 from played import act, play
 
 from agentrl import errors
+from agentrl.envs import base
 from agentrl.reporting import survey, tables
 from agentrl.statistics import results, transfer
 from agentrl.transcripts import episodes, failures
@@ -20,7 +21,9 @@ def make_episode(stage, *, item=0, sample=0, tags=("timeout",), env="textcraft")
     trajectory = fake_run.make_trajectory(
         env, item=item, sample=sample, success=not tags
     )
-    stored = episodes.from_trajectory(trajectory, stage=stage, iteration=8)
+    stored = episodes.from_trajectory(
+        trajectory, stage=stage, iteration=8, env_config=base.EnvConfig()
+    )
     return dataclasses.replace(stored, failures=tags)
 
 
@@ -163,7 +166,7 @@ def test_the_score_has_a_table_where_it_differs():
 
     text = tables.format_table([dataclasses.replace(result, score=score)])
 
-    assert "mean score" in text
+    assert "avg@4 of the score in %, with 95 % intervals over tasks" in text
     assert isinstance(result, results.EvaluationResult)
     assert text.count("textcraft") >= 3
     assert "75.0" in text

@@ -1,6 +1,7 @@
 """Rollouts of a small policy in real worker processes, on eight virtual devices."""
 
 import dataclasses
+import itertools
 import pathlib
 
 import jax
@@ -125,8 +126,9 @@ def test_every_task_comes_back_in_order(played):
     assert 0 < statistics.live_slot_turns <= statistics.slot_turns
 
 
-def test_learner_scores_the_context_that_the_sampler_saw(model, framed, played):
-    params, (trajectories, _) = played
+@pytest.mark.parametrize("which", ["played", "played_cut"])
+def test_learner_scores_the_context_that_the_sampler_saw(model, framed, request, which):
+    params, (trajectories, _) = request.getfixturevalue(which)
     hidden = jax.jit(model.hidden)
     for trajectory in trajectories:
         tokens = np.zeros((1, SETTINGS.max_tokens), np.int32)
@@ -144,6 +146,41 @@ def test_learner_scores_the_context_that_the_sampler_saw(model, framed, played):
             scored = logprobs[np.arange(begin - 1, end - 1), tokens[0, begin:end]]
             np.testing.assert_allclose(scored, turn.action_logprobs, atol=2e-5)
             start = end
+
+
+@pytest.fixture(scope="module")
+def played_cut(model, framed, envs):
+    """Actions of at most three tokens, which a random policy seldom ends by itself."""
+    settings = dataclasses.replace(SETTINGS, max_action_tokens=3, cut_actions="play")
+    return play(model, framed, envs, settings)
+
+
+def test_a_cut_action_is_closed_played_and_goes_on(framed, played_cut):
+    _, (trajectories, _) = played_cut
+    stops, stop = framed.tokenizer.stop_ids, framed.tokenizer.stop_id
+    num_closed = 0
+    for trajectory in trajectories:
+        for turn, after in itertools.pairwise(trajectory.turns):
+            closing = [] if turn.action_tokens[-1] in stops else [stop]
+            num_closed += len(closing)
+            np.testing.assert_array_equal(
+                after.observation_tokens, closing + framed.extend(after.observation)
+            )
+            assert after.observation == "which?"  # the environment has seen it
+            assert framed.tokenizer.decode(turn.action_tokens.tolist()) == turn.action
+    assert num_closed > len(trajectories) / 2
+    endings = {t.ending for t in trajectories}
+    assert types.Ending.FAILED in endings  # the second action of the game ends it
+
+
+def test_an_action_cut_by_the_whole_episode_is_not_played(model, framed, envs):
+    room = len(framed.open("", "letter a.")) + 2
+    settings = dataclasses.replace(
+        SETTINGS, max_tokens=room, max_action_tokens=3, cut_actions="play"
+    )
+    _, (trajectories, _) = play(model, framed, envs, settings, tasks=TASKS[:8])
+    cut = [t for t in trajectories if len(t.turns[-1].action_tokens) < 3]
+    assert {t.ending for t in cut} == {types.Ending.MAX_TOKENS}
 
 
 def test_turns_hold_the_tokens_of_their_text(framed, played):

@@ -75,6 +75,32 @@ def test_conversations_of_a_run_must_stay_the_same(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_prompts_of_a_user_reach_conversations_through_the_workers(settings, tmp_path):
+    rules = tmp_path / "rules.txt"
+    options = {"instruction": f"@{rules}", "acknowledgement": "Will do."}
+    settings = dataclasses.replace(
+        settings,
+        environments={"recall": base.EnvConfig(options=options)},
+        tokenizer=config.TokenizerConfig(kind="bytes", frame="agentgym"),
+    )
+
+    def make_chat(text):
+        rules.write_text(text)
+        with assemble.open_pool(settings) as envs:
+            return assemble.make_chat(settings, tmp_path, envs)
+
+    first = make_chat("Repeat the letter.")
+    messages = first.episode("any", [("letter a.", "")], "recall_0")
+    assert messages[1] == renderer.Message("assistant", "Will do.")
+    assemble.check_or_write_chat_json(first, tmp_path)
+    stored = json.loads((tmp_path / "chat.json").read_text())
+    assert stored["acknowledgements"] == {"recall": "Will do."}
+    assert stored["given_instructions"] == {"recall": "Repeat the letter."}
+    assemble.check_or_write_chat_json(make_chat("Repeat the letter."), tmp_path)
+    with pytest.raises(errors.ConfigError, match="the policy would see other tokens"):
+        assemble.check_or_write_chat_json(make_chat("Forget it."), tmp_path)
+
+
 def test_differences_from_the_template_are_printed_once(tmp_path, capsys):
     class Stripping(tokenizer.ByteTokenizer):
         delimiters = dataclasses.replace(

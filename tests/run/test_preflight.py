@@ -8,6 +8,7 @@ import pytest
 from agentrl import config, errors, session
 from agentrl.chat import renderer, tokenizer
 from agentrl.envs import base, pool, registry, tasks
+from agentrl.experiment import fields, files
 from agentrl.run import preflight
 
 
@@ -58,6 +59,7 @@ def test_a_good_run_passes_and_nothing_is_written(settings, tmp_path):
             {"tier": "hard", "tier_file": "/nowhere"},
             "cannot read the task file /nowhere",
         ),
+        ({"item_file": ("/nowhere",)}, "cannot read the task file /nowhere"),
     ],
 )
 @pytest.mark.parametrize("where", ["stage", "evaluation"])
@@ -70,6 +72,40 @@ def test_a_mistake_in_a_panel_is_found(settings, tmp_path, fields, message, wher
         evaluation = dataclasses.replace(settings.evaluation, **fields)
         settings = dataclasses.replace(settings, evaluation=evaluation)
     refuse(settings, tmp_path / "run", message, tasks.TaskSelectionError)
+
+
+def test_names_and_files_of_selections_are_checked_without_loading_tasks(
+    settings, tmp_path, monkeypatch
+):
+    spec = registry.get_spec("recall")
+    loaded = dataclasses.replace(spec, panel=lambda *_: pytest.fail("loads tasks"))
+    monkeypatch.setattr(registry, "get_spec", lambda name: loaded)
+    twice = tmp_path / "ids"
+    twice.write_text("recall_1\nrecall_1\n")
+    preflight.check_selections(settings)
+    mixture = dataclasses.replace(settings.stages[-1].mixture, item_file=str(twice))
+    with pytest.raises(errors.ConfigError, match=r"stage .both.: ids .*more than once"):
+        preflight.check_selections(change_last_stage(settings, mixture=mixture))
+    evaluation = dataclasses.replace(settings.evaluation, item_file=("/nowhere",))
+    with pytest.raises(errors.ConfigError, match="evaluation: cannot read"):
+        preflight.check_selections(dataclasses.replace(settings, evaluation=evaluation))
+
+
+def test_a_run_takes_its_tasks_from_lists_of_ids(settings, tmp_path):
+    ids = tmp_path / "ids.json"
+    ids.write_text('["recall_3", "recall_5"]')
+    stored = files.to_json(settings)
+    for part in (stored["stages"][-1]["mixture"], stored["evaluation"]):
+        part["item_file"] = [str(ids)]  # as JSON stores a tuple
+    listed = files.from_json(stored)
+    for override in ("stages.both.mixture", "evaluation"):
+        settings = fields.override(settings, f"{override}.item_file=('{ids}',)")
+    assert listed == settings
+    (panel,) = (
+        panel for _, _, panel in preflight._panels_of(listed, listed.stages[-1])
+    )
+    assert panel.item_ids == ("recall_3", "recall_5")
+    assert preflight.check(listed, tmp_path / "run")[1] == []
 
 
 def test_tasks_without_room_for_an_action_are_refused(settings, tmp_path):
