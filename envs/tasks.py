@@ -119,6 +119,7 @@ def check_selection(
     subsets: Sequence[str] = (),
     item_file: Files | None = None,
     limit: int | None = None,
+    others: Mapping[str, base.EnvConfig] | None = None,
 ) -> None:
     """Checks the arguments of `select_tasks` for all environments of a selection.
 
@@ -131,9 +132,11 @@ def check_selection(
       split: one of the splits of each environment.
       tier: "all", "easy" or "hard".
       tier_file: as in `select_tasks`.
-      subsets: `env/subset` each, of these environments only.
+      subsets: `env/subset` each, of these environments or of `others`.
       item_file: as in `select_tasks`.
       limit: None, or at least 1.
+      others: environments that are not played here, whose subsets may be named all the
+        same: one list of subsets serves all selections of a run.
 
     Raises:
       TaskSelectionError: in one line, for the first value that cannot be used, with
@@ -141,14 +144,15 @@ def check_selection(
     """
     for env in environments:
         _check_registered(env)
-    wanted = _split_subsets(subsets, tuple(environments))
-    for env, config in environments.items():
+    nameable = {**(others or {}), **environments}
+    for env, chosen in _split_subsets(subsets, tuple(nameable)).items():
+        known = registry.get_spec(env).subsets(nameable[env])
+        for subset in chosen if known is not None else ():
+            _check_choice("subset", subset, tuple(known or ()), env)
+    for env in environments:
         spec = registry.get_spec(env)
         _check_choice("split", split, spec.splits, env)
         _check_choice("tier", tier, ("all", *_TIERS), env)
-        known = spec.subsets(config)
-        for subset in wanted.get(env, ()) if known is not None else ():
-            _check_choice("subset", subset, tuple(known or ()), env)
         if item_file is not None:
             read_items(env, item_file)
     if tier_file is not None:

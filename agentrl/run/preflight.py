@@ -67,7 +67,7 @@ def check_selections(settings: config.RunConfig) -> None:
     for where, (names, selection) in chosen.items():
         played = {name: settings.environments[name] for name in names}
         try:
-            tasks.check_selection(played, **selection)
+            tasks.check_selection(played, others=settings.environments, **selection)
         except tasks.TaskSelectionError as error:
             raise errors.ConfigError(f"{where}: {error}") from error
 

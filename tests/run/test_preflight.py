@@ -11,13 +11,15 @@ from agentrl.envs import base, pool, registry, tasks
 from agentrl.experiment import fields, files
 from agentrl.run import preflight
 
+clear_specs = registry.get_spec.cache_clear  # a test may replace the function itself
+
 
 @pytest.fixture
 def settings(monkeypatch):
     """Three stages on the recall game, the last of which differs in single tests."""
     monkeypatch.setitem(registry._MODULES, "recall", "recall_env")
     monkeypatch.setenv("AGENTRL_ENVS", "recall=recall_env")  # of workers
-    registry.get_spec.cache_clear()
+    clear_specs()
     mixture = config.MixtureConfig(environments=(("recall", 1.0),))
     fake = fake_run.make_settings()
     yield dataclasses.replace(
@@ -27,7 +29,7 @@ def settings(monkeypatch):
         learner=config.LearnerConfig(rows_per_microbatch=8),
         stages=tuple(dataclasses.replace(s, mixture=mixture) for s in fake.stages),
     )
-    registry.get_spec.cache_clear()
+    clear_specs()
 
 
 def change_last_stage(settings, **fields):
@@ -152,7 +154,7 @@ def test_some_tasks_without_room_are_named():
 def test_demonstrations_that_do_not_fit_are_counted(settings, tmp_path, monkeypatch):
     monkeypatch.setitem(registry._MODULES, "recall", "rambling_env")
     monkeypatch.setenv("AGENTRL_ENVS", "recall=rambling_env")  # oracles play in workers
-    registry.get_spec.cache_clear()
+    clear_specs()
     first = settings.stages[0]
     algorithm = dataclasses.replace(first.algorithm, thoughts=True)
     first = dataclasses.replace(first, algorithm=algorithm)
