@@ -8,8 +8,9 @@ import bigram_run
 import jax
 import metric_page
 
-from agentrl import config, loop, types
+from agentrl import config, types
 from agentrl.reporting import metrics
+from agentrl.run import references
 
 PACKAGE = pathlib.Path(__file__).parents[2] / "agentrl"
 # Where metrics are made. `test_recall.py` looks at those of a whole run.
@@ -81,7 +82,9 @@ def test_what_iterations_emit_is_documented():
     params = bigram_run.copy(state.learner.params)
     played = [episode(sample, params) for sample in range(2)]
 
-    _, values = bigram_run.train_on(run, stage, state, played, loop.References(params))
+    _, values = bigram_run.train_on(
+        run, stage, state, played, references.References(params)
+    )
 
     assert {"critic/loss", "policy/reference_kl"} <= set(values)
     assert metric_page.undocumented(values) == set()
