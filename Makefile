@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 WORKDIR ?= runs/demo
-# glibc keeps what XLA frees, in large pages; else each update faults its memory in anew.
+# glibc keeps what XLA frees, in large pages; else every update page-faults on its memory.
 demo bench: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=34359738368:glibc.malloc.arena_max=1
 # A file's tests stay in one process: they share what is expensive to set up.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder

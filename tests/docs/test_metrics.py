@@ -5,6 +5,7 @@ import pathlib
 import re
 
 import bigram_run
+import fake_run
 import jax
 import metric_page
 
@@ -54,6 +55,16 @@ def episode(sample=0, params=None):
     return bigram_run.make_episode(sample, params, sample=sample, reward=float(sample))
 
 
+def evaluation_names():
+    """Names of `metrics.Writer.write_evaluations`."""
+    result = fake_run.make_result("warm_start", 3, "textcraft", 0.5)
+    return {f"evaluation/<name>/{name}" for name in result.means}
+
+
+def test_names_of_evaluations_are_documented():
+    assert evaluation_names() <= metric_page.documented()
+
+
 def test_every_literal_name_is_documented():
     names = literal_names()
     assert {"policy/loss", "critic/loss", "rollout/refills", "time/rollout"} <= names
@@ -67,7 +78,8 @@ def test_every_name_of_episodes_is_documented():
 
 
 def test_nothing_is_documented_that_is_not_emitted():
-    emitted = literal_names() | {
+    emitted = literal_names() | evaluation_names()
+    emitted |= {
         name.replace("env/farm/", "env/<name>/")
         for name in metrics.summarize_trajectories([episode()])
     }
