@@ -161,9 +161,11 @@ BOUNDS: Mapping[str, Bound] = {
     "stages.*.optimizer.weight_decay": _NOT_NEGATIVE,
     "stages.*.optimizer.max_grad_norm": _POSITIVE,
     **{f"stages.*.rollout.{name}": bound for name, bound in _ROLLOUT.items()},
-    "stages.*.warm_start.demonstrations": _COUNT,
-    "stages.*.warm_start.episodes_per_step": _COUNT,
-    "stages.*.warm_start.renamed_copies.*.1": _NOT_NEGATIVE,
+    "stages.*.algorithm.renamed_copies.*.1": _NOT_NEGATIVE,
+    "stages.*.rehearsal.environments.*.1": _POSITIVE,
+    "stages.*.rehearsal.coefficient": _POSITIVE,
+    "stages.*.rehearsal.demonstrations": _COUNT,
+    "stages.*.rehearsal.episodes_per_iteration": _COUNT,
 }
 
 

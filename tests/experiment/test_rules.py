@@ -9,6 +9,7 @@ import fake_run
 import pytest
 
 from agentrl import config, errors
+from agentrl.config import algorithm_configs
 from agentrl.experiment import changes, files, rules
 
 SETTINGS = fake_run.make_settings()
@@ -18,6 +19,9 @@ def fields_of(annotation, path):
     """Dotted path and type of all that an annotation may hold."""
     if annotation in (int, float, str, bool, types.NoneType):
         yield path, annotation
+    elif annotation is config.AlgorithmConfig:
+        for name in algorithm_configs.names():
+            yield from fields_of(algorithm_configs.find(name), path)
     elif dataclasses.is_dataclass(annotation):
         hints = typing.get_type_hints(annotation)
         for field in dataclasses.fields(annotation):
@@ -41,7 +45,13 @@ ALL = list(fields_of(config.RunConfig, ""))
 
 def test_the_walk_finds_fields():
     paths = {path for path, _ in ALL}
-    for path in ("seed", "stages.*.rollout.cache_buckets.*", "lora.rank"):
+    for path in (
+        "seed",
+        "stages.*.rollout.cache_buckets.*",
+        "stages.*.algorithm.clip_high",
+        "stages.*.algorithm.kl.coefficient",
+        "lora.rank",
+    ):
         assert path in paths
     assert len(paths) > 100
 
