@@ -161,6 +161,7 @@ BOUNDS: Mapping[str, Bound] = {
     "stages.*.optimizer.weight_decay": _NOT_NEGATIVE,
     "stages.*.optimizer.max_grad_norm": _POSITIVE,
     **{f"stages.*.rollout.{name}": bound for name, bound in _ROLLOUT.items()},
+    "stages.*.algorithm.renamed_copies.*.1": _NOT_NEGATIVE,
     "stages.*.rehearsal.environments.*.1": _POSITIVE,
     "stages.*.rehearsal.coefficient": _POSITIVE,
     "stages.*.rehearsal.demonstrations": _COUNT,

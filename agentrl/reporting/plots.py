@@ -58,7 +58,8 @@ def draw_lines(
       series: curves float64[points], in the order of `COLORS`; NaN leaves a gap.
       borders: index at which a stage begins, and its name.
       percent: y is a fraction, shown as 0 to 100 %.
-      logarithmic: a logarithmic y axis, for what spans decades.
+      logarithmic: a logarithmic y axis, for what spans decades; a linear one if no
+        value is positive.
 
     Returns:
       An `<svg>` element.
@@ -70,7 +71,7 @@ def draw_lines(
         for color, y in zip(itertools.cycle(COLORS), series, strict=False):
             axes.plot(y, color=color, alpha=0.3, linewidth=1)
             axes.plot(running_mean(y, starts), color=color, linewidth=1.8)
-        if logarithmic:
+        if logarithmic and any(np.any(y > 0) for y in series):  # zeros have no place
             axes.set_yscale("log")
         if percent:
             axes.set_ylim(-0.03, 1.03)

@@ -63,7 +63,7 @@ def test_unknown_splits_are_refused(split):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "scienceworld.constants", None)
-    with pytest.raises(base.MissingDataError, match=r"'agentrl\[sciworld\]'"):
+    with pytest.raises(base.MissingDataError, match=r"'agentrl-jax\[sciworld\]'"):
         registry.make("sciworld")
 
 

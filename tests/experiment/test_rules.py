@@ -45,7 +45,13 @@ ALL = list(fields_of(config.RunConfig, ""))
 
 def test_the_walk_finds_fields():
     paths = {path for path, _ in ALL}
-    for path in ("seed", "stages.*.rollout.cache_buckets.*", "lora.rank"):
+    for path in (
+        "seed",
+        "stages.*.rollout.cache_buckets.*",
+        "stages.*.algorithm.clip_high",
+        "stages.*.algorithm.kl.coefficient",
+        "lora.rank",
+    ):
         assert path in paths
     assert len(paths) > 100
 

@@ -233,6 +233,12 @@ def test_table_for_a_terminal(run):
     assert tables.format_table([]) == "No evaluation has been stored."
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_a_curve_without_positive_values_has_a_linear_axis(value):
+    curve = np.full(4, value)
+    assert plots.draw_lines([curve], logarithmic=True) == plots.draw_lines([curve])
+
+
 def test_chart_takes_colours_and_font_from_the_page():
     svg = plots.draw_lines([np.array([1.0, np.nan, 3.0])], borders=[(0, "a"), (2, "b")])
 
