@@ -7,7 +7,7 @@ demo bench: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_th
 # A file's tests stay in one process: they share what is expensive to set up.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all test-versions parity lint bench clean
+.PHONY: demo test test-all test-versions parity lint bench docs clean
 
 .venv/.installed: setup.py
 	$(PYTHON) -m venv .venv
@@ -42,6 +42,10 @@ lint: .venv/.installed
 
 bench: .venv/.installed  ## speed of environments, rollouts and learner on this machine
 	for name in envs oracles rollout learner iteration; do $(BIN)/python -m benchmarks.bench_$$name || exit 1; done
+
+docs: .venv/.installed  ## the pages of docs/ as a site, in build/site; fails on a warning
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv .venv-transformers4 .jax_cache runs build *.egg-info

@@ -1,8 +1,16 @@
 """Packaging of agentrl; tool settings live in pyproject.toml."""
 
 import pathlib
+import re
 
 import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$',
+    (ROOT / "agentrl" / "__init__.py").read_text(),
+    re.MULTILINE,
+)[1]
 
 ENVIRONMENTS = [
     "numpy>=2.0",
@@ -15,9 +23,9 @@ ENVIRONMENTS = [
 
 setuptools.setup(
     name="agentrl-jax",
-    version="0.1.0",
+    version=VERSION,
     description="Reinforcement fine-tuning of LLM agents over text environments, in JAX",
-    long_description=(pathlib.Path(__file__).parent / "README.md").read_text(),
+    long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -61,6 +69,7 @@ setuptools.setup(
             "hypothesis>=6.130",
         ],
         "dev": ["ruff==0.17.*", "pyright[nodejs]==1.1.*"],
+        "docs": ["mkdocs-material>=9.6"],
         "parity": [
             "torch>=2.9",
             "peft>=0.19",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agentrl.api import evaluate, load_policy, load_results, make_env, train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["evaluate", "load_policy", "load_results", "make_env", "train"]
 
 

@@ -6,7 +6,7 @@ r"""Says whether a run fits into the memory of its devices, before any is touche
 
 Without --fsdp and --tensor it tries meshes, and takes the first that fits, the one that
 shards the model least; with them it computes that mesh. --config takes all sizes from the
-experiment. The numbers are arithmetic (`experiment/memory.py`), per device; what XLA allocates
+experiment. The numbers are arithmetic (`planning/memory.py`), per device; what XLA allocates
 differs, hence --headroom. `docs/howto_plan.md` explains each line. Exits with 1 if nothing
 fits.
 """  # noqa: E501

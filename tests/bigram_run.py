@@ -17,7 +17,7 @@ from agentrl.hardware import timing
 from agentrl.models import model_config
 from agentrl.parallel import sharding
 from agentrl.rollout import collect
-from agentrl.run import parameters, stages
+from agentrl.run import parameters, references, stages
 
 V, D = 11, 6
 TEMPERATURE = 0.8
@@ -37,9 +37,9 @@ class Bigram:
             "critic": jax.random.normal(keys[2], (D,)),
         }
 
-    def hidden(self, params, tokens, positions, segment_ids, *, remat, place):
+    def hidden(self, params, tokens, positions, segment_ids, *, remat, constrain):
         del positions, segment_ids, remat
-        return place(params["embedding"][tokens])
+        return constrain(params["embedding"][tokens])
 
     def unembedding(self, params):
         return params["head"]
@@ -156,6 +156,7 @@ def make_run(*stage_settings, seed=0, **learner):
         chat=pytypes.SimpleNamespace(tokenizer=pytypes.SimpleNamespace(vocab_size=V)),
         key=held.key,
         environments=ENVIRONMENTS,
+        pool=None,  # nothing is played
         rollout_params=lambda params: jax.tree.map(jnp.copy, params),
         panel=lambda env, split, **_: base.TaskPanel(
             env, split, f"{env}-1", tuple(f"{env}_{i}" for i in range(4))
@@ -183,10 +184,14 @@ def spy_on_updates(stage):
 
 
 def make_recorder(checkpoints=None):
-    return pytypes.SimpleNamespace(timers=timing.Timers(), checkpoints=checkpoints)
+    """Times, and checkpoints if there are any; what is to be written is lost."""
+    writer = pytypes.SimpleNamespace(resume=lambda progress, step: None)
+    return pytypes.SimpleNamespace(
+        timers=timing.Timers(), checkpoints=checkpoints, writer=writer
+    )
 
 
-def train_on(run, stage, state, episodes, references=None, iteration=0):
+def train_on(run, stage, state, episodes, compared=None, iteration=0):
     """One iteration of reinforcement on the given episodes."""
     experience = loop.Experience(iteration, episodes, state.mixture, {})
     state, values, ahead = loop.rl_iteration(
@@ -194,7 +199,7 @@ def train_on(run, stage, state, episodes, references=None, iteration=0):
         stage,
         state,
         experience,
-        references or references.References(),
+        compared or references.References(),
         False,
         make_recorder(),
     )

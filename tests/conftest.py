@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Before JAX is imported. The processes that pytest-xdist and the tests start inherit these
 # variables, so that each program is compiled once, and not again in the next run of tests.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402

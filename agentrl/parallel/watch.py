@@ -29,6 +29,15 @@ from agentrl.parallel import processes
 
 FOLDER = "hosts"
 _BEATS = 10  # in the time limit
+_ENDED = "has ended"
+# What no lost host leads to; most of it is raised on all hosts alike.
+_OF_ALL_HOSTS = (
+    errors.InterruptedRun,
+    errors.ConfigError,
+    errors.DamagedFileError,
+    errors.EnvWorkerError,
+    errors.TrainingError,
+)
 
 
 @dataclasses.dataclass
@@ -92,14 +101,12 @@ class HostWatch:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._peers:
             return
-        if kind is not None and not issubclass(
-            kind, errors.InterruptedRun | errors.ConfigError
-        ):
+        if kind is not None and not issubclass(kind, _OF_ALL_HOSTS):
             # Perhaps because another host is gone: then the thread ends this process.
             time.sleep(self._timeout_s * (1 + 2 / _BEATS))
-        self._ending = (
-            "has ended" if kind is None else f"has ended with {kind.__name__}"
-        )
+        self._ending = _ENDED
+        if kind is not None and not issubclass(kind, errors.InterruptedRun):
+            self._ending += f" with {kind.__name__}"
         self._stopped.set()
         self._thread.join()
         with contextlib.suppress(OSError):
@@ -116,15 +123,19 @@ class HostWatch:
             told = self._read(host)
             if told and told["beat"] != peer.beat:
                 peer.beat, peer.since, peer.told = told["beat"], now, told
-            if peer.told.get("ending"):
-                continue  # it waits for the others, or says itself why it left
+            ending = peer.told.get("ending")
+            if ending == _ENDED:
+                continue  # in order, as this host will
             if now - peer.since > self._timeout_s:
                 who = peer.told.get("host", "which never wrote a sign of life")
                 place = peer.told.get("place", "its start")
+                problem = ending or (
+                    f"has given no sign of life for {now - peer.since:.0f} s "
+                    f"(--host_timeout_s={self._timeout_s:g})"
+                )
                 return (
-                    f"host {host} ({who}) has given no sign of life for "
-                    f"{now - peer.since:.0f} s (--host_timeout_s={self._timeout_s:g}); "
-                    f"it was in {place}, this one is in {self._describe_place()}."
+                    f"host {host} ({who}) {problem}; it was in {place}, this one is in "
+                    f"{self._describe_place()}."
                 )
         return ""
 

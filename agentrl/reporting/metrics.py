@@ -45,7 +45,8 @@ class Writer:
         self._env_configs = settings.environments
         self._progress_bar = ProgressBar(settings)
         self._clock = clock
-        self._events: events.EventFile | None = None
+        self._first_step: int | None = None  # of this session; None before `resume`
+        self._events: events.EventFile | None = None  # made by the first `write`
         self._silence = silence.SilenceWatch()
 
     def __enter__(self) -> "Writer":
@@ -77,11 +78,15 @@ class Writer:
           OSError: if a file cannot be written, naming it and what to do.
         """
         iteration = progress.iteration - 1
-        if self._events is None:
+        if self._first_step is None:
             before = dataclasses.replace(progress, iteration=iteration)
             self.resume(before, step=step - 1)
-        assert self._events is not None
+        assert self._first_step is not None
         wall_time = self._clock()
+        if self._events is None:
+            self._events = events.EventFile(
+                self._workdir, first_step=self._first_step, wall_time=wall_time
+            )
         stage = progress.stage_name
         episodes.append(
             self._episodes_path(stage),
@@ -141,9 +146,7 @@ class Writer:
         end = coverage.Place(progress.stage, progress.iteration)
         self._resume_metrics(end)
         self._resume_episodes(end)
-        self._events = events.EventFile(
-            self._workdir, first_step=step + 1, wall_time=self._clock()
-        )
+        self._first_step = step + 1
 
     def _resume_metrics(self, end: coverage.Place) -> None:
         path = self._workdir / FILE

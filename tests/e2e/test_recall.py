@@ -9,6 +9,7 @@ import sys
 import time
 
 import filelock
+import metric_page
 import pytest
 
 from agentrl import session
@@ -76,6 +77,11 @@ def test_a_run_leaves_everything_behind(finished):
     assert len(read_metrics(finished)) == 36
     assert len(list((finished / "evaluations").glob("*.json"))) == 2
     assert (finished / "episodes" / "recall.jsonl").exists()
+
+
+def test_all_metrics_are_documented(finished):
+    names = {name for record in read_metrics(finished) for name in record}
+    assert metric_page.undocumented(names) == set()
 
 
 def test_warm_start_learns(finished):

@@ -142,14 +142,14 @@ def test_a_panel_is_played_at_random_once_and_shown_beside_the_policy(
 
     by_chance = results.load_random(tmp_path)
     (stored,) = by_chance.values()
-    assert stored.item_ids == result.item_ids and stored.mean == 0.3
+    assert stored.item_ids == result.item_ids and stored.mean == 0.25
     assert results.load_all(tmp_path) == [result]  # no stage of the run
     table = tables.format_table([result], by_chance)
     success, score = (
         next(line for line in part.splitlines() if line.strip().startswith("random"))
         for part in table.split("avg@2 of the score")
     )
-    assert "30.0  [" in success and "50.0" in score
+    assert "25.0  [" in success and "50.0" in score
 
     none = dict.fromkeys(by_chance)
     assert "no random policy" in tables.format_table([result], none)

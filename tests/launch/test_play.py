@@ -65,7 +65,7 @@ def test_an_oracle_solves_the_first_test_task(play, kind):
     done = play("--env=guess_number", f"--oracle={kind}")
     assert done.returncode == 0, done.stderr
     for part in (
-        "guess_number_4 (all), profile strict",
+        "guess_number_1 (all), profile strict",
         "I picked a number",
         "What is your first guess?",
         "turn 1 of 8",

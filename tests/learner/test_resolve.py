@@ -61,7 +61,7 @@ def test_the_horizon_is_the_limit_of_an_episode():
         (config.Ppo(), {"old_values", "value_targets"}),
         (config.Supervised(), {"ce_weights"}),
     ],
-    ids=str,
+    ids=["grpo", "grpo_kl_in_loss", "grpo_kl_in_reward", "ppo", "supervised"],
 )
 def test_batches_have_the_streams_that_the_losses_read(algorithm, streams):
     assert set(resolve(algorithm).streams) == streams

@@ -37,9 +37,9 @@ MODEL = transformer.Model(
 )  # fmt: skip
 
 
-def make_chat():
+def make_chat(envs):
     ids = [f"recall_{i}" for i in range(16)]
-    demos = demonstrations.collect("recall", base.EnvConfig(), ids, thoughts=False)
+    demos = demonstrations.collect(envs, "recall", ids, thoughts=False)
     texts = demonstrations.texts(demos) * 4
     trained = tokenizer.SentencePieceTokenizer.train(texts, 300)
     return renderer.Chat(trained, "bare")
@@ -92,10 +92,10 @@ def compare(ours, theirs):
 
 
 def main(num_devices):
-    framed = make_chat()
-    params = make_params(framed.tokenizer.stop_id)
     sizes = [size for size in range(1, num_devices + 1) if num_devices % size == 0]
     with pool.EnvPool({"recall": base.EnvConfig()}, num_workers=2) as envs:
+        framed = make_chat(envs)
+        params = make_params(framed.tokenizer.stop_id)
         alone = jax.sharding.Mesh([[jax.devices()[:1]]], sharding.AXES)
         expected = play(make_collector(alone, framed, envs)[1], params)
         lengths = {len(t.action_tokens) for e in expected for t in e.turns}

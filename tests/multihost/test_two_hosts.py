@@ -13,7 +13,6 @@ import pytest
 
 from agentrl.checkpoints import checkpoint
 
-pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]
 EXPERIMENT = ROOT / "tests" / "e2e" / "recall_experiment.py"
 SHORT = (
@@ -136,7 +135,9 @@ def wait_for_iterations(workdir, count, hosts):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_one_host_saves_the_same_step_on_all(runs, tmp_path, number):
     workdir = tmp_path / "run"
     hosts = start_hosts(workdir, "--set=save_every=100")
@@ -164,9 +165,16 @@ def test_a_refused_configuration_is_told_by_every_host(runs):
         assert "Traceback" not in complaints
 
 
-@pytest.mark.parametrize("lost", [0, 1])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_lost_host_is_named_by_the_other(tmp_path, lost, number):
+@pytest.mark.parametrize(
+    ("number", "lost"),
+    [
+        (signal.SIGKILL, 1),
+        pytest.param(signal.SIGKILL, 0, marks=pytest.mark.slow),
+        pytest.param(signal.SIGSTOP, 0, marks=pytest.mark.slow),
+        pytest.param(signal.SIGSTOP, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_a_lost_host_is_named_by_the_other(tmp_path, number, lost):
     workdir = tmp_path / "run"
     hosts = start_hosts(workdir, "--host_timeout_s=15")
     wait_for_iterations(workdir, 3, hosts)

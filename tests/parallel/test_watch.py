@@ -28,6 +28,10 @@ SCRIPT = """
             sys.stdin.readline()
             import os
             os.abort()
+        if wait == "refuse":
+            sys.stdin.readline()
+            from agentrl import errors
+            raise errors.DamagedFileError("metrics.jsonl")
         if wait == "raise":
             sys.stdin.readline()
             raise RuntimeError("connection closed by peer")
@@ -85,6 +89,16 @@ def test_what_a_lost_host_leads_to_is_not_taken_for_the_cause(tmp_path, how):
     for host in hosts[:2]:
         assert_named(host, 2)
     hosts[2].communicate()
+
+
+def test_a_host_that_ends_alone_with_an_error_ends_the_others(tmp_path):
+    hosts = start_all(tmp_path, ("refuse", "line", "line"))
+    hosts[0].communicate("\n", timeout=30)
+    for host in hosts[1:]:
+        host.wait(timeout=30)
+        _, complaints = host.communicate()
+        assert host.returncode == 69
+        assert "has ended with DamagedFileError" in complaints
 
 
 def test_hosts_that_end_one_after_another_are_not_lost(tmp_path):

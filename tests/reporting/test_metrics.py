@@ -157,6 +157,8 @@ def test_a_resumed_run_makes_tensorboard_forget_what_is_repeated(tmp_path):
     with metrics.Writer(tmp_path, SETTINGS) as writer:
         progress = types.Progress(stage=0, stage_name="warm", iteration=2)
         writer.resume(progress, step=2)
+        progress = types.Progress(stage=0, stage_name="warm", iteration=3)
+        writer.write(progress, step=5, values={}, trajectories=[])
 
     (second,) = set((tmp_path / "tensorboard").iterdir()) - {first}
     *_, start = read_events(second)

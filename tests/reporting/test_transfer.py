@@ -24,13 +24,15 @@ def make_matrix(*seeds):
     )
 
 
-def make_stage(name, *environments, kind="rl"):
+def make_stage(name, *environments, algorithm=config.Grpo):
     mixture = config.MixtureConfig(environments=tuple((e, 1.0) for e in environments))
-    return config.StageConfig(name=name, kind=kind, mixture=mixture, num_iterations=1)
+    return config.StageConfig(
+        name=name, algorithm=algorithm(), mixture=mixture, num_iterations=1
+    )
 
 
 SEQUENCE = (
-    make_stage("warm", "textcraft", "babyai", kind="warm_start"),
+    make_stage("warm", "textcraft", "babyai", algorithm=config.Supervised),
     make_stage("a", "textcraft"),
     make_stage("b", "babyai"),
 )

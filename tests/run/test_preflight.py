@@ -4,7 +4,6 @@ import dataclasses
 
 import fake_run
 import pytest
-import recall_env
 
 from agentrl import config, errors, session
 from agentrl.chat import renderer, tokenizer
@@ -80,7 +79,8 @@ def test_names_and_files_of_selections_are_checked_without_loading_tasks(
 ):
     spec = registry.get_spec("recall")
     loaded = dataclasses.replace(spec, panel=lambda *_: pytest.fail("loads tasks"))
-    monkeypatch.setattr(registry, "get_spec", lambda name: loaded)
+    monkeypatch.setattr(recall_env, "SPEC", loaded)
+    registry.get_spec.cache_clear()
     twice = tmp_path / "ids"
     twice.write_text("recall_1\nrecall_1\n")
     preflight.check_selections(settings)
@@ -151,16 +151,12 @@ def test_some_tasks_without_room_are_named():
 
 
 def test_demonstrations_that_do_not_fit_are_counted(settings, tmp_path, monkeypatch):
-    act = recall_env.Oracle.act
-
-    def ramble(self, observation):
-        answer = act(self, observation)
-        return "Thought: hm\n" * 100 + answer if self._letter == "a" else answer
-
-    monkeypatch.setattr(recall_env.Oracle, "act", ramble)
-    first = dataclasses.replace(
-        settings.stages[0], warm_start=config.WarmStartConfig(thoughts=True)
-    )
+    monkeypatch.setitem(registry._MODULES, "recall", "rambling_env")
+    monkeypatch.setenv("AGENTRL_ENVS", "recall=rambling_env")  # oracles play in workers
+    registry.get_spec.cache_clear()
+    first = settings.stages[0]
+    algorithm = dataclasses.replace(first.algorithm, thoughts=True)
+    first = dataclasses.replace(first, algorithm=algorithm)
     settings = dataclasses.replace(settings, stages=(first, *settings.stages[1:]))
     (note,) = preflight.check(settings, tmp_path)[1]
     assert "stage 'warm': kept 14 of 16 demonstrations of 'recall'" in note
