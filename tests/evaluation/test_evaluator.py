@@ -215,6 +215,29 @@ def test_an_evaluation_may_have_a_turn_limit_and_a_list_of_actions_of_its_own(
     assert kept[-1].config["list_actions"] == "always"
 
 
+def test_a_calibration_plays_a_list_of_ids_in_place_of_splits(tmp_path):
+    ids, out = tmp_path / "ids.txt", tmp_path / "tiers.jsonl"
+    ids.write_text("shaky_5\nshaky_105\nbabyai_1\n")
+    with open_run() as run:
+        list(
+            calibrate.calibrate(
+                run,
+                None,
+                types.Progress(stage_name="warm"),
+                3,
+                env="shaky",
+                out=out,
+                splits=["train", "test"],
+                item_file=(str(ids),),
+                limit=None,
+                samples=SAMPLES,
+                threshold=0.5,
+            )
+        )
+    lines = list(map(json.loads, out.read_text().splitlines()))
+    assert [line["item_id"] for line in lines] == ["shaky_5", "shaky_105"]
+
+
 @dataclasses.dataclass
 class RunLike:
     """The parts of a run that an evaluation uses."""
