@@ -75,11 +75,13 @@ class Chat:
         knew no replacements.
         """
         acknowledged, given = self._replaced()
-        opened = dict.fromkeys([*(self.examples or [""]), *acknowledged, *given])
         shown = [
-            self.open(given.get(env, NEW_TASK), NEW_TASK, f"{env}_") for env in opened
+            self.open(NEW_TASK, NEW_TASK, f"{env}_") for env in self.examples or [""]
         ]
-        content = (VERSION, self.frame, shown, self.extend(NEW_TASK))
+        content = [VERSION, self.frame, shown, self.extend(NEW_TASK)]
+        for env in sorted({*acknowledged, *given}):
+            opened = self.open(given.get(env, NEW_TASK), NEW_TASK, f"{env}_")
+            content.append((env, opened))
         return {
             "frame": self.frame,
             "version": VERSION,
@@ -89,7 +91,7 @@ class Chat:
             },
             "acknowledgements": acknowledged,
             "given_instructions": given,
-            "digest": hashlib.sha256(repr(content).encode()).hexdigest()[:12],
+            "digest": hashlib.sha256(repr(tuple(content)).encode()).hexdigest()[:12],
             "template_exceptions": dict(self.delimiters.exceptions),
         }
 

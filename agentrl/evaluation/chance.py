@@ -35,7 +35,7 @@ def measure(
         if known is None or known.samples == samples:
             return
     played = random_policy.play(envs, panel.item_ids, samples)
-    result = _to_result(played, samples, panel, settings) if played else None
+    result = None if played is None else _to_result(played, samples, panel, settings)
     results.save_random(workdir, panel.env, panel.digest, result)
 
 

@@ -46,7 +46,7 @@ class Writer:
         self._progress_bar = ProgressBar(settings)
         self._clock = clock
         self._first_step: int | None = None  # of this session; None before `resume`
-        self._events: events.EventFile | None = None  # made by the first `write`
+        self._events: events.EventFile | None = None  # made when there is one to write
         self._silence = silence.SilenceWatch()
 
     def __enter__(self) -> "Writer":
@@ -81,12 +81,7 @@ class Writer:
         if self._first_step is None:
             before = dataclasses.replace(progress, iteration=iteration)
             self.resume(before, step=step - 1)
-        assert self._first_step is not None
         wall_time = self._clock()
-        if self._events is None:
-            self._events = events.EventFile(
-                self._workdir, first_step=self._first_step, wall_time=wall_time
-            )
         stage = progress.stage_name
         episodes.append(
             self._episodes_path(stage),
@@ -111,7 +106,7 @@ class Writer:
             "wall_time": wall_time,  # seconds since 1970
         }
         jsonl.append(self._workdir / FILE, [place | numbers])
-        self._events.write(numbers, step=step, wall_time=wall_time)
+        self._write_events(numbers, step=step, wall_time=wall_time)
         self._progress_bar.update(progress, numbers)
         if message := self._silence.observe(stage, iteration, numbers):
             self._progress_bar.say(message)
@@ -121,13 +116,23 @@ class Writer:
 
         `resume` has to be called before.
         """
-        assert self._events is not None
         for result in found:
             numbers = {
                 f"evaluation/{result.env}/{name}": value
                 for name, value in result.means.items()
             }
-            self._events.write(numbers, step=result.step, wall_time=self._clock())
+            self._write_events(numbers, step=result.step, wall_time=self._clock())
+
+    def _write_events(
+        self, numbers: Mapping[str, float | None], *, step: int, wall_time: float
+    ) -> None:
+        """Writes events; a session that has none to write leaves no file of them."""
+        if self._events is None:
+            assert self._first_step is not None
+            self._events = events.EventFile(
+                self._workdir, first_step=self._first_step, wall_time=wall_time
+            )
+        self._events.write(numbers, step=step, wall_time=wall_time)
 
     def resume(self, progress: types.Progress, *, step: int) -> None:
         """Makes the files agree with the checkpoint that a session goes on from.

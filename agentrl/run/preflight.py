@@ -66,6 +66,14 @@ def check_selections(settings: config.RunConfig) -> None:
     chosen["evaluation"] = evaluated, settings.evaluation.selection
     for where, (names, selection) in chosen.items():
         played = {name: settings.environments[name] for name in names}
+        # One list of subsets may serve all stages: what is of another of the run's
+        # environments has no effect here.
+        selection["subsets"] = [
+            subset
+            for subset in selection["subsets"]
+            if (env := subset.partition("/")[0]) in played
+            or env not in settings.environments
+        ]
         try:
             tasks.check_selection(played, others=settings.environments, **selection)
         except tasks.TaskSelectionError as error:

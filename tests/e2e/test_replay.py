@@ -65,7 +65,8 @@ def test_an_evaluation_with_another_horizon_and_list_replays_too(workdir, tmp_pa
     (path,) = episodes.paths(tmp_path / "out")
     found = list(episodes.read(path))
     assert [e.item_id for e in found] == ["babyai_0"] * 2 + ["babyai_7"] * 2
-    assert all("Available actions" in e.turns[0].observation for e in found)
+    shown = [e.turns[0].observation if e.turns else e.final_observation for e in found]
+    assert all("Available actions" in observation for observation in shown)
     assert max(len(e.turns) for e in found) <= 2
     with open(os.devnull, "w") as nowhere:
         out = rich_console.Console(file=nowhere)

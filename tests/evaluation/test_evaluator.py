@@ -142,14 +142,16 @@ def test_a_panel_is_played_at_random_once_and_shown_beside_the_policy(
 
     by_chance = results.load_random(tmp_path)
     (stored,) = by_chance.values()
-    assert stored.item_ids == result.item_ids and stored.mean == 0.3
+    assert stored.item_ids == result.item_ids and stored.mean == 0.25
     assert results.load_all(tmp_path) == [result]  # no stage of the run
+    halves = tuple((0.5,) * SAMPLES for _ in result.item_ids)
+    result = dataclasses.replace(result, score=halves)
     table = tables.format_table([result], by_chance)
     success, score = (
         next(line for line in part.splitlines() if line.strip().startswith("random"))
         for part in table.split("avg@2 of the score")
     )
-    assert "30.0  [" in success and "50.0" in score
+    assert "25.0  [" in success and "50.0" in score
 
     none = dict.fromkeys(by_chance)
     assert "no random policy" in tables.format_table([result], none)
@@ -213,6 +215,29 @@ def test_an_evaluation_may_have_a_turn_limit_and_a_list_of_actions_of_its_own(
     kept = list(episodes.read(path))
     assert kept[-1].config["max_turns"] == 1
     assert kept[-1].config["list_actions"] == "always"
+
+
+def test_a_calibration_plays_a_list_of_ids_in_place_of_splits(tmp_path):
+    ids, out = tmp_path / "ids.txt", tmp_path / "tiers.jsonl"
+    ids.write_text("shaky_5\nshaky_105\nbabyai_1\n")
+    with open_run() as run:
+        list(
+            calibrate.calibrate(
+                run,
+                None,
+                types.Progress(stage_name="warm"),
+                3,
+                env="shaky",
+                out=out,
+                splits=["train", "test"],
+                item_file=(str(ids),),
+                limit=None,
+                samples=SAMPLES,
+                threshold=0.5,
+            )
+        )
+    lines = list(map(json.loads, out.read_text().splitlines()))
+    assert [line["item_id"] for line in lines] == ["shaky_5", "shaky_105"]
 
 
 @dataclasses.dataclass

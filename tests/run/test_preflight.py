@@ -4,11 +4,13 @@ import dataclasses
 
 import fake_run
 import pytest
+import recall_env
 
 from agentrl import config, errors, session
 from agentrl.chat import renderer, tokenizer
 from agentrl.envs import base, pool, registry, tasks
 from agentrl.experiment import fields, files
+from agentrl.experiments.demo import demo
 from agentrl.run import preflight
 
 clear_specs = registry.get_spec.cache_clear  # a test may replace the function itself
@@ -81,7 +83,8 @@ def test_names_and_files_of_selections_are_checked_without_loading_tasks(
 ):
     spec = registry.get_spec("recall")
     loaded = dataclasses.replace(spec, panel=lambda *_: pytest.fail("loads tasks"))
-    monkeypatch.setattr(registry, "get_spec", lambda name: loaded)
+    monkeypatch.setattr(recall_env, "SPEC", loaded)
+    registry.get_spec.cache_clear()
     twice = tmp_path / "ids"
     twice.write_text("recall_1\nrecall_1\n")
     preflight.check_selections(settings)
@@ -90,6 +93,14 @@ def test_names_and_files_of_selections_are_checked_without_loading_tasks(
         preflight.check_selections(change_last_stage(settings, mixture=mixture))
     evaluation = dataclasses.replace(settings.evaluation, item_file=("/nowhere",))
     with pytest.raises(errors.ConfigError, match="evaluation: cannot read"):
+        preflight.check_selections(dataclasses.replace(settings, evaluation=evaluation))
+
+
+def test_a_list_of_subsets_may_serve_stages_on_other_environments():
+    settings = demo.get_config()
+    preflight.check_selections(settings)
+    evaluation = dataclasses.replace(settings.evaluation, subsets=("alfworld/easy",))
+    with pytest.raises(errors.ConfigError, match="'alfworld', which is not played"):
         preflight.check_selections(dataclasses.replace(settings, evaluation=evaluation))
 
 
