@@ -4,7 +4,7 @@ Options, all with task numbers as "3,17":
   broken     tasks that raise at their reset
   hanging    tasks that never answer
   flaky      tasks whose first reset raises; needs `folder`, where it is noted
-  broken_if  path: as long as it exists, all test tasks (100 and up) are broken
+  broken_if  paths "A,B": as long as all exist, all test tasks (100 and up) are broken
 """
 
 import pathlib
@@ -29,7 +29,8 @@ class Shaky(base.Environment):
 
     def _start(self, index):
         number, told_to = str(index), self._option("broken_if")
-        down = told_to and index >= 100 and pathlib.Path(told_to).exists()
+        down = told_to and index >= 100
+        down = down and all(pathlib.Path(path).exists() for path in told_to.split(","))
         if down or number in self._option("broken").split(","):
             raise RuntimeError("out of order")
         if number in self._option("flaky").split(","):
