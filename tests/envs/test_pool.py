@@ -227,7 +227,8 @@ def test_a_task_that_does_not_exist_is_an_error_of_its_reset(envs):
 
 def test_a_stopped_worker_stops_nobody():
     """Not even a caller that sends it more than the socket holds."""
-    with pool.EnvPool(CONFIGS, num_workers=2, call_timeout_s=2.0) as envs:
+    # Time enough for the other worker, and for the replays, on a busy machine.
+    with pool.EnvPool(CONFIGS, num_workers=2, call_timeout_s=10.0) as envs:
         start(envs, range(40))
         os.kill(envs._workers[0].process.pid, signal.SIGSTOP)
 
