@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "refusals": "envs errors",
     "types": "",
     "ops": "",
-    "models": "errors types ops",
+    "kernels": "",
+    "models": "errors types ops kernels",
     "config": "envs errors models",
     "parallel": "envs refusals errors types config",
     "hardware": "models",
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "planning": (
         "envs errors types models config parallel hardware pretrained learner experiment"
     ),
-    "checkpoints": "errors storage types experiment",
+    "checkpoints": "errors storage types models experiment",
     "transcripts": "envs errors storage types config",
     "statistics": "errors storage config transcripts",
     "reporting": ("envs storage errors types config experiment transcripts statistics"),
@@ -60,8 +61,8 @@ MAY_IMPORT = {
         "learner evaluation statistics reporting run"
     ),
     "session": (
-        "errors planning checkpoints chat storage types config parallel hardware "
-        "pretrained learner experiment statistics reporting run loop"
+        "errors planning checkpoints chat storage types models config parallel "
+        "hardware pretrained learner experiment statistics reporting run loop"
     ),
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (

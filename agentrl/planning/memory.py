@@ -70,8 +70,9 @@ class Estimate:
 
 def estimate(work: Workload) -> Estimate:
     """Estimates the memory of each phase of an iteration."""
-    model = transformer.Model(work.model)
-    params = jax.eval_shape(model.init, jax.random.key(0))
+    # Stacked blocks have the same bytes.
+    unrolled = dataclasses.replace(work.model, scan_blocks="never")
+    params = jax.eval_shape(transformer.Model(unrolled).init, jax.random.key(0))
     split = functools.partial(
         lora.split, lora=work.lora, trainable=work.trainable, config=work.model
     )
