@@ -41,6 +41,17 @@ def attend_segments(
         return splash.attend(queries, keys, values, segment_ids)
     num_tokens = queries.shape[1]
     same_segment = segment_ids[:, :, None] == segment_ids[:, None, :]
+    if (
+        implementation == "cudnn"
+    ):  # skips what is behind a query, told so beside the mask
+        return jax.nn.dot_product_attention(
+            queries,
+            keys,
+            values,
+            mask=same_segment[:, None],
+            is_causal=True,
+            implementation=implementation,
+        )
     mask = jnp.tril(same_segment)[:, None]
     if implementation != "matmul":
         return jax.nn.dot_product_attention(
@@ -88,12 +99,23 @@ def attend_cache(
     transposed = implementation == "matmul"
     key_positions = jnp.arange(keys.shape[3 if transposed else 1])
     mask = (key_positions[None, None] <= positions[:, :, None])[:, None]
-    if not transposed:
-        keys, values = keys.astype(queries.dtype), values.astype(queries.dtype)
+    if transposed:
+        return _attend(queries, keys, values, mask)
+    keys, values = keys.astype(queries.dtype), values.astype(queries.dtype)
+    if implementation == "cudnn":
+        # Reads no further than a row's last query; one query alone needs no mask.
+        lengths = jnp.minimum(positions[:, -1] + 1, keys.shape[1])
         return jax.nn.dot_product_attention(
-            queries, keys, values, mask=mask, implementation=implementation
+            queries,
+            keys,
+            values,
+            mask=mask if queries.shape[1] > 1 else None,
+            key_value_seq_lengths=lengths,
+            implementation=implementation,
         )
-    return _attend(queries, keys, values, mask)
+    return jax.nn.dot_product_attention(
+        queries, keys, values, mask=mask, implementation=implementation
+    )
 
 
 def append_and_attend(
