@@ -93,7 +93,7 @@ def lower_learner(model: transformer.Model, mesh: Mesh) -> Any:
     state = sharding.with_shardings(jax.eval_shape(init, jax.random.key(0)), mesh)
     placements = jax.tree.map(lambda s: s.sharding, state)
 
-    def column(dtype: Any) -> jax.ShapeDtypeStruct:
+    def column(dtype: Any) -> Any:
         shape = (1, rows, _COLUMNS.value)
         return jax.ShapeDtypeStruct(
             shape, dtype, sharding=sharding.batch_sharding(mesh)

@@ -130,8 +130,9 @@ def complete(
 def _choose_blocks(settings: config.RunConfig, platform: str) -> config.RunConfig:
     """Leaves blocks unrolled on every platform if a run trains some layers only."""
     model, trainable = settings.model, settings.trainable
-    scanned = choices.for_platform(model, platform).scan_blocks == "always"
-    if model.scan_blocks != "auto" or not (scanned and trainable):
+    if model.scan_blocks != "auto" or not trainable:
+        return settings
+    if not choices.scans(model, platform):
         return settings
     block = layers.BLOCKS + "/0/"
     kinds = [p.removeprefix(block) for p in names.table(model) if p.startswith(block)]

@@ -74,7 +74,7 @@ def append_and_attend(
     one_layer = layer is None
     if one_layer:
         keys, values, layer = keys[None], values[None], jnp.int32(0)
-    scalars = (layer[None].astype(jnp.int32), starts, counts)
+    scalars = (jnp.asarray(layer, jnp.int32)[None], starts, counts)
     size = queries.shape[3]
     queries, new_keys, new_values = (
         jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, keys.shape[4] - size)))

@@ -6,6 +6,8 @@ FlashAttention: https://arxiv.org/abs/2205.14135; the kernel:
 `jax.experimental.pallas.ops.tpu.splash_attention`.
 """
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -65,7 +67,7 @@ def scale(queries: jax.Array) -> jax.Array:
 
 def _make_kernel(
     num_heads: int, num_columns: int, interpret: bool
-) -> splash_attention.splash_attention_kernel.SplashAttentionKernel:
+) -> Callable[..., jax.Array]:
     size = block_size(num_columns)
     blocks = splash_attention.BlockSizes(
         block_q=size,

@@ -58,8 +58,7 @@ def empty(
     config: model_config.ModelConfig, batch_size: int, max_length: int
 ) -> KVCache:
     """Returns a cache of zeros, in the layout of the platform's attention."""
-    chosen = choices.for_platform(config)
-    layout = _LAYOUTS[chosen.attention]
+    layout = _LAYOUTS[choices.attention(config)]
     heads, dim = config.num_kv_heads, config.head_dim
     if layout == "heads":
         max_length, dim = map(flash_decode.round_up, (max_length, dim))
@@ -71,7 +70,7 @@ def empty(
 
     def make(shape: tuple[int, ...]) -> Any:
         zeros = functools.partial(jnp.zeros, dtype=config.dtypes.cache)
-        if chosen.scan_blocks == "always":
+        if choices.scans(config):
             return zeros((config.num_layers, batch_size, *shape))
         return tuple(zeros((batch_size, *shape)) for _ in range(config.num_layers))
 
@@ -100,13 +99,12 @@ def specs(
       batch_axes: mesh axes that rows are sharded over; None replicates them.
       heads_axis: mesh axis that key-value heads are sharded over; None replicates them.
     """
-    chosen = choices.for_platform(config)
-    layout = _LAYOUTS[chosen.attention]
-    axes = (batch_axes, None, heads_axis)
-    if layout != "tokens":
-        axes = batch_axes, heads_axis
+    layout = _LAYOUTS[choices.attention(config)]
+    axes: tuple[Any, ...] = (batch_axes, heads_axis)
+    if layout == "tokens":
+        axes = (batch_axes, None, heads_axis)
     layers: Any = (PartitionSpec(*axes),) * config.num_layers
-    if chosen.scan_blocks == "always":
+    if choices.scans(config):
         layers = PartitionSpec(None, *axes)
     return KVCache(layers, layers, PartitionSpec(batch_axes), layout)  # type: ignore[arg-type]
 

@@ -7,7 +7,7 @@ their log-probabilities agree by construction.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -186,50 +186,12 @@ class Transformer(nnx.Module):
         The second result is what became of `memory` in the layers.
         """
         x = constrain(self.embedding[...][tokens].astype(self.config.dtypes.compute))
-        run = self._unroll if isinstance(self.blocks, nnx.List) else self._scan
-        x, memory = run(x, positions, attend, memory, constrain, remat)
+        rest = (x, positions, attend, memory, constrain, remat)
+        if isinstance(self.blocks, Block):
+            x, memory = _scan(self.blocks, *rest)
+        else:
+            x, memory = _unroll(self.blocks, *rest)
         return self.norm(x), memory
-
-    def _unroll(
-        self,
-        x: jax.Array,
-        positions: jax.Array,
-        attend: AttendFn,
-        memory: types.PyTree,
-        constrain: ConstrainFn,
-        remat: bool,
-    ) -> tuple[jax.Array, types.PyTree]:
-        for layer, block in enumerate(self.blocks):
-            apply = functools.partial(block, attend=functools.partial(attend, layer))
-            apply = jax.checkpoint(apply) if remat else apply
-            x, memory = apply(x, positions, memory)
-            x = constrain(x)
-        return x, memory
-
-    def _scan(
-        self,
-        x: jax.Array,
-        positions: jax.Array,
-        attend: AttendFn,
-        memory: types.PyTree,
-        constrain: ConstrainFn,
-        remat: bool,
-    ) -> tuple[jax.Array, types.PyTree]:
-        graph, stacked = nnx.split(self.blocks)
-
-        def apply(
-            carry: tuple[jax.Array, types.PyTree], one: tuple[jax.Array, nnx.State]
-        ) -> tuple[tuple[jax.Array, types.PyTree], None]:
-            (x, memory), (layer, params) = carry, one
-            block = nnx.merge(graph, params)
-            attend_layer = functools.partial(attend, layer)
-            x, memory = block(x, positions, memory, attend_layer)
-            return (constrain(x), memory), None
-
-        # In a scan nothing is merged across layers that had to be prevented.
-        apply = jax.checkpoint(apply, prevent_cse=False) if remat else apply
-        numbers = jnp.arange(self.config.num_layers)
-        return jax.lax.scan(apply, (x, memory), (numbers, stacked))[0]
 
     def unembedding(self) -> jax.Array:
         """Returns the output matrix float[D, V]."""
@@ -247,7 +209,7 @@ class Model:
     @property
     def scanned(self) -> bool:
         """Whether blocks are scanned, and their parameters stacked; see `layers`."""
-        return choices.for_platform(self.config).scan_blocks == "always"
+        return choices.scans(self.config)
 
     def init(self, key: jax.Array) -> types.PyTree:
         """Draws random parameters, nested dicts of arrays; the same in either form."""
@@ -282,7 +244,7 @@ class Model:
         Returns:
           float[R, T, D], after the final norm.
         """
-        implementation = choices.for_platform(self.config).attention
+        implementation = choices.attention(self.config)
         attend_segments = functools.partial(
             attention.attend_segments, implementation=implementation
         )
@@ -332,7 +294,7 @@ class Model:
             functools.partial(
                 attention.append_and_attend,
                 layout=cache.layout,
-                implementation=choices.for_platform(self.config).attention,
+                implementation=choices.attention(self.config),
             )
         )
 
@@ -391,6 +353,52 @@ class Model:
         state = jax.tree.map(lambda leaf: leaf, abstract)  # a copy: replaced in place
         nnx.replace_by_pure_dict(state, params)
         return nnx.merge(graph, state)
+
+
+def _unroll(
+    blocks: Iterable[Block],
+    x: jax.Array,
+    positions: jax.Array,
+    attend: AttendFn,
+    memory: types.PyTree,
+    constrain: ConstrainFn,
+    remat: bool,
+) -> tuple[jax.Array, types.PyTree]:
+    """Applies one block after the other."""
+    for layer, block in enumerate(blocks):
+        apply = functools.partial(block, attend=functools.partial(attend, layer))
+        apply = jax.checkpoint(apply) if remat else apply
+        x, memory = apply(x, positions, memory)
+        x = constrain(x)
+    return x, memory
+
+
+def _scan(
+    stacked: Block,
+    x: jax.Array,
+    positions: jax.Array,
+    attend: AttendFn,
+    memory: types.PyTree,
+    constrain: ConstrainFn,
+    remat: bool,
+) -> tuple[jax.Array, types.PyTree]:
+    """Applies a block to each layer of its stacked parameters, compiled once."""
+    graph, params = nnx.split(stacked)
+
+    def apply(
+        carry: tuple[jax.Array, types.PyTree], one: tuple[jax.Array, nnx.State]
+    ) -> tuple[tuple[jax.Array, types.PyTree], None]:
+        (x, memory), (layer, layer_params) = carry, one
+        block = nnx.merge(graph, layer_params)
+        attend_layer = functools.partial(attend, layer)
+        x, memory = block(x, positions, memory, attend_layer)
+        return (constrain(x), memory), None
+
+    # In a scan nothing is merged across layers that had to be prevented.
+    apply = jax.checkpoint(apply, prevent_cse=False) if remat else apply
+    num_layers = jax.tree.leaves(params)[0].shape[0]
+    numbers = jnp.arange(num_layers)
+    return jax.lax.scan(apply, (x, memory), (numbers, params))[0]
 
 
 def _align(param: jax.Array, x: jax.Array) -> jax.Array:

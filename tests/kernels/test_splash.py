@@ -8,7 +8,7 @@ from kernels import written_out
 
 from agentrl.kernels import splash
 
-QUICK = [0, 1, 5]
+QUICK = [5, 8]
 ALL = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(100)]
 
 
@@ -49,7 +49,7 @@ def test_forward_and_gradients(seed):
         assert written_out.relative(found, wanted) < 1e-4
 
 
-@pytest.mark.parametrize("seed", [*QUICK[:2], *ALL])
+@pytest.mark.parametrize("seed", [*QUICK[:1], *ALL])
 def test_bfloat16(seed):
     arrays, ids, visible, _ = draw(written_out.Case.draw(seed))
     halves = [jnp.asarray(x, jnp.bfloat16) for x in arrays]

@@ -111,7 +111,7 @@ def test_grown_cache_continues_the_same(setup):
 
 def test_attention_implementations_agree(setup):
     model, params, tokens, hidden = setup
-    chosen = choices.for_platform(model.config).attention
+    chosen = choices.attention(model.config)
     other = {"matmul": "xla", "xla": "matmul"}[chosen]
     same = transformer.Model(dataclasses.replace(model.config, attention=other))
     positions = jnp.tile(jnp.arange(T)[None], (3, 1))
