@@ -7,7 +7,7 @@ files have names for single layers, and a checkpoint of either form can be resto
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -110,10 +110,17 @@ def path_in_layer(path: str, layer: int) -> str:
     return f"{BLOCKS}/{layer}/{path.removeprefix(BLOCKS + '/')}"
 
 
-def stacked_path(path: str) -> tuple[str, int]:
-    """Returns the stacked leaf, and the layer, of a path such as `blocks/3/mlp/up`."""
+def find(leaves: Mapping[str, jax.Array], path: str) -> tuple[jax.Array, int | None]:
+    """Returns the leaf that holds a parameter of one layer, and its index if stacked.
+
+    Args:
+      leaves: by path, blocks unrolled or stacked.
+      path: such as `blocks/3/mlp/up`.
+    """
+    if path in leaves:
+        return leaves[path], None
     _, layer, rest = path.split("/", 2)
-    return f"{BLOCKS}/{rest}", int(layer)
+    return leaves[f"{BLOCKS}/{rest}"], int(layer)
 
 
 def _has_blocks(node: Any) -> bool:

@@ -298,27 +298,10 @@ class Model:
             )
         )
 
-        def attend_stacked(
-            layer: jax.Array, memory: types.PyTree, *projected: jax.Array
-        ) -> tuple[jax.Array, types.PyTree]:
-            attended, *memory = attend_layer(
-                *projected, *memory, cache.lengths, counts, layer
-            )
-            return attended, tuple(memory)
-
-        def attend_one(
-            layer: int, memory: types.PyTree, *projected: jax.Array
-        ) -> tuple[jax.Array, types.PyTree]:
-            keys, values = map(list, memory)
-            attended, keys[layer], values[layer] = attend_layer(
-                *projected, keys[layer], values[layer], cache.lengths, counts, None
-            )
-            return attended, (tuple(keys), tuple(values))
-
         hidden, (keys, values) = self._bind(params).hidden(
             tokens,
             positions,
-            attend_stacked if cache.stacked else attend_one,
+            _attend_in(cache, counts, attend_layer),
             (cache.keys, cache.values),
             constrain=constrain,
             remat=False,
@@ -353,6 +336,31 @@ class Model:
         state = jax.tree.map(lambda leaf: leaf, abstract)  # a copy: replaced in place
         nnx.replace_by_pure_dict(state, params)
         return nnx.merge(graph, state)
+
+
+def _attend_in(
+    cache: kv_cache.KVCache, counts: jax.Array, attend_layer: AttendCacheFn
+) -> AttendFn:
+    """Returns attention over a cache, whose keys and values pass through the layers."""
+
+    def attend_stacked(
+        layer: jax.Array, memory: types.PyTree, *projected: jax.Array
+    ) -> tuple[jax.Array, types.PyTree]:
+        attended, *memory = attend_layer(
+            *projected, *memory, cache.lengths, counts, layer
+        )
+        return attended, tuple(memory)
+
+    def attend_one(
+        layer: int, memory: types.PyTree, *projected: jax.Array
+    ) -> tuple[jax.Array, types.PyTree]:
+        keys, values = map(list, memory)
+        attended, keys[layer], values[layer] = attend_layer(
+            *projected, keys[layer], values[layer], cache.lengths, counts, None
+        )
+        return attended, (tuple(keys), tuple(values))
+
+    return attend_stacked if cache.stacked else attend_one
 
 
 def _unroll(

@@ -190,18 +190,11 @@ class Export:
 
     def num_bytes(self, path: str) -> int:
         """Returns the size of one tensor in the file."""
-        dtype = jnp.dtype(self.dtype or self._find(path)[0].dtype)
+        dtype = jnp.dtype(self.dtype or layers.find(self.leaves, path)[0].dtype)
         return math.prod(self.tensors[path].shape) * dtype.itemsize
 
     def fetch(self, path: str) -> np.ndarray:
         """Returns one tensor in host memory."""
-        leaf, layer = self._find(path)
+        leaf, layer = layers.find(self.leaves, path)
         leaf = np.asarray(jax.device_get(leaf if layer is None else leaf[layer]))
         return self.tensors[path].to_hf(leaf.astype(self.dtype or leaf.dtype))
-
-    def _find(self, path: str) -> tuple[jax.Array, int | None]:
-        """Returns the leaf that holds a tensor, and the layer if it is stacked."""
-        if path in self.leaves:
-            return self.leaves[path], None
-        stacked, layer = layers.stacked_path(path)
-        return self.leaves[stacked], layer
