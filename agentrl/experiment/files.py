@@ -22,7 +22,7 @@ import jax
 
 import agentrl
 from agentrl import config, errors, storage
-from agentrl.experiment import fields, migration, packaged, precision
+from agentrl.experiment import fields, migration, packaged, precision, rules
 from agentrl.models import choices, layers
 from agentrl.parallel import startup
 from agentrl.pretrained import names
@@ -106,8 +106,8 @@ def complete(
     JAX has counted its devices already.
 
     Raises:
-      ConfigError: if an override names an unknown field or gives a value of another
-        type, or the model cannot be read.
+      ConfigError: if an override names an unknown field, gives a value of another type or
+        has no effect, or the model cannot be read.
     """
     if model:
         from agentrl.experiment import base_model
@@ -119,6 +119,7 @@ def complete(
     late = [o for o in overrides if o.startswith("model.precision.")]
     for override in (o for o in overrides if o not in late):
         settings = fields.override(settings, override)
+        rules.check_override(settings, override)
     startup.split_cpu(settings.mesh)
     platform = platform or jax.default_backend()
     settings = _choose_blocks(precision.fill_in(settings, platform), platform)
