@@ -28,6 +28,9 @@ class RolloutConfig:
     group_size: int = 8  # episodes of each task (G)
     max_tokens: int = 1024  # whole episode: observations and actions
     max_action_tokens: int = 64  # one action, stop token included (N)
+    # Of these, for a thought: one that is longer is ended with </think>, which is not
+    # trained. 0 sets no limit.
+    max_thinking_tokens: int = 0
     temperature: float = 1.0  # 0, greedy, is for evaluation only
     top_k: int = 0  # evaluation only; 0 draws from all tokens
     top_p: float = 1.0  # evaluation only
@@ -56,6 +59,12 @@ class RolloutConfig:
             "num_cohorts",
         ):
             checks.require_positive(f"{where}.{field}", getattr(self, field))
+        if not 0 <= self.max_thinking_tokens < self.max_action_tokens:
+            raise errors.ConfigError(
+                f"{where}.max_thinking_tokens = {self.max_thinking_tokens}; it must be 0, "
+                f"or leave room for an action in {where}.max_action_tokens = "
+                f"{self.max_action_tokens}."
+            )
         if self.cut_actions not in ("end", "play"):
             raise errors.ConfigError(
                 f"{where}.cut_actions = {self.cut_actions!r}; give 'end' or 'play'."
@@ -292,6 +301,36 @@ class TokenizerConfig:
     vocab_size: int = 1024  # for train_sentencepiece
     frame: Literal["bare", "plain", "agentgym"] = "bare"
     few_shot: int = 0  # solved tasks shown before each task, of the same environment
+    # Of models that think: variables of the chat template, such as enable_thinking of
+    # Qwen3's, and whether contexts keep what past answers thought.
+    template_variables: Mapping[str, bool | int | float | str] = dataclasses.field(
+        default_factory=dict
+    )
+    past_reasoning: Literal["keep", "drop"] = "keep"
+
+    def validate(self) -> None:
+        """Raises `ConfigError` on the first field that cannot work."""
+        if self.few_shot < 0:
+            raise errors.ConfigError(
+                f"tokenizer.few_shot = {self.few_shot}; give 0 or more."
+            )
+        if self.past_reasoning not in ("keep", "drop"):
+            raise errors.ConfigError(
+                f"tokenizer.past_reasoning = {self.past_reasoning!r}; give 'keep' or "
+                "'drop'."
+            )
+        templated = self.kind == "huggingface" and self.frame != "bare"
+        for name, given in (
+            ("template_variables", bool(self.template_variables)),
+            ("past_reasoning", self.past_reasoning == "drop"),
+        ):
+            if given and not templated:
+                raise errors.ConfigError(
+                    f"tokenizer.{name} = {getattr(self, name)!r} is for the chat template "
+                    f"of a published model; kind = {self.kind!r} with frame = "
+                    f"{self.frame!r} has none. Give kind = 'huggingface' and frame = "
+                    "'plain' or 'agentgym', or leave the field out."
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -351,10 +390,7 @@ class RunConfig:
             stage.validate(f"stage '{stage.name}'")
             self._check_stage(index, stage)
         self.evaluation.validate("evaluation")
-        if self.tokenizer.few_shot < 0:
-            raise errors.ConfigError(
-                f"tokenizer.few_shot = {self.tokenizer.few_shot}; give 0 or more."
-            )
+        self.tokenizer.validate()
         self._check_names("evaluation", self.evaluation.environments)
         self._check_env_limits()
         checks.require_positive("mesh.cpu_devices", self.mesh.cpu_devices)

@@ -197,6 +197,7 @@ def make_chat(
         examples=choose_few_shot_examples(settings, envs),
         acknowledgements=envs.acknowledgements,
         given_instructions=_read_given_instructions(settings),
+        past_reasoning=settings.tokenizer.past_reasoning,
     )
 
 
@@ -230,7 +231,9 @@ def load_tokenizer(
     """
     wanted = settings.tokenizer
     if wanted.kind != "train_sentencepiece":
-        return tokenizer.load(wanted.kind, pathlib.Path(wanted.path))
+        return tokenizer.load(
+            wanted.kind, pathlib.Path(wanted.path), wanted.template_variables
+        )
     path = workdir / tokenizer.SentencePieceTokenizer.FILE
     if not path.exists() and settings.start_from:  # WORKDIR/checkpoints/STEP#DIGEST
         path = pathlib.Path(settings.start_from).parents[1] / path.name
