@@ -3,8 +3,8 @@
 Frames are append-only, unless past reasoning is dropped (`agentrl.chat.history`). An
 episode is opened once, every later observation only adds tokens, and sampled tokens are
 kept as they are: nothing is rendered or tokenized twice, so the learner scores exactly the
-context that the sampler saw. A frame says which messages
-a conversation begins with; the tokenizer says what stands between messages.
+context that the sampler saw. A frame says which messages a conversation begins with; the
+tokenizer says what stands between messages.
 """
 
 import dataclasses

@@ -50,7 +50,9 @@ def make_chat(family, variables=(), past_reasoning="drop"):
 def chats():
     return {
         "qwen3": make_chat("qwen3"),
-        "qwen3 without thoughts": make_chat("qwen3", {"enable_thinking": False}.items()),
+        "qwen3 without thoughts": make_chat(
+            "qwen3", {"enable_thinking": False}.items()
+        ),
         "qwq": make_chat("qwq"),
         "r1": make_chat("r1"),
     }
@@ -113,9 +115,11 @@ def test_variables_of_templates(tmp_path: pathlib.Path):
     "field", [{"past_reasoning": "drop"}, {"template_variables": {"x": True}}]
 )
 def test_settings_without_a_template_are_refused(field):
-    with pytest.raises(errors.ConfigError, match="for the chat template"):
-        config.TokenizerConfig(kind="bytes", **field).validate()
-    config.TokenizerConfig(kind="huggingface", frame="plain", **field).validate()
+    with pytest.raises(errors.ConfigError, match="no chat template"):
+        config.TokenizerConfig(kind="bytes", **field).validate("tokenizer")
+    config.TokenizerConfig(kind="huggingface", frame="plain", **field).validate(
+        "tokenizer"
+    )
 
 
 def test_demonstrations_drop_past_reasoning(chats):
