@@ -20,6 +20,7 @@ from rich import console as rich_console
 from agentrl import config, errors, types
 from agentrl.chat import history, huggingface, renderer, tokenizer
 from agentrl.checkpoints import checkpoint
+from agentrl.engine import engine
 from agentrl.envs import base
 from agentrl.experiment import files, precision
 from agentrl.models import lora, transformer
@@ -27,7 +28,6 @@ from agentrl.ops import logprobs
 from agentrl.parallel import sharding, startup
 from agentrl.play import episode
 from agentrl.pretrained import locate
-from agentrl.rollout import engine
 from agentrl.run import assemble, parameters
 
 _Role = Literal["system", "user", "assistant"]

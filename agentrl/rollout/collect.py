@@ -23,9 +23,10 @@ import jax
 
 from agentrl import types
 from agentrl.chat import renderer
+from agentrl.engine import engine
 from agentrl.envs import base, pool
 from agentrl.parallel import processes
-from agentrl.rollout import engine, live
+from agentrl.rollout import live
 
 
 @dataclasses.dataclass

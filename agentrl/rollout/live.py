@@ -7,7 +7,7 @@ import numpy as np
 
 from agentrl import config, types
 from agentrl.chat import history, renderer
-from agentrl.rollout import engine
+from agentrl.engine import engine
 
 # What ends a thought that has reached its limit. The policy reads it and goes on.
 END_OF_THOUGHT = f"\n{renderer.THOUGHT_END}\n\n"

@@ -12,11 +12,12 @@ from jax.sharding import Mesh
 from agentrl import errors, storage, types
 from agentrl.chat import renderer, tokenizer
 from agentrl.config import EvaluationConfig, RolloutConfig, RunConfig
+from agentrl.engine import engine
 from agentrl.envs import base, demonstrations, prompts, tasks
 from agentrl.envs.pool import EnvPool
 from agentrl.models import transformer
 from agentrl.parallel import processes, sharding
-from agentrl.rollout import collect, engine
+from agentrl.rollout import collect
 from agentrl.run.parameters import Parameters
 
 CHAT_FILE = "chat.json"

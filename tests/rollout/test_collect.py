@@ -10,12 +10,13 @@ import pytest
 
 from agentrl import config, errors, types
 from agentrl.chat import renderer, tokenizer
+from agentrl.engine import engine
 from agentrl.envs import base, demonstrations, pool, registry
 from agentrl.hardware import timing
 from agentrl.learner import packing
 from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
-from agentrl.rollout import collect, engine
+from agentrl.rollout import collect
 from agentrl.run import assemble
 
 HERE = pathlib.Path(__file__).parent

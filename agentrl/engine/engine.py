@@ -28,9 +28,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agentrl import config, types
+from agentrl.engine import buckets, prefix_cache, sampling
 from agentrl.models import kv_cache, transformer
 from agentrl.parallel import sharding
-from agentrl.rollout import buckets, prefix_cache, sampling
 
 
 @dataclasses.dataclass(frozen=True)
