@@ -39,9 +39,10 @@ MAY_IMPORT = {
     "statistics": "errors storage config transcripts",
     "reporting": ("envs storage errors types config experiment transcripts statistics"),
     "webpage": (
-        "envs storage errors types config hardware experiment transcripts statistics "
-        "reporting"
+        "envs refusals storage errors types config hardware experiment transcripts "
+        "statistics reporting"
     ),
+    "live": "refusals webpage",
     "run": (
         "envs checkpoints storage errors types ops models config parallel initial "
         "pretrained chat rollout learner experiment transcripts statistics "
@@ -70,7 +71,7 @@ MAY_IMPORT = {
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (
         "envs planning refusals errors export evaluation parallel hardware "
-        "pretrained experiment transcripts statistics reporting webpage run play "
+        "pretrained experiment transcripts statistics reporting webpage live run play "
         "session api"
     ),
     "experiments": "envs config models pretrained",

@@ -157,10 +157,6 @@ def _tables(
     matrix: transfer.ResultMatrix, settings: config.RunConfig, by_chance: ByChance
 ) -> dict[str, list[dict[str, Any]]]:
     panels, claim = matrix.panels, tables.claim_note(matrix)
-    corrected = (
-        "Bold: differs from zero after Holm's correction for all comparisons of the "
-        f"table. {claim}"
-    )
     success = table_to_json(
         "Success",
         "Mean over all samples of all tasks, in percent, with its 95 % interval over "
@@ -175,31 +171,6 @@ def _tables(
         "after stage",
         panels,
         tables.result_rows(matrix, "score", by_chance),
-    )
-    gains = table_to_json(
-        "Gains over the warm start",
-        "Points over the policy before reinforcement learning, task by task. "
-        + corrected,
-        "after stage",
-        panels,
-        tables.gain_rows(matrix, settings),
-    )
-    effects = table_to_json(
-        "What each stage changed",
-        "Points, on the environments that the stage trained on and on the others. "
-        + corrected,
-        "effect of stage",
-        panels,
-        tables.effect_rows(matrix, settings),
-    )
-    forgetting = table_to_json(
-        "Forgetting",
-        "What the last stage has lost; positive is a loss. An environment's own stage is "
-        "fixed by the configuration; the best stage is chosen by the numbers themselves, "
-        f"so that row lies above zero by chance alone and has no interval. {claim}",
-        "loss at the end",
-        panels,
-        tables.forgetting_rows(matrix, settings),
     )
     chains = [_chain_table(*of_chain, claim) for of_chain in
               tables.transfer_tables(matrix, settings)]  # fmt: skip
@@ -216,11 +187,51 @@ def _tables(
     ]
     kept = {
         "results": [success, score],
-        "gains": [gains, effects],
-        "chain": [*chains, forgetting],
+        "gains": _gain_tables(matrix, settings, claim),
+        "chain": [*chains, _forgetting_table(matrix, settings, claim)],
         "subsets": subsets,
     }
     return {name: [t for t in group if t["rows"]] for name, group in kept.items()}
+
+
+def _gain_tables(
+    matrix: transfer.ResultMatrix, settings: config.RunConfig, claim: str
+) -> list[dict[str, Any]]:
+    corrected = (
+        "Bold: differs from zero after Holm's correction for all comparisons of the "
+        f"table. {claim}"
+    )
+    gains = table_to_json(
+        "Gains over the warm start",
+        "Points over the policy before reinforcement learning, task by task. "
+        + corrected,
+        "after stage",
+        matrix.panels,
+        tables.gain_rows(matrix, settings),
+    )
+    effects = table_to_json(
+        "What each stage changed",
+        "Points, on the environments that the stage trained on and on the others. "
+        + corrected,
+        "effect of stage",
+        matrix.panels,
+        tables.effect_rows(matrix, settings),
+    )
+    return [gains, effects]
+
+
+def _forgetting_table(
+    matrix: transfer.ResultMatrix, settings: config.RunConfig, claim: str
+) -> dict[str, Any]:
+    return table_to_json(
+        "Forgetting",
+        "What the last stage has lost; positive is a loss. An environment's own stage is "
+        "fixed by the configuration; the best stage is chosen by the numbers themselves, "
+        f"so that row lies above zero by chance alone and has no interval. {claim}",
+        "loss at the end",
+        matrix.panels,
+        tables.forgetting_rows(matrix, settings),
+    )
 
 
 def _chain_table(

@@ -60,9 +60,9 @@ class FollowedFile:
                 if not line.endswith(b"\n"):
                     self.at_end, self._seen = True, seen
                     return
-                offset = self._end
+                record, offset = _parse(line, self.path), self._end
                 self._end, self._last = offset + len(line), line
-                yield Line(_parse(line, self.path), offset, len(line) - 1)
+                yield Line(record, offset, len(line) - 1)
         self.at_end = False
 
     def _check(self, file: Any, size: int, inode: int) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from agentrl import config, errors
+from agentrl import config, errors, refusals
 from agentrl.experiment import files
 from agentrl.reporting import metrics, survey, tables
 from agentrl.statistics import results, transfer
@@ -68,28 +68,47 @@ class RunData:
     def refresh(self, *, complete: bool = False) -> bool:
         """Reads what is new; returns whether episodes are left to read.
 
+        What cannot be read is told on the page, and the rest goes on.
+
         Args:
-          complete: read all episodes at once, and judge them.
+          complete: read all episodes at once, judge them, and raise what cannot be read.
 
         Raises:
-          ConfigError, DamagedFileError, OSError: if a file of the run cannot be read.
+          ConfigError, DamagedFileError, OSError: if the directory holds no run any more,
+            or, with `complete`, if any file of the run cannot be read.
         """
         if _stamp(self.workdir / files.RUN_FILE) != self._configured:
             self._open()
-        self._refresh_results()
-        self._refresh_curves()
-        place = len(self.index), self.index.generation
-        if complete:
-            self.index.read_all()
-        more = not complete and self.index.refresh(_BYTES_AT_ONCE)
-        if place != (len(self.index), self.index.generation) or (
-            "episodes" not in self._texts
+        problems: list[Exception] = []
+        more = False
+        for part in (
+            self._refresh_curves,
+            self._refresh_results,
+            lambda: self._refresh_episodes(complete=complete),
         ):
-            self._set("episodes", {"total": len(self.index),
-                                   "generation": self.index.generation})  # fmt: skip
+            try:
+                more = bool(part())
+            except refusals.EXPECTED as error:
+                problems.append(error)
+        if complete and problems:
+            raise problems[0]
         self._refresh_failures(at_once=complete, more=more)
+        self.set_problem(" ".join(map(str, problems)))
         self._set("overview", self._describe())
         return more
+
+    def _refresh_episodes(self, *, complete: bool) -> bool:
+        place = len(self.index), self.index.generation
+        try:
+            if complete:
+                self.index.read_all()
+            return not complete and self.index.refresh(_BYTES_AT_ONCE)
+        finally:
+            if place != (len(self.index), self.index.generation) or (
+                "episodes" not in self._texts
+            ):
+                value = {"total": len(self.index), "generation": self.index.generation}
+                self._set("episodes", value)
 
     def section(self, name: str) -> str:
         """Returns the JSON of a section; `null` before it has been read."""
@@ -121,10 +140,10 @@ class RunData:
             return
         self.found = results.load_all(self.workdir, self.settings.environments)
         self.by_chance = results.load_random(self.workdir)
-        self._evaluated = stamps
         matrix = transfer.to_matrix({self.settings.seed: self.found})
         value = evaluations.describe(matrix, self.settings, self.by_chance)
         self._set("results", value if self.found else None)
+        self._evaluated = stamps
 
     def _refresh_failures(self, *, at_once: bool, more: bool) -> None:
         """Counts failures, seldom while episodes pour in: that takes a while."""
@@ -168,6 +187,12 @@ class RunData:
             **{name: described.get(name) for name in kept},
             "config": described.get("config"),
         }
+
+    def set_problem(self, problem: str) -> None:
+        """Says on the page what of the files cannot be read; empty for nothing."""
+        if problem != self.problem:
+            self.problem = problem
+            self._set("overview", self._describe())
 
     def recipe(self) -> str:
         """A text that runs share which differ in their seed alone."""

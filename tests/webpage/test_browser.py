@@ -1,6 +1,8 @@
 """The page in a browser: it draws itself, asks for nothing, and can be clicked through."""
 
 import dataclasses
+import threading
+import urllib.parse
 
 import browser
 import fake_run
@@ -8,9 +10,10 @@ import pytest
 
 from agentrl import types
 from agentrl.envs import base
+from agentrl.live import server, watched
 from agentrl.statistics import results
 from agentrl.transcripts import episodes, failures
-from agentrl.webpage import report
+from agentrl.webpage import report, run_data
 
 pytestmark = pytest.mark.slow
 
@@ -196,3 +199,40 @@ def test_nothing_is_shown_that_is_not_there_yet(visit, tmp_path, width):
     assert page.locator("#results").count() == 0
     page.goto(f"file://{workdir}/report.html#view=episodes")
     page.wait_for_selector("text=No episodes are stored yet")
+
+
+def test_a_live_page_follows_its_run(visit, tmp_path):
+    workdir, settings = tmp_path / "run", fake_run.make_settings()
+    fake_run.write_run(workdir, settings)
+    for path in (workdir / results.FOLDER).iterdir():
+        path.unlink()
+    fake_run.write_iterations(workdir, settings, first=10, last=11)  # cuts the rest
+    runs = watched.Watched([run_data.RunData(workdir)])
+    served = server.Server(runs)
+    runs.start()
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    try:
+        one = visit(served.url)
+        page = one.page
+        page.wait_for_selector(".status.live >> text=textcraft 3/8")
+        assert "token" not in page.url
+        assert page.locator("#results").count() == 0
+        fake_run.write_iterations(workdir, settings, first=11, last=14)
+        fake_run.make_result("warm", 8, "textcraft", 0.25).save(workdir)
+        page.wait_for_selector(".status.live >> text=textcraft 6/8")
+        page.wait_for_selector("#results svg circle")
+        page.click("nav.top >> text=Episodes")
+        page.wait_for_selector("text=24 of 24 episodes")
+        page.click(".row >> nth=0")
+        page.wait_for_selector(".turn pre.action")
+        asked = {urllib.parse.urlsplit(url).netloc for url in one.requests}
+        assert asked == {f"127.0.0.1:{served.server_address[1]}"}
+        page.context.set_offline(True)
+        page.wait_for_selector(".status.lost >> text=does not answer")
+        assert all("ERR_INTERNET_DISCONNECTED" in text for text in one.problems)
+        one.problems.clear()
+        page.goto("about:blank")  # it asks no more
+    finally:
+        served.shutdown()
+        served.server_close()
+        runs.stop()
