@@ -31,12 +31,12 @@ from rich import console as rich_console
 from rich import table
 
 from agentrl import config, types
+from agentrl.engine import engine
 from agentrl.experiment import precision
 from agentrl.learner import algorithms, optimizer, update
 from agentrl.models import kv_cache, lora, model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import presets
-from agentrl.rollout import engine
 
 VARIANTS = {
     "plain": {"attention": "xla", "scan_blocks": "never"},
@@ -78,7 +78,7 @@ def lower_learner(model: transformer.Model, mesh: Mesh) -> Any:
                 split_rows=functools.partial(sharding.split_rows, mesh=mesh),
             ),
             model.unembedding,
-            chunk=config.LearnerConfig().logprob_chunk * rows,
+            chunk=config.LearnerConfig().logprob_chunk,
             temperature=1.0,
             join=lambda p: sharding.gather_vocabulary(p.trained, mesh),
         ),
