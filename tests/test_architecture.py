@@ -67,13 +67,8 @@ MAY_IMPORT = {
         "learner evaluation statistics reporting run"
     ),
     "session": (
-<<<<<<< HEAD
         "errors planning checkpoints chat storage types models config parallel "
-        "hardware pretrained learner experiment statistics reporting run loop"
-=======
-        "errors planning checkpoints chat storage types config parallel hardware "
-        "pretrained learner experiment statistics reporting webpage run loop"
->>>>>>> main
+        "hardware pretrained learner experiment statistics reporting webpage run loop"
     ),
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (
