@@ -5,10 +5,10 @@ import os
 import pathlib
 import signal
 import socket
-import subprocess
 import sys
 import time
 
+import commands
 import pytest
 
 from agentrl.checkpoints import checkpoint
@@ -30,12 +30,9 @@ def start(workdir, *arguments, num_devices):
         "JAX_NUM_CPU_DEVICES": str(num_devices),
     }
     arguments = (f"--config={EXPERIMENT}", f"--workdir={workdir}", *SHORT, *arguments)
-    return subprocess.Popen(
+    return commands.Process(
         [sys.executable, "-m", "agentrl.launch.train", *arguments],
         env=os.environ | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
     )
 
 

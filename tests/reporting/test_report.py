@@ -3,9 +3,9 @@ import html.parser
 import os
 import pathlib
 import re
-import subprocess
 import sys
 
+import commands
 import fake_run
 import numpy as np
 import pytest
@@ -262,9 +262,7 @@ def test_running_mean_keeps_gaps_and_stage_borders():
 def run_command(*arguments):
     command = [sys.executable, "-m", "agentrl.launch.report", *arguments]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    return commands.run(command, cwd=ROOT, env=environment)
 
 
 def test_command_writes_the_page_and_prints_the_table(run):
