@@ -119,7 +119,12 @@ class _Client:
         )
         theirs.close()
         self._codes = {}
-        atexit.register(self._socket.close)
+        atexit.register(self._end)
+
+    def _end(self):
+        self._socket.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=10)
 
     def start(self, fds, **request):
         socket.send_fds(self._socket, [json.dumps(request).encode()], fds)
