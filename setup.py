@@ -56,10 +56,14 @@ setuptools.setup(
         "absl-py>=2.3",
         "filelock>=3.16",
         "rich>=14",
+        "jinja2>=3.1",
+        "fsspec>=2025.3",
     ],
     extras_require={
         "cuda": ["jax[cuda13]>=0.10.2"],
         "tpu": ["jax[tpu]>=0.10.2"],
+        "gcs": ["gcsfs>=2025.3"],
+        "s3": ["s3fs>=2025.3"],
         "test": [
             "pytest>=8.4",
             "pytest-timeout>=2.4",

@@ -35,6 +35,7 @@ def train(
     allow_changes: Sequence[str] = (),
     num_profiled: int = 0,
     host_timeout_s: float = startup.HOST_TIMEOUT_S,
+    publish: Callable[[], None] | None = None,
 ) -> None:
     """Trains all stages, evaluates, and writes the report.
 
@@ -46,6 +47,7 @@ def train(
       num_profiled: iterations of each stage to write a trace of, in `profile/STAGE`.
       host_timeout_s: seconds without a sign of life of another host after which this
         one leaves.
+      publish: called when a checkpoint is complete; see `buckets.mirror`.
 
     Raises:
       ConfigError: if the configuration cannot work, or the directory is another run's
@@ -68,6 +70,12 @@ def train(
             )
             writer = stack.enter_context(metrics.Writer(workdir, settings))
             roofline.memory_bandwidth()  # measured now, not in the first iteration
+
+            def published() -> None:
+                if publish is not None:
+                    checkpoints.wait()
+                    publish()
+
             recorder = loop.Recorder(
                 workdir=workdir,
                 checkpoints=checkpoints,
@@ -77,6 +85,7 @@ def train(
                 compilations=timing.CompilationCounter(),
                 num_profiled=num_profiled,
                 interrupted=interrupted,
+                publish=published,
             )
         loop.train(run, recorder)
     if processes.is_process_zero():

@@ -36,6 +36,7 @@ MAY_IMPORT = {
         "envs errors types models config parallel hardware pretrained learner experiment"
     ),
     "checkpoints": "errors storage types experiment",
+    "buckets": "errors storage",
     "transcripts": "envs errors storage types config",
     "statistics": "errors storage config transcripts",
     "reporting": ("envs storage errors types config experiment transcripts statistics"),
@@ -69,9 +70,9 @@ MAY_IMPORT = {
         "errors planning checkpoints chat storage types config parallel hardware "
         "pretrained learner experiment statistics reporting webpage run loop"
     ),
-    "api": "envs errors config experiment statistics evaluation play session",
+    "api": "envs errors buckets config experiment statistics evaluation play session",
     "launch": (
-        "envs planning refusals errors export evaluation parallel hardware "
+        "envs buckets planning refusals errors export evaluation parallel hardware "
         "pretrained experiment transcripts statistics reporting webpage live run play "
         "session api"
     ),
