@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentrl import config, errors, session
+from agentrl.buckets import mirror
 from agentrl.envs import base, registry
 from agentrl.evaluation import evaluator
 from agentrl.experiment import fields, files

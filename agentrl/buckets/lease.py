@@ -27,14 +27,8 @@ class LostLeaseError(OSError):
 class Lease:
     """Holds a folder of a store; a context manager."""
 
-    def __init__(
-        self,
-        store: objects.Store,
-        *,
-        seconds: float = SECONDS,
-        settling_s: float = _SETTLING_S,
-    ):
-        self._store, self._seconds, self._settling_s = store, seconds, settling_s
+    def __init__(self, store: objects.Store):
+        self._store = store
         self._owner = uuid.uuid4().hex
         self._ended = threading.Event()
         self._renewed = 0.0  # by time.monotonic()
@@ -55,7 +49,7 @@ class Lease:
                 f"gone, its lease runs out in {left:.0f} s."
             )
         self._write()
-        time.sleep(self._settling_s)
+        time.sleep(_SETTLING_S)
         self.check()
         self._thread.start()
         return self
@@ -93,12 +87,12 @@ class Lease:
             "owner": self._owner,
             "host": socket.gethostname(),
             "process": os.getpid(),
-            "until": time.time() + self._seconds,
+            "until": time.time() + SECONDS,
         }
         self._store.write(NAME, json.dumps(told).encode())
 
     def _renew(self) -> None:
-        while not self._ended.wait(self._seconds / 4):
+        while not self._ended.wait(SECONDS / 4):
             try:
                 self.check()
                 self._write()

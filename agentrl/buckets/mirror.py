@@ -204,12 +204,11 @@ class Publisher:
 
 
 @contextlib.contextmanager
-def training(url: str, *, seconds: float = lease.SECONDS) -> Iterator[Publisher]:
+def training(url: str) -> Iterator[Publisher]:
     """Holds a working directory in a store, for one process to train in.
 
     Args:
       url: its address.
-      seconds: of the lease.
 
     Yields:
       What publishes the local copy. It is published once more at the end.
@@ -219,7 +218,7 @@ def training(url: str, *, seconds: float = lease.SECONDS) -> Iterator[Publisher]
       OSError: if the store fails; nothing that the local copy holds is lost then.
     """
     store = objects.Store(url)
-    with lease.Lease(store, seconds=seconds) as held:
+    with lease.Lease(store) as held:
         mirror = Mirror(store, local_copy(url))
         mirror.local.mkdir(parents=True, exist_ok=True)
         mirror.pull()

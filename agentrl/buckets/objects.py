@@ -15,7 +15,7 @@ from agentrl import errors
 
 _ATTEMPTS = 4
 _FIRST_WAIT_S = 0.5  # doubled after each attempt
-_PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs"}
+_EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3"}
 _Result = TypeVar("_Result")
 
 
@@ -33,10 +33,9 @@ class Store:
         try:
             self._system, self._root = fsspec.core.url_to_fs(self.url)
         except ImportError as error:
-            package = _PACKAGES.get(scheme, scheme)
-            raise errors.ConfigError(
-                f"{url}: {scheme}:// needs the package {package}; pip install {package}"
-            ) from error
+            extra = _EXTRAS.get(scheme)
+            advice = f" (pip install 'agentrl-jax[{extra}]')" if extra else ""
+            raise errors.ConfigError(f"{url}: {error}{advice}.") from error
         except ValueError as error:
             raise errors.ConfigError(
                 f"{url}: {error}; give a local path, gs://BUCKET/PATH or s3://BUCKET/PATH."
