@@ -31,6 +31,7 @@ episode as a JSON line, `run.json`, `evaluations/*.json` and, at the end, `repor
 """
 
 import pathlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -113,11 +114,11 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError("give either --model or --start_from.")
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    from agentrl import errors, refusals, session
-    from agentrl.experiment import files
-    from agentrl.parallel import startup
-
     try:
+        from agentrl import errors, refusals, session
+        from agentrl.experiment import files
+        from agentrl.parallel import startup
+
         startup.join(
             _COORDINATOR.value,
             _NUM_HOSTS.value,
@@ -141,6 +142,9 @@ def main(argv: Sequence[str]) -> None:
             num_profiled=_PROFILE.value,
             host_timeout_s=_HOST_TIMEOUT.value,
         )
+    except KeyboardInterrupt:  # before a session listens, or after its end
+        print("launch.train: Ctrl-C; the same command goes on.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except errors.InterruptedRun as interrupted:
         print(
             f"launch.train: {interrupted} The same command goes on from there.",

@@ -6,7 +6,7 @@ that its iteration is done. Here its record writer is called directly.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tensorboardX import event_file_writer, summary
@@ -59,3 +59,31 @@ class EventFile:
     def close(self) -> None:
         """Closes the file."""
         self._writer.close()
+
+
+def find_tags(workdir: pathlib.Path, *, step: int) -> set[str]:
+    """Names of the scalars that tensorboard shows at a step."""
+    found: set[str] = set()
+    files = list((workdir / FOLDER).glob("events*"))
+    for path in sorted(files, key=lambda p: int(p.name.rpartition(".")[2])):
+        for event in _read(path):
+            if event.session_log.status == _proto.SessionLog.START:
+                if event.step <= step:
+                    found.clear()  # a session that repeats the step
+            elif event.step == step:
+                found |= {value.tag for value in event.summary.value}
+    return found
+
+
+def _read(path: pathlib.Path) -> Iterator[Any]:
+    """Events of a file, up to one that a killed process has torn.
+
+    A record is a length of 8 bytes, a checksum of 4, the event, and its checksum.
+    """
+    content = memoryview(path.read_bytes())
+    while len(content) >= 12:
+        size = int.from_bytes(content[:8], "little")
+        if len(content) < size + 16:
+            return
+        yield _proto.Event.FromString(bytes(content[12 : 12 + size]))
+        content = content[size + 16 :]
