@@ -104,6 +104,7 @@ class Wrong:
     arguments: tuple[str, ...]
     module: str = "train"
     environments: str = "recall=recall_env"
+    code: int = 1  # that it ends with
     file_bytes: int | None = None  # limit of a file's size, as a full disk has it
 
 
@@ -121,8 +122,16 @@ UNREACHABLE = (
         environments=_SERVER,
     ),
     Wrong(
-        "the coordinator of three hosts",
+        "a tenth host of three",
         ("--coordinator=127.0.0.1:9", "--num_hosts=3", "--host_index=9"),
+    ),
+    Wrong(
+        "the coordinator",
+        (
+            *("--coordinator=127.0.0.1:9", "--num_hosts=3", "--host_index=1"),
+            "--host_timeout_s=2",
+        ),
+        code=69,
     ),
 )
 OTHER_COMMANDS = (
@@ -245,11 +254,11 @@ def changed_files(before: dict[str, bytes], folder: pathlib.Path) -> list[str]:
     return [p for p in before | after if before.get(p) != after.get(p)]
 
 
-def report(name: str, code: int, said: str, seconds: float, left: list[str]) -> bool:
+def report(name: str, ended: bool, said: str, seconds: float, left: list[str]) -> bool:
     """Prints a line; returns whether all is as it should be."""
     lines = [line for line in said.splitlines() if re.match(r"launch\.\w+: ", line)]
     message = lines[-1] if lines else said.strip()[-200:]
-    good = bool(code == 1 and lines and "Traceback" not in said and not left)
+    good = bool(ended and lines and "Traceback" not in said and not left)
     print(f"{'ok' if good else 'BAD':3} {seconds:5.1f} s | {name} | {left} | {message}")
     sys.stdout.flush()
     return good
@@ -274,7 +283,8 @@ def main() -> None:
         before, new = snapshot(folder), folder / "new"
         code, said, seconds = execute(wrong, new)
         name = f"{wrong.module}: {wrong.name}"
-        good = report(name, code, said, seconds, changed_files(before, folder))
+        ended = code == wrong.code
+        good = report(name, ended, said, seconds, changed_files(before, folder))
         shutil.rmtree(new, ignore_errors=True)
         return good, seconds
 
@@ -287,7 +297,7 @@ def main() -> None:
         before = snapshot(workdir)
         extra = ["--set=seed=1"] if name == "another seed" else []
         code, said, seconds = run(workdir, *settings, *extra)
-        good = report(name, code, said, seconds, changed_files(before, workdir))
+        good = report(name, code == 1, said, seconds, changed_files(before, workdir))
         shutil.rmtree(workdir)
         return good, seconds
 
