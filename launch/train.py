@@ -114,11 +114,11 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError("give either --model or --start_from.")
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    try:
-        from agentrl import errors, refusals, session
-        from agentrl.experiment import files
-        from agentrl.parallel import startup
+    from agentrl import errors, refusals, session
+    from agentrl.experiment import files
+    from agentrl.parallel import startup
 
+    try:
         startup.join(
             _COORDINATOR.value,
             _NUM_HOSTS.value,
@@ -142,9 +142,6 @@ def main(argv: Sequence[str]) -> None:
             num_profiled=_PROFILE.value,
             host_timeout_s=_HOST_TIMEOUT.value,
         )
-    except KeyboardInterrupt:  # before a session listens, or after its end
-        print("launch.train: Ctrl-C; the same command goes on.", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
     except errors.InterruptedRun as interrupted:
         print(
             f"launch.train: {interrupted} The same command goes on from there.",
@@ -156,4 +153,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    # Until a session listens, Ctrl-C ends the process: Python's own handler raises, and
+    # what a library imports may swallow that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     app.run(main)

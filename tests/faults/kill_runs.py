@@ -44,7 +44,7 @@ TIMING = ("time/", "wall_time", "perf/")
 CODES = {
     signal.SIGKILL: (-signal.SIGKILL,),
     signal.SIGTERM: (errors.INTERRUPTED_CODE, -signal.SIGTERM),
-    signal.SIGINT: (errors.INTERRUPTED_CODE, 128 + signal.SIGINT),
+    signal.SIGINT: (errors.INTERRUPTED_CODE, -signal.SIGINT),
 }
 
 
