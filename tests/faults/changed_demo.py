@@ -7,8 +7,9 @@ The demo runs once, unless the folder holds it. Copies of it go back to a checkp
 within the third stage and go on from there with other fields: those that leave results as
 they are have to end with the same metrics, evaluations, episodes, events and parameters,
 bit for bit; those that are free but for rounding with metrics that agree to rounding for
-as long as no draw between two tokens flips. Copies of the finished demo get ten more
-iterations, and a further stage; another run starts from the policy of its second stage.
+as long as no draw between two tokens flips. A copy of the finished demo gets ten more
+iterations, then a further stage with a further environment; another run starts from the
+policy of its second stage. `--set=FIELD=VALUE` shortens the demo.
 """
 
 import argparse
@@ -46,12 +47,17 @@ ROUNDING = {
 RELATIVE, ABSOLUTE = 1e-3, 1e-5  # what counts as rounding in a metric
 MORE_STAGES = """
 import dataclasses
+from agentrl.envs import base
 from agentrl.experiments.demo import demo
 
 def get_config():
     settings = demo.get_config()
-    again = demo.reinforce("again", "textcraft", num_iterations=5, rollout=demo.SHORT)
-    return dataclasses.replace(settings, stages=(*settings.stages, again))
+    again = demo.reinforce("again", "textcraft", "recall", num_iterations=5)
+    return dataclasses.replace(
+        settings,
+        environments={**settings.environments, "recall": base.EnvConfig()},
+        stages=(*settings.stages, again),
+    )
 """
 OTHER_RUN = """
 import dataclasses
@@ -67,10 +73,15 @@ def get_config():
 def train(workdir: pathlib.Path, *arguments: str, experiment: str = "demo") -> None:
     """Trains, or goes on, to the end; ends this program if that fails."""
     command = [sys.executable, "-m", "agentrl.launch.train", experiment]
+    variables = {
+        "AGENTRL_ENVS": "recall=recall_env",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "JAX_PLATFORMS": "cpu",
+    }
     with workdir.with_suffix(".log").open("a") as log:
         done = subprocess.run(
             [*command, f"--workdir={workdir}", *arguments],
-            env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+            env=os.environ | variables,
             stdout=log,
             stderr=log,
         )
@@ -194,12 +205,14 @@ class Demo:
             and len(found) == len(self.records) + 10
             and {before, "mixture"} <= names
             and [record["stage"] for record in again] == ["again"] * 5
+            and "env/recall/success" in again[-1]
             and len(changes) == 2
         )
         return good, (
             f"{len(self.records)} iterations {'as before' if kept else 'CHANGED'}, "
             f"{len(found) - len(self.records)} and {len(again)} more; evaluations "
-            f"{sorted(names)}; {len(changes)} changes in run.json"
+            f"{sorted(names)}; {len(changes)} changes in run.json, the last of "
+            f"{[field['field'] for field in changes[-1]['fields']]}"
         )
 
     def fork(self) -> tuple[bool, str]:
