@@ -85,9 +85,14 @@ def train(
             )
         loop.train(run, recorder)
     if processes.is_process_zero():
-        found = results.load_all(workdir, settings.environments)
-        print(tables.format_table(found, results.load_random(workdir)))
-        print(f"Report: {report.write(workdir, settings)}")
+        show_results(settings, workdir)
+
+
+def show_results(settings: config.RunConfig, workdir: pathlib.Path) -> None:
+    """Prints the table of a run's results, and writes its report."""
+    found = results.load_all(workdir, settings.environments)
+    print(tables.format_table(found, results.load_random(workdir)))
+    print(f"Report: {report.write(workdir, settings)}")
 
 
 def prepare(
