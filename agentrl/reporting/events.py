@@ -5,8 +5,9 @@ what is in them when a process is killed is missing for good, although a checkpo
 that its iteration is done. Here its record writer is called directly.
 """
 
+import io
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tensorboardX import event_file_writer, summary
@@ -63,27 +64,17 @@ class EventFile:
 
 def find_tags(workdir: pathlib.Path, *, step: int) -> set[str]:
     """Names of the scalars that tensorboard shows at a step."""
-    found: set[str] = set()
-    files = list((workdir / FOLDER).glob("events*"))
-    for path in sorted(files, key=lambda p: int(p.name.rpartition(".")[2])):
-        for event in _read(path):
+    found = set[str]()
+    for path in sorted((workdir / FOLDER).glob("*"), key=lambda p: int(p.suffix[1:])):
+        record = io.BytesIO(path.read_bytes())
+        # Length, a checksum of 4 bytes, the event, another checksum; the last may be torn.
+        while len(head := record.read(12)) == 12:
+            body = record.read(int.from_bytes(head[:8], "little"))
+            if len(record.read(4)) < 4:
+                break
+            event = _proto.Event.FromString(body)
             if event.session_log.status == _proto.SessionLog.START:
-                if event.step <= step:
-                    found.clear()  # a session that repeats the step
+                found &= found if event.step > step else set()  # it repeats the step
             elif event.step == step:
                 found |= {value.tag for value in event.summary.value}
     return found
-
-
-def _read(path: pathlib.Path) -> Iterator[Any]:
-    """Events of a file, up to one that a killed process has torn.
-
-    A record is a length of 8 bytes, a checksum of 4, the event, and its checksum.
-    """
-    content = memoryview(path.read_bytes())
-    while len(content) >= 12:
-        size = int.from_bytes(content[:8], "little")
-        if len(content) < size + 16:
-            return
-        yield _proto.Event.FromString(bytes(content[12 : 12 + size]))
-        content = content[size + 16 :]

@@ -114,18 +114,16 @@ class Writer:
     def write_evaluations(self, found: Iterable[results.EvaluationResult]) -> None:
         """Adds results to the tensorboard events, at the steps of their policies.
 
-        What an earlier session has added is not added again. `resume` has to be called
-        before.
+        What an earlier session has added stays; `resume` has to be called before.
         """
-        assert self._first_step is not None
         for result in found:
+            earlier = result.step < (self._first_step or 0)  # than this session
+            there = events.find_tags(self._workdir, step=result.step) if earlier else ()
             numbers = {
-                f"evaluation/{result.env}/{name}": value
+                tag: value
                 for name, value in result.means.items()
+                if (tag := f"evaluation/{result.env}/{name}") not in there
             }
-            if result.step < self._first_step:  # a session was killed in the evaluation
-                there = events.find_tags(self._workdir, step=result.step)
-                numbers = {k: v for k, v in numbers.items() if k not in there}
             if numbers:
                 self._write_events(numbers, step=result.step, wall_time=self._clock())
 
