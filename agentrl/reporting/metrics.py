@@ -112,10 +112,7 @@ class Writer:
             self._progress_bar.say(message)
 
     def write_evaluations(self, found: Iterable[results.EvaluationResult]) -> None:
-        """Adds results to the tensorboard events, at the steps of their policies.
-
-        What an earlier session has added stays; `resume` has to be called before.
-        """
+        """Adds events of results, after `resume`; those of earlier sessions stay."""
         for result in found:
             earlier = result.step < (self._first_step or 0)  # than this session
             there = events.find_tags(self._workdir, step=result.step) if earlier else ()
