@@ -19,9 +19,10 @@ from agentrl.experiment import changes, files, rules
 from agentrl.hardware import roofline, timing
 from agentrl.parallel import interruption, processes, startup, watch
 from agentrl.planning import preview
-from agentrl.reporting import metrics, report, tables
+from agentrl.reporting import metrics, tables
 from agentrl.run import assemble, fork, preflight, resume
 from agentrl.statistics import results
+from agentrl.webpage import report
 
 LOCK_FILE = ".lock"
 
@@ -92,7 +93,7 @@ def show_results(settings: config.RunConfig, workdir: pathlib.Path) -> None:
     """Prints the table of a run's results, and writes its report."""
     found = results.load_all(workdir, settings.environments)
     print(tables.format_table(found, results.load_random(workdir)))
-    print(f"Report: {report.write(workdir, settings)}")
+    print(f"Report: {report.write([workdir], workdir / report.FILE)}")
 
 
 def prepare(

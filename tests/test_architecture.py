@@ -38,6 +38,11 @@ MAY_IMPORT = {
     "transcripts": "envs errors storage types config",
     "statistics": "errors storage config transcripts",
     "reporting": ("envs storage errors types config experiment transcripts statistics"),
+    "webpage": (
+        "envs refusals storage errors types config hardware experiment transcripts "
+        "statistics reporting"
+    ),
+    "live": "refusals webpage",
     "run": (
         "envs checkpoints storage errors types ops models config parallel initial "
         "pretrained chat rollout learner experiment transcripts statistics "
@@ -61,13 +66,13 @@ MAY_IMPORT = {
     ),
     "session": (
         "errors planning checkpoints storage types config parallel hardware "
-        "pretrained learner experiment statistics reporting run loop"
+        "pretrained learner experiment statistics reporting webpage run loop"
     ),
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (
         "envs planning refusals errors export evaluation parallel hardware "
-        "pretrained experiment transcripts statistics reporting run play session "
-        "api"
+        "pretrained experiment transcripts statistics reporting webpage live run play "
+        "session api"
     ),
     "experiments": "envs config models pretrained",
 }
