@@ -22,9 +22,9 @@ import jax
 
 from agentrl import config, session
 from agentrl.chat import renderer
+from agentrl.engine import engine
 from agentrl.envs import base, registry
 from agentrl.export import convert
-from agentrl.rollout import engine
 from agentrl.run import assemble
 from agentrl.transcripts import episodes
 from tests.parity import exported
