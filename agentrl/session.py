@@ -66,7 +66,9 @@ def train(
             checkpoints = stack.enter_context(
                 checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints)
             )
-            writer = stack.enter_context(metrics.Writer(workdir, settings))
+            writer = stack.enter_context(
+                metrics.Writer(workdir, settings, decode=run.chat.tokenizer.decode)
+            )
             roofline.memory_bandwidth()  # measured now, not in the first iteration
             recorder = loop.Recorder(
                 workdir=workdir,
