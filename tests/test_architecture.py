@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "initial": "types models",
     "pretrained": "errors storage types models",
     "chat": "envs storage errors pretrained",
-    "rollout": "envs errors types models config parallel chat",
+    "engine": "errors types models config parallel",
+    "rollout": "envs errors types config parallel chat engine",
     "learner": "errors types ops config",
     "experiment": (
         "envs storage errors types models config parallel hardware pretrained learner"
@@ -45,7 +46,7 @@ MAY_IMPORT = {
     "live": "refusals webpage",
     "run": (
         "envs checkpoints storage errors types ops models config parallel initial "
-        "pretrained chat rollout learner experiment transcripts statistics "
+        "pretrained chat engine rollout learner experiment transcripts statistics "
         "reporting"
     ),
     "export": (
@@ -58,7 +59,7 @@ MAY_IMPORT = {
     ),
     "play": (
         "envs checkpoints errors types ops models config parallel pretrained chat "
-        "rollout experiment run"
+        "engine experiment run"
     ),
     "loop": (
         "envs checkpoints storage errors types config parallel hardware rollout "
