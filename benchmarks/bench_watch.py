@@ -6,11 +6,12 @@ r"""What a live page costs: a generated run, a server, a browser or a client tha
 Prints the seconds until the first answer and until all episodes are indexed, the share of
 one core that the server uses while it is polled, with the run at rest and growing by an
 iteration a second, and, with --browser (needs Playwright and Chromium), the time to the
-first paint and to the list of episodes.
+first paint and to the list of episodes. Then the same of the frozen page.
 """
 
 import argparse
 import http.client
+import importlib
 import json
 import pathlib
 import subprocess
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 
+from agentrl.webpage import report
 from benchmarks import generated_run
 
 POLL_S = 2.0  # as the page does
@@ -73,6 +75,7 @@ def measure(workdir: pathlib.Path, arguments: argparse.Namespace) -> None:
     finally:
         process.terminate()
         process.wait()
+    _measure_report(workdir, browser=arguments.browser)
 
 
 class Client:
@@ -131,9 +134,21 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-def _measure_browser(url: str) -> None:
-    from playwright import sync_api
+def _measure_report(workdir: pathlib.Path, *, browser: bool) -> None:
+    started = time.perf_counter()
+    path = report.write([workdir], workdir / report.FILE)
+    beside = [one.stat().st_size for one in (workdir / "report_data").glob("*")]
+    print(
+        f"report written in {time.perf_counter() - started:.1f} s: "
+        f"{path.stat().st_size / 1e6:.1f} MB, beside it {len(beside)} files of together "
+        f"{sum(beside) / 1e6:.0f} MB"
+    )
+    if browser:
+        _measure_browser(f"file://{path}")
 
+
+def _measure_browser(url: str) -> None:
+    sync_api = importlib.import_module("playwright.sync_api")  # an extra
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox"]
@@ -150,6 +165,10 @@ def _measure_browser(url: str) -> None:
         page.click("nav.top >> text=Episodes")
         page.wait_for_selector(".viewer .row", timeout=60_000)
         print(f"list of all episodes: {time.perf_counter() - started:.2f} s")
+        started = time.perf_counter()
+        page.click(".viewer .row >> nth=40")
+        page.wait_for_selector(".turn pre.action")
+        print(f"an episode opened: {time.perf_counter() - started:.2f} s")
         browser.close()
 
 
