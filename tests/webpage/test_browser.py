@@ -262,8 +262,12 @@ def test_a_live_page_follows_its_run(visit, tmp_path):
         fake_run.make_result("warm", 8, "textcraft", 0.25).save(workdir)
         page.wait_for_selector(".status.live >> text=textcraft 6/8")
         page.wait_for_selector("#results svg circle")
+        assert page.locator("#latest tbody tr").count() == 8
         page.click("nav.top >> text=Episodes")
         page.wait_for_selector("text=24 of 24 episodes")
+        fake_run.write_iterations(workdir, settings, first=14, last=15)
+        page.click("text=Show 4 new episodes")
+        page.wait_for_selector("text=28 of 28 episodes")
         page.click(".row >> nth=0")
         page.wait_for_selector(".turn pre.action")
         asked = {urllib.parse.urlsplit(url).netloc for url in one.requests}
