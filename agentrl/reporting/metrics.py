@@ -99,7 +99,7 @@ class Writer:
         wall_time = self._clock()
         stage = progress.stage_name
         limit = self._token_episodes if self._decode else 0
-        numbers = tokens.keep(trajectories, self._decode or str, limit, self._signals)
+        by_token = tokens.keep(trajectories, self._decode or str, limit, self._signals)
         self._signals = None
         episodes.append(
             self._episodes_path(stage),
@@ -113,7 +113,7 @@ class Writer:
                         tokens=of_episode,
                     )
                 )
-                for t, of_episode in zip(trajectories, numbers, strict=True)
+                for t, of_episode in zip(trajectories, by_token, strict=True)
             ),
         )
         numbers = {name: _to_number(value) for name, value in values.items()}
