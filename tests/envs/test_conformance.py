@@ -160,7 +160,7 @@ MUTANTS = [
     (
         checks.check_action_lists,
         LIMITS,
-        LIMITS + "; _action_list = lambda *_, first: ''",
+        LIMITS + "; _actions_to_list = lambda *_, first: None",
     ),
     (checks.check_oracles, "{self._secret}", "{self._secret // 2}"),
     (checks.check_oracles, "{(self._low + self._high) // 2}", "{self._low}"),
