@@ -212,8 +212,12 @@ class Environment(abc.ABC):
     @property
     def instruction(self) -> str:
         """The rules as the user replaced them, or the environment's own."""
-        rules = self._given["instruction"] or self.default_instruction
-        return self.perturbation.instruct(rules)
+        return self.perturbation.instruct(self.plain_instruction)
+
+    @property
+    def plain_instruction(self) -> str:
+        """The rules before they are perturbed."""
+        return self._given["instruction"] or self.default_instruction
 
     @property
     def acknowledgement(self) -> str:

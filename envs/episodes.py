@@ -76,9 +76,11 @@ def make_oracle(env: base.Environment, kind: base.OracleKind) -> base.Oracle:
       EnvConfigError: if the environment has no such oracle.
     """
     make = require_oracle(env.name, kind)
-    seen = env if kind == "privileged" else _Rules(env.default_instruction, env.config)
+    perturbed = env.perturbation.is_active
+    rules = env.plain_instruction if perturbed else env.instruction
+    seen = env if kind == "privileged" else _Rules(rules, env.config)
     oracle = make(typing.cast(base.Environment, seen))
-    return _Translated(oracle, env) if env.perturbation.is_active else oracle
+    return _Translated(oracle, env) if perturbed else oracle
 
 
 class _Translated:
