@@ -5,7 +5,6 @@ checks what can be known without devices or data; each message names the field.
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,9 +12,6 @@ from agentrl import errors
 from agentrl.config import algorithm_configs, checks
 from agentrl.envs import base, registry
 from agentrl.models.model_config import LoraConfig, ModelConfig
-
-_MAX_STAGE_NAME = 100  # characters; file names hold 255, with more than the stage
-
 
 Files = str | tuple[str, ...]  # the path of a file, or of several that are read as one
 
@@ -204,7 +200,7 @@ class StageConfig:
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work or has no effect."""
-        check_stage_name(self.name)
+        checks.require_stage_name(self.name)
         checks.require_positive(f"{where}.num_iterations", self.num_iterations)
         self.mixture.validate(f"{where}.mixture")
         self.rollout.validate(f"{where}.rollout", training=True)
@@ -473,27 +469,6 @@ class RunConfig:
                     f"rollout.row_buckets = {stage.rollout.row_buckets} must be multiples "
                     f"of the {shards} data-parallel devices."
                 )
-
-
-def check_stage_name(name: str) -> None:
-    """Refuses names of stages that cannot be part of a file's name.
-
-    Letters, digits, ".", "_" and "-" are allowed, a letter or digit first. Episodes of a
-    stage are stored as NAME.jsonl, those of its evaluations as evaluation.NAME.ENV.jsonl,
-    so a name cannot begin with "evaluation.".
-
-    Raises:
-      ConfigError: naming what is wrong, with a name that works.
-    """
-    suggestion = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-")
-    suggestion = re.sub(r"^evaluation\.", "evaluation_", suggestion)[:_MAX_STAGE_NAME]
-    if name == suggestion and name:
-        return
-    raise errors.ConfigError(
-        f"stage name {name!r} cannot be part of a file's name: use 1 to "
-        f'{_MAX_STAGE_NAME} letters, digits, ".", "_" and "-", a letter or digit first, '
-        f'and do not begin with "evaluation."; {suggestion or "stage_1"!r} would do.'
-    )
 
 
 def _try_environment(where: str, name: str, env_config: base.EnvConfig) -> None:

@@ -28,6 +28,7 @@ COUNTS = {  # tasks in train and test
     "babyai": (810, 90),
     "searchqa": (None, 400),
     "sciworld": (643, 200),
+    "sokoban": (1500, 300),
     "guess_number": (421, 79),
 }
 
