@@ -1,10 +1,10 @@
 """Checks that several configuration classes share."""
 
-import re
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from agentrl import errors
-
-_MAX_STAGE_NAME = 100  # characters; file names hold 255, with more than the stage
 
 
 def require_positive(field: str, value: float) -> None:
@@ -19,22 +19,23 @@ def require_fraction(field: str, value: float) -> None:
         raise errors.ConfigError(f"{field} = {value} must lie in [0, 1].")
 
 
-def require_stage_name(name: str) -> None:
-    """Refuses names of stages that cannot be part of a file's name.
+def refuse_unread(
+    where: str, settings: Any, fields: Sequence[str], because: str
+) -> None:
+    """Raises `ConfigError` if a field that nothing reads differs from its default.
 
-    Letters, digits, ".", "_" and "-" are allowed, a letter or digit first. Episodes of a
-    stage are stored as NAME.jsonl, those of its evaluations as evaluation.NAME.ENV.jsonl,
-    so a name cannot begin with "evaluation.".
+    A sweep over it would give identical curves.
 
-    Raises:
-      ConfigError: naming what is wrong, with a name that works.
+    Args:
+      where: path of the dataclass, for the message; empty for the run.
+      settings: the dataclass.
+      fields: names of its fields that nothing reads.
+      because: what makes it so, such as `stage.optimizer.schedule = 'constant'`.
     """
-    suggestion = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-")
-    suggestion = re.sub(r"^evaluation\.", "evaluation_", suggestion)[:_MAX_STAGE_NAME]
-    if name == suggestion and name:
-        return
-    raise errors.ConfigError(
-        f"stage name {name!r} cannot be part of a file's name: use 1 to "
-        f'{_MAX_STAGE_NAME} letters, digits, ".", "_" and "-", a letter or digit first, '
-        f'and do not begin with "evaluation."; {suggestion or "stage_1"!r} would do.'
-    )
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    for field in fields:
+        value, path = getattr(settings, field), f"{where}.{field}".lstrip(".")
+        if value != defaults[field]:
+            raise errors.ConfigError(
+                f"{path} = {value!r} has no effect with {because}; leave it out."
+            )
