@@ -115,8 +115,22 @@ def make_app(
     """
     registry.make(name, config).close()  # fail now, not in a session
     types = openenv.import_openenv("core.env_server.types")
-    interfaces = openenv.import_openenv("core.env_server.interfaces")
     http_server = openenv.import_openenv("core.env_server.http_server")
+    action, observation = _make_messages(types)
+    limits = types.ConcurrencyConfig(
+        max_concurrent_envs=sessions, session_timeout=idle_s
+    )
+    return http_server.create_fastapi_app(
+        _make_environment(name, config, types, observation),
+        action,
+        observation,
+        concurrency_config=limits,
+        env_name=name,
+    )
+
+
+def _make_messages(types: Any) -> tuple[Any, Any]:
+    """The classes of actions and observations, made of OpenEnv's module of types."""
     pydantic = importlib.import_module("pydantic")  # which openenv brings
 
     class TextAction(types.Action):
@@ -129,6 +143,15 @@ def make_app(
         success: bool = False
         score: float = 0.0
         truncated: bool = False
+
+    return TextAction, TextObservation
+
+
+def _make_environment(
+    name: str, config: base.EnvConfig, types: Any, observation_class: Any
+) -> Any:
+    """The class of which each session is an instance."""
+    interfaces = openenv.import_openenv("core.env_server.interfaces")
 
     class Served(interfaces.Environment):
         SUPPORTS_CONCURRENT_SESSIONS = True
@@ -149,14 +172,14 @@ def make_app(
             text = self._session.start(seed, split, index, item_id)
             self._steps, self._episode_id = 0, episode_id
             env = self._session.env
-            return TextObservation(
+            return observation_class(
                 text=text, instruction=env.instruction, item_id=self._session.item_id
             )
 
         def step(self, action: Any, timeout_s: float | None = None) -> Any:
             result = self._session.step(action.message)
             self._steps += 1
-            return TextObservation(
+            return observation_class(
                 text=result.observation,
                 item_id=self._session.item_id,
                 success=result.info.success,
@@ -184,12 +207,7 @@ def make_app(
         def close(self) -> None:
             self._session.env.close()
 
-    limits = types.ConcurrencyConfig(
-        max_concurrent_envs=sessions, session_timeout=idle_s
-    )
-    return http_server.create_fastapi_app(
-        Served, TextAction, TextObservation, concurrency_config=limits, env_name=name
-    )
+    return Served
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
