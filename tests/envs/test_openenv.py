@@ -10,7 +10,7 @@ import pytest
 
 from agentrl.envs import base, registry, tasks
 from agentrl.envs.adapters import openenv
-from agentrl.envs.adapters.openenv import server as openenv_server
+from agentrl.envs.adapters.openenv import server
 
 TEXT_ACTION = {"message": {"type": "string"}, "metadata": {"type": "object"}}
 
@@ -84,7 +84,7 @@ def test_options_that_cannot_work_are_told(options):
 
 
 def test_a_session_takes_tasks_by_seed_index_and_id():
-    session = openenv_server.Session("textcraft", base.EnvConfig())
+    session = server.Session("textcraft", base.EnvConfig())
     train = tasks.select_tasks("textcraft", "train", base.EnvConfig()).item_ids
     session.start(seed=3, split="train", index=None, item_id="")
     assert session.item_id == train[3]
@@ -106,7 +106,7 @@ def served():
     """Address of a server with our TextCraft, two sessions at most."""
     pytest.importorskip("openenv", reason="extra openenv")
     uvicorn = importlib.import_module("uvicorn")
-    app = openenv_server.make_app("textcraft", base.EnvConfig(), sessions=2)
+    app = server.make_app("textcraft", base.EnvConfig(), sessions=2)
     settings = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error")
     running = uvicorn.Server(settings)
     thread = threading.Thread(target=running.run, daemon=True)

@@ -31,6 +31,7 @@ class Session:
     def __init__(self, name: str, config: base.EnvConfig):
         self.env = registry.make(name, config)
         self.item_id = ""
+        self.steps = 0
         self.over = True
 
     def start(
@@ -46,7 +47,7 @@ class Session:
             ids = list_ids(self.env.name, split, self.env.config)
             item_id = ids[(index if index is not None else seed or 0) % len(ids)]
         observation = self.env.reset(item_id)
-        self.item_id, self.over = item_id, False
+        self.item_id, self.steps, self.over = item_id, 0, False
         return observation
 
     def step(self, message: str) -> base.StepResult:
@@ -60,6 +61,7 @@ class Session:
                 "the episode is over: reset the environment first."
             )
         result = self.env.step(message)
+        self.steps += 1
         self.over = result.done
         return result
 
@@ -159,7 +161,6 @@ def _make_environment(
         def __init__(self) -> None:
             super().__init__()
             self._session = Session(name, config)
-            self._steps = 0
 
         def reset(
             self,
@@ -170,7 +171,6 @@ def _make_environment(
             item_id: str = "",
         ) -> Any:
             text = self._session.start(seed, split, index, item_id)
-            self._steps, self._episode_id = 0, episode_id
             env = self._session.env
             return observation_class(
                 text=text, instruction=env.instruction, item_id=self._session.item_id
@@ -178,7 +178,6 @@ def _make_environment(
 
         def step(self, action: Any, timeout_s: float | None = None) -> Any:
             result = self._session.step(action.message)
-            self._steps += 1
             return observation_class(
                 text=result.observation,
                 item_id=self._session.item_id,
@@ -192,7 +191,7 @@ def _make_environment(
         @property
         def state(self) -> Any:
             return types.State(
-                step_count=self._steps, item_id=self._session.item_id or None
+                step_count=self._session.steps, item_id=self._session.item_id or None
             )
 
         def list_splits(self) -> list[str]:
