@@ -67,6 +67,7 @@ def main(argv: Sequence[str]) -> None:
         )
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import api, errors, refusals
+    from agentrl.hardware import compilation
     from agentrl.reporting import tables
     from agentrl.statistics import results
 
@@ -83,6 +84,7 @@ def main(argv: Sequence[str]) -> None:
         "tasks": _TASKS.value,
     }
     given = {name: value for name, value in changes.items() if value is not None}
+    compilation.enable_cache()
     try:
         found = api.evaluate(_CHECKPOINT.value, _OUT.value, **given)
     except errors.EnvWorkerError as error:

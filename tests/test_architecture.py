@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "models": "errors types ops",
     "config": "envs errors models",
     "parallel": "envs refusals errors types config",
-    "hardware": "models",
+    "hardware": "envs errors models",
+    "clusters": "errors",
     "initial": "types models",
     "pretrained": "errors storage types models",
     "chat": "envs storage errors pretrained",
@@ -31,17 +32,18 @@ MAY_IMPORT = {
     "experiment": (
         "envs storage errors types models config parallel hardware pretrained learner"
     ),
-    "planning": (
-        "envs errors types models config parallel hardware pretrained learner experiment"
-    ),
     "checkpoints": "errors storage types experiment",
     "transcripts": "envs errors storage types config",
     "statistics": "errors storage config transcripts",
     "reporting": ("envs storage errors types config experiment transcripts statistics"),
     "run": (
-        "envs checkpoints storage errors types ops models config parallel initial "
-        "pretrained chat rollout learner experiment transcripts statistics "
+        "envs checkpoints storage errors types ops models config parallel hardware "
+        "initial pretrained chat rollout learner experiment transcripts statistics "
         "reporting"
+    ),
+    "planning": (
+        "envs errors types models config parallel hardware pretrained rollout learner "
+        "experiment run"
     ),
     "export": (
         "errors checkpoints storage types models config parallel pretrained chat "
@@ -65,7 +67,7 @@ MAY_IMPORT = {
     ),
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (
-        "envs planning refusals errors export evaluation parallel hardware "
+        "envs config clusters planning refusals errors export evaluation parallel hardware "
         "pretrained experiment transcripts statistics reporting run play session "
         "api"
     ),
