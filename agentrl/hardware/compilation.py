@@ -35,7 +35,8 @@ def enable_cache() -> pathlib.Path | None:
     Returns:
       The folder; None if there is no cache.
     """
-    if given := jax.config.jax_compilation_cache_dir:
+    given = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if given:
         return pathlib.Path(given)
     wanted = os.environ.get(VARIABLE, "")
     if wanted == "off":

@@ -26,18 +26,13 @@ class Slice:
 
     name: str  # as given, such as v5e:4x8
     device: devices.Device | None  # its entry in the table, if it has one
-    devices: Sequence[Any]  # compile-only devices, in JAX's order
+    devices: Sequence[Any]  # of all hosts, in JAX's order
+    local_devices: Sequence[Any]  # of one host, on which it plays
 
     @property
     def num_hosts(self) -> int:
         """Processes that a run on it has."""
         return len({device.process_index for device in self.devices})
-
-    @property
-    def local_devices(self) -> Sequence[Any]:
-        """The devices of the first host, on which it plays."""
-        first = min(device.process_index for device in self.devices)
-        return [d for d in self.devices if d.process_index == first]
 
 
 def parse(name: str) -> tuple[devices.Device, int]:
@@ -111,4 +106,6 @@ def open_slice(name: str) -> Slice:
             f"--topology={name}: the TPU compiler has no such slice, or cannot be "
             f"loaded: {str(error).splitlines()[0]}"
         ) from error
-    return Slice(name, device, described.devices)
+    first = min(found.process_index for found in described.devices)
+    local = [found for found in described.devices if found.process_index == first]
+    return Slice(name, device, described.devices, local)

@@ -116,7 +116,7 @@ def analyze(text: str, *, loops_once: bool = False) -> ProgramCost:
     return _Analysis(computations, loops_once).cost(entry)
 
 
-def parse(text: str) -> tuple[dict[str, Computation], str]:
+def parse(text: str) -> tuple[Mapping[str, Computation], str]:
     """Returns the computations of a module by name, and the name of its entry."""
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = "", {}
