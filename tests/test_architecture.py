@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "initial": "types models",
     "pretrained": "errors storage types models",
     "chat": "envs storage errors pretrained",
-    "rollout": "envs errors types models config parallel chat",
+    "engine": "errors types models config parallel",
+    "rollout": "envs errors types config parallel chat engine",
     "learner": "errors types ops config",
     "experiment": (
         "envs storage errors types models config parallel hardware pretrained learner"
@@ -36,13 +37,18 @@ MAY_IMPORT = {
     "transcripts": "envs errors storage types config",
     "statistics": "errors storage config transcripts",
     "reporting": ("envs storage errors types config experiment transcripts statistics"),
+    "webpage": (
+        "envs refusals storage errors types config hardware experiment transcripts "
+        "statistics reporting"
+    ),
+    "live": "refusals webpage",
     "run": (
         "envs checkpoints storage errors types ops models config parallel hardware "
-        "initial pretrained chat rollout learner experiment transcripts statistics "
+        "initial pretrained chat engine rollout learner experiment transcripts statistics "
         "reporting"
     ),
     "planning": (
-        "envs errors types models config parallel hardware pretrained rollout learner "
+        "envs errors types models config parallel hardware pretrained engine learner "
         "experiment run"
     ),
     "export": (
@@ -55,7 +61,7 @@ MAY_IMPORT = {
     ),
     "play": (
         "envs checkpoints errors types ops models config parallel pretrained chat "
-        "rollout experiment run"
+        "engine experiment run"
     ),
     "loop": (
         "envs checkpoints storage errors types config parallel hardware rollout "
@@ -63,13 +69,13 @@ MAY_IMPORT = {
     ),
     "session": (
         "errors planning checkpoints chat storage types config parallel hardware "
-        "pretrained learner experiment statistics reporting run loop"
+        "pretrained learner experiment statistics reporting webpage run loop"
     ),
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (
         "envs config clusters planning refusals errors export evaluation parallel hardware "
-        "pretrained experiment transcripts statistics reporting run play session "
-        "api"
+        "pretrained experiment transcripts statistics reporting webpage live run play "
+        "session api"
     ),
     "experiments": "envs config models pretrained",
 }

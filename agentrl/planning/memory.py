@@ -18,10 +18,10 @@ from agentrl import config, types
 from agentrl.learner import optimizer
 from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
-from agentrl.rollout import prefix_cache
+from agentrl.engine import prefix_cache
 
 Bytes = Mapping[str, int]  # component -> bytes on the fullest device
-# What `rollout.prefix_cache` keeps from one rollout to the next, its empty one included.
+# What `engine.prefix_cache` keeps from one rollout to the next, its empty one included.
 PREFIXES = prefix_cache.MAX_PREFIXES + 1
 
 

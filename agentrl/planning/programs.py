@@ -18,7 +18,7 @@ from agentrl import config, types
 from agentrl.learner import algorithms
 from agentrl.parallel import sharding
 from agentrl.planning import hlo
-from agentrl.rollout import engine
+from agentrl.engine import engine
 from agentrl.run import assemble, stages
 
 
