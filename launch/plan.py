@@ -149,7 +149,8 @@ def main(argv: Sequence[str]) -> None:
 def _plan_slice() -> bool:
     """Compiles for a slice and prints the plan; returns whether it fits."""
     from agentrl.hardware import topology
-    from agentrl.planning import advise, throughput
+    from agentrl.planning import advise
+    from agentrl.programs import throughput
 
     target = topology.open_slice(_TOPOLOGY.value or "")
     num_devices, num_local = len(target.devices), len(target.local_devices)

@@ -47,9 +47,10 @@ MAY_IMPORT = {
         "initial pretrained chat engine rollout learner experiment transcripts statistics "
         "reporting"
     ),
+    "programs": "types config parallel hardware engine learner run",
     "planning": (
         "envs errors types models config parallel hardware pretrained engine learner "
-        "experiment run"
+        "experiment run programs"
     ),
     "export": (
         "errors checkpoints storage types models config parallel pretrained chat "
@@ -73,9 +74,9 @@ MAY_IMPORT = {
     ),
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (
-        "envs config clusters planning refusals errors export evaluation parallel hardware "
-        "pretrained experiment transcripts statistics reporting webpage live run play "
-        "session api"
+        "envs config clusters programs planning refusals errors export evaluation "
+        "parallel hardware pretrained experiment transcripts statistics reporting "
+        "webpage live run play session api"
     ),
     "experiments": "envs config models pretrained",
 }

@@ -128,35 +128,29 @@ def render_jobset(
             "podFailurePolicy": {"rules": [_on_exit_codes("FailJob", job.STOP_CODES)]},
         }
     }
-    return [
-        {
-            "apiVersion": "jobset.x-k8s.io/v1alpha2",
-            "kind": "JobSet",
-            "metadata": {
-                "name": run.name,
-                "annotations": {
-                    "alpha.jobset.sigs.k8s.io/exclusive-topology": (
-                        "cloud.google.com/gke-nodepool"
-                    )
-                },
-            },
-            "spec": {
-                "failurePolicy": {
-                    "maxRestarts": run.max_restarts,
-                    "rules": [
-                        {
-                            "name": "refused",
-                            "action": "FailJobSet",
-                            "onJobFailureReasons": ["PodFailurePolicy"],
-                        }
-                    ],
-                },
-                "replicatedJobs": [
-                    {"name": "slice", "replicas": 1, "template": template}
-                ],
-            },
-        }
-    ]
+    return [_jobset(run, template)]
+
+
+def _jobset(run: job.Job, template: Manifest) -> Manifest:
+    """Starts the slice again as a whole, except where its Job says that it is refused."""
+    refused = {
+        "name": "refused",
+        "action": "FailJobSet",
+        "onJobFailureReasons": ["PodFailurePolicy"],
+    }
+    placed = "alpha.jobset.sigs.k8s.io/exclusive-topology"
+    return {
+        "apiVersion": "jobset.x-k8s.io/v1alpha2",
+        "kind": "JobSet",
+        "metadata": {
+            "name": run.name,
+            "annotations": {placed: "cloud.google.com/gke-nodepool"},
+        },
+        "spec": {
+            "failurePolicy": {"maxRestarts": run.max_restarts, "rules": [refused]},
+            "replicatedJobs": [{"name": "slice", "replicas": 1, "template": template}],
+        },
+    }
 
 
 def to_yaml(manifests: Sequence[Manifest]) -> str:

@@ -5,14 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from agentrl import config
 from agentrl.hardware import devices, topology
-from agentrl.planning import (
-    compiled,
-    memory,
-    programs,
-    search,
-    throughput,
-    workloads,
-)
+from agentrl.planning import compiled, memory, search, workloads
+from agentrl.programs import lowering, throughput
 
 _SIZES = {  # fields that `largest` searches -> what they are
     "slots_per_device": "slots per device",
@@ -96,7 +90,7 @@ class Advisor:
             return
         try:
             plan = compiled.compile_run(request.settings(work), target)
-        except programs.OutOfMemoryError as error:
+        except lowering.OutOfMemoryError as error:
             yield f"does not fit: {error}"
             short = estimate.peak < request.budget  # of what the compiler found
             factor = search.Calibration(2.0, 2.0) if short else nominal
@@ -125,7 +119,7 @@ class Advisor:
                 return
             try:
                 plan = compiled.compile_run(request.settings(found), request.target)
-            except programs.OutOfMemoryError:
+            except lowering.OutOfMemoryError:
                 calibration = dataclasses.replace(
                     calibration,
                     update=1.5 * calibration.update,
@@ -152,7 +146,7 @@ class Advisor:
                 found = search.resized(work, field, size)
                 try:
                     plan = compiled.compile_run(request.settings(found), request.target)
-                except programs.OutOfMemoryError:
+                except lowering.OutOfMemoryError:
                     size -= max((size - getattr(work, field)) // 4, 1)
                     continue
                 if plan.peak <= request.budget:

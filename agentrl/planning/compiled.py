@@ -15,7 +15,8 @@ import jax
 
 from agentrl import config, types
 from agentrl.hardware import devices, topology
-from agentrl.planning import memory, programs, throughput, workloads
+from agentrl.planning import memory, workloads
+from agentrl.programs import lowering, throughput
 from agentrl.run import assemble, stages
 
 
@@ -25,8 +26,8 @@ class CompiledPlan:
 
     sizes: Mapping[str, memory.Bytes]  # phase -> component -> bytes
     overlap: bool  # whether both phases run at a time
-    update: programs.Program
-    turn: programs.Program | None  # of a run that plays
+    update: lowering.Program
+    turn: lowering.Program | None  # of a run that plays
     num_turn_programs: int
     learner: config.LearnerConfig
     slots: int  # over all devices
@@ -67,7 +68,7 @@ def compile_run(settings: config.RunConfig, target: topology.Slice) -> CompiledP
     layout = assemble.make_layout(settings, target.devices, target.local_devices)
     stage = max(settings.stages, key=_weight)
     update = _compile(
-        f"learner step of stage '{stage.name}'", programs.lower_update(layout, stage)
+        f"learner step of stage '{stage.name}'", lowering.lower_update(layout, stage)
     )
     rollout = max(
         workloads.rollouts_of(settings),
@@ -75,7 +76,7 @@ def compile_run(settings: config.RunConfig, target: topology.Slice) -> CompiledP
     )
     turn = _compile(
         "turn",
-        programs.lower_turn(
+        lowering.lower_turn(
             layout,
             rollout,
             chunk=rollout.append_buckets[-1],
@@ -109,11 +110,11 @@ def count_turns(settings: config.RunConfig) -> int:
     return sum(map(assemble.count_turns, engines))
 
 
-def _compile(name: str, lowered: jax.stages.Lowered) -> programs.Program:
+def _compile(name: str, lowered: jax.stages.Lowered) -> lowering.Program:
     print(f"compiling the {name} ...", end="", file=sys.stderr, flush=True)
     started = time.perf_counter()
     try:
-        return programs.compile_program(name, lowered)
+        return lowering.compile_program(name, lowered)
     finally:
         print(f" {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
 
@@ -122,8 +123,8 @@ def _sizes(
     layout: assemble.Layout,
     stage: config.StageConfig,
     rollout: config.RolloutConfig,
-    update: programs.Program,
-    turn: programs.Program,
+    update: lowering.Program,
+    turn: lowering.Program,
     num_turns: int,
 ) -> dict[str, memory.Bytes]:
     parameters = layout.parameters

@@ -15,10 +15,10 @@ import optax
 from jax.sharding import AbstractMesh
 
 from agentrl import config, types
+from agentrl.engine import prefix_cache
 from agentrl.learner import optimizer
 from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
-from agentrl.engine import prefix_cache
 
 Bytes = Mapping[str, int]  # component -> bytes on the fullest device
 # What `engine.prefix_cache` keeps from one rollout to the next, its empty one included.

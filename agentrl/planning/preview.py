@@ -11,7 +11,8 @@ from agentrl import config, errors, types
 from agentrl.envs import base, tasks
 from agentrl.hardware import devices, topology
 from agentrl.models import lora, transformer
-from agentrl.planning import compiled, memory, programs, throughput, workloads
+from agentrl.planning import compiled, memory, workloads
+from agentrl.programs import lowering, throughput
 
 
 def describe(
@@ -43,7 +44,7 @@ def describe_compiled(
     budget = target.device.hbm_bytes if target.device else None
     try:
         plan = compiled.compile_run(settings, target)
-    except programs.OutOfMemoryError as error:
+    except lowering.OutOfMemoryError as error:
         yield f"does not fit: {error}"
         return
     yield f"Compiled for {target.name}:"

@@ -218,62 +218,54 @@ def flags_between(
     shards = num_devices // after.mesh.model
     local_shards = max(num_local // after.mesh.model, 1)
     flags = []
-
-    def changed(field: str) -> bool:
-        return getattr(before, field) != getattr(after, field)
-
-    def add(plain: str, fields: Sequence[str]) -> None:
-        flags.extend([f"--set={field}" for field in fields] if experiment else [plain])
-
-    if before.mesh != after.mesh:
-        mesh = after.mesh
-        add(
-            f"--fsdp={mesh.fsdp} --tensor={mesh.model}",
-            [f"mesh.fsdp={mesh.fsdp}", f"mesh.model={mesh.model}"],
-        )
-    if changed("remat"):
-        add("--remat", ["learner.remat=full"])
-    if changed("rows_per_device"):
-        rows = after.rows_per_device
-        add(
-            f"--rows_per_device={rows}",
-            [f"learner.rows_per_microbatch={rows * shards}"],
-        )
-    if changed("logprob_chunk"):
-        size = after.logprob_chunk
-        add(f"--logprob_chunk={size}", [f"learner.logprob_chunk={size}"])
-    if changed("slots_per_device"):
-        slots = after.slots_per_device
-        add(
-            f"--slots_per_device={slots}",
-            _of_rollouts(f"num_slots={slots * local_shards}"),
-        )
-    if changed("append"):
-        add(
-            f"--append={after.append}",
-            _of_rollouts(f"append_buckets=({after.append},)"),
-        )
-    if before.model != after.model:
-        flags.append("--set=model.precision.moments=bfloat16")
-    if changed("lora") and after.lora:
-        rank, int8 = after.lora.rank, after.lora.int8_base
-        add(
-            f"--lora_rank={rank}" + " --int8_base" * int8,
-            [f"lora.rank={rank}", *["lora.int8_base=True"] * int8],
-        )
-    if changed("context"):
-        size = after.context
-        add(
-            f"--context={size}",
-            [
-                *_of_rollouts(f"max_tokens={size}"),
-                *_of_rollouts(f"cache_buckets=({size},)"),
-            ],
-        )
-    if changed("row_tokens"):
-        size = after.row_tokens
-        add(f"--row_tokens={size}", [f"learner.row_tokens={size}"])
+    for field in dataclasses.fields(memory.Workload):
+        if getattr(before, field.name) == getattr(after, field.name):
+            continue
+        if experiment:
+            paths = _paths(field.name, after, shards, local_shards)
+            flags += [f"--set={path}" for path in paths]
+        else:
+            flags.append(_flag(field.name, after))
     return flags
+
+
+def _flag(field: str, work: memory.Workload) -> str:
+    """Returns the flag of `launch.plan` that gives a field its value."""
+    special = {
+        "mesh": f"--fsdp={work.mesh.fsdp} --tensor={work.mesh.model}",
+        "remat": "--remat",
+        "model": "--set=model.precision.moments=bfloat16",
+    }
+    if field == "lora" and work.lora:
+        return f"--lora_rank={work.lora.rank}" + " --int8_base" * work.lora.int8_base
+    return special.get(field, f"--{field}={getattr(work, field)}")
+
+
+def _paths(
+    field: str, work: memory.Workload, shards: int, local_shards: int
+) -> Sequence[str]:
+    """Returns the overrides of an experiment that give a field its value."""
+    if field == "lora" and work.lora:
+        int8 = ["lora.int8_base=True"] * work.lora.int8_base
+        return [f"lora.rank={work.lora.rank}", *int8]
+    return {
+        "mesh": [f"mesh.fsdp={work.mesh.fsdp}", f"mesh.model={work.mesh.model}"],
+        "remat": ["learner.remat=full"],
+        "rows_per_device": [
+            f"learner.rows_per_microbatch={work.rows_per_device * shards}"
+        ],
+        "logprob_chunk": [f"learner.logprob_chunk={work.logprob_chunk}"],
+        "slots_per_device": _of_rollouts(
+            f"num_slots={work.slots_per_device * local_shards}"
+        ),
+        "append": _of_rollouts(f"append_buckets=({work.append},)"),
+        "model": ["model.precision.moments=bfloat16"],
+        "context": [
+            *_of_rollouts(f"max_tokens={work.context}"),
+            *_of_rollouts(f"cache_buckets=({work.context},)"),
+        ],
+        "row_tokens": [f"learner.row_tokens={work.row_tokens}"],
+    }[field]
 
 
 def _of_rollouts(change: str) -> list[str]:

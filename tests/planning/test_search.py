@@ -6,8 +6,9 @@ import pytest
 
 from agentrl import config, errors
 from agentrl.hardware import devices, topology
-from agentrl.planning import memory, search, throughput, workloads
-from agentrl.planning.hlo import Cost, ProgramCost
+from agentrl.planning import memory, search, workloads
+from agentrl.programs import throughput
+from agentrl.programs.hlo import Cost, ProgramCost
 
 GIB = devices.GIB
 

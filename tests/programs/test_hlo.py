@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from agentrl.planning import hlo
+from agentrl.programs import hlo
 
 TEXT = """\
 HloModule jit_f

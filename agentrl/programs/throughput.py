@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from agentrl import config
 from agentrl.hardware import devices
-from agentrl.planning import hlo
+from agentrl.programs import hlo
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

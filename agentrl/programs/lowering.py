@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from agentrl import config, types
+from agentrl.engine import engine
 from agentrl.learner import algorithms
 from agentrl.parallel import sharding
-from agentrl.planning import hlo
-from agentrl.engine import engine
+from agentrl.programs import hlo
 from agentrl.run import assemble, stages
 
 
