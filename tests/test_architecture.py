@@ -69,7 +69,7 @@ MAY_IMPORT = {
         "learner evaluation statistics reporting run"
     ),
     "session": (
-        "errors planning checkpoints chat storage types config parallel hardware "
+        "errors planning checkpoints storage types config parallel hardware "
         "pretrained learner experiment statistics reporting webpage run loop"
     ),
     "api": "envs errors config experiment statistics evaluation play session",
