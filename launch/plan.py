@@ -181,7 +181,8 @@ def _plan_by_arithmetic() -> bool:
     platform = accelerator.platform if accelerator else "gpu"
     run, work = _load(platform, _DEVICES.value, _DEVICES.value)
     meshes = _meshes(work, run, _DEVICES.value, _DEVICES.value)
-    hbm_bytes = accelerator.hbm_bytes if accelerator else _HBM.value * devices.GIB
+    gib = _HBM.value or 0.0
+    hbm_bytes = accelerator.hbm_bytes if accelerator else gib * devices.GIB
     plan = workloads.choose(work, meshes, hbm_bytes * (1 - _HEADROOM.value))
     print(plan.format())
     return plan.fits
