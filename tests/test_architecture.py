@@ -47,6 +47,7 @@ MAY_IMPORT = {
         "initial pretrained chat engine rollout learner experiment transcripts statistics "
         "reporting"
     ),
+    "preflight": "envs errors types config chat run",
     "programs": "types config parallel hardware engine learner run",
     "planning": (
         "envs errors types models config parallel hardware pretrained engine learner "
@@ -69,7 +70,7 @@ MAY_IMPORT = {
         "learner evaluation statistics reporting run"
     ),
     "session": (
-        "errors planning checkpoints storage types config parallel hardware "
+        "errors preflight planning checkpoints storage types config parallel hardware "
         "pretrained learner experiment statistics reporting webpage run loop"
     ),
     "api": "envs errors config experiment statistics evaluation play session",
