@@ -24,7 +24,7 @@ Single fields are overridden by their path, stages by name or `*`:
   --set='stages.*.optimizer.learning_rate=1e-4'
 
 On many hosts the same command runs on each, with a working directory that all of them
-share; launch/pods/ has it for TPU pods, Slurm and Kubernetes.
+share; `agentrl launch` starts it on TPU VMs, GKE, Slurm and Kubernetes.
 
 A working directory may lie in an object store: gs://BUCKET/PATH or s3://BUCKET/PATH
 (docs/howto_bucket.md).
@@ -122,8 +122,10 @@ def main(argv: Sequence[str]) -> None:
     from agentrl import errors, refusals, session
     from agentrl.buckets import mirror
     from agentrl.experiment import files
+    from agentrl.hardware import compilation
     from agentrl.parallel import startup
 
+    compilation.enable_cache()
     try:
         startup.join(
             _COORDINATOR.value,
