@@ -22,19 +22,19 @@ MAY_IMPORT = {
     "models": "errors types ops",
     "config": "envs errors models",
     "parallel": "envs refusals errors types config",
-    "hardware": "models",
+    "hardware": "envs errors models",
+    "clusters": "errors",
     "initial": "types models",
     "pretrained": "errors storage types models",
     "chat": "envs storage errors pretrained",
-    "rollout": "envs errors types models config parallel chat",
+    "engine": "errors types models config parallel",
+    "rollout": "envs errors types config parallel chat engine",
     "learner": "errors types ops config",
     "experiment": (
         "envs storage errors types models config parallel hardware pretrained learner"
     ),
-    "planning": (
-        "envs errors types models config parallel hardware pretrained learner experiment"
-    ),
     "checkpoints": "errors storage types experiment",
+    "buckets": "errors storage",
     "transcripts": "envs errors storage types config",
     "statistics": "errors storage config transcripts",
     "reporting": ("envs storage errors types config experiment transcripts statistics"),
@@ -44,9 +44,15 @@ MAY_IMPORT = {
     ),
     "live": "refusals webpage",
     "run": (
-        "envs checkpoints storage errors types ops models config parallel initial "
-        "pretrained chat rollout learner experiment transcripts statistics "
+        "envs checkpoints storage errors types ops models config parallel hardware "
+        "initial pretrained chat engine rollout learner experiment transcripts statistics "
         "reporting"
+    ),
+    "preflight": "envs errors types config chat run",
+    "programs": "types config parallel hardware engine learner run",
+    "planning": (
+        "envs errors types models config parallel hardware pretrained engine learner "
+        "experiment run programs"
     ),
     "export": (
         "errors checkpoints storage types models config parallel pretrained chat "
@@ -58,21 +64,22 @@ MAY_IMPORT = {
     ),
     "play": (
         "envs checkpoints errors types ops models config parallel pretrained chat "
-        "rollout experiment run"
+        "engine experiment run"
     ),
     "loop": (
         "envs checkpoints storage errors types config parallel hardware rollout "
         "learner evaluation statistics reporting run"
     ),
     "session": (
-        "errors planning checkpoints chat storage types config parallel hardware "
+        "errors preflight planning checkpoints storage types config parallel hardware "
         "pretrained learner experiment statistics reporting webpage run loop"
     ),
-    "api": "envs errors config experiment statistics evaluation play session",
+    "api": "envs errors buckets config experiment statistics evaluation play session",
     "launch": (
-        "envs planning refusals errors export evaluation parallel hardware "
-        "pretrained experiment transcripts statistics reporting webpage live run play "
-        "session api"
+        "envs buckets config clusters programs planning refusals errors export "
+        "evaluation "
+        "parallel hardware pretrained experiment transcripts statistics reporting "
+        "webpage live run play session api"
     ),
     "experiments": "envs config models pretrained",
 }

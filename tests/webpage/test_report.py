@@ -151,6 +151,13 @@ def test_many_episodes_lie_beside_the_page_and_stale_ones_go(tmp_path, monkeypat
     assert [len(pages.chunk_of(path)) for path in files] == [40, 40, 16]
     assert page.state["runs"][0]["chunks"] == {"count": 3, "embedded": False}
     assert not any(name.startswith("episodes_") for name in page.blocks)
+    written = [path.stat().st_mtime_ns for path in files]
+    fake_run.write_iterations(tmp_path, fake_run.make_settings(), first=22)
+    write(tmp_path)  # the last two iterations were repeated, just as they were
+    assert [path.stat().st_mtime_ns for path in files] == written
+    files[0].write_text("damaged")
+    write(tmp_path)
+    assert len(pages.chunk_of(files[0])) == 40
     monkeypatch.setattr(report, "CHUNK", 100)
     write(tmp_path)
     assert [path.name for path in folder.iterdir()] == ["episodes_0_0000.js"]
