@@ -13,16 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import filelock
 import jax
 
-from agentrl import config, errors, loop, storage, types
-from agentrl.chat import renderer
+from agentrl import config, errors, loop, preflight, storage, types
 from agentrl.checkpoints import checkpoint
 from agentrl.experiment import changes, files, rules
-from agentrl.hardware import roofline, timing
+from agentrl.hardware import roofline, timing, topology
 from agentrl.models import choices
 from agentrl.parallel import interruption, processes, startup, watch
 from agentrl.planning import preview
 from agentrl.reporting import metrics, tables
-from agentrl.run import assemble, fork, preflight, resume
+from agentrl.run import assemble, fork, resume
 from agentrl.statistics import results
 from agentrl.webpage import report
 
@@ -36,6 +35,7 @@ def train(
     allow_changes: Sequence[str] = (),
     num_profiled: int = 0,
     host_timeout_s: float = startup.HOST_TIMEOUT_S,
+    publish: Callable[[], None] | None = None,
 ) -> None:
     """Trains all stages, evaluates, and writes the report.
 
@@ -47,6 +47,7 @@ def train(
       num_profiled: iterations of each stage to write a trace of, in `profile/STAGE`.
       host_timeout_s: seconds without a sign of life of another host after which this
         one leaves.
+      publish: called when a checkpoint is complete; see `buckets.mirror`.
 
     Raises:
       ConfigError: if the configuration cannot work, or the directory is another run's
@@ -57,7 +58,7 @@ def train(
     with contextlib.ExitStack() as stack:
         interrupted = stack.enter_context(interruption.Interruption())
         with interrupted.abandonable("its start, which the same command repeats"):
-            chat = prepare(settings, workdir, stack, allow_changes=allow_changes)
+            found = prepare(settings, workdir, stack, allow_changes=allow_changes)
             if processes.is_process_zero():
                 print(choices.describe(settings.model), flush=True)
             stack.enter_context(
@@ -65,28 +66,71 @@ def train(
                     workdir, timeout_s=host_timeout_s, describe_place=timers.describe
                 )
             )
-            run = stack.enter_context(assemble.assemble(settings, workdir, chat=chat))
-            checkpoints = stack.enter_context(
-                checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints)
+            run = stack.enter_context(
+                assemble.assemble(
+                    settings,
+                    workdir,
+                    chat=found and found.chat,
+                    demonstrations=found and found.demonstrations,
+                )
             )
-            writer = stack.enter_context(metrics.Writer(workdir, settings))
-            roofline.memory_bandwidth()  # measured now, not in the first iteration
-            recorder = loop.Recorder(
-                workdir=workdir,
-                checkpoints=checkpoints,
-                writer=writer,
+            recorder = open_recorder(
+                run,
+                workdir,
+                stack,
                 timers=timers,
-                peak_flops=roofline.peak_flops(),
-                compilations=timing.CompilationCounter(),
                 num_profiled=num_profiled,
                 interrupted=interrupted,
+                publish=publish,
             )
         loop.train(run, recorder)
     if processes.is_process_zero():
-        found = results.load_all(workdir, settings.environments)
-        print(tables.format_table(found, results.load_random(workdir)))
-        path = report.write([workdir], workdir / report.FILE)
-        print(f"Report: {path}")
+        show_results(settings, workdir)
+
+
+def open_recorder(
+    run: assemble.Run,
+    workdir: pathlib.Path,
+    stack: contextlib.ExitStack,
+    *,
+    timers: timing.Timers,
+    num_profiled: int,
+    interrupted: interruption.Interruption,
+    publish: Callable[[], None] | None,
+) -> loop.Recorder:
+    """Opens what a session writes to, until `stack` is closed."""
+    settings = run.config
+    checkpoints = stack.enter_context(
+        checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints)
+    )
+    writer = stack.enter_context(
+        metrics.Writer(workdir, settings, decode=run.chat.tokenizer.decode)
+    )
+
+    def published() -> None:
+        if publish is not None:
+            checkpoints.wait()
+            publish()
+
+    roofline.memory_bandwidth()  # measured now, not in the first iteration
+    return loop.Recorder(
+        workdir=workdir,
+        checkpoints=checkpoints,
+        writer=writer,
+        timers=timers,
+        peak_flops=roofline.peak_flops(),
+        compilations=timing.CompilationCounter(),
+        num_profiled=num_profiled,
+        interrupted=interrupted,
+        publish=published,
+    )
+
+
+def show_results(settings: config.RunConfig, workdir: pathlib.Path) -> None:
+    """Prints the table of a run's results, and writes its report."""
+    found = results.load_all(workdir, settings.environments)
+    print(tables.format_table(found, results.load_random(workdir)))
+    print(f"Report: {report.write([workdir], workdir / report.FILE)}")
 
 
 def prepare(
@@ -95,7 +139,7 @@ def prepare(
     stack: contextlib.ExitStack,
     *,
     allow_changes: Sequence[str] = (),
-) -> renderer.Chat | None:
+) -> preflight.Findings | None:
     """Checks all that can be checked, then makes the directory this run's.
 
     Args:
@@ -105,26 +149,26 @@ def prepare(
       allow_changes: see `train`.
 
     Returns:
-      The run's conversations, if they were needed for the checks on this host.
+      What the checks have found, if the run's tasks had to be looked at on this host.
 
     Raises:
       ConfigError: as `train` does; nothing has been written then.
     """
-    chat = None
+    found = None
     with processes.agreed():
         check(settings)
         changed = find_changes(settings, workdir, allow_changes)
     with processes.process_zero_first():
         if processes.is_process_zero() and (changed or not is_begun(workdir)):
-            chat, notes = preflight.check(settings, workdir)
-            for note in [*notes, *changes.describe_schedules(changed, settings)]:
+            found = preflight.check(settings, workdir)
+            for note in [*found.notes, *changes.describe_schedules(changed, settings)]:
                 print(note, flush=True)
     with processes.agreed():
         stack.enter_context(hold(workdir))
     with processes.process_zero_first():
         if processes.is_process_zero():
             claim(settings, workdir, changed, allow_changes)
-    return chat
+    return found
 
 
 def check(settings: config.RunConfig) -> None:
@@ -148,7 +192,13 @@ def describe(settings: config.RunConfig) -> str:
       ConfigError: if it cannot work.
     """
     check(settings)
-    return preview.describe(settings, num_devices=jax.device_count())
+    target = topology.attached()
+    described = preview.describe(
+        settings,
+        num_devices=len(target.devices),
+        num_local=len(target.local_devices),
+    )
+    return "\n".join([described, "", *preview.describe_compiled(settings, target)])
 
 
 @contextlib.contextmanager

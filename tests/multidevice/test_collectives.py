@@ -100,7 +100,7 @@ def compile_calls(mesh_shape, changes):
     prefixes, sharded = rollouts._prefixes, rollouts._shard_rows
     one, chunk = np.ones(1, np.int32), np.zeros((1, 8), np.int32)
     calls = {
-        "turn": (rollouts._turn, params, cache, jax.random.key(0), sharded(inputs)),
+        "turn": (rollouts.turn, params, cache, jax.random.key(0), sharded(inputs)),
         "prefill": (prefixes._prefill_chunk, params, prefixes._empty, chunk, one, one),
         "copy": (prefixes._copy, cache, prefixes._empty, sharded(np.ones(rows, bool))),
     }
@@ -129,12 +129,24 @@ def check(mesh_shape, changes):
         assert name != "copy" or not found
 
 
-@pytest.mark.parametrize("mesh_shape", [(2, 1, 2), (2, 2, 2), (2, 1, 4), (2, 1, 3)])
+# The others are among those of `test_all_meshes_and_models`.
+QUICK_MESHES = [(2, 2, 2), (2, 1, 4), (2, 1, 3)]
+QUICK_CHANGES = [
+    "one_kv_head",
+    "head",
+    "odd_vocabulary_head",
+    "odd_mlp",
+    "top_p",
+    "adapters_int8",
+]
+
+
+@pytest.mark.parametrize("mesh_shape", QUICK_MESHES)
 def test_collectives_stay_among_devices_with_the_same_rows(mesh_shape):
     check(mesh_shape, {})
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", QUICK_CHANGES)
 def test_whatever_the_model_and_the_sampler(change):
     mesh_shape = (2, 1, 4) if "kv" in change else (4, 1, 2)
     check(mesh_shape, CHANGES[change])
@@ -155,7 +167,13 @@ def test_groups_are_read_in_every_notation():
         "  %a.4 = f32[4] reduce-scatter(%x), replica_groups={}, to_apply=%add",
         "  %a.5 = f32[4] collective-permute(%x), source_target_pairs={{1,0},{3,2}}",
         "  %a.6 = f32[4] all-reduce(%x), replica_groups=mesh['a'=2,'b'=2] {'a'}, x={0}",
-        "  %a.7 = f32[4] add(%all-reduce.1, %a.5)",
+        "  %a.7 = f32[4] all-reduce(%x), replica_groups=mesh['a'=4] {'a':(1)2}, x={0}",
+        "  %a.8 = f32[4] all-reduce(%x), replica_groups=mesh['a'=4] {'a':(2)2}, x={0}",
+        "  %a.9 = f32[4] all-gather(%x), replica_groups=mesh['a'=2,'b'=2], "
+        "device_ids=([2,2]<=[2,2]T(1,0)) {'b'}, dimensions={0}",
+        "  %b.1 = f32[4] all-gather(%x), replica_groups=mesh['a'=2,'b'=2], "
+        "device_ids=(0,3,1,2) {'b'}, dimensions={0}",
+        "  %b.2 = f32[4] add(%all-reduce.1, %a.5)",
     ]
     assert hlo.collectives("\n".join(lines), 4) == [
         ("all-reduce", [(0, 1), (2, 3)]),
@@ -164,4 +182,10 @@ def test_groups_are_read_in_every_notation():
         ("reduce-scatter", [(0, 1, 2, 3)]),
         ("collective-permute", [(0, 1, 2, 3)]),
         ("all-reduce", [(0, 2), (1, 3)]),
+        ("all-reduce", [(0, 2), (1, 3)]),
+        ("all-reduce", [(0, 1), (2, 3)]),
+        ("all-gather", [(0, 2), (1, 3)]),
+        ("all-gather", [(0, 3), (1, 2)]),
     ]
+    with pytest.raises(ValueError, match="unknown notation"):
+        hlo.collectives("%a = f32[4] all-reduce(%x), replica_groups=@odd {'a'}", 4)

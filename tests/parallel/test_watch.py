@@ -6,6 +6,7 @@ import sys
 import textwrap
 import time
 
+import commands
 import jax
 import pytest
 
@@ -28,6 +29,18 @@ SCRIPT = """
             sys.stdin.readline()
             import os
             os.abort()
+        if wait == "hang":
+            time.sleep(100)
+        if wait == "jax":
+            import numpy as np
+
+            def wait_for_others():
+                time.sleep(100)
+                return np.float32(0)
+
+            shape = jax.ShapeDtypeStruct((), np.float32)
+            waiting = jax.jit(lambda: jax.pure_callback(wait_for_others, shape))
+            jax.device_get(waiting())
         if wait == "refuse":
             sys.stdin.readline()
             from agentrl import errors
@@ -41,12 +54,9 @@ SCRIPT = """
 
 
 def start(host, folder, wait="line"):
-    process = subprocess.Popen(
+    process = commands.Process(
         [sys.executable, "-c", textwrap.dedent(SCRIPT), str(host), folder, wait],
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
     )
     return process
 
@@ -82,6 +92,19 @@ def test_a_lost_host_is_named_by_the_others(tmp_path, number, lost):
     hosts[lost].communicate()
 
 
+@pytest.mark.slow
+def test_a_host_that_hangs_is_named_although_it_is_alive(tmp_path):
+    hosts = start_all(tmp_path, ("jax", "hang", "line"))
+    hosts[0].wait(timeout=60)
+    _, complaints = hosts[0].communicate()
+    assert hosts[0].returncode == 69
+    assert "host 1 (" in complaints and "is alive but has done nothing" in complaints
+    assert "it was in stage 'a', iteration 1, this one is in stage" in complaints
+    for host in hosts[1:]:
+        host.kill()
+        host.communicate()
+
+
 @pytest.mark.parametrize("how", ["abort", "raise"])
 def test_what_a_lost_host_leads_to_is_not_taken_for_the_cause(tmp_path, how):
     hosts = start_all(tmp_path, (how, how, "line"))
@@ -104,9 +127,10 @@ def test_a_host_that_ends_alone_with_an_error_ends_the_others(tmp_path):
 def test_hosts_that_end_one_after_another_are_not_lost(tmp_path):
     hosts = start_all(tmp_path)
     for host in hosts:
+        if host is not hosts[0]:
+            time.sleep(4)  # more than the time limit
         printed, complaints = host.communicate("\n", timeout=30)
         assert (printed, complaints, host.returncode) == ("ended\n", "", 0)
-        time.sleep(4)  # more than the time limit
 
 
 def test_files_of_an_earlier_session_do_not_count(tmp_path, monkeypatch):
