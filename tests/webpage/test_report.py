@@ -4,9 +4,9 @@ import hashlib
 import os
 import pathlib
 import re
-import subprocess
 import sys
 
+import commands
 import fake_run
 import pages
 import pytest
@@ -362,9 +362,7 @@ def test_table_for_a_terminal(run):
 def run_command(*arguments):
     command = [sys.executable, "-m", "agentrl.launch.report", *arguments]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    return commands.run(command, cwd=ROOT, env=environment)
 
 
 def test_command_writes_the_page_and_prints_the_table(run):
