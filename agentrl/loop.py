@@ -18,6 +18,7 @@ has to hold episodes, and a run repeats itself whether it is interrupted or not.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -80,7 +81,14 @@ def train(run: assemble.Run, recorder: Recorder) -> types.RunState:
     """Runs all stages, from wherever the working directory says the run stands."""
     abandonable = recorder.interrupted.abandonable
     with abandonable("its start, which the same command repeats"):
-        stage, state, progress = restore_or_init(run, recorder)
+        stage, state, progress = resume.restore_or_init(
+            run, recorder.checkpoints, recorder.writer, recorder.workdir
+        )
+        if run.config.evaluation.before_training and not int(state.learner.step):
+            untrained = dataclasses.replace(
+                progress, stage_name=results.UNTRAINED_STAGE
+            )
+            evaluate_after_stage(run, state, untrained, recorder)
     while True:
         compared = references.load(run, stage, state, recorder.checkpoints)
         state, progress = run_stage(run, stage, state, progress, compared, recorder)
@@ -363,31 +371,6 @@ def record_success(
     return mixture.record_success(state, *jax.device_put(totals))
 
 
-def restore_or_init(
-    run: assemble.Run, recorder: Recorder
-) -> tuple[stages.Stage, types.RunState, types.Progress]:
-    """Returns the stage, state and progress that a run goes on from."""
-    step = recorder.checkpoints.latest_step()
-    # First, as it loads the frozen ones, too: the weights are read once.
-    params = run.parameters.init() if step is None else None
-    digest = run.parameters.frozen_digest
-    if step is None:
-        progress = types.Progress(
-            stage_name=run.config.stages[0].name, frozen_digest=digest
-        )
-    else:
-        progress = recorder.checkpoints.restore_progress(step, frozen_digest=digest)
-        resume.check_place(progress, run.config.stages, step)
-    if processes.is_process_zero():
-        recorder.writer.resume(progress, step=step or 0)
-    stage = stages.build(run, progress.stage)
-    if step is None:
-        state = stage.initial_state(run, params, jnp.int32(0))
-    else:
-        state = recorder.checkpoints.restore(step, stage.abstract_state(run))
-    return stage, state, progress
-
-
 def evaluate_after_stage(
     run: assemble.Run,
     state: types.RunState,
@@ -402,11 +385,9 @@ def evaluate_after_stage(
     """
     settings, step = run.config.evaluation, int(state.learner.step)
     environments = settings.environments or run.environments
-
-    def load_done() -> list[results.EvaluationResult]:
-        stored = results.load_all(recorder.workdir, environments)
-        place = (progress.stage_name, step)
-        return [result for result in stored if (result.stage, result.step) == place]
+    load_done = functools.partial(
+        results.load_stage, recorder.workdir, progress.stage_name, step, environments
+    )
 
     done = {result.env for result in load_done()}
     missing = tuple(env for env in environments if env not in done)

@@ -111,7 +111,8 @@ def prepare(
         changed = find_changes(settings, workdir, allow_changes)
     with processes.process_zero_first():
         if processes.is_process_zero() and (changed or not is_begun(workdir)):
-            chat, notes = preflight.check(settings, workdir)
+            first = resume.find_stage(settings, workdir)
+            chat, notes = preflight.check(settings, workdir, first_stage=first)
             for note in [*notes, *changes.describe_schedules(changed, settings)]:
                 print(note, flush=True)
     with processes.agreed():

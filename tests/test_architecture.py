@@ -63,13 +63,17 @@ MAY_IMPORT = {
         "errors planning checkpoints chat storage types config parallel hardware "
         "pretrained learner experiment statistics reporting run loop"
     ),
+    "study": (
+        "envs checkpoints storage errors config experiment transcripts statistics "
+        "reporting"
+    ),
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (
         "envs planning refusals errors export evaluation parallel hardware "
         "pretrained experiment transcripts statistics reporting run play session "
-        "api"
+        "study api"
     ),
-    "experiments": "envs config models pretrained",
+    "experiments": "envs config models pretrained study",
 }
 READING_PATH = ("loop.py", "types.py", "rollout", "learner", "ops")
 MAX_FUNCTION, MAX_LOOP_FUNCTION, MAX_MODULE = 60, 120, 500

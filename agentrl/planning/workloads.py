@@ -83,7 +83,9 @@ def of_run(
       num_devices: of the run.
       tensor: devices that share the work of each layer; None takes `mesh.model`.
     """
-    rollouts = [stage.rollout for stage in run.stages] + [run.evaluation.rollout]
+    played = run.evaluation
+    rollouts = [stage.rollout for stage in run.stages]
+    rollouts += [played.rollout, *played.rollouts.values()]
     shards = num_devices // (tensor or run.mesh.model)
     return memory.Workload(
         model=run.model,

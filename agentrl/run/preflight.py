@@ -4,6 +4,7 @@ All stages are looked at, so that a mistake in the last one does not wait for th
 before it to be trained.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -17,13 +18,15 @@ MAX_TASKS = 32  # of each panel whose first observations are looked at
 
 
 def check(
-    settings: config.RunConfig, workdir: pathlib.Path
+    settings: config.RunConfig, workdir: pathlib.Path, *, first_stage: int = 0
 ) -> tuple[renderer.Chat, list[str]]:
     """Checks panels, tokens of first observations, demonstrations and servers.
 
     Args:
       settings: the run; `RunConfig.validate` has been called.
       workdir: its directory, which may not exist yet.
+      first_stage: index of the first one that is not finished; earlier ones are not
+        checked.
 
     Returns:
       The run's conversations, and what a person should know before training.
@@ -33,7 +36,8 @@ def check(
       TaskSelectionError: if tasks do not exist, or a file of them cannot be read.
       PoolError: if an environment cannot be made.
     """
-    rollouts = [*_stage_panels(settings), *_evaluation_panels(settings)]
+    left = dataclasses.replace(settings, stages=settings.stages[first_stage:])
+    rollouts = [*_stage_panels(left), *_evaluation_panels(left)]
     notes = []
     with assemble.open_pool(settings) as environments:
         chat = assemble.make_chat(settings, workdir, environments)
@@ -41,7 +45,7 @@ def check(
             notes += check_first_observations(
                 where, rollout, panel, chat=chat, environments=environments
             )
-        for stage in settings.stages:
+        for stage in left.stages:
             if isinstance(stage.algorithm, config.Supervised):
                 notes += check_demonstrations(
                     settings, stage, stage.algorithm, chat, environments
@@ -196,4 +200,4 @@ def _evaluation_panels(settings: config.RunConfig) -> Iterator[_Panel]:
         panel = tasks.select_tasks(
             env, config=settings.environments[env], **rule.selection
         )
-        yield "evaluation", rule.rollout, panel
+        yield "evaluation", rule.rollout_of(env), panel

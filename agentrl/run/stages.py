@@ -79,11 +79,7 @@ def build(run: assemble.Run, index: int) -> Stage:
     settings = run.config.stages[index]
     panels = _select_panels(run, settings)
     algorithm = algorithms.resolve(settings)
-    optimize = optimizer.make_optimizer(
-        settings.optimizer,
-        total_steps=settings.num_iterations * settings.updates_per_iteration,
-        moments=run.model.config.dtypes.moments,
-    )
+    optimize = _make_optimizer(run, settings)
     train_step, score_tokens = _make_learner(run, settings, algorithm, optimize)
     return Stage(
         settings=settings,
@@ -97,6 +93,22 @@ def build(run: assemble.Run, index: int) -> Stage:
         draw_tasks=_make_draw(run, settings, panels),
         collector=None if settings.supervised else run.collector(settings.rollout),
         demonstrations=_collect_demonstrations(run, settings, panels),
+    )
+
+
+def abstract_state(run: assemble.Run, index: int) -> types.RunState:
+    """Shapes and placements of the state of stage `index`, which need not be built."""
+    settings = run.config.stages[index]
+    return _abstract_state(run, settings, _make_optimizer(run, settings))
+
+
+def _make_optimizer(
+    run: assemble.Run, settings: config.StageConfig
+) -> optax.GradientTransformation:
+    return optimizer.make_optimizer(
+        settings.optimizer,
+        total_steps=settings.num_iterations * settings.updates_per_iteration,
+        moments=run.model.config.dtypes.moments,
     )
 
 

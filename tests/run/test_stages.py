@@ -9,7 +9,7 @@ from agentrl import config, errors, loop, types
 from agentrl.checkpoints import checkpoint
 from agentrl.learner import algorithms
 from agentrl.models import model_config, transformer
-from agentrl.run import parameters, references
+from agentrl.run import parameters, references, resume
 
 
 def train_a_little(run, stage, state, seed=0):
@@ -221,7 +221,9 @@ def test_a_fresh_run_reads_its_weights_once(adapted, tmp_path):
     run.model, run.parameters = held.model, held
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         recorder = bigram_run.make_recorder(checkpoints)
-        stage, state, progress = loop.restore_or_init(run, recorder)
+        stage, state, progress = resume.restore_or_init(
+            run, checkpoints, recorder.writer, tmp_path
+        )
         compared = references.load(run, stage, state, recorder.checkpoints)
 
     assert len(calls) == 1
