@@ -178,7 +178,7 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
         # not drown short solved ones.
         algorithm=config.Grpo(clip_high=0.28),
         optimizer=config.OptimizerConfig(learning_rate=4e-4, warmup_steps=2),
-        num_iterations=24,
+        num_iterations=16,
         tier="easy",
         trained=_LAPTOP_TRAINED,
         difficulty={

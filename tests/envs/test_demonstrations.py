@@ -76,6 +76,22 @@ def test_draws_differ_and_repeat(solved):
     assert first == demonstrations.rename(solved, 0)
 
 
+def test_names_with_capitals_and_digits_are_renamed_on_demand():
+    shown = [
+        demonstrations.Demonstration(
+            f"shop_{n}", "", [(f"Buy {name} or wait", f"click[{name}]")]
+        )
+        for n, name in enumerate(("B0AX9", "Dominica", "x2000", "Tirana"))
+    ]
+    for spellings, changed in (("lower", False), ("all", True)):
+        for before, after in zip(
+            shown, demonstrations.rename(shown, 1, spellings=spellings), strict=True
+        ):
+            (seen, said), name = after.exchanges[0], after.exchanges[0][1][6:-1]
+            assert seen == f"Buy {name} or wait"
+            assert (said != before.exchanges[0][1]) == changed
+
+
 # Environments that fail their oracles. Tasks of `shaky_env` do what their number says.
 
 
