@@ -36,6 +36,7 @@ setuptools.setup(
     package_data={
         "agentrl": ["py.typed"],
         "agentrl.reporting": ["*.html"],
+        "agentrl.findings": ["*.css"],
         "agentrl.envs": ["data/*"],
         "agentrl.launch": ["pods/*"],
     },

@@ -58,10 +58,10 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"--seeds={','.join(_SEEDS.value)}; give 0,1,2.")
     logging.set_verbosity(logging.WARNING)
     from agentrl import errors, refusals
-    from agentrl.study import session
+    from agentrl.findings import command
 
     try:
-        session.run(
+        command.run(
             pathlib.Path(_CONFIG.value),
             pathlib.Path(_WORKDIR.value),
             scale=_SCALE.value,

@@ -67,11 +67,14 @@ MAY_IMPORT = {
         "envs checkpoints storage errors config experiment transcripts statistics "
         "reporting"
     ),
+    "findings": (
+        "envs storage errors experiment transcripts statistics reporting study"
+    ),
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (
         "envs planning refusals errors export evaluation parallel hardware "
         "pretrained experiment transcripts statistics reporting run play session "
-        "study api"
+        "study findings api"
     ),
     "experiments": "envs config models pretrained study",
 }

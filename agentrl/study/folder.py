@@ -16,6 +16,7 @@ written at the moment a process is killed.
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import shutil
@@ -136,8 +137,21 @@ class Folder:
         finally:
             lock.release()
 
+    def describe(self, node: graph.Node) -> None:
+        """Writes what a node is: launch.train takes the file as its experiment."""
+        described = {
+            "id": node.id,
+            "parent": node.parent,
+            "variants": [dataclasses.asdict(v) for v in node.variants],
+            "config": files.to_json(node.settings),
+        }
+        path = self.beside(node, ".json")
+        text = json.dumps(described, indent=2) + "\n"
+        if not path.exists() or path.read_text() != text:
+            storage.write(path, text)
+
     def prepare(self, node: graph.Node, parent: graph.Node | None) -> None:
-        """Writes a node's description and, from its parent's, its working directory.
+        """Makes a node's working directory from its parent's.
 
         A directory that starts where another run's stage ended is that run, to be gone
         on with: the same files, of which those that no process writes again are shared.
@@ -147,13 +161,6 @@ class Folder:
           node: claimed by this process.
           parent: the finished node that it starts from; None for a first stage.
         """
-        described = {
-            "id": node.id,
-            "parent": node.parent,
-            "variants": [dataclasses.asdict(v) for v in node.variants],
-            "config": files.to_json(node.settings),
-        }
-        storage.write_json(self.beside(node, ".json"), described)
         workdir = self.workdir(node)
         if parent is None or workdir.exists():
             return
@@ -213,6 +220,8 @@ class Folder:
                 )
         if write:
             storage.write_json(path, {"name": study.name, "chains": chains})
+            for node in wanted.nodes.values():
+                self.describe(node)
 
     def _differences(
         self, stored: list[str], chain: tuple[str, ...], wanted: graph.Graph

@@ -116,6 +116,7 @@ class Crew:
 
     def _train(self, node: graph.Node) -> None:
         place, workdir = self.place, self.place.workdir(node)
+        place.describe(node)
         place.prepare(node, self.wanted.nodes[node.parent] if node.parent else None)
         label = f"{node.name} (seed {node.settings.seed})"
         self.say(f"{label}: {'goes on' if place.sessions(node) else 'begins'}")

@@ -7,6 +7,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from agentrl import config
 from agentrl.envs import base
@@ -29,7 +30,9 @@ class Scale:
     algorithm: config.Grpo
     optimizer: config.OptimizerConfig
     num_iterations: int  # of reinforcement, for each environment of a chain
-    tier: str  # of training tasks, unless difficulty is what is asked
+    tier: Literal[
+        "all", "easy", "hard"
+    ]  # of training tasks, unless difficulty is what is asked
     trained: Tasks  # subsets of training tasks, likewise
     difficulty: Mapping[str, Tasks]  # by environment and tier
     difficulty_evaluation: config.EvaluationConfig  # panels with both tiers

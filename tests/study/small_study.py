@@ -10,7 +10,7 @@ from agentrl.study import spec
 
 
 def stage(name, env, **changes):
-    made = fake_run.make_settings(2).stages[0]
+    made = fake_run.make_settings(2).stages[1]
     mixture = config.MixtureConfig(environments=((env, 1.0),))
     return dataclasses.replace(
         made, name=name, mixture=mixture, num_iterations=3, **changes

@@ -134,7 +134,7 @@ def test_a_plan_estimates_from_what_has_run(tmp_path):
     costs = cost.Costs.read(crew.place, crew.wanted)
     warm, other = (crew.wanted.nodes[crew.wanted.chains["across/textcraft", s][0]]
                    for s in (0, 1))  # fmt: skip
-    assert cost.measure(crew.place, warm).iteration == pytest.approx(2.0)
+    assert cost.measure(crew.place, warm).iteration == pytest.approx(2.0, rel=1e-3)
     assert costs.estimate(other) == costs.estimate(warm) is not None
     after = plan.describe(study, crew.place, crew.wanted, num_workers=2)
     assert "2 done" in after and "4 nodes of a kind" in after

@@ -6,6 +6,7 @@ FAKE_SECONDS: how long it takes. FAKE_FAILURES: stages that fail, such as `grpo_
 import json
 import os
 import pathlib
+import random
 import sys
 import time
 
@@ -13,11 +14,7 @@ import filelock
 
 from agentrl.statistics import results
 
-ITEMS = tuple(f"{n}" for n in range(4))
-
-
-def rows(value):
-    return tuple((value, value) for _ in ITEMS)
+NUM_TASKS, SAMPLES = 12, 4
 
 
 def main():
@@ -52,24 +49,62 @@ def leave(workdir, stored, stage):
     saved = workdir / "checkpoints" / str(steps)
     saved.mkdir(parents=True)
     (saved / "checksums.json").write_text("{}")
+    trained = [name for name, _ in stage["mixture"]["environments"]]
     for place, env in enumerate(stored["environments"]):
-        trained = [name for name, _ in stage["mixture"]["environments"]]
-        solved = env in trained and stage["algorithm"]["name"] != "supervised"
-        results.EvaluationResult(
-            stage=stage["name"],
-            after_iteration=stage["num_iterations"],
-            step=steps,
-            env=env,
-            split="test",
-            tier="all",
-            panel_version="1",
-            panel_digest=f"{place}",
-            item_ids=tuple(f"{env}_{item}" for item in ITEMS),
-            success=rows(solved),
-            score=rows(float(solved)),
-            turns=rows(2),
-            tokens=rows(9),
-        ).save(workdir)
+        evaluate(workdir, stored, stage, env, digest=str(place), good=env in trained)
+
+
+def evaluate(workdir, stored, stage, env, *, digest, good):
+    rate = 0.2 + 0.5 * (good and stage["algorithm"]["name"] != "supervised")
+    draw = random.Random(f"{stage['name']} {env} {stored['seed']}")
+    ease = random.Random(env)
+    rates = [min(1.0, 2 * rate * ease.random()) for _ in range(NUM_TASKS)]
+    success = tuple(
+        tuple(draw.random() < chance for _ in range(SAMPLES)) for chance in rates
+    )
+    items = tuple(f"{env}_{n}" for n in range(NUM_TASKS))
+
+    def rows(value):
+        return tuple((value,) * SAMPLES for _ in items)
+
+    steps = sum(s["num_iterations"] for s in stored["stages"])
+    path = workdir / "episodes" / f"evaluation.{stage['name']}.{env}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as file:
+        for item, row in zip(items, success, strict=True):
+            for sample, solved in enumerate(row):
+                episode = {
+                    "stage": stage["name"],
+                    "iteration": stage["num_iterations"],
+                    "env": env,
+                    "item_id": item,
+                    "group": 0,
+                    "sample": sample,
+                    "policy_step": steps,
+                    "ending": "solved" if solved else "max_turns",
+                    "success": solved,
+                    "score": float(solved),
+                    "reward": float(solved),
+                    "turns": [],
+                    "final_observation": "",
+                    "failures": [] if solved else ["timeout"],
+                }
+                file.write(json.dumps(episode) + "\n")
+    results.EvaluationResult(
+        stage=stage["name"],
+        after_iteration=stage["num_iterations"],
+        step=steps,
+        env=env,
+        split="test",
+        tier="all",
+        panel_version="1",
+        panel_digest=digest,
+        item_ids=items,
+        success=success,
+        score=tuple(tuple(map(float, row)) for row in success),
+        turns=rows(2),
+        tokens=rows(9),
+    ).save(workdir)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Literal
 
 from agentrl import errors
 from agentrl.experiment import base_model
+from agentrl.findings import gather, page
 from agentrl.study import cost, folder, graph, plan, spec, work
 
 
@@ -47,9 +48,10 @@ def run(
             _probe(place, wanted, num_workers)
         print(plan.describe(study, place, wanted, num_workers=num_workers), flush=True)
     if action == "train":
-        work.Crew(place, wanted, only=chosen, max_nodes=max_nodes, say=_say).run(
-            num_workers
-        )
+        crew = work.Crew(place, wanted, only=chosen, max_nodes=max_nodes, say=_say)
+        crew.run(num_workers)
+    if action != "plan":
+        print(f"Page: {page.write(gather.gather(study, place, wanted))}")
     _check_failures(place, wanted)
 
 
