@@ -18,7 +18,6 @@ import sys
 
 import numpy as np
 
-
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(200)
 
 
