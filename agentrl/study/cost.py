@@ -105,16 +105,14 @@ class Costs:
         return found.total(node.stage.num_iterations) if found else None
 
     def left(self, place: folder.Folder, node: graph.Node) -> float | None:
-        """Seconds that are left of a node under way."""
+        """Seconds that are left of a node under way, by its own iterations."""
         whole = self.exact.get(node.shape) or self.similar.get(kind_of(node))
         lines = read_lines(place, node)
-        if whole is None:
-            return None
         if not lines:
-            return whole.total(node.stage.num_iterations)
+            return whole.total(node.stage.num_iterations) if whole else None
         missing = node.stage.num_iterations - len(lines)
         seconds = statistics.fmean(line["time/total"] for line in lines)
-        return missing * seconds + whole.evaluation
+        return missing * seconds + (whole.evaluation if whole else 0)
 
 
 def kind_of(node: graph.Node) -> str:

@@ -81,6 +81,14 @@ _LAPTOP_WEIGHTS = {
     "webshop": 1.5,
     "searchqa": 1.0,
 }
+# Iterations of the warm start, likewise.
+_LAPTOP_ITERATIONS = {
+    "textcraft": 100,
+    "babyai": 50,
+    "alfworld": 200,
+    "webshop": 200,
+    "searchqa": 200,
+}
 # Demonstrations and reinforcement on other kinds of tasks, where there are such kinds:
 # training on what has been demonstrated gains little.
 _LAPTOP_DEMONSTRATED: Tasks = {
@@ -126,7 +134,7 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
             tier="easy",
             subsets=_subsets(_LAPTOP_DEMONSTRATED, environments),
         ),
-        num_iterations=150 * len(environments),
+        num_iterations=sum(_LAPTOP_ITERATIONS[env] for env in environments),
         rollout=everything,
         optimizer=config.OptimizerConfig(
             learning_rate=3e-3, warmup_steps=20, schedule="cosine"
