@@ -197,6 +197,12 @@ def _chains(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.
             yield blocks.Chart(
                 charts.draw_chain(one.matrix, names), f"{one.cell.name}: success in %"
             )
+    yield from _orders(made)
+    yield from _forgotten(names, made)
+
+
+def _orders(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
+    """What chains end with, and what they lack of other ways to train."""
     kept = [
         row
         for row in select(made["transfer"], measure="success")
@@ -226,6 +232,9 @@ def _chains(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.
             "Average and worst environment in % at the end, all else in points; a "
             f"positive gap is what the sequence lacks. {CLAIM_NOTES[claim]}",
         )  # fmt: skip
+
+
+def _forgotten(names: list[str], made: Mapping[str, Any]) -> Iterator[blocks.Block]:
     lost = made["forgetting"]
     claim = _claim(lost)
     lost = [

@@ -1,6 +1,7 @@
 """The scales of the generalization study: what model, how long, how much room.
 
 `laptop`  a model of 1.1 million parameters, random weights, two cores
+`short`   the same for about half as long
 `small`   SmolLM2-135M-Instruct or another small language model, one GPU or a night of CPU
 `paper`   Qwen2.5-3B/7B-Instruct with the settings known of arXiv 2603.12011
 """
@@ -124,10 +125,8 @@ def _subsets(chosen: Tasks, environments: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for env in environments for name in chosen.get(env, ()))
 
 
-def _laptop(environments: tuple[str, ...]) -> Scale:
-    everything = _laptop_room(environments)
-    longest = everything.max_tokens
-    warm_start = config.StageConfig(
+def _laptop_warm_start(environments: tuple[str, ...]) -> config.StageConfig:
+    return config.StageConfig(
         name="warm_start",
         mixture=config.MixtureConfig(
             environments=tuple((env, _LAPTOP_WEIGHTS[env]) for env in environments),
@@ -135,7 +134,7 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
             subsets=_subsets(_LAPTOP_DEMONSTRATED, environments),
         ),
         num_iterations=sum(_LAPTOP_ITERATIONS[env] for env in environments),
-        rollout=everything,
+        rollout=_laptop_room(environments),
         optimizer=config.OptimizerConfig(
             learning_rate=3e-3, warmup_steps=20, schedule="cosine"
         ),
@@ -151,15 +150,23 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
             renamed_spellings="all",
         ),
     )
-    evaluation = config.EvaluationConfig(
+
+
+def _laptop_evaluation(environments: tuple[str, ...]) -> config.EvaluationConfig:
+    return config.EvaluationConfig(
         tier="easy",
         subsets=_subsets(_LAPTOP_TRAINED, environments),
         tasks=32,
         samples=8,
         before_training=True,
-        rollout=everything,
+        rollout=_laptop_room(environments),
         rollouts={env: _laptop_room((env,)) for env in environments},
     )
+
+
+def _laptop(environments: tuple[str, ...]) -> Scale:
+    longest = _laptop_room(environments).max_tokens
+    evaluation = _laptop_evaluation(environments)
     return Scale(
         base=config.RunConfig(
             name="laptop",
@@ -183,7 +190,7 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
             ),
             keep_checkpoints=1,
         ),
-        warm_start=warm_start,
+        warm_start=_laptop_warm_start(environments),
         room=_laptop_room,
         # Clip-higher, and each trajectory weighs the same, so that long failed ones do
         # not drown short solved ones.
@@ -215,6 +222,21 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
             "(three products a page, one passage, no lists of actions). It shows that the "
             "machinery and its effects exist; sizes of effects are those of this model."
         ),
+    )
+
+
+def _short(environments: tuple[str, ...]) -> Scale:
+    """The laptop scale with about half of its warm start and reinforcement."""
+    made = _laptop(environments)
+    warm_start, count = made.warm_start, len(environments)
+    assert warm_start is not None
+    return dataclasses.replace(
+        made,
+        base=dataclasses.replace(made.base, name="short"),
+        warm_start=dataclasses.replace(warm_start, num_iterations=80 * count),
+        num_iterations=10,
+        note=f"{made.note} Short: 80 iterations of warm start for each environment, 10 of "
+        "reinforcement.",
     )
 
 
@@ -372,4 +394,4 @@ def _paper(environments: tuple[str, ...]) -> Scale:
     )
 
 
-SCALES = {"laptop": _laptop, "small": _small, "paper": _paper}
+SCALES = {"laptop": _laptop, "short": _short, "small": _small, "paper": _paper}

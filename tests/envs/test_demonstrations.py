@@ -81,7 +81,7 @@ def test_names_with_capitals_and_digits_are_renamed_on_demand():
         demonstrations.Demonstration(
             f"shop_{n}", "", [(f"Buy {name} or wait", f"click[{name}]")]
         )
-        for n, name in enumerate(("B0AX9", "Dominica", "x2000", "Tirana"))
+        for n, name in enumerate(("B0AX9", "K77Z", "4040", "QR2T"))
     ]
     for spellings, changed in (("lower", False), ("all", True)):
         for before, after in zip(

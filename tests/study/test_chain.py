@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from agentrl import session as training
+from agentrl import session
 from agentrl.envs import registry
 from agentrl.experiment import files
 from agentrl.study import folder, graph, spec, work
@@ -21,7 +21,7 @@ class InThisProcess(work.Crew):
     def start(self, node, command, *arguments):
         assert command == "train"
         flags = dict(argument[2:].split("=", 1) for argument in arguments)
-        training.train(files.load(flags["config"]), pathlib.Path(flags["workdir"]))
+        session.train(files.load(flags["config"]), pathlib.Path(flags["workdir"]))
         return 0
 
 
@@ -52,7 +52,7 @@ def test_a_chain_of_nodes_is_one_run(recall, tmp_path):
     assert set(place.states(wanted).values()) == {"done"}
     last = wanted.nodes[wanted.chains["sequence/recall>more", 0][-1]]
     whole = tmp_path / "whole"
-    training.train(files.load(place.beside(last, ".json")), whole)
+    session.train(files.load(place.beside(last, ".json")), whole)
     pieces = place.workdir(last)
     assert read_metrics(pieces) == read_metrics(whole)
     assert len(read_metrics(pieces)) == 10
