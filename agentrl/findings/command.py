@@ -65,6 +65,7 @@ def _probe(place: folder.Folder, wanted: graph.Graph, num_workers: int) -> None:
         _say(f"probing {len(probes.nodes)} kinds of nodes")
         aside = dataclasses.replace(place, nodes=cost.PROBES)
         work.Crew(aside, probes, say=_say).run(num_workers)
+        _check_failures(aside, probes)
 
 
 def _check_failures(place: folder.Folder, wanted: graph.Graph) -> None:

@@ -166,6 +166,8 @@ def _laptop_evaluation(environments: tuple[str, ...]) -> config.EvaluationConfig
 
 def _laptop(environments: tuple[str, ...]) -> Scale:
     longest = _laptop_room(environments).max_tokens
+    # Few environments have too few words for more.
+    vocabulary = 2048 if len(environments) > 3 else 1024
     evaluation = _laptop_evaluation(environments)
     return Scale(
         base=config.RunConfig(
@@ -173,14 +175,14 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
             stages=(),
             environments={env: _LAPTOP[env] for env in environments},
             model=ModelConfig(
-                vocab_size=2048,
+                vocab_size=vocabulary,
                 hidden_size=128,
                 num_layers=2,
                 mlp_size=512,
                 tied_embeddings=False,
                 init="induction",
             ),
-            tokenizer=config.TokenizerConfig(vocab_size=2048),
+            tokenizer=config.TokenizerConfig(vocab_size=vocabulary),
             evaluation=evaluation,
             mesh=config.MeshConfig(cpu_devices=2),
             learner=config.LearnerConfig(
@@ -217,10 +219,9 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
             tasks=64,
         ),
         note=(
-            "Laptop scale: a model of 1.1 million parameters from random weights, "
-            "warm-started on demonstrations, tasks of the easy tier, short contexts "
-            "(three products a page, one passage, no lists of actions). It shows that the "
-            "machinery and its effects exist; sizes of effects are those of this model."
+            "A model of 1.1 million parameters from random weights, warm-started on "
+            "demonstrations; easy tasks, short contexts (three products a page, one "
+            "passage, no lists of actions). Sizes of effects are those of this model."
         ),
     )
 
