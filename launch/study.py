@@ -40,7 +40,9 @@ _PROBE = flags.DEFINE_bool(
 )
 _REPORT = flags.DEFINE_bool("report", False, "Write the page and the tables, and stop.")
 _ONLY = flags.DEFINE_list(
-    "only", [], "Nodes to train, by the first letters of their id."
+    "only",
+    [],
+    "Nodes to train, with those that they start from, by the first letters of their id.",
 )
 _MAX_NODES = flags.DEFINE_integer(
     "max_nodes", 0, "Nodes to train at most; 0 sets no limit.", lower_bound=0

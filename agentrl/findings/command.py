@@ -41,7 +41,7 @@ def run(
         )
     wanted = graph.build(study)
     place = folder.Folder(root)
-    chosen = frozenset(wanted.find(name).id for name in only)
+    chosen = frozenset(i for name in only for i in wanted.line(wanted.find(name)))
     if action != "report":
         place.claim_study(study, wanted, write=action == "train")
         if probe:
@@ -63,7 +63,7 @@ def _probe(place: folder.Folder, wanted: graph.Graph, num_workers: int) -> None:
     probes = cost.probes(wanted, cost.Costs.read(place, wanted))
     if probes.nodes:
         _say(f"probing {len(probes.nodes)} kinds of nodes")
-        aside = dataclasses.replace(place, nodes=cost.PROBES)
+        aside = folder.Folder(place.root, nodes=cost.PROBES)
         work.Crew(aside, probes, say=_say).run(num_workers)
         _check_failures(aside, probes)
 

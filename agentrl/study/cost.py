@@ -81,7 +81,7 @@ class Costs:
     @classmethod
     def read(cls, place: folder.Folder, wanted: graph.Graph) -> "Costs":
         """Measures whatever has run in the folder, probes last."""
-        probes = dataclasses.replace(place, nodes=PROBES)
+        probes = folder.Folder(place.root, nodes=PROBES)
         exact: dict[str, list[Measure]] = {}
         similar: dict[str, list[Measure]] = {}
         for node in wanted.nodes.values():

@@ -47,6 +47,7 @@ class Folder:
 
     root: pathlib.Path
     nodes: str = "nodes"  # within it
+    _done: set[str] = dataclasses.field(default_factory=set, compare=False)  # ids
 
     def workdir(self, node: graph.Node) -> pathlib.Path:
         """Working directory of a node."""
@@ -57,7 +58,15 @@ class Folder:
         return self.root / self.nodes / (node.name + suffix)
 
     def is_done(self, node: graph.Node) -> bool:
-        """Whether a node is trained, saved and evaluated, with its variants."""
+        """Whether a node is trained, saved and evaluated, with its variants.
+
+        One that is stays so.
+        """
+        if node.id not in self._done and self._look(node):
+            self._done.add(node.id)
+        return node.id in self._done
+
+    def _look(self, node: graph.Node) -> bool:
         paths = [
             results.find_path(
                 self.workdir(node),

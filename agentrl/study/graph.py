@@ -49,13 +49,10 @@ class Graph:
     nodes: Mapping[str, Node]
     chains: Mapping[tuple[str, int], tuple[str, ...]]  # (cell, seed) -> node ids
 
-    def descendants(self, node_id: str) -> set[str]:
-        """Ids of all nodes that start from this one, directly or not."""
-        found: set[str] = set()
-        for node in self.nodes.values():
-            if node.parent == node_id or node.parent in found:
-                found.add(node.id)
-        return found
+    def line(self, node: Node) -> list[str]:
+        """Ids of a node and of all that it starts from."""
+        above = self.line(self.nodes[node.parent]) if node.parent else []
+        return [*above, node.id]
 
     def find(self, name: str) -> Node:
         """The node with this id or name, or the only one that begins so.

@@ -126,7 +126,7 @@ class Study:
         chosen = axes or [axis for axis in known if axis not in ON_DEMAND]
         kept = tuple(cell for cell in self.cells if cell.axis in chosen)
         return dataclasses.replace(
-            self, cells=kept, seeds=tuple(seeds) or tuple(self.seeds)
+            self, cells=kept, seeds=tuple(dict.fromkeys(seeds)) or self.seeds
         )
 
     def settings_of(self, cell: Cell, seed: int) -> config.RunConfig:

@@ -45,8 +45,11 @@ def make(scale: str, environments: Sequence[str]) -> Scale:
     """Returns a scale for some environments; empty takes all five.
 
     Raises:
-      ValueError: if there is no such scale.
+      ValueError: if there is no such scale, or it has no such environment.
     """
+    for env in environments:
+        if env not in ENVIRONMENTS:
+            raise ValueError(f"no environment {env!r}; give {', '.join(ENVIRONMENTS)}")
     if scale not in SCALES:
         raise ValueError(f"no scale {scale!r}; give one of {', '.join(SCALES)}")
     return SCALES[scale](tuple(environments) or ENVIRONMENTS)
