@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "initial": "types models",
     "pretrained": "errors storage types models",
     "chat": "envs storage errors pretrained",
-    "rollout": "envs errors types models config parallel chat",
+    "engine": "errors types models config parallel",
+    "rollout": "envs errors types config parallel chat engine",
     "learner": "errors types ops config",
     "experiment": (
         "envs storage errors types models config parallel hardware pretrained learner"
@@ -38,9 +39,14 @@ MAY_IMPORT = {
     "transcripts": "envs errors storage types config",
     "statistics": "errors storage config transcripts",
     "reporting": ("envs storage errors types config experiment transcripts statistics"),
+    "webpage": (
+        "envs refusals storage errors types config hardware experiment transcripts "
+        "statistics reporting"
+    ),
+    "live": "refusals webpage",
     "run": (
         "envs checkpoints storage errors types ops models config parallel initial "
-        "pretrained chat rollout learner experiment transcripts statistics "
+        "pretrained chat engine rollout learner experiment transcripts statistics "
         "reporting"
     ),
     "export": (
@@ -53,7 +59,7 @@ MAY_IMPORT = {
     ),
     "play": (
         "envs checkpoints errors types ops models config parallel pretrained chat "
-        "rollout experiment run"
+        "engine experiment run"
     ),
     "loop": (
         "envs checkpoints storage errors types config parallel hardware rollout "
@@ -61,7 +67,7 @@ MAY_IMPORT = {
     ),
     "session": (
         "errors planning checkpoints chat storage types config parallel hardware "
-        "pretrained learner experiment statistics reporting run loop"
+        "pretrained learner experiment statistics reporting webpage run loop"
     ),
     "study": (
         "envs checkpoints storage errors config experiment transcripts statistics "
@@ -73,8 +79,8 @@ MAY_IMPORT = {
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (
         "envs planning refusals errors export evaluation parallel hardware "
-        "pretrained experiment transcripts statistics reporting run play session "
-        "study findings api"
+        "pretrained experiment transcripts statistics reporting webpage live run play "
+        "session study findings api"
     ),
     "experiments": "envs config models pretrained study",
 }

@@ -96,6 +96,36 @@ class TokenizerConfig:
     vocab_size: int = 1024  # for train_sentencepiece
     frame: Literal["bare", "plain", "agentgym"] = "bare"
     few_shot: int = 0  # solved tasks shown before each task, of the same environment
+    # Of models that think: variables of the chat template, such as enable_thinking of
+    # Qwen3's, and whether contexts keep what past answers thought.
+    template_variables: Mapping[str, bool | int | float | str] = dataclasses.field(
+        default_factory=dict
+    )
+    past_reasoning: Literal["keep", "drop"] = "keep"
+
+    def validate(self, where: str) -> None:
+        """Raises `ConfigError` on the first field that cannot work or has no effect."""
+        if self.few_shot < 0:
+            raise errors.ConfigError(
+                f"{where}.few_shot = {self.few_shot}; give 0 or more."
+            )
+        trained = self.kind == "train_sentencepiece"
+        unread = () if trained else ("vocab_size",)
+        if self.kind in ("train_sentencepiece", "bytes"):
+            unread += ("path",)
+        checks.refuse_unread(where, self, unread, f"{where}.kind = {self.kind!r}")
+        if self.past_reasoning not in ("keep", "drop"):
+            raise errors.ConfigError(
+                f"{where}.past_reasoning = {self.past_reasoning!r}; give 'keep' or 'drop'."
+            )
+        if self.kind != "huggingface" or self.frame == "bare":
+            checks.refuse_unread(
+                where,
+                self,
+                ("template_variables", "past_reasoning"),
+                f"{where}.kind = {self.kind!r} and frame = {self.frame!r}, which have no "
+                "chat template of a published model,",
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,17 +178,11 @@ class RunConfig:
                 registry.get_spec(name).make(env)
             except base.EnvConfigError as error:
                 raise errors.ConfigError(f"environments[{name!r}]: {error}") from error
-        if self.lora is not None:
-            checks.require_positive("lora.rank", self.lora.rank)
-            checks.require_positive("lora.alpha", self.lora.alpha)
         for index, stage in enumerate(self.stages):
             stage.validate(f"stage '{stage.name}'")
             self._check_stage(index, stage)
         self.evaluation.validate("evaluation")
-        if self.tokenizer.few_shot < 0:
-            raise errors.ConfigError(
-                f"tokenizer.few_shot = {self.tokenizer.few_shot}; give 0 or more."
-            )
+        self.tokenizer.validate("tokenizer")
         if self.evaluation.before_training and "untrained" in names:
             raise errors.ConfigError(
                 "a stage is called 'untrained', as the evaluation before the first stage "
@@ -169,10 +193,37 @@ class RunConfig:
         self._check_env_limits()
         checks.require_positive("mesh.cpu_devices", self.mesh.cpu_devices)
         self._check_learner(num_devices)
+        self._check_model()
+
+    def _check_model(self) -> None:
+        """Where the parameters come from, and which of them are trained."""
+        if self.start_from:
+            because = f"start_from = {self.start_from!r}"
+            checks.refuse_unread("", self, ("weights",), because)
+        if given := self.start_from or self.weights:
+            checks.refuse_unread(
+                "model", self.model, ("init",), f"parameters that are read from {given}"
+            )
         if self.model.init == "induction" and not self.model.has_room_for_induction:
             raise errors.ConfigError(
                 'model.init = "induction" needs two layers, two key-value heads, two query '
                 "heads for each, qkv_bias, no qk_norm and untied embeddings."
+            )
+        scaling = self.model.rope_scaling
+        if scaling is not None and scaling.kind == "linear":
+            checks.refuse_unread(
+                "model.rope_scaling",
+                scaling,
+                ("low_frequency_factor", "high_frequency_factor", "original_context"),
+                "model.rope_scaling.kind = 'linear'",
+            )
+        if self.lora is not None:
+            checks.require_positive("lora.rank", self.lora.rank)
+            checks.require_positive("lora.alpha", self.lora.alpha)
+        elif self.trainable == ():
+            raise errors.ConfigError(
+                "trainable = () without lora trains nothing; give patterns of parameters, "
+                "or None for all."
             )
 
     def _check_env_limits(self) -> None:
@@ -231,6 +282,13 @@ class RunConfig:
                 "that the schedule may be at its end, final_fraction = "
                 f"{stage.optimizer.final_fraction}, from the first update. Set schedule = "
                 "'constant', or carry_optimizer to False."
+            )
+        if stage.optimizer.warmup_steps:
+            raise errors.ConfigError(
+                f"{where}.optimizer.warmup_steps = {stage.optimizer.warmup_steps} with "
+                "carry_optimizer = True: the step count goes on from the stage before, so "
+                "that the warm-up may be over before the first update. Set warmup_steps = "
+                "0, or carry_optimizer to False."
             )
 
     def _check_names(self, where: str, names: object) -> None:

@@ -21,6 +21,9 @@ class RolloutConfig:
     group_size: int = 8  # episodes of each task (G)
     max_tokens: int = 1024  # whole episode: observations and actions
     max_action_tokens: int = 64  # one action, stop token included (N)
+    # Of these, for a thought: one that is longer is ended with </think>, which is not
+    # trained. 0 sets no limit.
+    max_thinking_tokens: int = 0
     temperature: float = 1.0  # 0, greedy, is for evaluation only
     top_k: int = 0  # evaluation only; 0 draws from all tokens
     top_p: float = 1.0  # evaluation only
@@ -39,7 +42,7 @@ class RolloutConfig:
         return self.tasks_per_iteration * self.group_size
 
     def validate(self, where: str, *, training: bool) -> None:
-        """Raises `ConfigError` on the first field that cannot work."""
+        """Raises `ConfigError` on the first field that cannot work or has no effect."""
         for field in (
             "tasks_per_iteration",
             "group_size",
@@ -49,6 +52,12 @@ class RolloutConfig:
             "num_cohorts",
         ):
             checks.require_positive(f"{where}.{field}", getattr(self, field))
+        if not 0 <= self.max_thinking_tokens < self.max_action_tokens:
+            raise errors.ConfigError(
+                f"{where}.max_thinking_tokens = {self.max_thinking_tokens}; it must be 0, "
+                f"or leave room for an action in {where}.max_action_tokens = "
+                f"{self.max_action_tokens}."
+            )
         if self.cut_actions not in ("end", "play"):
             raise errors.ConfigError(
                 f"{where}.cut_actions = {self.cut_actions!r}; give 'end' or 'play'."
@@ -64,6 +73,13 @@ class RolloutConfig:
                 f"{self.top_p}. Training samples from the whole policy: the learner's "
                 "ratios hold for the probabilities that the policy itself gives. Use "
                 "greedy decoding, top_k and top_p in evaluation.rollout."
+            )
+        if self.temperature == 0:
+            checks.refuse_unread(
+                where,
+                self,
+                ("top_k", "top_p"),
+                f"{where}.temperature = 0: the likeliest token is taken",
             )
         if self.num_slots % self.num_cohorts:
             raise errors.ConfigError(
@@ -100,12 +116,16 @@ class OptimizerConfig:
     max_grad_norm: float = 1.0
 
     def validate(self, where: str) -> None:
-        """Raises `ConfigError` on the first field that cannot work."""
+        """Raises `ConfigError` on the first field that cannot work or has no effect."""
         if not self.learning_rate > 0:
             raise errors.ConfigError(
                 f"{where}.learning_rate = {self.learning_rate}; it must be positive."
             )
         checks.require_positive(f"{where}.max_grad_norm", self.max_grad_norm)
+        if self.schedule == "constant":
+            checks.refuse_unread(
+                where, self, ("final_fraction",), f"{where}.schedule = 'constant'"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,9 +149,22 @@ class MixtureConfig:
         names = ("split", "tier", "tier_file", "item_file", "subsets")
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def tempered_weights(self) -> tuple[tuple[str, float], ...]:
+        """Environments and weights, raised to 1 / temperature if they are tempered."""
+        if self.kind != "tempered":
+            return self.environments
+        return tuple((env, w ** (1 / self.temperature)) for env, w in self.environments)
+
     def validate(self, where: str) -> None:
-        """Raises `ConfigError` on the first field that cannot work."""
+        """Raises `ConfigError` on the first field that cannot work or has no effect."""
         _check_weights(f"{where}.environments", self.environments)
+        if self.kind != "tempered":
+            checks.refuse_unread(
+                where, self, ("temperature",), f"{where}.kind = {self.kind!r}"
+            )
+        if self.tier == "all":
+            checks.refuse_unread(where, self, ("tier_file",), f"{where}.tier = 'all'")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -194,11 +227,16 @@ class StageConfig:
         self.optimizer.validate(f"{where}.optimizer")
         if self.rehearsal is not None:
             self.rehearsal.validate(f"{where}.rehearsal")
-        if self.supervised and (self.overlap or self.rehearsal or self.max_turns):
+        if isinstance(self.algorithm, algorithm_configs.Supervised):
+            self._check_supervised(where, self.algorithm)
+        if (
+            isinstance(self.algorithm, algorithm_configs.Grouped)
+            and self.rollout.group_size < 2
+        ):
             raise errors.ConfigError(
-                f"{where}: overlap = {self.overlap}, rehearsal = {self.rehearsal}, "
-                f"max_turns = {self.max_turns} have no effect with the algorithm "
-                "'supervised', which plays no episodes; leave them out."
+                f"{where}.rollout.group_size = {self.rollout.group_size}: "
+                f"{self.algorithm.NAME!r} compares the episodes of a task with each other; "
+                "give 2 or more."
             )
         if self.overlap and self.updates_per_iteration > 1:
             raise errors.ConfigError(
@@ -212,6 +250,23 @@ class StageConfig:
                 f"{where}.max_turns starts at iterations {starts}; give increasing ones, "
                 "the first of them 0."
             )
+
+    def _check_supervised(
+        self, where: str, algorithm: algorithm_configs.Supervised
+    ) -> None:
+        because = "the algorithm 'supervised', which plays no episodes"
+        checks.refuse_unread(
+            where, self, ("overlap", "rehearsal", "max_turns"), because
+        )
+        if self.mixture.kind == "adaptive":
+            checks.refuse_unread(f"{where}.mixture", self.mixture, ("kind",), because)
+        mixed = [name for name, _ in self.mixture.environments]
+        for env, _ in algorithm.renamed_copies:
+            if env not in mixed:
+                raise errors.ConfigError(
+                    f"{where}.algorithm.renamed_copies names environment '{env}', of which "
+                    f"nothing is demonstrated: the mixture has {mixed}."
+                )
 
 
 def check_stage_name(name: str) -> None:

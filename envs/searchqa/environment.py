@@ -44,7 +44,8 @@ class SearchQA(base.Environment):
     acknowledgements: ClassVar = {"strict": prompts.ACKNOWLEDGEMENT, "agentgym": "Ok."}
     option_names = (
         *("questions", "train_questions", "test_questions", "top_k", "closed_book"),
-        *("corpus", "retriever", "retriever_timeout_s", "retriever_retries"),
+        *("corpus", "wikipedia_file"),
+        *("retriever", "retriever_timeout_s", "retriever_retries"),
         "copying_oracle",
     )
 
@@ -56,7 +57,14 @@ class SearchQA(base.Environment):
         self._strict = self.config.profile == "strict"
         self._top_k = _read_top_k(self.config)
         self.closed_book = _read_flag(self.config, "closed_book")
-        self.copying_oracle = _read_flag(self.config, "copying_oracle")
+        if (
+            _read_flag(self.config, "copying_oracle")
+            and "corpus" in self.config.options
+        ):
+            raise base.EnvConfigError(
+                "environment 'searchqa': copying_oracle = True demonstrates on the default "
+                "corpus only; leave out the option corpus, or copying_oracle."
+            )
 
     @functools.cached_property
     def data(self) -> dataset.Dataset:
