@@ -6,7 +6,6 @@ or "recipe", other seeds as well.
 """
 
 import csv
-import dataclasses
 import io
 import math
 import pathlib
@@ -20,7 +19,7 @@ from agentrl.findings import gather
 from agentrl.reporting import survey
 from agentrl.statistics import intervals, results, summaries, transfer
 from agentrl.study import cost
-from agentrl.transcripts import failures
+from agentrl.transcripts import episodes, failures
 
 FOLDER = "tables"
 Row = dict[str, Any]
@@ -316,8 +315,12 @@ def make_difficulty(found: gather.Findings) -> Iterator[Row]:
 def make_failures(found: gather.Findings) -> Iterator[Row]:
     """Shares of failed episodes with each tag, after each node."""
     for node in found.done_nodes():
-        last = dataclasses.replace(node.settings, stages=(node.stage,))
-        surveyed = survey.survey_episodes(found.place.workdir(node), last)
+        surveyed = survey.Survey()
+        for path in survey.find_evaluations(
+            found.place.workdir(node), node.stage.name, node.settings
+        ):
+            for line, episode in enumerate(episodes.read(path), start=1):
+                surveyed.add(episode, f"{path}:{line}")
         for env in node.settings.environments:
             failed = surveyed.num_failed(node.stage.name, env)
             for share in surveyed.shares(node.stage.name, env):
