@@ -13,12 +13,11 @@ one starts from the state that it leaves, and after a stage the policy is evalua
 
 With `overlap` rollout and update are pipelined: the episodes of the next iteration are
 played while the device updates, with the parameters from before the update, hence one
-update off-policy. Before a checkpoint nothing is played ahead, so that a checkpoint never
-has to hold episodes, and a run repeats itself whether it is interrupted or not.
+update off-policy. A checkpoint keeps the episodes that were played ahead, so that a run
+repeats itself whether it is interrupted or not.
 """
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -34,7 +33,15 @@ from agentrl.learner import algorithms, credit, packing, scoring
 from agentrl.parallel import interruption, processes, rng
 from agentrl.reporting import metrics, tables
 from agentrl.rollout import collect, mixture
-from agentrl.run import assemble, checks, references, resume, stages, warmstart
+from agentrl.run import (
+    assemble,
+    checks,
+    experiences,
+    references,
+    resume,
+    stages,
+    warmstart,
+)
 from agentrl.statistics import results
 
 
@@ -67,21 +74,11 @@ class PolicySnapshot:
         return cls(run.rollout_params(learner.params), int(learner.step))
 
 
-@dataclasses.dataclass(frozen=True)
-class Experience:
-    """The episodes of one iteration."""
-
-    iteration: int
-    trajectories: list[types.Trajectory]
-    mixture: types.MixtureState  # after their draws and successes
-    values: types.Metrics  # what they cost
-
-
 def train(run: assemble.Run, recorder: Recorder) -> types.RunState:
     """Runs all stages, from wherever the working directory says the run stands."""
     abandonable = recorder.interrupted.abandonable
     with abandonable("its start, which the same command repeats"):
-        stage, state, progress = resume.restore_or_init(
+        stage, state, progress, ahead = resume.restore_or_init(
             run, recorder.checkpoints, recorder.writer, recorder.workdir
         )
         if run.config.evaluation.before_training and not int(state.learner.step):
@@ -91,7 +88,10 @@ def train(run: assemble.Run, recorder: Recorder) -> types.RunState:
             evaluate_after_stage(run, state, untrained, recorder)
     while True:
         compared = references.load(run, stage, state, recorder.checkpoints)
-        state, progress = run_stage(run, stage, state, progress, compared, recorder)
+        state, progress = run_stage(
+            run, stage, state, progress, compared, recorder, ahead
+        )
+        ahead = None
         if stage.settings.evaluate_after:
             recorder.timers.place = f"the evaluation after '{stage.settings.name}'"
             with abandonable(
@@ -117,9 +117,9 @@ def run_stage(
     progress: types.Progress,
     compared: references.References,
     recorder: Recorder,
+    ahead: experiences.Experience | None = None,
 ) -> tuple[types.RunState, types.Progress]:
-    """Runs what is left of one stage, and saves its final state."""
-    ahead: Experience | None = None
+    """Runs what is left of one stage, of which `ahead` may have been played already."""
     iterations = range(progress.iteration, stage.settings.num_iterations)
     profile = recorder.workdir / "profile" / stage.settings.name
     for iteration in timing.traced(iterations, profile, recorder.num_profiled):
@@ -135,7 +135,7 @@ def run_stage(
             else:
                 experience = ahead or play(run, stage, state, iteration, recorder)
                 trajectories = experience.trajectories
-                play_ahead = stage.settings.overlap and not save
+                play_ahead = stage.settings.overlap and not at_end
                 state, values, ahead = rl_iteration(
                     run, stage, state, experience, compared, play_ahead, recorder
                 )
@@ -153,7 +153,10 @@ def run_stage(
             )
         stop = recorder.interrupted.requested()
         if save or stop:
-            recorder.checkpoints.save(state, progress, end_of_stage=at_end)
+            waiting = ahead and experiences.to_json(ahead, stage.settings.rollout)
+            recorder.checkpoints.save(
+                state, progress, end_of_stage=at_end, episodes=waiting
+            )
         if stop:
             raise errors.InterruptedRun(
                 f"iteration {iteration + 1} of {stage.settings.num_iterations} of stage "
@@ -167,11 +170,11 @@ def rl_iteration(
     run: assemble.Run,
     stage: stages.Stage,
     state: types.RunState,
-    experience: Experience,
+    experience: experiences.Experience,
     compared: references.References,
     play_ahead: bool,
     recorder: Recorder,
-) -> tuple[types.RunState, types.Metrics, Experience | None]:
+) -> tuple[types.RunState, types.Metrics, experiences.Experience | None]:
     """Trains on the episodes of one iteration; with `play_ahead` plays the next ones."""
     algorithm, episodes = stage.algorithm, experience.trajectories
     learner, iteration = state.learner, experience.iteration
@@ -256,7 +259,7 @@ def play(
     recorder: Recorder,
     *,
     snapshot: PolicySnapshot | None = None,
-) -> Experience:
+) -> experiences.Experience:
     """Plays P groups; with refills, further ones until P of them carry a signal.
 
     Args:
@@ -303,7 +306,7 @@ def play(
     if rounds > 1:
         values |= {"rollout/refills": refill, "rollout/groups_missing": missing}
     draws = record_success(run, draws, trajectories)
-    return Experience(iteration, trajectories, draws, values)
+    return experiences.Experience(iteration, trajectories, draws, values)
 
 
 def score_tokens(
@@ -385,27 +388,29 @@ def evaluate_after_stage(
     """
     settings, step = run.config.evaluation, int(state.learner.step)
     environments = settings.environments or run.environments
-    load_done = functools.partial(
-        results.load_stage, recorder.workdir, progress.stage_name, step, environments
-    )
+
+    def load_done() -> list[results.EvaluationResult]:
+        return results.load_stage(
+            recorder.workdir, progress.stage_name, step, environments
+        )
 
     done = {result.env for result in load_done()}
     missing = tuple(env for env in environments if env not in done)
-    if not missing:
-        return
-    evaluator.evaluate(
-        run,
-        state.learner.params,
-        dataclasses.replace(settings, environments=missing),
-        stage=progress.stage_name,
-        after_iteration=progress.iteration,
-        step=step,
-        workdir=recorder.workdir,
-    )
+    if missing:
+        evaluator.evaluate(
+            run,
+            state.learner.params,
+            dataclasses.replace(settings, environments=missing),
+            stage=progress.stage_name,
+            after_iteration=progress.iteration,
+            step=step,
+            workdir=recorder.workdir,
+        )
     if processes.is_process_zero():
         found, by_chance = load_done(), results.load_random(recorder.workdir)
         recorder.writer.write_evaluations(found)
-        print(tables.format_table(found, by_chance), flush=True)
+        if missing:
+            print(tables.format_table(found, by_chance), flush=True)
 
 
 def mean_of(updates: Sequence[Mapping[str, float]]) -> types.Metrics:

@@ -66,7 +66,7 @@ MAY_IMPORT = {
         "learner evaluation statistics reporting run"
     ),
     "session": (
-        "errors planning checkpoints chat storage types config parallel hardware "
+        "errors planning checkpoints storage types config parallel hardware "
         "pretrained learner experiment statistics reporting webpage run loop"
     ),
     "study": (

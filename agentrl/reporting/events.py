@@ -5,6 +5,7 @@ what is in them when a process is killed is missing for good, although a checkpo
 that its iteration is done. Here its record writer is called directly.
 """
 
+import io
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -59,3 +60,21 @@ class EventFile:
     def close(self) -> None:
         """Closes the file."""
         self._writer.close()
+
+
+def find_tags(workdir: pathlib.Path, *, step: int) -> set[str]:
+    """Names of the scalars that tensorboard shows at a step."""
+    found = set[str]()
+    for path in sorted((workdir / FOLDER).glob("*"), key=lambda p: int(p.suffix[1:])):
+        record = io.BytesIO(path.read_bytes())
+        # Length, a checksum of 4 bytes, the event, another checksum; the last may be torn.
+        while len(head := record.read(12)) == 12:
+            body = record.read(int.from_bytes(head[:8], "little"))
+            if len(record.read(4)) < 4:
+                break
+            event = _proto.Event.FromString(body)
+            if event.session_log.status == _proto.SessionLog.START:
+                found &= found if event.step > step else set()  # it repeats the step
+            elif event.step == step:
+                found |= {value.tag for value in event.summary.value}
+    return found

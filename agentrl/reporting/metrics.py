@@ -112,16 +112,17 @@ class Writer:
             self._progress_bar.say(message)
 
     def write_evaluations(self, found: Iterable[results.EvaluationResult]) -> None:
-        """Adds results to the tensorboard events, at the steps of their policies.
-
-        `resume` has to be called before.
-        """
+        """Adds events of results, after `resume`; those of earlier sessions stay."""
         for result in found:
+            earlier = result.step < (self._first_step or 0)  # than this session
+            there = events.find_tags(self._workdir, step=result.step) if earlier else ()
             numbers = {
-                f"evaluation/{result.env}/{name}": value
+                tag: value
                 for name, value in result.means.items()
+                if (tag := f"evaluation/{result.env}/{name}") not in there
             }
-            self._write_events(numbers, step=result.step, wall_time=self._clock())
+            if numbers:
+                self._write_events(numbers, step=result.step, wall_time=self._clock())
 
     def _write_events(
         self, numbers: Mapping[str, float | None], *, step: int, wall_time: float

@@ -4,13 +4,16 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from agentrl import config, errors, types
 from agentrl.checkpoints import checkpoint
 from agentrl.parallel import processes
 from agentrl.reporting import metrics
-from agentrl.run import assemble, stages
+from agentrl.rollout import mixture
+from agentrl.run import assemble, experiences, stages
 from agentrl.statistics import results
 
 
@@ -19,8 +22,8 @@ def restore_or_init(
     checkpoints: checkpoint.Checkpoints,
     writer: metrics.Writer,
     workdir: pathlib.Path,
-) -> tuple[stages.Stage, types.RunState, types.Progress]:
-    """Returns the stage, state and progress that a run goes on from.
+) -> tuple[stages.Stage, types.RunState, types.Progress, experiences.Experience | None]:
+    """Returns what a run goes on from: stage, state, progress, episodes played ahead.
 
     A stage that is finished and evaluated is not built again: the run goes on with the
     one after it.
@@ -42,24 +45,26 @@ def restore_or_init(
     else:
         progress = checkpoints.restore_progress(step, frozen_digest=digest)
         check_place(progress, run.config.stages, step)
+    at = progress.stage
     done = step is not None and is_done(run.config, progress, step, workdir)
-    index = progress.stage + done
-    going_on = progress
     if done:
-        name = run.config.stages[index].name
-        going_on = dataclasses.replace(
-            progress, stage=index, stage_name=name, iteration=0
+        following = run.config.stages[at + 1].name
+        evaluated = results.load_stage(workdir, progress.stage_name, step or 0)
+        progress = dataclasses.replace(
+            progress, stage=at + 1, stage_name=following, iteration=0
         )
     if processes.is_process_zero():
-        writer.resume(going_on, step=step or 0)
-    stage = stages.build(run, index)
+        writer.resume(progress, step=step or 0)
+        if done:  # their events were cut
+            writer.write_evaluations(evaluated)
+    stage = stages.build(run, progress.stage)
     if step is None:
         state = stage.initial_state(run, params, jnp.int32(0))
-    else:
-        state = checkpoints.restore(step, stages.abstract_state(run, progress.stage))
+        return stage, state, progress, None
+    state, ahead = restore(run, at, step, checkpoints)
     if done:
         state = stage.init_from_previous(run, state)
-    return stage, state, going_on
+    return stage, state, progress, ahead
 
 
 def is_done(
@@ -70,9 +75,8 @@ def is_done(
 ) -> bool:
     """Whether a stage is finished and evaluated, and another one comes after it."""
     stage = settings.stages[progress.stage]
-    if progress.iteration < stage.num_iterations or progress.stage + 1 == len(
-        settings.stages
-    ):
+    last = progress.stage + 1 == len(settings.stages)
+    if progress.iteration < stage.num_iterations or last:
         return False
     wanted = settings.evaluation.environments or settings.environments
     found = {result.env for result in results.load_stage(workdir, stage.name, step)}
@@ -80,30 +84,30 @@ def is_done(
 
 
 def check_place(
-    progress: types.Progress, chain: Sequence[config.StageConfig], where: object
+    progress: types.Progress, planned: Sequence[config.StageConfig], where: object
 ) -> None:
     """Raises `CheckpointError` if a checkpoint cannot be of a run with these stages.
 
     Args:
       progress: of the checkpoint.
-      chain: stages of the run.
+      planned: stages of the run.
       where: the checkpoint, for the message.
     """
     index, name = progress.stage, progress.stage_name
-    names = [stage.name for stage in chain]
+    names = [stage.name for stage in planned]
     advice = (
         "It was saved by another run: move its folder away, or use the --workdir that "
         "it belongs to."
     )
-    if index >= len(chain) or names[index] != name:
+    if index >= len(planned) or names[index] != name:
         raise errors.CheckpointError(
             f"checkpoint {where} is of stage number {index + 1}, '{name}', and the "
             f"stages of this run are {names}. {advice}"
         )
-    if progress.iteration > chain[index].num_iterations:
+    if progress.iteration > planned[index].num_iterations:
         raise errors.CheckpointError(
             f"checkpoint {where} is of iteration {progress.iteration} of stage '{name}', "
-            f"which has {chain[index].num_iterations} in this run. {advice}"
+            f"which has {planned[index].num_iterations} in this run. {advice}"
         )
 
 
@@ -126,3 +130,50 @@ def find_progress(workdir: pathlib.Path) -> types.Progress:
         return types.Progress()
     with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
         return types.Progress(**checkpoints.read_progress(steps[-1])["progress"])
+
+
+def restore(
+    run: assemble.Run,
+    index: int,
+    step: int,
+    checkpoints: checkpoint.Checkpoints,
+) -> tuple[types.RunState, experiences.Experience | None]:
+    """Restores what a stage goes on from.
+
+    Environments that came to the run later have not been drawn yet, and the mixture's
+    weights are those of the configuration, which may have been changed.
+
+    Args:
+      run: the run.
+      index: of the stage that the checkpoint is of.
+      step: of the checkpoint.
+      checkpoints: of the run.
+
+    Returns:
+      The state, and the episodes that were played ahead, if there are any.
+
+    Raises:
+      CheckpointError: if it is missing, damaged, or of another run.
+    """
+    settings = run.config.stages[index]
+    like = stages.abstract_state(run, index)
+    num_stored = checkpoints.num_environments(step)
+    narrow = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct((num_stored,), s.dtype, sharding=s.sharding),
+        like.mixture,
+    )
+    state = checkpoints.restore(step, dataclasses.replace(like, mixture=narrow))
+    fresh = mixture.init(settings.mixture, run.environments)
+
+    def widen(stored: types.MixtureState) -> types.MixtureState:
+        wide = jax.tree.map(
+            lambda old, new: np.concatenate([old, new[num_stored:]]),
+            *jax.device_get((stored, fresh)),
+        )
+        wide = dataclasses.replace(wide, weights=jax.device_get(fresh.weights))
+        return jax.device_put(wide, jax.tree.map(lambda s: s.sharding, like.mixture))
+
+    ahead = experiences.from_json(checkpoints.restore_episodes(step), settings.rollout)
+    if ahead is not None:
+        ahead = dataclasses.replace(ahead, mixture=widen(ahead.mixture))
+    return dataclasses.replace(state, mixture=widen(state.mixture)), ahead
