@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import filelock
 import jax
 
-from agentrl import config, errors, loop, storage, types
+from agentrl import config, errors, loop, preflight, storage, types
 from agentrl.checkpoints import checkpoint
 from agentrl.experiment import changes, files, rules
-from agentrl.hardware import roofline, timing
+from agentrl.hardware import roofline, timing, topology
 from agentrl.parallel import interruption, processes, startup, watch
 from agentrl.planning import preview
 from agentrl.reporting import metrics, tables
-from agentrl.run import assemble, fork, preflight, resume
+from agentrl.run import assemble, fork, resume
 from agentrl.statistics import results
 from agentrl.webpage import report
 
@@ -179,7 +179,13 @@ def describe(settings: config.RunConfig) -> str:
       ConfigError: if it cannot work.
     """
     check(settings)
-    return preview.describe(settings, num_devices=jax.device_count())
+    target = topology.attached()
+    described = preview.describe(
+        settings,
+        num_devices=len(target.devices),
+        num_local=len(target.local_devices),
+    )
+    return "\n".join([described, "", *preview.describe_compiled(settings, target)])
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ Single fields are overridden by their path, stages by name or `*`:
   --set='stages.*.optimizer.learning_rate=1e-4'
 
 On many hosts the same command runs on each, with a working directory that all of them
-share; launch/pods/ has it for TPU pods, Slurm and Kubernetes.
+share; `agentrl launch` starts it on TPU VMs, GKE, Slurm and Kubernetes.
 
 The working directory receives checkpoints, `metrics.jsonl`, tensorboard event files, every
 episode as a JSON line, `run.json`, `evaluations/*.json` and, at the end, `report.html`.
@@ -116,8 +116,10 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import errors, refusals, session
     from agentrl.experiment import files
+    from agentrl.hardware import compilation
     from agentrl.parallel import startup
 
+    compilation.enable_cache()
     try:
         startup.join(
             _COORDINATOR.value,

@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "models": "errors types ops",
     "config": "envs errors models",
     "parallel": "envs refusals errors types config",
-    "hardware": "models",
+    "hardware": "envs errors models",
+    "clusters": "errors",
     "initial": "types models",
     "pretrained": "errors storage types models",
     "chat": "envs storage errors pretrained",
@@ -31,9 +32,6 @@ MAY_IMPORT = {
     "learner": "errors types ops config",
     "experiment": (
         "envs storage errors types models config parallel hardware pretrained learner"
-    ),
-    "planning": (
-        "envs errors types models config parallel hardware pretrained learner experiment"
     ),
     "checkpoints": "errors storage types experiment",
     "transcripts": "envs errors storage types config",
@@ -45,9 +43,15 @@ MAY_IMPORT = {
     ),
     "live": "refusals webpage",
     "run": (
-        "envs checkpoints storage errors types ops models config parallel initial "
-        "pretrained chat engine rollout learner experiment transcripts statistics "
+        "envs checkpoints storage errors types ops models config parallel hardware "
+        "initial pretrained chat engine rollout learner experiment transcripts statistics "
         "reporting"
+    ),
+    "preflight": "envs errors types config chat run",
+    "programs": "types config parallel hardware engine learner run",
+    "planning": (
+        "envs errors types models config parallel hardware pretrained engine learner "
+        "experiment run programs"
     ),
     "export": (
         "errors checkpoints storage types models config parallel pretrained chat "
@@ -66,7 +70,7 @@ MAY_IMPORT = {
         "learner evaluation statistics reporting run"
     ),
     "session": (
-        "errors planning checkpoints storage types config parallel hardware "
+        "errors preflight planning checkpoints storage types config parallel hardware "
         "pretrained learner experiment statistics reporting webpage run loop"
     ),
     "study": (
@@ -78,9 +82,10 @@ MAY_IMPORT = {
     ),
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (
-        "envs planning refusals errors export evaluation parallel hardware "
-        "pretrained experiment transcripts statistics reporting webpage live run play "
-        "session study findings api"
+        "envs config clusters programs planning refusals errors export evaluation "
+        "parallel hardware pretrained experiment transcripts statistics reporting "
+        "webpage live run play session study findings "
+        "api"
     ),
     "experiments": "envs config models pretrained study",
 }

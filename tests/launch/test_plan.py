@@ -45,7 +45,7 @@ def test_a_compiled_turn_takes_what_was_planned(tied, append):
         )
     )
     params = jax.eval_shape(model.init, jax.random.key(0))
-    turn = rollouts._turn.lower(params, cache, jax.random.key(0), inputs)
+    turn = rollouts.turn.lower(params, cache, jax.random.key(0), inputs)
     taken = turn.compile().memory_analysis()
 
     found = memory.estimate(

@@ -100,7 +100,7 @@ def compile_calls(mesh_shape, changes):
     prefixes, sharded = rollouts._prefixes, rollouts._shard_rows
     one, chunk = np.ones(1, np.int32), np.zeros((1, 8), np.int32)
     calls = {
-        "turn": (rollouts._turn, params, cache, jax.random.key(0), sharded(inputs)),
+        "turn": (rollouts.turn, params, cache, jax.random.key(0), sharded(inputs)),
         "prefill": (prefixes._prefill_chunk, params, prefixes._empty, chunk, one, one),
         "copy": (prefixes._copy, cache, prefixes._empty, sharded(np.ones(rows, bool))),
     }
