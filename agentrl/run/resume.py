@@ -156,7 +156,8 @@ def restore(
       CheckpointError: if it is missing, damaged, or of another run.
     """
     settings = run.config.stages[index]
-    like = stages.abstract_state(run, index)
+    optimize = stages.make_optimizer(run, settings)
+    like = stages.abstract_state(run, settings, optimize)
     num_stored = checkpoints.num_environments(step)
     narrow = jax.tree.map(
         lambda s: jax.ShapeDtypeStruct((num_stored,), s.dtype, sharding=s.sharding),

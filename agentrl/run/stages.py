@@ -96,12 +96,6 @@ def build(run: assemble.Run, index: int) -> Stage:
     )
 
 
-def abstract_state(run: assemble.Run, index: int) -> types.RunState:
-    """Shapes and placements of the state of stage `index`, which need not be built."""
-    settings = run.config.stages[index]
-    return _abstract_state(run, settings, make_optimizer(run, settings))
-
-
 def _select_panels(
     run: assemble.Run, settings: config.StageConfig
 ) -> dict[str, base.TaskPanel]:
