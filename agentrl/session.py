@@ -34,6 +34,7 @@ def train(
     allow_changes: Sequence[str] = (),
     num_profiled: int = 0,
     host_timeout_s: float = startup.HOST_TIMEOUT_S,
+    publish: Callable[[], None] | None = None,
 ) -> None:
     """Trains all stages, evaluates, and writes the report.
 
@@ -45,6 +46,7 @@ def train(
       num_profiled: iterations of each stage to write a trace of, in `profile/STAGE`.
       host_timeout_s: seconds without a sign of life of another host after which this
         one leaves.
+      publish: called when a checkpoint is complete; see `buckets.mirror`.
 
     Raises:
       ConfigError: if the configuration cannot work, or the directory is another run's
@@ -76,6 +78,7 @@ def train(
                 timers=timers,
                 num_profiled=num_profiled,
                 interrupted=interrupted,
+                publish=publish,
             )
         loop.train(run, recorder)
     if processes.is_process_zero():
@@ -90,6 +93,7 @@ def open_recorder(
     timers: timing.Timers,
     num_profiled: int,
     interrupted: interruption.Interruption,
+    publish: Callable[[], None] | None,
 ) -> loop.Recorder:
     """Opens what a session writes to, until `stack` is closed."""
     settings = run.config
@@ -99,6 +103,12 @@ def open_recorder(
     writer = stack.enter_context(
         metrics.Writer(workdir, settings, decode=run.chat.tokenizer.decode)
     )
+
+    def published() -> None:
+        if publish is not None:
+            checkpoints.wait()
+            publish()
+
     roofline.memory_bandwidth()  # measured now, not in the first iteration
     return loop.Recorder(
         workdir=workdir,
@@ -109,6 +119,7 @@ def open_recorder(
         compilations=timing.CompilationCounter(),
         num_profiled=num_profiled,
         interrupted=interrupted,
+        publish=published,
     )
 
 
