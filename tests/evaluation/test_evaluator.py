@@ -241,6 +241,16 @@ def test_an_evaluation_may_have_a_turn_limit_and_a_list_of_actions_of_its_own(
     assert kept[-1].config["list_actions"] == "always"
 
 
+def test_each_environment_is_evaluated_in_room_of_its_own(tmp_path):
+    wide = config.RolloutConfig(max_tokens=2048, cache_buckets=(2048,))
+    asked = []
+    with open_run() as run:
+        run.collector = lambda settings: asked.append(settings) or run.scripted
+        run_evaluation(run, tmp_path, tasks=2)
+        run_evaluation(run, tmp_path, tasks=2, rollouts={"shaky": wide, "b": wide})
+    assert [rollout.max_tokens for rollout in asked] == [1024, 2048]
+
+
 def test_a_calibration_plays_a_list_of_ids_in_place_of_splits(tmp_path):
     ids, out = tmp_path / "ids.txt", tmp_path / "tiers.jsonl"
     ids.write_text("shaky_5\nshaky_105\nbabyai_1\n")
