@@ -103,6 +103,9 @@ def open_run(max_fraction=0.1, timeout_s=60.0, num_workers=2, **options):
             key=jax.random.key(0),
             panel=panel,
             pool=envs,
+            chat=pytypes.SimpleNamespace(
+                tokenizer=pytypes.SimpleNamespace(decode=lambda tokens: "")
+            ),
             rollout_params=lambda params: params,
             scripted=collector,
             collector=lambda _: collector,
@@ -216,7 +219,7 @@ def test_an_evaluation_may_have_a_turn_limit_and_a_list_of_actions_of_its_own(
 
     monkeypatch.setattr(assemble, "open_pool", open_pool)
     with open_run() as run:
-        fields = {"config", "pool", "key", "environments", "scripted"}
+        fields = {"config", "pool", "chat", "key", "environments", "scripted"}
         run = RunLike(**{k: v for k, v in vars(run).items() if k in fields})
         usual = run_evaluation(run, tmp_path, tasks=4)
         assert not opened
@@ -280,6 +283,7 @@ class RunLike:
 
     config: config.RunConfig
     pool: pool.EnvPool
+    chat: object
     key: jax.Array
     environments: tuple[str, ...]
     scripted: Collector
