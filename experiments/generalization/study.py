@@ -24,6 +24,7 @@ ORDERS = {
     "mixed_1": ("textcraft", "alfworld", "babyai", "searchqa", "webshop"),
     "mixed_2": ("searchqa", "babyai", "alfworld", "textcraft", "webshop"),
 }
+NOISE = 0.25  # sentences without meaning for each sentence of an observation
 # Training tasks of AgentGym's released lists, for the mixture by size.
 SIZES = {
     "webshop": 3930,
@@ -48,6 +49,7 @@ def get_study(scale: str, environments: Sequence[str]) -> spec.Study:
             *pairs(made, names),
             *mixtures(made, names),
             *interfaces(made, names),
+            *augmentations(made, names),
             *controls(made, names),
         ),
         difficulty=made.difficulty,
@@ -217,6 +219,36 @@ def interfaces(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
                 learner=wide.base.learner,
                 variants=variants,
             )
+
+
+def augmentations(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+    """Irrelevant text in the observations of training, and in some of the tests.
+
+    Panels without it are those of `across`, whose policies have never seen it.
+    """
+    wide = _widen(made)
+    amount = {"irrelevant_text": NOISE}
+    noisy = {
+        name: dataclasses.replace(settings, options={**settings.options, **amount})
+        for name, settings in made.base.environments.items()
+    }
+    for env in names:
+        yield cell(
+            wide,
+            "augmentation",
+            env,
+            reinforce(wide, f"grpo_{env}_noise", env),
+            environments=noisy,
+            evaluation=dataclasses.replace(
+                wide.base.evaluation, env_options={"irrelevant_text": 0.0}
+            ),
+            learner=wide.base.learner,
+            variants=(
+                spec.Variant(
+                    name="noise", flags=(f"--env_option=irrelevant_text={NOISE}",)
+                ),
+            ),
+        )
 
 
 def _widen(made: scales.Scale) -> scales.Scale:
