@@ -12,6 +12,7 @@ import pytest
 import small_study
 
 from agentrl import errors
+from agentrl.experiment import files
 from agentrl.study import cost, folder, graph, plan, work
 
 HERE = pathlib.Path(__file__).parent
@@ -119,6 +120,8 @@ def test_another_study_in_a_folder_is_refused_by_naming_fields(tmp_path):
     crew = make_crew(tmp_path, study)
     crew.place.claim_study(study, crew.wanted, write=True)
     crew.run(1)
+    with pytest.raises(errors.ConfigError, match="holds a study of many runs"):
+        files.read_run(tmp_path)
     more = small_study.make_study(seeds=(0, 1))
     crew.place.claim_study(more, graph.build(more), write=False)
     other = small_study.make_study(env_observation_bytes=99)
