@@ -19,6 +19,7 @@ COMMANDS = {
     "calibrate": "measure how hard each task is for a policy",
     "convert": "convert models from and to Hugging Face folders",
     "plan": "whether a run fits into the memory of its devices",
+    "completion": "a script that completes commands and flags in bash, zsh or fish",
 }
 EXAMPLES = """\
   agentrl train demo --workdir=runs/demo

@@ -37,7 +37,10 @@ MAY_IMPORT = {
     "checkpoints": "errors storage types experiment",
     "transcripts": "envs errors storage types config",
     "statistics": "errors storage config transcripts",
-    "reporting": ("envs storage errors types config experiment transcripts statistics"),
+    "loggers": "storage errors types config",
+    "reporting": (
+        "envs storage errors types config experiment transcripts statistics loggers"
+    ),
     "run": (
         "envs checkpoints storage errors types ops models config parallel initial "
         "pretrained chat rollout learner experiment transcripts statistics "
@@ -61,7 +64,7 @@ MAY_IMPORT = {
     ),
     "session": (
         "errors planning checkpoints chat storage types config parallel hardware "
-        "pretrained learner experiment statistics reporting run loop"
+        "pretrained learner experiment statistics loggers reporting run loop"
     ),
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (

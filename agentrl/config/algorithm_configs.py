@@ -80,7 +80,9 @@ class Supervised(AlgorithmConfig):
     # (environment, copies of each demonstration with other names), for small models that
     # would rather memorise names than copy them; see `agentrl.envs.demonstrations.rename`.
     renamed_copies: tuple[tuple[str, int], ...] = ()
-    conversations: str = ""  # file to learn from in the oracle's place
+    # File, or data set on the Hub, to learn from in the oracle's place; see
+    # `agentrl.chat.datasets`.
+    conversations: str = ""
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work or has no effect."""

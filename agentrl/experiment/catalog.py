@@ -58,7 +58,9 @@ def models() -> Iterator[str]:
     for name, (_, command) in locate.PACKAGES.items():
         yield f"{name:24} with weights, for --model (get it with: {command})"
     for name in presets.PRESETS:
-        yield f"{name:24} shape only, for agentrl plan --model"
+        base = presets.repository(name)
+        tuned = presets.repository(f"{name}-instruct")
+        yield f"{name:24} {base}; {name}-instruct: {tuned}"
 
 
 def experiments() -> Iterator[str]:

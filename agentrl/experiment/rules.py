@@ -43,6 +43,7 @@ CHANGES: Mapping[str, Change] = {
     "max_env_error_fraction": "free",
     "save_every": "free",
     "keep_checkpoints": "free",
+    "log_to": "free",
     "stages": "grows",
     "stages.*": "results",
     "stages.*.name": "fixed",

@@ -211,8 +211,9 @@ def load(
     """Loads a policy to converse with.
 
     Args:
-      path: a run's working directory, one of its checkpoints/STEP, or a Hugging Face
-        folder (or what else `train --model` takes) whose tokenizer has a chat template.
+      path: a run's working directory, one of its checkpoints/STEP, or what
+        `train --model` takes, a Hugging Face folder or name, whose tokenizer has a chat
+        template.
       temperature: of sampling; 0 is greedy. None takes the run's in evaluation, or 1.
       max_action_tokens: most tokens of an answer; None takes the run's, or 512.
       max_tokens: most tokens of a conversation; None takes the run's, or what the model
@@ -229,11 +230,10 @@ def load(
         "max_tokens": max_tokens,
     }
     given = {name: value for name, value in changes.items() if value is not None}
-    path = pathlib.Path(path)
-    if str(path) in locate.PACKAGES or (path / "config.json").is_file():
+    if locate.is_model(str(path)):
         parts = _read_model(str(path), given)
     else:
-        parts = _read_run(path, given)
+        parts = _read_run(pathlib.Path(path), given)
     return Policy(parts, seed=seed)
 
 
