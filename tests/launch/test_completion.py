@@ -48,7 +48,7 @@ def complete_in_bash(script, *words):
         (("train", "--allow_"), ["--allow_changes="]),
         (("plan", "--accelerator", "=", "h1"), ["h100", "h100-pcie"]),
         (("play", "--env", "=", "baby"), ["babyai"]),
-        (("list", "exper"), ["experiments"]),
+        (("list", "algo"), ["algorithms"]),
         (("evaluate", "--tier", "=", "e"), ["easy"]),
         (("convert", "--env"), []),  # a flag of other commands
     ],
