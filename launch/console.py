@@ -18,6 +18,7 @@ COMMANDS = {
     "list": "environments, subsets, algorithms, models, experiments",
     "calibrate": "measure how hard each task is for a policy",
     "convert": "convert models from and to Hugging Face folders",
+    "suggest": "sizes that suit a model and the tasks of an environment, with reasons",
     "plan": "whether a run fits into the memory of its devices",
     "completion": "a script that completes commands and flags in bash, zsh or fish",
 }
@@ -27,6 +28,7 @@ EXAMPLES = """\
   agentrl train demo --workdir=runs/demo --dry_run
   agentrl evaluate --checkpoint=runs/demo --envs=babyai --out=/tmp/babyai
   agentrl play --env=babyai --checkpoint=runs/demo
+  agentrl suggest --env=webshop --model=Qwen/Qwen2.5-0.5B-Instruct
   agentrl list environments"""
 
 

@@ -58,6 +58,9 @@ MAY_IMPORT = {
         "envs checkpoints errors types ops models config parallel pretrained chat "
         "rollout experiment run"
     ),
+    "advice": (
+        "envs errors types config models chat learner experiment pretrained run"
+    ),
     "loop": (
         "envs checkpoints storage errors types config parallel hardware rollout "
         "learner evaluation statistics reporting run"
@@ -69,7 +72,7 @@ MAY_IMPORT = {
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (
         "envs planning refusals errors export evaluation parallel hardware "
-        "pretrained experiment transcripts statistics reporting run play session "
+        "pretrained experiment transcripts statistics reporting run play advice session "
         "api"
     ),
     "experiments": "envs config models pretrained",

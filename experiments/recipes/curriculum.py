@@ -19,8 +19,8 @@ def get_config() -> config.RunConfig:
     near = config.StageConfig(
         name="near",
         mixture=small.mixture("babyai"),
-        num_iterations=12,
-        max_turns=((0, 3), (6, 6)),
+        num_iterations=8,
+        max_turns=((0, 3), (4, 6)),
         rollout=small.ROLLOUT,
         algorithm=config.Grpo(clip_high=0.28),
         optimizer=config.OptimizerConfig(learning_rate=5e-4, warmup_steps=2),
@@ -30,7 +30,7 @@ def get_config() -> config.RunConfig:
         name="fetching",
         mixture=small.mixture("babyai", subsets=("babyai/GoTo", "babyai/Pickup")),
         max_turns=(),
-        num_iterations=8,
+        num_iterations=4,
         carry_optimizer=True,
     )
     return small.run("curriculum", small.warm_start("babyai"), near, fetching)

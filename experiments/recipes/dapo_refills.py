@@ -18,7 +18,7 @@ def get_config() -> config.RunConfig:
     reinforce = config.StageConfig(
         name="dapo",
         mixture=small.mixture("textcraft"),
-        num_iterations=16,
+        num_iterations=8,
         rollout=small.SHORT,
         # A truncated episode is no evidence against its first steps: masked, as published
         # for answers that were cut off.

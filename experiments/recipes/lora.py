@@ -21,7 +21,7 @@ def get_config() -> config.RunConfig:
     reinforce = config.StageConfig(
         name="grpo",
         mixture=small.mixture("babyai"),
-        num_iterations=12,
+        num_iterations=6,
         rollout=small.ROLLOUT,
         algorithm=config.Grpo(clip_high=0.28),
         # Adapters take about ten times the rate of all parameters.

@@ -18,7 +18,7 @@ def get_config() -> config.RunConfig:
     reinforce = config.StageConfig(
         name="mixture",
         mixture=small.mixture("textcraft", "babyai", kind="adaptive"),
-        num_iterations=20,
+        num_iterations=8,
         rollout=small.ROLLOUT,
         algorithm=config.Grpo(clip_high=0.28, normalize_per_environment=True),
         optimizer=config.OptimizerConfig(learning_rate=3e-4, warmup_steps=2),

@@ -14,7 +14,7 @@ def get_config() -> config.RunConfig:
     reinforce = config.StageConfig(
         name="grpo",
         mixture=small.mixture("textcraft"),
-        num_iterations=24,
+        num_iterations=12,
         rollout=small.SHORT,
         algorithm=config.Grpo(clip_high=0.28),
         optimizer=config.OptimizerConfig(learning_rate=3e-4, warmup_steps=2),

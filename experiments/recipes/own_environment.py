@@ -29,7 +29,7 @@ def get_config() -> config.RunConfig:
         mixture=dataclasses.replace(
             everything, subsets=("switches/lamps_2", "switches/lamps_3")
         ),
-        num_iterations=12,
+        num_iterations=8,
         rollout=small.ROLLOUT,
         algorithm=config.Grpo(clip_high=0.28),
         optimizer=config.OptimizerConfig(learning_rate=5e-4, warmup_steps=2),

@@ -19,7 +19,7 @@ def get_config() -> config.RunConfig:
     reinforce = config.StageConfig(
         name="ppo",
         mixture=small.mixture("textcraft"),
-        num_iterations=20,
+        num_iterations=10,
         rollout=dataclasses.replace(small.SHORT, tasks_per_iteration=32, group_size=4),
         algorithm=config.Ppo(
             gae_level="turn",

@@ -47,7 +47,7 @@ def of(environments: Collection[str], subsets: Collection[str]) -> tuple[str, ..
     return tuple(s for s in subsets if s.partition("/")[0] in environments)
 
 
-def warm_start(*environments: str, num_iterations: int = 100) -> config.StageConfig:
+def warm_start(*environments: str, num_iterations: int = 80) -> config.StageConfig:
     """Demonstrations, which teach the form of an answer."""
     return config.StageConfig(
         name="warm_start",
