@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from absl import app, flags, logging
 
-from agentrl.envs import base
+from agentrl.envs import base, registry
 
 _ENV = flags.DEFINE_list("env", None, "Environments that one stage is to play.")
 _CONFIG = flags.DEFINE_string(
@@ -110,6 +110,8 @@ def read_environments(names: Sequence[str]) -> dict[str, base.EnvConfig]:
     """Returns the configuration of each environment, by the flags."""
     from agentrl.play import episode
 
+    for name in names:
+        registry.get_spec(name)  # refuses unknown ones
     given: dict[str, dict[str, str | int | float | bool]] = {}
     for key, value in episode.parse_options(_OPTION.value).items():
         name, dot, option = key.partition(".")
