@@ -134,7 +134,7 @@ def check(settings: config.RunConfig) -> None:
     preflight.check_selections(settings)
     outlets.check(settings.log_to)
     if settings.weights:
-        from agentrl.pretrained import locate
+        from agentrl.sources import locate
 
         locate.find(settings.weights).check(settings.model)
 
@@ -190,7 +190,7 @@ def model_of(model: str, workdir: pathlib.Path) -> str:
     """
     if not model or not is_begun(workdir):
         return model
-    from agentrl.pretrained import hub, locate
+    from agentrl.sources import hub, locate
 
     return hub.keep_revision(locate.hub_name(model), files.read_run(workdir).weights)
 

@@ -25,11 +25,13 @@ MAY_IMPORT = {
     "hardware": "models",
     "initial": "types models",
     "pretrained": "errors storage types models",
-    "chat": "envs storage errors pretrained",
+    "sources": "errors types models pretrained",
+    "chat": "envs storage errors pretrained sources",
     "rollout": "envs errors types models config parallel chat",
     "learner": "errors types ops config",
     "experiment": (
-        "envs storage errors types models config parallel hardware pretrained learner"
+        "envs storage errors types models config parallel hardware pretrained sources "
+        "learner"
     ),
     "planning": (
         "envs errors types models config parallel hardware pretrained learner experiment"
@@ -43,11 +45,11 @@ MAY_IMPORT = {
     ),
     "run": (
         "envs checkpoints storage errors types ops models config parallel initial "
-        "pretrained chat rollout learner experiment transcripts statistics "
+        "pretrained sources chat rollout learner experiment transcripts statistics "
         "reporting"
     ),
     "export": (
-        "errors checkpoints storage types models config parallel pretrained chat "
+        "errors checkpoints storage types models config parallel pretrained sources chat "
         "experiment run"
     ),
     "evaluation": (
@@ -55,19 +57,17 @@ MAY_IMPORT = {
         "reporting run"
     ),
     "play": (
-        "envs checkpoints errors types ops models config parallel pretrained chat "
+        "envs checkpoints errors types ops models config parallel pretrained sources chat "
         "rollout experiment run"
     ),
-    "advice": (
-        "envs errors types config models chat learner experiment pretrained run"
-    ),
+    "advice": ("envs errors types config models chat learner experiment run"),
     "loop": (
         "envs checkpoints storage errors types config parallel hardware rollout "
         "learner evaluation statistics reporting run"
     ),
     "session": (
         "errors planning checkpoints chat storage types config parallel hardware "
-        "pretrained learner experiment statistics loggers reporting run loop"
+        "pretrained sources learner experiment statistics loggers reporting run loop"
     ),
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (

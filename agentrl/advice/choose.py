@@ -69,30 +69,25 @@ def advise(
     warnings = _warn(measured, most, model.max_positions)
     most = min(most, model.max_positions)
     mean = float(np.mean([length for m in measured for length in m.lengths]))
-    filling = _MIN_ROWS * wishes.devices * most / mean  # episodes
-    tasks = wishes.tasks_per_iteration or max(
-        16, math.ceil(filling / wishes.group_size)
-    )
+    filling = _MIN_ROWS * wishes.devices * most / mean / wishes.group_size
+    tasks = wishes.tasks_per_iteration or max(16, math.ceil(filling))
     num_episodes = tasks * wishes.group_size
     slots = wishes.num_slots or max(16, num_episodes // 4)
-    slots = math.ceil(slots / wishes.devices) * wishes.devices
     row_tokens, padding = _row_tokens(measured, most, num_episodes, wishes.devices)
     demonstrations = math.ceil(_MIN_ROWS * wishes.devices * row_tokens / mean)
     demonstrations = max(32, demonstrations)
     rows = _most_rows(most, row_tokens, max(num_episodes, demonstrations))
     appended, why_appended = _append_buckets(measured)
-    cached = _cache_buckets(measured, most)
     rate, why_rate = _learning_rate(num_params, wishes.adapters)
-    tokens = [length for m in measured for length in m.lengths]
     return Advice(
         rollout={
             "tasks_per_iteration": tasks,
             "group_size": wishes.group_size,
             "max_tokens": most,
             "max_action_tokens": action,
-            "num_slots": slots,
+            "num_slots": math.ceil(slots / wishes.devices) * wishes.devices,
             "append_buckets": appended,
-            "cache_buckets": cached,
+            "cache_buckets": _cache_buckets(measured, most),
         },
         learner={
             "row_tokens": row_tokens,
@@ -102,30 +97,44 @@ def advise(
         episodes_per_step=demonstrations,
         learning_rate=rate,
         reasons={
-            "tasks_per_iteration": f"{num_episodes} episodes of {mean:.0f} tokens, as the "
-            f"oracle's are in the mean, fill {_MIN_ROWS} rows or more for each device: the "
-            "last row, which is seldom full, is a small part then",
-            "episodes_per_step": "of a warm start, for the same reason",
             "max_tokens": why_most,
             "max_action_tokens": why_action,
-            "num_slots": f"a quarter of an iteration's {num_episodes} episodes live at a "
-            "time, so that slots are filled again as episodes end; more while memory lasts "
-            "(agentrl plan)",
             "append_buckets": why_appended,
-            "cache_buckets": f"half of the oracle's episodes end within "
-            f"{_quantile(tokens, 0.5)} tokens, nine tenths within {_quantile(tokens, 0.9)}",
-            "row_tokens": f"of the widths up to four episodes of {most}, the narrowest "
-            f"that wastes at most {MAX_PADDING:.0%} in simulated batches, else the least "
-            f"wasteful; at most {padding:.1%} padding there",
-            "rows_per_microbatch": "one row for each device: rows of a last microbatch "
-            "that stay empty are computed, too",
-            "max_microbatches": "room for every episode at its longest; unused ones cost "
-            "nothing",
             "learning_rate": why_rate,
+            **_reasons(measured, most, num_episodes, mean, padding),
         },
         warnings=warnings,
         padding=padding,
     )
+
+
+def _reasons(
+    measured: Sequence[measure.Tokens],
+    most: int,
+    num_episodes: int,
+    mean: float,
+    padding: float,
+) -> dict[str, str]:
+    """Reasons for what is counted in episodes and rows."""
+    tokens = [length for m in measured for length in m.lengths]
+    return {
+        "tasks_per_iteration": f"{num_episodes} episodes of {mean:.0f} tokens, as the "
+        f"oracle's are in the mean, fill {_MIN_ROWS} rows or more for each device: the "
+        "last row, which is seldom full, is a small part then",
+        "num_slots": f"a quarter of an iteration's {num_episodes} episodes live at a "
+        "time, so that slots are filled again as episodes end; more while memory lasts "
+        "(agentrl plan)",
+        "cache_buckets": f"half of the oracle's episodes end within "
+        f"{_quantile(tokens, 0.5)} tokens, nine tenths within {_quantile(tokens, 0.9)}",
+        "row_tokens": f"of the widths up to four episodes of {most}, the narrowest "
+        f"that wastes at most {MAX_PADDING:.0%} in simulated batches, else the least "
+        f"wasteful; at most {padding:.1%} padding there",
+        "rows_per_microbatch": "one row for each device: rows of a last microbatch "
+        "that stay empty are computed, too",
+        "max_microbatches": "room for every episode at its longest; unused ones cost "
+        "nothing",
+        "episodes_per_step": "of a warm start, to fill rows likewise",
+    }
 
 
 def round_up(tokens: float) -> int:

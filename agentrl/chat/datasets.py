@@ -17,7 +17,7 @@ from typing import Any
 
 from agentrl import errors
 from agentrl.chat.renderer import Message
-from agentrl.pretrained import hub
+from agentrl.sources import hub
 
 _ROLES = {"human": "user", "gpt": "assistant"}
 _FOLLOWS = {

@@ -24,9 +24,9 @@ from agentrl.experiment import files, precision
 from agentrl.models import lora, transformer
 from agentrl.ops import logprobs
 from agentrl.parallel import sharding, startup
-from agentrl.pretrained import locate
 from agentrl.rollout import engine
 from agentrl.run import assemble, parameters
+from agentrl.sources import locate
 
 _Role = Literal["system", "user", "assistant"]
 _ONE_DEVICE = config.MeshConfig(data=1, fsdp=1, model=1)

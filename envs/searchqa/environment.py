@@ -44,7 +44,8 @@ class SearchQA(base.Environment):
     acknowledgements: ClassVar = {"strict": prompts.ACKNOWLEDGEMENT, "agentgym": "Ok."}
     option_names = (
         *("questions", "train_questions", "test_questions", "top_k", "closed_book"),
-        *("corpus", "retriever", "retriever_timeout_s", "retriever_retries"),
+        *("corpus", "wikipedia_file"),
+        *("retriever", "retriever_timeout_s", "retriever_retries"),
     )
 
     question: records.Question

@@ -3,14 +3,14 @@
 import re
 
 from agentrl.envs import base
-from agentrl.envs.searchqa import environment, relations, scoring
+from agentrl.envs.searchqa import environment, relations, wiki_relations
 
 _QUESTION = re.compile(r"Question: (.*)\Z", re.DOTALL)
 _PASSAGE = re.compile(
     r"Doc \d+\(Title: (.*?)\) (.*?)(?=\nDoc \d+\(Title: |</information>\Z)", re.DOTALL
 )
 
-Docs = list[tuple[str, list[tuple[str, str]]]]  # title, (label, value) of each line
+Docs = list[tuple[str, str]]  # title and text
 
 
 def render(thought: str, kind: str, content: str) -> str:
@@ -44,8 +44,8 @@ class PrivilegedOracle:
 class ObservationalOracle:
     """Takes a generated question apart and finds one fact after the other.
 
-    It reads the question and the passages it finds, in the default corpus. What it
-    cannot find, it answers with "unknown".
+    It reads the question and the passages it finds, in the default corpus or, with
+    `corpus = "wikipedia"`, in that one. What it cannot find, it answers with "unknown".
 
     Raises:
       ValueError: by `act`, for questions that were not generated, and where there is no
@@ -54,8 +54,10 @@ class ObservationalOracle:
 
     def __init__(self, env: base.Environment):
         self._closed = bool(env.config.options.get("closed_book"))
-        self._hops: list[relations.Hop] = []  # still to be made
-        self._country = ""  # that the chain has reached
+        in_wikipedia = env.config.options.get("corpus") == "wikipedia"
+        self._language = wiki_relations if in_wikipedia else relations
+        self._hops: list[relations.Hop | wiki_relations.Hop] = []  # still to be made
+        self._reached = ""  # the country, person or thing that the chain leads to
         self._begun = False
 
     def act(self, observation: str) -> str:
@@ -64,21 +66,22 @@ class ObservationalOracle:
         if not self._begun:
             self._begin(observation)
         elif observation.startswith("<information>"):
-            known = _find(self._hops[0], self._country, _read_passages(observation))
+            known = self._hops[0].find(self._reached, _read_passages(observation))
             if not known:
                 return render("The passages do not say it.", "answer", "unknown")
             self._hops.pop(0)
-            self._country = known
+            self._reached = known
         if not self._hops:
             return render(f"I found {known}.", "answer", known)
         hop = self._hops[0]
         thought = f"I found {known}. Next: " if known else "First: "
-        query = hop.make_query(self._country)
-        return render(f"{thought}{hop.relation.keywords}.", "search", query)
+        query = hop.make_query(self._reached)
+        aim = hop.relation.keywords or hop.relation.name
+        return render(f"{thought}{aim}.", "search", query)
 
     def _begin(self, observation: str) -> None:
         asked = _QUESTION.search(observation)
-        chain = relations.parse_question(asked[1]) if asked else None
+        chain = self._language.parse_question(asked[1]) if asked else None
         if chain is None or self._closed:
             raise ValueError(
                 "the observational oracle answers generated questions with the help of "
@@ -87,27 +90,8 @@ class ObservationalOracle:
             )
         self._begun = True
         self._hops = list(chain.hops)
-        self._country = chain.start
+        self._reached = chain.start
 
 
 def _read_passages(observation: str) -> Docs:
-    docs = []
-    for title, text in _PASSAGE.findall(observation):
-        lines = [line.partition(": ") for line in text.split("\n")]
-        docs.append((title.strip('"'), [(label, value) for label, _, value in lines]))
-    return docs
-
-
-def _find(hop: relations.Hop, country: str, docs: Docs) -> str:
-    """The country with the hop's value, or the value of the country; else empty."""
-    wanted = scoring.normalize(hop.value)
-    for title, lines in docs:
-        for label, text in lines:
-            if label != hop.relation.label:
-                continue
-            values = hop.relation.read(text)
-            if hop.value and wanted in map(scoring.normalize, values):
-                return title
-            if not hop.value and title == country and values:
-                return values[0]
-    return ""
+    return [(title.strip('"'), text) for title, text in _PASSAGE.findall(observation)]

@@ -16,6 +16,9 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 
+from agentrl.envs.searchqa import scoring
+
+Docs = Sequence[tuple[str, str]]  # title and text of passages
 Values = Sequence[str]  # the preferred form first; empty if the text is unclear
 
 ANY_COUNTRY = "the country or territory whose "
@@ -338,6 +341,21 @@ class Hop:
     def make_query(self, country: str) -> str:
         """The search for the fact; `country` is not looked at if a value is given."""
         return f"{self.value or country} {self.relation.keywords}"
+
+    def find(self, country: str, docs: Docs) -> str:
+        """The country with the value, or the value of the country; empty if unknown."""
+        wanted = scoring.normalize(self.value)
+        for title, passage in docs:
+            for line in passage.split("\n"):
+                label, _, text = line.partition(": ")
+                if label != self.relation.label:
+                    continue
+                values = self.relation.read(text)
+                if self.value and wanted in map(scoring.normalize, values):
+                    return title
+                if not self.value and title == country and values:
+                    return values[0]
+        return ""
 
 
 @dataclasses.dataclass(frozen=True)

