@@ -219,7 +219,7 @@ def supervised_iteration(
             stage.demonstrations,
             rng.stream_key(stage.key, "demonstrations"),
             iteration,
-            weights=stage.settings.mixture.environments,
+            weights=stage.settings.mixture.tempered_weights,
             batch_size=settings.episodes_per_step,
         )
         batches, packed = packing.pack(

@@ -24,13 +24,15 @@ from agentrl.config.run import (
     EvaluationConfig,
     LearnerConfig,
     MeshConfig,
+    RunConfig,
+    TokenizerConfig,
+)
+from agentrl.config.stage import (
     MixtureConfig,
     OptimizerConfig,
     RehearsalConfig,
     RolloutConfig,
-    RunConfig,
     StageConfig,
-    TokenizerConfig,
 )
 
 __all__ = [

@@ -89,15 +89,14 @@ class Supervised(AlgorithmConfig):
         super().validate(where)
         for field in ("demonstrations", "episodes_per_step"):
             checks.require_positive(f"{where}.{field}", getattr(self, field))
-        published = Supervised()
-        for field in ("demonstrations", "thoughts", "renamed_copies"):
-            value = getattr(self, field)
-            if self.conversations and value != getattr(published, field):
-                raise errors.ConfigError(
-                    f"{where}.{field} = {value} has no effect with {where}.conversations "
-                    f"= {self.conversations!r}: all stored conversations are taken as "
-                    "written. Leave one of the two out."
-                )
+        if self.conversations:
+            checks.refuse_unread(
+                where,
+                self,
+                ("demonstrations", "thoughts", "renamed_copies"),
+                f"{where}.conversations = {self.conversations!r}: all stored "
+                "conversations are taken as written",
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,118 +1,18 @@
-"""Configuration of a run and its parts, apart from algorithm_configs.
+"""Configuration of a run and its parts, apart from its stages.
 
 Fields are grouped from what nearly every run sets to what few need. `RunConfig.validate`
 checks what can be known without devices or data; each message names the field.
 """
 
 import dataclasses
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from agentrl import errors
 from agentrl.config import algorithm_configs, checks
+from agentrl.config.stage import Files, RolloutConfig, StageConfig
 from agentrl.envs import base, registry
 from agentrl.models.model_config import LoraConfig, ModelConfig
-
-_MAX_STAGE_NAME = 100  # characters; file names hold 255, with more than the stage
-
-
-Files = str | tuple[str, ...]  # the path of a file, or of several that are read as one
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RolloutConfig:
-    """How trajectories are collected in one iteration."""
-
-    tasks_per_iteration: int = 8  # distinct tasks (P)
-    group_size: int = 8  # episodes of each task (G)
-    max_tokens: int = 1024  # whole episode: observations and actions
-    max_action_tokens: int = 64  # one action, stop token included (N)
-    temperature: float = 1.0  # 0, greedy, is for evaluation only
-    top_k: int = 0  # evaluation only; 0 draws from all tokens
-    top_p: float = 1.0  # evaluation only
-    # What becomes of an action that max_action_tokens cuts: the episode ends, or the
-    # action is closed with the stop token, which is not trained, and played.
-    cut_actions: Literal["end", "play"] = "end"
-    num_slots: int = 64  # live episodes; rows of the KV cache
-    num_cohorts: int = 1  # slots that turn together; 2 hides slow environments
-    append_buckets: tuple[int, ...] = (64, 256)  # widths of appended observations (C)
-    cache_buckets: tuple[int, ...] = (1024,)  # allocated cache columns (S)
-    row_buckets: tuple[int, ...] = ()  # narrower cohorts for the last live episodes
-
-    @property
-    def num_episodes(self) -> int:
-        """Episodes of one iteration, P x G."""
-        return self.tasks_per_iteration * self.group_size
-
-    def validate(self, where: str, *, training: bool) -> None:
-        """Raises `ConfigError` on the first field that cannot work."""
-        for field in (
-            "tasks_per_iteration",
-            "group_size",
-            "max_tokens",
-            "num_slots",
-            "max_action_tokens",
-            "num_cohorts",
-        ):
-            checks.require_positive(f"{where}.{field}", getattr(self, field))
-        if self.cut_actions not in ("end", "play"):
-            raise errors.ConfigError(
-                f"{where}.cut_actions = {self.cut_actions!r}; give 'end' or 'play'."
-            )
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise errors.ConfigError(
-                f"{where}: temperature = {self.temperature} and top_k = {self.top_k} must "
-                f"not be negative, and top_p = {self.top_p} must lie in (0, 1]."
-            )
-        if training and (self.temperature == 0 or self.top_k or self.top_p < 1):
-            raise errors.ConfigError(
-                f"{where}: temperature = {self.temperature}, top_k = {self.top_k}, top_p = "
-                f"{self.top_p}. Training samples from the whole policy: the learner's "
-                "ratios hold for the probabilities that the policy itself gives. Use "
-                "greedy decoding, top_k and top_p in evaluation.rollout."
-            )
-        if self.num_slots % self.num_cohorts:
-            raise errors.ConfigError(
-                f"{where}.num_slots = {self.num_slots} must be a multiple of "
-                f"{where}.num_cohorts = {self.num_cohorts}."
-            )
-        for field in ("append_buckets", "cache_buckets", "row_buckets"):
-            buckets = getattr(self, field)
-            if (not buckets and field != "row_buckets") or list(buckets) != sorted(
-                set(buckets)
-            ):
-                raise errors.ConfigError(
-                    f"{where}.{field} = {buckets}; give increasing, distinct sizes."
-                )
-        if self.cache_buckets[-1] < self.max_tokens:
-            raise errors.ConfigError(
-                f"{where}.cache_buckets ends at {self.cache_buckets[-1]} columns, fewer "
-                f"than {where}.max_tokens = {self.max_tokens}; add a larger bucket."
-            )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW, its schedule and clipping."""
-
-    learning_rate: float = 1e-6
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = 0
-    final_fraction: float = 0.1  # of learning_rate, where the schedule decays
-    b1: float = 0.9
-    b2: float = 0.95
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-
-    def validate(self, where: str) -> None:
-        """Raises `ConfigError` on the first field that cannot work."""
-        if not self.learning_rate > 0:
-            raise errors.ConfigError(
-                f"{where}.learning_rate = {self.learning_rate}; it must be positive."
-            )
-        checks.require_positive(f"{where}.max_grad_norm", self.max_grad_norm)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,112 +24,6 @@ class LearnerConfig:
     max_microbatches: int = 8  # M; unused ones cost nothing
     logprob_chunk: int = 2048  # tokens whose logits exist at one time
     remat: Literal["none", "full"] = "none"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MixtureConfig:
-    """Which environments a stage draws from, and how often."""
-
-    environments: tuple[tuple[str, float], ...]  # (name, unnormalised weight)
-    kind: Literal["fixed", "tempered", "adaptive"] = "fixed"
-    temperature: float = 1.0  # tempered: weight ** (1 / temperature)
-    tier: Literal["all", "easy", "hard"] = "all"
-    tier_file: Files | None = None  # calibrated tiers; None takes the structural ones
-    item_file: Files | None = None  # lists of ids; None takes all tasks of the split
-    subsets: tuple[
-        str, ...
-    ] = ()  # such as "textcraft/depth_1"; see `agentrl.envs.tasks`
-    split: str = "train"
-
-    @property
-    def selection(self) -> dict[str, Any]:
-        """Arguments of `tasks.select_tasks` and `tasks.check_selection`."""
-        names = ("split", "tier", "tier_file", "item_file", "subsets")
-        return {name: getattr(self, name) for name in names}
-
-    def validate(self, where: str) -> None:
-        """Raises `ConfigError` on the first field that cannot work."""
-        _check_weights(f"{where}.environments", self.environments)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RehearsalConfig:
-    """Demonstrations of earlier environments, learned beside the episodes of a stage.
-
-    They enter every iteration with the likelihood loss of a warm start, against
-    forgetting.
-    """
-
-    environments: tuple[tuple[str, float], ...]  # (name, unnormalised weight)
-    coefficient: float = 0.1  # of the likelihood loss, beside the policy's
-    demonstrations: int = 256  # tasks of each environment, from the training panel
-    episodes_per_iteration: int = 32  # of all environments together
-    thoughts: bool = True  # keep the oracle's thoughts in its answers
-
-    def validate(self, where: str) -> None:
-        """Raises `ConfigError` on the first field that cannot work."""
-        _check_weights(f"{where}.environments", self.environments)
-        for field in ("coefficient", "demonstrations", "episodes_per_iteration"):
-            checks.require_positive(f"{where}.{field}", getattr(self, field))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StageConfig:
-    """One link of the chain; it starts from where the one before ended."""
-
-    name: str
-    algorithm: algorithm_configs.AlgorithmConfig = dataclasses.field(
-        default_factory=algorithm_configs.Dapo
-    )
-    mixture: MixtureConfig
-    num_iterations: int
-    rollout: RolloutConfig = RolloutConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    rehearsal: RehearsalConfig | None = None
-    overlap: bool = False  # play the next episodes during an update, one update old
-    carry_optimizer: bool = False  # keep moments and step count of the stage before
-    max_turns: tuple[tuple[int, int], ...] = ()  # (from this iteration, turn limit)
-    evaluate_after: bool = True
-
-    @property
-    def supervised(self) -> bool:
-        """Whether it learns from demonstrations alone, so that nothing is played."""
-        return isinstance(self.algorithm, algorithm_configs.Supervised)
-
-    @property
-    def updates_per_iteration(self) -> int:
-        """Optimizer updates of one iteration."""
-        passes = getattr(self.algorithm, "passes", 1)
-        return self.algorithm.updates_per_iteration * passes
-
-    def validate(self, where: str) -> None:
-        """Raises `ConfigError` on the first field that cannot work or has no effect."""
-        check_stage_name(self.name)
-        checks.require_positive(f"{where}.num_iterations", self.num_iterations)
-        self.mixture.validate(f"{where}.mixture")
-        self.rollout.validate(f"{where}.rollout", training=True)
-        self.algorithm.validate(f"{where}.algorithm")
-        self.optimizer.validate(f"{where}.optimizer")
-        if self.rehearsal is not None:
-            self.rehearsal.validate(f"{where}.rehearsal")
-        if self.supervised and (self.overlap or self.rehearsal or self.max_turns):
-            raise errors.ConfigError(
-                f"{where}: overlap = {self.overlap}, rehearsal = {self.rehearsal}, "
-                f"max_turns = {self.max_turns} have no effect with the algorithm "
-                "'supervised', which plays no episodes; leave them out."
-            )
-        if self.overlap and self.updates_per_iteration > 1:
-            raise errors.ConfigError(
-                f"{where}: overlap with {self.updates_per_iteration} updates an iteration "
-                "(algorithm.updates_per_iteration x passes) would train on episodes "
-                "several updates old; set both to 1, or overlap to False."
-            )
-        starts = [first for first, _ in self.max_turns]
-        if starts != sorted(set(starts)) or (starts and starts[0] != 0):
-            raise errors.ConfigError(
-                f"{where}.max_turns starts at iterations {starts}; give increasing ones, "
-                "the first of them 0."
-            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -249,7 +43,8 @@ class EvaluationConfig:
     random_policy: bool = True  # play each panel at random, too, to compare with
     max_turns: int | None = None  # of every environment; None leaves it as it trains
     list_actions: base.ListActions | None = None  # likewise
-    rollout: RolloutConfig = RolloutConfig()  # its P and G are not used here
+    # Its P and G are not used here.
+    rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
 
     @property
     def selection(self) -> dict[str, Any]:
@@ -292,6 +87,18 @@ class TokenizerConfig:
     vocab_size: int = 1024  # for train_sentencepiece
     frame: Literal["bare", "plain", "agentgym"] = "bare"
     few_shot: int = 0  # solved tasks shown before each task, of the same environment
+
+    def validate(self, where: str) -> None:
+        """Raises `ConfigError` on the first field that cannot work or has no effect."""
+        if self.few_shot < 0:
+            raise errors.ConfigError(
+                f"{where}.few_shot = {self.few_shot}; give 0 or more."
+            )
+        trained = self.kind == "train_sentencepiece"
+        unread = () if trained else ("vocab_size",)
+        if self.kind in ("train_sentencepiece", "bytes"):
+            unread += ("path",)
+        checks.refuse_unread(where, self, unread, f"{where}.kind = {self.kind!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -345,25 +152,46 @@ class RunConfig:
                 registry.get_spec(name).make(env)
             except base.EnvConfigError as error:
                 raise errors.ConfigError(f"environments[{name!r}]: {error}") from error
-        if self.lora is not None:
-            checks.require_positive("lora.rank", self.lora.rank)
-            checks.require_positive("lora.alpha", self.lora.alpha)
         for index, stage in enumerate(self.stages):
             stage.validate(f"stage '{stage.name}'")
             self._check_stage(index, stage)
         self.evaluation.validate("evaluation")
-        if self.tokenizer.few_shot < 0:
-            raise errors.ConfigError(
-                f"tokenizer.few_shot = {self.tokenizer.few_shot}; give 0 or more."
-            )
+        self.tokenizer.validate("tokenizer")
         self._check_names("evaluation", self.evaluation.environments)
         self._check_env_limits()
         checks.require_positive("mesh.cpu_devices", self.mesh.cpu_devices)
         self._check_learner(num_devices)
+        self._check_model()
+
+    def _check_model(self) -> None:
+        """Where the parameters come from, and which of them are trained."""
+        if self.start_from:
+            because = f"start_from = {self.start_from!r}"
+            checks.refuse_unread("", self, ("weights",), because)
+        if given := self.start_from or self.weights:
+            checks.refuse_unread(
+                "model", self.model, ("init",), f"parameters that are read from {given}"
+            )
         if self.model.init == "induction" and not self.model.has_room_for_induction:
             raise errors.ConfigError(
                 'model.init = "induction" needs two layers, two key-value heads, two query '
                 "heads for each, qkv_bias, no qk_norm and untied embeddings."
+            )
+        scaling = self.model.rope_scaling
+        if scaling is not None and scaling.kind == "linear":
+            checks.refuse_unread(
+                "model.rope_scaling",
+                scaling,
+                ("low_frequency_factor", "high_frequency_factor", "original_context"),
+                "model.rope_scaling.kind = 'linear'",
+            )
+        if self.lora is not None:
+            checks.require_positive("lora.rank", self.lora.rank)
+            checks.require_positive("lora.alpha", self.lora.alpha)
+        elif self.trainable == ():
+            raise errors.ConfigError(
+                "trainable = () without lora trains nothing; give patterns of parameters, "
+                "or None for all."
             )
 
     def _check_env_limits(self) -> None:
@@ -423,6 +251,13 @@ class RunConfig:
                 f"{stage.optimizer.final_fraction}, from the first update. Set schedule = "
                 "'constant', or carry_optimizer to False."
             )
+        if stage.optimizer.warmup_steps:
+            raise errors.ConfigError(
+                f"{where}.optimizer.warmup_steps = {stage.optimizer.warmup_steps} with "
+                "carry_optimizer = True: the step count goes on from the stage before, so "
+                "that the warm-up may be over before the first update. Set warmup_steps = "
+                "0, or carry_optimizer to False."
+            )
 
     def _check_names(self, where: str, names: object) -> None:
         for name in names:  # type: ignore[attr-defined]
@@ -463,38 +298,3 @@ class RunConfig:
                     f"rollout.row_buckets = {stage.rollout.row_buckets} must be multiples "
                     f"of the {shards} data-parallel devices."
                 )
-
-
-def check_stage_name(name: str) -> None:
-    """Refuses names of stages that cannot be part of a file's name.
-
-    Letters, digits, ".", "_" and "-" are allowed, a letter or digit first. Episodes of a
-    stage are stored as NAME.jsonl, those of its evaluations as evaluation.NAME.ENV.jsonl,
-    so a name cannot begin with "evaluation.".
-
-    Raises:
-      ConfigError: naming what is wrong, with a name that works.
-    """
-    suggestion = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-")
-    suggestion = re.sub(r"^evaluation\.", "evaluation_", suggestion)[:_MAX_STAGE_NAME]
-    if name == suggestion and name:
-        return
-    raise errors.ConfigError(
-        f"stage name {name!r} cannot be part of a file's name: use 1 to "
-        f'{_MAX_STAGE_NAME} letters, digits, ".", "_" and "-", a letter or digit first, '
-        f'and do not begin with "evaluation."; {suggestion or "stage_1"!r} would do.'
-    )
-
-
-def _check_weights(where: str, weights: Sequence[tuple[str, float]]) -> None:
-    if not weights:
-        raise errors.ConfigError(f"{where} is empty; name at least one.")
-    for env, weight in weights:
-        if not weight > 0:
-            raise errors.ConfigError(
-                f"{where}: weight of environment '{env}' is {weight}; weights must be "
-                "positive. Drop the environment instead."
-            )
-    names = [env for env, _ in weights]
-    if len(set(names)) != len(names):
-        raise errors.ConfigError(f"{where} names one twice: {names}.")

@@ -10,7 +10,8 @@ def start_from(settings: config.RunConfig, model: str) -> config.RunConfig:
     """Gives a run the weights, shape and tokenizer of a pretrained model.
 
     Args:
-      settings: keeps `locate.OWN_FIELDS` of its model and its frame of conversations.
+      settings: keeps `locate.OWN_FIELDS` of its model, its frame of conversations
+        and its examples.
       model: a folder, GGUF file or name, as `sources.locate.find` takes it.
 
     Raises:
@@ -22,7 +23,10 @@ def start_from(settings: config.RunConfig, model: str) -> config.RunConfig:
         settings,
         weights=found.name,
         model=dataclasses.replace(found.config, **own),
-        tokenizer=dataclasses.replace(
-            settings.tokenizer, kind="huggingface", path=found.name
+        tokenizer=config.TokenizerConfig(
+            kind="huggingface",
+            path=found.name,
+            frame=settings.tokenizer.frame,
+            few_shot=settings.tokenizer.few_shot,
         ),
     )

@@ -22,7 +22,7 @@ import jax
 
 import agentrl
 from agentrl import config, errors, storage
-from agentrl.experiment import fields, migration, packaged, precision
+from agentrl.experiment import fields, migration, packaged, precision, rules
 from agentrl.parallel import startup
 
 RUN_FILE = "run.json"  # what makes a folder the working directory of a run
@@ -104,8 +104,8 @@ def complete(
     JAX has counted its devices already.
 
     Raises:
-      ConfigError: if an override names an unknown field or gives a value of another
-        type, or the model cannot be read.
+      ConfigError: if an override names an unknown field, gives a value of another type or
+        has no effect, or the model cannot be read.
     """
     if model:
         from agentrl.experiment import base_model
@@ -117,6 +117,7 @@ def complete(
     late = [o for o in overrides if o.startswith("model.precision.")]
     for override in (o for o in overrides if o not in late):
         settings = fields.override(settings, override)
+        rules.check_override(settings, override)
     startup.split_cpu(settings.mesh)
     settings = precision.fill_in(settings, platform or jax.default_backend())
     for override in late:

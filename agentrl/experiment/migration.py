@@ -5,7 +5,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from agentrl import config
 from agentrl.config import algorithm_configs
+from agentrl.models import model_config
 
 _RENAMED = {
     "step_weight": "step_advantage_weight",
@@ -28,7 +30,42 @@ def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
             else stage
             for index, stage in enumerate(stages)
         ]
+    _reset_unread(upgraded)
     return upgraded
+
+
+def _reset_unread(stored: dict[str, Any]) -> None:
+    """Gives fields that nothing reads their defaults; version 0.1 accepted others."""
+
+    def reset(part: object, unread: bool, made: type, *names: str) -> None:
+        for field in dataclasses.fields(made):
+            if unread and field.name in names and field.name in _dict(part):
+                _dict(part)[field.name] = field.default
+
+    tokenizer = _dict(stored.get("tokenizer"))
+    kind = tokenizer.get("kind", "train_sentencepiece")
+    trained = kind == "train_sentencepiece"
+    reset(tokenizer, not trained, config.TokenizerConfig, "vocab_size")
+    reset(tokenizer, trained or kind == "bytes", config.TokenizerConfig, "path")
+    played = _dict(_dict(stored.get("evaluation")).get("rollout"))
+    greedy = played.get("temperature") == 0
+    reset(played, greedy, config.RolloutConfig, "top_k", "top_p")
+    given = bool(stored.get("weights") or stored.get("start_from"))
+    reset(stored.get("model"), given, model_config.ModelConfig, "init")
+    stages = stored.get("stages")
+    for stage in stages if isinstance(stages, list) else ():
+        mixture = _dict(_dict(stage).get("mixture"))
+        optimizer = _dict(_dict(stage).get("optimizer"))
+        tempered = mixture.get("kind") == "tempered"
+        reset(mixture, not tempered, config.MixtureConfig, "temperature")
+        tiered = mixture.get("tier", "all") != "all"
+        reset(mixture, not tiered, config.MixtureConfig, "tier_file")
+        decays = optimizer.get("schedule", "constant") != "constant"
+        reset(optimizer, not decays, config.OptimizerConfig, "final_fraction")
+
+
+def _dict(part: object) -> dict[str, Any]:
+    return part if isinstance(part, dict) else {}
 
 
 def _upgrade_stage(stage: dict[str, Any], *, is_first: bool) -> dict[str, Any]:
@@ -42,6 +79,7 @@ def _upgrade_stage(stage: dict[str, Any], *, is_first: bool) -> dict[str, Any]:
         return stage | {"algorithm": _upgrade_algorithm(old)}
     if source.get("conversations"):
         source = {name: source[name] for name in ("conversations", "episodes_per_step")}
+    stage["mixture"] = stage["mixture"] | {"kind": "fixed"}  # others had no effect
     updates = old["updates_per_iteration"]
     new = {"name": "supervised", "updates_per_iteration": updates, **source}
     return stage | {"algorithm": new, "overlap": False, "max_turns": []}

@@ -226,6 +226,37 @@ def check_shape(model: Mapping[str, Any]) -> None:
         )
 
 
+def check_override(settings: config.RunConfig, text: str) -> None:
+    """Raises `ConfigError` if an override sets a single field that nothing reads.
+
+    A file may hand one `RolloutConfig` to all stages and the evaluation, and overrides of
+    `stages.*` one value to all stages. Who names a single field means it.
+
+    Args:
+      settings: the run with the override.
+      text: `field.path=value`.
+    """
+    path = text.partition("=")[0].strip()
+    match path.split("."):
+        case ["evaluation", "rollout", "tasks_per_iteration" | "group_size"]:
+            because = "evaluations play evaluation.tasks and evaluation.samples"
+        case ["stages", name, "rollout", field] if field != "max_tokens":
+            supervised = [
+                key
+                for index, stage in enumerate(settings.stages)
+                if stage.supervised
+                for key in (stage.name, str(index))
+            ]
+            if name not in supervised:
+                return
+            because = f"stage '{name}' learns from demonstrations and plays no episodes"
+        case ["tokenizer", "vocab_size"] if settings.start_from:
+            because = f"the tokenizer is that of {settings.start_from}"
+        case _:
+            return
+    raise errors.ConfigError(f"--set={text} has no effect: {because}. Leave it out.")
+
+
 def check_evaluation(settings: config.RunConfig, *, num_devices: int) -> None:
     """Raises `ConfigError` if evaluations do not fit the model or the devices."""
     rollout = settings.evaluation.rollout

@@ -42,7 +42,7 @@ def start_from(
         settings,
         start_from=_begun_with(source, workdir) or describe(source, step),
         weights="",
-        model=dataclasses.replace(stored.model, **own),
+        model=dataclasses.replace(stored.model, init="random", **own),
         tokenizer=stored.tokenizer,
     )
 

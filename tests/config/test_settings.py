@@ -115,8 +115,33 @@ def test_an_estimator_without_coefficient_measures():
             r"name one teacher for each environment .*\['textcraft', 'babyai'\].*before, "
             r"\['warm', 'textcraft'\]",
         ),
-        (["algorithm=supervised", "overlap=True"], "overlap = True.*have no effect"),
+        (["algorithm=supervised", "overlap=True"], "overlap = True has no effect"),
         (["algorithm=supervised", "max_turns=[(0, 3)]"], "max_turns = .*no effect"),
+        (
+            ["algorithm=supervised", "mixture.kind=adaptive"],
+            "mixture.kind = 'adaptive' has no effect with the algorithm 'supervised'",
+        ),
+        (
+            ["algorithm={'name': 'supervised', 'renamed_copies': [('alfworld', 2)]}"],
+            "renamed_copies names environment 'alfworld', of which nothing",
+        ),
+        (["rollout.group_size=1"], "group_size = 1: 'dapo' compares .* give 2 or more"),
+        (
+            ["mixture.temperature=2"],
+            "mixture.temperature = 2.0 has no effect with .*mixture.kind = 'fixed'",
+        ),
+        (
+            ["mixture.kind=adaptive", "mixture.temperature=2"],
+            "mixture.temperature = 2.0 has no effect with .*kind = 'adaptive'",
+        ),
+        (
+            ["mixture.tier_file=t.jsonl"],
+            "tier_file = 't.jsonl' has no effect with .*'all'",
+        ),
+        (
+            ["optimizer.final_fraction=0"],
+            "final_fraction = 0.0 has no effect with .*optimizer.schedule = 'constant'",
+        ),
         (
             [
                 "algorithm=supervised",
@@ -146,12 +171,70 @@ def test_an_estimator_without_coefficient_measures():
             ["carry_optimizer=True", "optimizer.schedule=cosine"],
             "optimizer.schedule = 'cosine' with carry_optimizer = True",
         ),
+        (
+            ["carry_optimizer=True", "optimizer.warmup_steps=2"],
+            "optimizer.warmup_steps = 2 with carry_optimizer = True.*may be over",
+        ),
     ],
 )
 def test_a_value_that_cannot_work_is_refused(texts, message):
     found = refusal(*texts)
     assert re.search(message, found), found
     assert "stage 'both'" in found
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["tokenizer.path=x.model"], "path = 'x.model' .*kind = 'train_sentencepiece'"),
+        (
+            ["tokenizer={'kind': 'bytes', 'vocab_size': 9}"],
+            "tokenizer.vocab_size = 9 has no effect with tokenizer.kind = 'bytes'",
+        ),
+        (
+            ["evaluation.rollout.temperature=0", "evaluation.rollout.top_k=5"],
+            "rollout.top_k = 5 has no effect with .*temperature = 0: the likeliest token",
+        ),
+        (
+            ["model.init=induction", "weights=somewhere"],
+            "model.init = 'induction' has no effect .* read from somewhere",
+        ),
+        (["weights=here", "start_from=there"], "weights = 'here' has no effect .*'there'"),
+        (
+            ["model.rope_scaling={'kind': 'linear', 'factor': 2, 'original_context': 9}"],
+            "original_context = 9 has no effect with .*rope_scaling.kind = 'linear'",
+        ),
+        (["trainable=()"], "without lora trains nothing"),
+    ],
+)  # fmt: skip
+def test_a_value_of_the_run_that_nothing_reads_is_refused(texts, message):
+    settings = SETTINGS
+    for text in texts:
+        settings = fields.override(settings, text)
+    with pytest.raises(errors.ConfigError, match=message):
+        settings.validate(num_devices=1)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["mixture.kind=tempered", "mixture.temperature=2"],
+        ["mixture.tier=hard", "mixture.tier_file=t.jsonl"],
+        ["optimizer.schedule=linear", "optimizer.final_fraction=0"],
+        ["algorithm=supervised", "mixture.kind=tempered", "mixture.temperature=2"],
+        ["carry_optimizer=True"],
+    ],
+    ids=str,
+)
+def test_a_value_that_is_read_is_accepted(texts):
+    override(*texts).validate(num_devices=1)
+
+
+def test_a_warm_start_draws_by_tempered_weights():
+    mixture = config.MixtureConfig(environments=(("a", 4.0), ("b", 1.0)))
+    assert mixture.tempered_weights == mixture.environments
+    tempered = dataclasses.replace(mixture, kind="tempered", temperature=2.0)
+    assert tempered.tempered_weights == (("a", 2.0), ("b", 1.0))
 
 
 def test_the_optimizer_may_be_carried_at_a_constant_rate_but_not_from_nowhere():

@@ -175,3 +175,21 @@ def test_stored_conversations_were_taken_as_written():
     assert read(stage=0, warm_start=source).algorithm == config.Supervised(
         conversations="some.jsonl", episodes_per_step=40
     )
+
+
+def test_values_that_nothing_read_are_left_out_of_a_stored_run():
+    stored = copy.deepcopy(STORED)
+    stored["tokenizer"] |= {"kind": "bytes", "path": "x"}
+    stored["evaluation"]["rollout"] |= {"temperature": 0.0, "top_k": 5}
+    stored["model"]["init"], stored["weights"] = "induction", "somewhere"
+    for stage in stored["stages"]:
+        stage["mixture"] |= {"kind": "adaptive", "temperature": 3.0, "tier_file": "x"}
+        stage["optimizer"] |= {"schedule": "constant", "final_fraction": 0.0}
+
+    settings = files.from_json(stored)
+
+    settings.validate(num_devices=1)
+    assert settings.tokenizer == config.TokenizerConfig(
+        kind="bytes", frame=settings.tokenizer.frame
+    )
+    assert [stage.mixture.kind for stage in settings.stages] == ["fixed", "adaptive"]

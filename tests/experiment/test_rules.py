@@ -214,3 +214,29 @@ def test_evaluations_have_to_fit_too(rollout, message):
     settings = dataclasses.replace(SETTINGS, evaluation=evaluation)
     with pytest.raises(errors.ConfigError, match=message):
         rules.check_evaluation(settings, num_devices=8)
+
+
+def test_a_single_field_that_nothing_reads_is_refused_where_it_is_named():
+    warm = dataclasses.replace(SETTINGS.stages[0], algorithm=config.Supervised())
+    stages = (warm, *SETTINGS.stages[1:])
+    settings = dataclasses.replace(SETTINGS, stages=stages)
+    for text, message in {
+        "evaluation.rollout.group_size=2": "evaluation.tasks and evaluation.samples",
+        "stages.warm.rollout.temperature=2": "stage 'warm' learns from demonstrations",
+        "stages.0.rollout.group_size=2": "stage '0' learns from demonstrations",
+    }.items():
+        with pytest.raises(
+            errors.ConfigError, match=f"{text} has no effect: .*{message}"
+        ):
+            rules.check_override(settings, text)
+    for text in (
+        "stages.*.rollout.temperature=2",
+        "stages.warm.rollout.max_tokens=9",
+        "stages.both.rollout.temperature=2",
+        "evaluation.rollout.temperature=2",
+        "tokenizer.vocab_size=300",
+    ):
+        rules.check_override(settings, text)
+    started = dataclasses.replace(settings, start_from="runs/a/checkpoints/3#9")
+    with pytest.raises(errors.ConfigError, match="the tokenizer is that of runs/a"):
+        rules.check_override(started, "tokenizer.vocab_size=300")
