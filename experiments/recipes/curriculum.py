@@ -32,5 +32,6 @@ def get_config() -> config.RunConfig:
         max_turns=(),
         num_iterations=4,
         carry_optimizer=True,
+        optimizer=config.OptimizerConfig(learning_rate=5e-4),
     )
     return small.run("curriculum", small.warm_start("babyai"), near, fetching)
