@@ -35,7 +35,7 @@ setuptools.setup(
     entry_points={"console_scripts": ["agentrl = agentrl.launch.console:main"]},
     package_data={
         "agentrl": ["py.typed"],
-        "agentrl.reporting": ["*.html"],
+        "agentrl.webpage": ["static/*"],
         "agentrl.envs": ["data/*"],
         "agentrl.launch": ["pods/*"],
     },
@@ -57,8 +57,6 @@ setuptools.setup(
         "absl-py>=2.3",
         "filelock>=3.16",
         "rich>=14",
-        "matplotlib>=3.10",
-        "jinja2>=3.1",
     ],
     extras_require={
         "cuda": ["jax[cuda13]>=0.10.2"],
@@ -70,6 +68,7 @@ setuptools.setup(
             "hypothesis>=6.130",
         ],
         "dev": ["ruff==0.17.*", "pyright[nodejs]==1.1.*"],
+        "browser": ["playwright>=1.50"],  # drives an installed Chromium in tests
         "docs": ["mkdocs-material>=9.6"],
         "wandb": ["wandb>=0.21"],
         "mlflow": ["mlflow>=3.1"],

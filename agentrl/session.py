@@ -21,9 +21,10 @@ from agentrl.hardware import roofline, timing
 from agentrl.loggers import outlets
 from agentrl.parallel import interruption, processes, startup, watch
 from agentrl.planning import preview
-from agentrl.reporting import metrics, report, tables
+from agentrl.reporting import metrics, tables
 from agentrl.run import assemble, fork, preflight, resume
 from agentrl.statistics import results
+from agentrl.webpage import report
 
 LOCK_FILE = ".lock"
 
@@ -83,7 +84,8 @@ def train(
     if processes.is_process_zero():
         found = results.load_all(workdir, settings.environments)
         print(tables.format_table(found, results.load_random(workdir)))
-        print(f"Report: {report.write(workdir, settings)}")
+        path = report.write([workdir], workdir / report.FILE)
+        print(f"Report: {path}")
 
 
 def prepare(

@@ -87,6 +87,12 @@ class TokenizerConfig:
     vocab_size: int = 1024  # for train_sentencepiece
     frame: Literal["bare", "plain", "agentgym"] = "bare"
     few_shot: int = 0  # solved tasks shown before each task, of the same environment
+    # Of models that think: variables of the chat template, such as enable_thinking of
+    # Qwen3's, and whether contexts keep what past answers thought.
+    template_variables: Mapping[str, bool | int | float | str] = dataclasses.field(
+        default_factory=dict
+    )
+    past_reasoning: Literal["keep", "drop"] = "keep"
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work or has no effect."""
@@ -99,6 +105,18 @@ class TokenizerConfig:
         if self.kind in ("train_sentencepiece", "bytes"):
             unread += ("path",)
         checks.refuse_unread(where, self, unread, f"{where}.kind = {self.kind!r}")
+        if self.past_reasoning not in ("keep", "drop"):
+            raise errors.ConfigError(
+                f"{where}.past_reasoning = {self.past_reasoning!r}; give 'keep' or 'drop'."
+            )
+        if self.kind != "huggingface" or self.frame == "bare":
+            checks.refuse_unread(
+                where,
+                self,
+                ("template_variables", "past_reasoning"),
+                f"{where}.kind = {self.kind!r} and frame = {self.frame!r}, which have no "
+                "chat template of a published model,",
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

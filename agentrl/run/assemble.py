@@ -12,11 +12,12 @@ from jax.sharding import Mesh
 from agentrl import errors, storage, types
 from agentrl.chat import renderer, tokenizer
 from agentrl.config import EvaluationConfig, RolloutConfig, RunConfig
+from agentrl.engine import engine
 from agentrl.envs import base, demonstrations, prompts, tasks
 from agentrl.envs.pool import EnvPool
 from agentrl.models import transformer
 from agentrl.parallel import processes, sharding
-from agentrl.rollout import collect, engine
+from agentrl.rollout import collect
 from agentrl.run.parameters import Parameters
 
 CHAT_FILE = "chat.json"
@@ -197,6 +198,7 @@ def make_chat(
         examples=choose_few_shot_examples(settings, envs),
         acknowledgements=envs.acknowledgements,
         given_instructions=_read_given_instructions(settings),
+        past_reasoning=settings.tokenizer.past_reasoning,
     )
 
 
@@ -230,7 +232,9 @@ def load_tokenizer(
     """
     wanted = settings.tokenizer
     if wanted.kind != "train_sentencepiece":
-        return tokenizer.load(wanted.kind, pathlib.Path(wanted.path))
+        return tokenizer.load(
+            wanted.kind, pathlib.Path(wanted.path), wanted.template_variables
+        )
     path = workdir / tokenizer.SentencePieceTokenizer.FILE
     if not path.exists() and settings.start_from:  # WORKDIR/checkpoints/STEP#DIGEST
         path = pathlib.Path(settings.start_from).parents[1] / path.name

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from agentrl import config
+from agentrl.engine import engine
 from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
-from agentrl.rollout import engine
 from multidevice import hlo
 
 SHAPE = model_config.ModelConfig(
