@@ -9,7 +9,7 @@ tokenizer says what stands between messages.
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from agentrl.chat.tokenizer import Delimiters, Tokenizer
@@ -95,6 +95,19 @@ class Chat:
                 ("user", "prompt"): opened,
                 ("assistant", "user"): (),
             }
+        )
+
+    def of_environments(self, names: Collection[str]) -> "Chat":
+        """The conversations of some environments alone."""
+
+        def keep(mapping: Mapping[str, Any]) -> dict[str, Any]:
+            return {env: value for env, value in mapping.items() if env in names}
+
+        return dataclasses.replace(
+            self,
+            examples=keep(self.examples),
+            acknowledgements=keep(self.acknowledgements),
+            given_instructions=keep(self.given_instructions),
         )
 
     def describe(self) -> dict[str, Any]:

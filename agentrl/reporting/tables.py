@@ -290,7 +290,7 @@ def gain_rows(matrix: transfer.ResultMatrix, settings: config.RunConfig) -> Rows
     """Gains of every reinforcement stage over the policy before the first of them."""
     baseline = _plan(matrix, settings).baseline
     supervised = {stage.name for stage in settings.stages if stage.supervised}
-    pairs = [(baseline, s) for s in matrix.stages if s not in supervised]
+    pairs = [(baseline, s) for s in matrix.stages if s.split("@")[0] not in supervised]
     return _difference_rows(matrix, pairs, {}) if baseline else []
 
 
