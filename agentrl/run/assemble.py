@@ -104,14 +104,14 @@ class Run:
 def open_evaluation(run: Run, settings: EvaluationConfig) -> Iterator[Run]:
     """Yields the run as an evaluation plays it.
 
-    That is the run itself, unless evaluations have a turn limit or list of actions of
-    their own: these environments are played in workers of their own.
+    That is the run itself, unless evaluations have a turn limit, list of actions or
+    options of their own: these environments are played in workers of their own.
     """
-    if not settings.env_changes:
+    if not settings.env_changes and not settings.env_options:
         yield run
         return
     changed = {
-        env: dataclasses.replace(env_config, **settings.env_changes)
+        env: settings.change_env(env_config)
         for env, env_config in run.config.environments.items()
     }
     wanted = dataclasses.replace(run.config, environments=changed)

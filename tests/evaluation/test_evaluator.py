@@ -224,7 +224,13 @@ def test_an_evaluation_may_have_a_turn_limit_and_a_list_of_actions_of_its_own(
         other = run_evaluation(
             run, tmp_path, tasks=4, max_turns=1, list_actions="always"
         )
-    assert opened == [base.EnvConfig(max_turns=1, list_actions="always")]
+        noisy = {"irrelevant_text": 1.0}
+        noised = run_evaluation(run, tmp_path / "noisy", tasks=4, env_options=noisy)
+    assert opened == [
+        base.EnvConfig(max_turns=1, list_actions="always"),
+        base.EnvConfig(options=noisy),
+    ]
+    assert noised.panel_version == f"{usual.panel_version}, irrelevant_text 1.0"
     assert other.item_ids == usual.item_ids
     assert other.panel_version == (
         f"{usual.panel_version}, max_turns 1, list_actions always"
@@ -270,7 +276,7 @@ class RunLike:
     scripted: Collector
 
     def panel(self, name, split, **chosen):
-        return tasks.select_tasks(name, split, base.EnvConfig(), **chosen)
+        return tasks.select_tasks(name, split, self.config.environments[name], **chosen)
 
     def rollout_params(self, params):
         return params
