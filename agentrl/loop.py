@@ -13,8 +13,8 @@ one starts from the state that it leaves, and after a stage the policy is evalua
 
 With `overlap` rollout and update are pipelined: the episodes of the next iteration are
 played while the device updates, with the parameters from before the update, hence one
-update off-policy. Before a checkpoint nothing is played ahead, so that a checkpoint never
-has to hold episodes, and a run repeats itself whether it is interrupted or not.
+update off-policy. A checkpoint keeps the episodes that were played ahead, so that a run
+repeats itself whether it is interrupted or not.
 """
 
 import dataclasses
@@ -33,7 +33,15 @@ from agentrl.learner import algorithms, credit, packing, scoring
 from agentrl.parallel import interruption, processes, rng
 from agentrl.reporting import metrics, tables
 from agentrl.rollout import collect, mixture
-from agentrl.run import assemble, checks, references, resume, stages, warmstart
+from agentrl.run import (
+    assemble,
+    checks,
+    experiences,
+    references,
+    resume,
+    stages,
+    warmstart,
+)
 from agentrl.statistics import results
 
 
@@ -66,24 +74,19 @@ class PolicySnapshot:
         return cls(run.rollout_params(learner.params), int(learner.step))
 
 
-@dataclasses.dataclass(frozen=True)
-class Experience:
-    """The episodes of one iteration."""
-
-    iteration: int
-    trajectories: list[types.Trajectory]
-    mixture: types.MixtureState  # after their draws and successes
-    values: types.Metrics  # what they cost
-
-
 def train(run: assemble.Run, recorder: Recorder) -> types.RunState:
     """Runs all stages, from wherever the working directory says the run stands."""
     abandonable = recorder.interrupted.abandonable
     with abandonable("its start, which the same command repeats"):
-        stage, state, progress = restore_or_init(run, recorder)
+        stage, state, progress, ahead = resume.restore_or_init(
+            run, recorder.checkpoints, recorder.writer
+        )
     while True:
         compared = references.load(run, stage, state, recorder.checkpoints)
-        state, progress = run_stage(run, stage, state, progress, compared, recorder)
+        state, progress = run_stage(
+            run, stage, state, progress, compared, recorder, ahead
+        )
+        ahead = None
         if stage.settings.evaluate_after:
             recorder.timers.place = f"the evaluation after '{stage.settings.name}'"
             with abandonable(
@@ -109,9 +112,9 @@ def run_stage(
     progress: types.Progress,
     compared: references.References,
     recorder: Recorder,
+    ahead: experiences.Experience | None = None,
 ) -> tuple[types.RunState, types.Progress]:
-    """Runs what is left of one stage, and saves its final state."""
-    ahead: Experience | None = None
+    """Runs what is left of one stage, of which `ahead` may have been played already."""
     iterations = range(progress.iteration, stage.settings.num_iterations)
     profile = recorder.workdir / "profile" / stage.settings.name
     for iteration in timing.traced(iterations, profile, recorder.num_profiled):
@@ -127,7 +130,7 @@ def run_stage(
             else:
                 experience = ahead or play(run, stage, state, iteration, recorder)
                 trajectories = experience.trajectories
-                play_ahead = stage.settings.overlap and not save
+                play_ahead = stage.settings.overlap and not at_end
                 state, values, ahead = rl_iteration(
                     run, stage, state, experience, compared, play_ahead, recorder
                 )
@@ -145,7 +148,10 @@ def run_stage(
             )
         stop = recorder.interrupted.requested()
         if save or stop:
-            recorder.checkpoints.save(state, progress, end_of_stage=at_end)
+            waiting = ahead and experiences.to_json(ahead, stage.settings.rollout)
+            recorder.checkpoints.save(
+                state, progress, end_of_stage=at_end, episodes=waiting
+            )
         if stop:
             raise errors.InterruptedRun(
                 f"iteration {iteration + 1} of {stage.settings.num_iterations} of stage "
@@ -159,11 +165,11 @@ def rl_iteration(
     run: assemble.Run,
     stage: stages.Stage,
     state: types.RunState,
-    experience: Experience,
+    experience: experiences.Experience,
     compared: references.References,
     play_ahead: bool,
     recorder: Recorder,
-) -> tuple[types.RunState, types.Metrics, Experience | None]:
+) -> tuple[types.RunState, types.Metrics, experiences.Experience | None]:
     """Trains on the episodes of one iteration; with `play_ahead` plays the next ones."""
     algorithm, episodes = stage.algorithm, experience.trajectories
     learner, iteration = state.learner, experience.iteration
@@ -248,7 +254,7 @@ def play(
     recorder: Recorder,
     *,
     snapshot: PolicySnapshot | None = None,
-) -> Experience:
+) -> experiences.Experience:
     """Plays P groups; with refills, further ones until P of them carry a signal.
 
     Args:
@@ -295,7 +301,7 @@ def play(
     if rounds > 1:
         values |= {"rollout/refills": refill, "rollout/groups_missing": missing}
     draws = record_success(run, draws, trajectories)
-    return Experience(iteration, trajectories, draws, values)
+    return experiences.Experience(iteration, trajectories, draws, values)
 
 
 def score_tokens(
@@ -363,31 +369,6 @@ def record_success(
     return mixture.record_success(state, *jax.device_put(totals))
 
 
-def restore_or_init(
-    run: assemble.Run, recorder: Recorder
-) -> tuple[stages.Stage, types.RunState, types.Progress]:
-    """Returns the stage, state and progress that a run goes on from."""
-    step = recorder.checkpoints.latest_step()
-    # First, as it loads the frozen ones, too: the weights are read once.
-    params = run.parameters.init() if step is None else None
-    digest = run.parameters.frozen_digest
-    if step is None:
-        progress = types.Progress(
-            stage_name=run.config.stages[0].name, frozen_digest=digest
-        )
-    else:
-        progress = recorder.checkpoints.restore_progress(step, frozen_digest=digest)
-        resume.check_place(progress, run.config.stages, step)
-    if processes.is_process_zero():
-        recorder.writer.resume(progress, step=step or 0)
-    stage = stages.build(run, progress.stage)
-    if step is None:
-        state = stage.initial_state(run, params, jnp.int32(0))
-    else:
-        state = recorder.checkpoints.restore(step, stage.abstract_state(run))
-    return stage, state, progress
-
-
 def evaluate_after_stage(
     run: assemble.Run,
     state: types.RunState,
@@ -410,21 +391,21 @@ def evaluate_after_stage(
 
     done = {result.env for result in load_done()}
     missing = tuple(env for env in environments if env not in done)
-    if not missing:
-        return
-    evaluator.evaluate(
-        run,
-        state.learner.params,
-        dataclasses.replace(settings, environments=missing),
-        stage=progress.stage_name,
-        after_iteration=progress.iteration,
-        step=step,
-        workdir=recorder.workdir,
-    )
+    if missing:
+        evaluator.evaluate(
+            run,
+            state.learner.params,
+            dataclasses.replace(settings, environments=missing),
+            stage=progress.stage_name,
+            after_iteration=progress.iteration,
+            step=step,
+            workdir=recorder.workdir,
+        )
     if processes.is_process_zero():
         found, by_chance = load_done(), results.load_random(recorder.workdir)
         recorder.writer.write_evaluations(found)
-        print(tables.format_table(found, by_chance), flush=True)
+        if missing:
+            print(tables.format_table(found, by_chance), flush=True)
 
 
 def mean_of(updates: Sequence[Mapping[str, float]]) -> types.Metrics:

@@ -14,16 +14,17 @@ import filelock
 import jax
 
 from agentrl import config, errors, loop, storage, types
-from agentrl.chat import datasets, renderer
+from agentrl.chat import datasets
 from agentrl.checkpoints import checkpoint
 from agentrl.experiment import changes, files, rules
 from agentrl.hardware import roofline, timing
 from agentrl.loggers import outlets
 from agentrl.parallel import interruption, processes, startup, watch
 from agentrl.planning import preview
-from agentrl.reporting import metrics, report, tables
+from agentrl.reporting import metrics, tables
 from agentrl.run import assemble, fork, preflight, resume
 from agentrl.statistics import results
+from agentrl.webpage import report
 
 LOCK_FILE = ".lock"
 
@@ -57,13 +58,20 @@ def train(
         interrupted = stack.enter_context(interruption.Interruption())
         with interrupted.abandonable("its start, which the same command repeats"):
             settings = pin_conversations(settings, workdir)
-            chat = prepare(settings, workdir, stack, allow_changes=allow_changes)
+            found = prepare(settings, workdir, stack, allow_changes=allow_changes)
             stack.enter_context(
                 watch.HostWatch(
                     workdir, timeout_s=host_timeout_s, describe_place=timers.describe
                 )
             )
-            run = stack.enter_context(assemble.assemble(settings, workdir, chat=chat))
+            run = stack.enter_context(
+                assemble.assemble(
+                    settings,
+                    workdir,
+                    chat=found and found.chat,
+                    demonstrations=found and found.demonstrations,
+                )
+            )
             checkpoints = stack.enter_context(
                 checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints)
             )
@@ -81,9 +89,14 @@ def train(
             )
         loop.train(run, recorder)
     if processes.is_process_zero():
-        found = results.load_all(workdir, settings.environments)
-        print(tables.format_table(found, results.load_random(workdir)))
-        print(f"Report: {report.write(workdir, settings)}")
+        show_results(settings, workdir)
+
+
+def show_results(settings: config.RunConfig, workdir: pathlib.Path) -> None:
+    """Prints the table of a run's results, and writes its report."""
+    found = results.load_all(workdir, settings.environments)
+    print(tables.format_table(found, results.load_random(workdir)))
+    print(f"Report: {report.write([workdir], workdir / report.FILE)}")
 
 
 def prepare(
@@ -92,7 +105,7 @@ def prepare(
     stack: contextlib.ExitStack,
     *,
     allow_changes: Sequence[str] = (),
-) -> renderer.Chat | None:
+) -> preflight.Findings | None:
     """Checks all that can be checked, then makes the directory this run's.
 
     Args:
@@ -102,26 +115,26 @@ def prepare(
       allow_changes: see `train`.
 
     Returns:
-      The run's conversations, if they were needed for the checks on this host.
+      What the checks have found, if the run's tasks had to be looked at on this host.
 
     Raises:
       ConfigError: as `train` does; nothing has been written then.
     """
-    chat = None
+    found = None
     with processes.agreed():
         check(settings)
         changed = find_changes(settings, workdir, allow_changes)
     with processes.process_zero_first():
         if processes.is_process_zero() and (changed or not is_begun(workdir)):
-            chat, notes = preflight.check(settings, workdir)
-            for note in [*notes, *changes.describe_schedules(changed, settings)]:
+            found = preflight.check(settings, workdir)
+            for note in [*found.notes, *changes.describe_schedules(changed, settings)]:
                 print(note, flush=True)
     with processes.agreed():
         stack.enter_context(hold(workdir))
     with processes.process_zero_first():
         if processes.is_process_zero():
             claim(settings, workdir, changed, allow_changes)
-    return chat
+    return found
 
 
 def check(settings: config.RunConfig) -> None:

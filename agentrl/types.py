@@ -63,6 +63,24 @@ class Turn:
     action: str
     reward: float
     valid: bool  # the environment understood and allowed the action
+    # Tokens that were taken back from the end of the context before the observation: the
+    # last answer, which is read again without its reasoning.
+    num_cut: int = 0
+    # bool[Ta], False where the action was not sampled but continued with fixed tokens, at
+    # the limit of a thought; None stands for True everywhere.
+    sampled: np.ndarray | None = None
+
+    @property
+    def sampled_mask(self) -> np.ndarray:
+        """Action tokens that the policy chose, bool[Ta]."""
+        if self.sampled is None:
+            return np.ones(len(self.action_tokens), bool)
+        return self.sampled
+
+    @property
+    def num_sampled(self) -> int:
+        """Number of action tokens that the policy chose."""
+        return int(self.sampled_mask.sum())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +104,23 @@ class Trajectory:
 
     @property
     def num_tokens(self) -> int:
-        """Observation and action tokens together."""
+        """Observation and action tokens together, also those taken back later."""
         return sum(len(t.observation_tokens) + len(t.action_tokens) for t in self.turns)
+
+    @property
+    def max_context(self) -> int:
+        """Tokens of the longest context, with the answer to it."""
+        length = longest = 0
+        for turn in self.turns:
+            length += len(turn.observation_tokens) + len(turn.action_tokens)
+            length -= turn.num_cut
+            longest = max(longest, length)
+        return longest
 
     @property
     def num_action_tokens(self) -> int:
         """Tokens the policy wrote, stop tokens included."""
-        return sum(len(t.action_tokens) for t in self.turns)
+        return sum(turn.num_sampled for turn in self.turns)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,9 +30,10 @@ from rich import console as rich_console
 from rich import table
 
 from agentrl import config
+from agentrl.engine import engine
 from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding, startup
-from agentrl.rollout import collect, engine
+from agentrl.rollout import collect
 from benchmarks import scripted
 from benchmarks.peers import link
 

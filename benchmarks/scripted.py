@@ -14,8 +14,8 @@ import numpy as np
 
 from agentrl import types
 from agentrl.chat import renderer
+from agentrl.engine import engine
 from agentrl.envs import base, pool
-from agentrl.rollout import engine
 
 STOP, START, FIRST_TEXT = 0, 1, 2  # token ids
 

@@ -13,6 +13,7 @@ import agentrl
 COMMANDS = {
     "train": "train the stages of an experiment; the same command resumes the run",
     "evaluate": "evaluate a checkpoint on fixed task panels",
+    "watch": "show runs in a browser while they grow",
     "report": "write report.html of a run and print its table",
     "play": "play a task by hand, watch an oracle or a trained policy, replay an episode",
     "list": "environments, subsets, algorithms, models, experiments",
@@ -26,6 +27,7 @@ EXAMPLES = """\
   agentrl train demo --workdir=runs/demo
   agentrl train my_experiment.py --workdir=runs/mine --set=seed=1
   agentrl train demo --workdir=runs/demo --dry_run
+  agentrl watch --workdir=runs/demo
   agentrl evaluate --checkpoint=runs/demo --envs=babyai --out=/tmp/babyai
   agentrl play --env=babyai --checkpoint=runs/demo
   agentrl suggest --env=webshop --model=Qwen/Qwen2.5-0.5B-Instruct

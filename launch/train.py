@@ -37,6 +37,7 @@ episode as a JSON line, `run.json`, `evaluations/*.json` and, at the end, `repor
 """
 
 import pathlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -169,4 +170,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    # Until a session listens, Ctrl-C ends the process: Python's own handler raises, and
+    # what a library imports may swallow that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     app.run(main)

@@ -17,7 +17,7 @@ from agentrl.hardware import timing
 from agentrl.models import model_config
 from agentrl.parallel import sharding
 from agentrl.rollout import collect
-from agentrl.run import parameters, references, stages
+from agentrl.run import experiences, parameters, references, stages
 
 V, D = 11, 6
 TEMPERATURE = 0.8
@@ -157,6 +157,7 @@ def make_run(*stage_settings, seed=0, **learner):
         key=held.key,
         environments=ENVIRONMENTS,
         pool=None,  # nothing is played
+        demonstrations={},
         rollout_params=lambda params: jax.tree.map(jnp.copy, params),
         panel=lambda env, split, **_: base.TaskPanel(
             env, split, f"{env}-1", tuple(f"{env}_{i}" for i in range(4))
@@ -193,7 +194,7 @@ def make_recorder(checkpoints=None):
 
 def train_on(run, stage, state, episodes, compared=None, iteration=0):
     """One iteration of reinforcement on the given episodes."""
-    experience = loop.Experience(iteration, episodes, state.mixture, {})
+    experience = experiences.Experience(iteration, episodes, state.mixture, {})
     state, values, ahead = loop.rl_iteration(
         run,
         stage,

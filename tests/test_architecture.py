@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "pretrained": "errors storage types models",
     "sources": "errors types models pretrained",
     "chat": "envs storage errors pretrained sources",
-    "rollout": "envs errors types models config parallel chat",
+    "engine": "errors types models config parallel",
+    "rollout": "envs errors types config parallel chat engine",
     "learner": "errors types ops config",
     "experiment": (
         "envs storage errors types models config parallel hardware pretrained sources "
@@ -43,9 +44,14 @@ MAY_IMPORT = {
     "reporting": (
         "envs storage errors types config experiment transcripts statistics loggers"
     ),
+    "webpage": (
+        "envs refusals storage errors types config hardware experiment transcripts "
+        "statistics reporting"
+    ),
+    "live": "refusals webpage",
     "run": (
         "envs checkpoints storage errors types ops models config parallel initial "
-        "pretrained sources chat rollout learner experiment transcripts statistics "
+        "pretrained sources chat engine rollout learner experiment transcripts statistics "
         "reporting"
     ),
     "export": (
@@ -58,7 +64,7 @@ MAY_IMPORT = {
     ),
     "play": (
         "envs checkpoints errors types ops models config parallel pretrained sources chat "
-        "rollout experiment run"
+        "engine experiment run"
     ),
     "advice": ("envs errors types config models chat learner experiment run"),
     "loop": (
@@ -67,13 +73,14 @@ MAY_IMPORT = {
     ),
     "session": (
         "errors planning checkpoints chat storage types config parallel hardware "
-        "pretrained sources learner experiment statistics loggers reporting run loop"
+        "pretrained sources learner experiment statistics loggers reporting webpage run "
+        "loop"
     ),
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (
         "envs planning refusals errors export evaluation parallel hardware "
-        "pretrained experiment transcripts statistics reporting run play advice session "
-        "api"
+        "pretrained experiment transcripts statistics reporting webpage live run play "
+        "advice session api"
     ),
     "experiments": "envs config models pretrained",
 }

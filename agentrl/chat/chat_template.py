@@ -16,7 +16,10 @@ difference has a name:
                   or writes something after its end; contexts end with the stop token
   before_stop     the template writes white space before the stop token; contexts do not
   whitespace      the template strips messages; contexts keep what was said
-  thinking        the template drops the reasoning of past answers; contexts keep it
+  thinking        the template drops the reasoning of past answers; contexts keep it,
+                  unless tokenizer.past_reasoning = "drop"
+  dropped         what the template leaves of an answer with reasoning is not what contexts
+                  leave of it with tokenizer.past_reasoning = "drop"
   tokens          plain text is tokenized differently in turns and in one piece
 
 A template is code of a stranger: it is rendered in a process of its own first.
@@ -29,6 +32,8 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+import jinja2
+import jinja2.meta
 import transformers
 
 from agentrl import errors
@@ -179,6 +184,57 @@ def find_delimiters(
     return Delimiters(pieces, refused=refused), stop_id
 
 
+def set_variables(
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    variables: Mapping[str, bool | int | float | str],
+) -> None:
+    """Fixes variables of a chat template, such as `enable_thinking` of Qwen3's.
+
+    They become assignments at its beginning, so that whoever reads the saved template
+    renders conversations as the policy saw them.
+
+    Raises:
+      ConfigError: if the template does not read one of them.
+    """
+    if not variables:
+        return
+    source = _source(tokenizer)
+    try:
+        read = jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(source))
+    except jinja2.TemplateError as error:
+        raise errors.ConfigError(
+            f"the chat template of {_file(tokenizer)} cannot be parsed ({error})."
+        ) from error
+    for name in variables:
+        if name not in read:
+            known = ", ".join(sorted(read - _GIVEN_VARIABLES)) or "none"
+            raise errors.ConfigError(
+                f"tokenizer.template_variables has {name!r}, which the chat template of "
+                f"{_file(tokenizer)} does not read; its variables are {known}."
+            )
+    lines = (f"{{%- set {name} = {_literal(v)} -%}}" for name, v in variables.items())
+    tokenizer.chat_template = "".join(lines) + source
+
+
+def find_stripped(
+    tokenizer: transformers.PreTrainedTokenizerBase, delimiters: Delimiters
+) -> str | None:
+    """Finds what a template strips off a past answer whose reasoning it drops.
+
+    Returns:
+      The characters; None if the template keeps reasoning, or leaves something else.
+    """
+    question, answer = _CHANGED["thinking"]
+    theirs = render(tokenizer, _exchange(question, answer), prompt=True)
+    header = _join(tokenizer, delimiters.pieces["user", "assistant"])
+    rest = theirs.partition(question)[2].removeprefix(header)
+    remains = answer.rpartition(renderer.THOUGHT_END)[2]
+    for stripped in ("\n", ""):
+        if rest.startswith(remains.lstrip(stripped)):
+            return stripped
+    return None
+
+
 def find_exceptions(
     tokenizer: transformers.PreTrainedTokenizerBase, framed: renderer.Chat
 ) -> dict[str, str]:
@@ -199,6 +255,12 @@ def find_exceptions(
                 f"the template renders {question!r} and {answer!r} as {theirs!r}; contexts "
                 "keep them as they are."
             )
+    stripped = find_stripped(tokenizer, framed.delimiters)
+    if "thinking" in found and stripped is None:
+        found["dropped"] = (
+            "what it leaves of it is not what stands behind </think>, which contexts keep "
+            "with tokenizer.past_reasoning = 'drop'."
+        )
     messages = _PROBED[1:] if framed.delimiters.refused else _PROBED
     text = render(tokenizer, messages, prompt=True)
     theirs = tokenizer.encode(text, add_special_tokens=False)
@@ -271,6 +333,18 @@ def _plain(messages: Sequence[renderer.Message]) -> list[dict[str, str]]:
 
 
 _PROBED = (renderer.Message("system", "Obey."), *_exchange("Look.", "go north"))
+
+
+# What `transformers` itself gives to every template.
+_GIVEN_VARIABLES = {
+    *("messages", "tools", "documents", "add_generation_prompt", "bos_token"),
+    *("eos_token", "unk_token", "pad_token", "raise_exception", "strftime_now"),
+}
+
+
+def _literal(value: bool | int | float | str) -> str:
+    """Writes a value as Jinja reads it."""
+    return str(value).lower() if isinstance(value, bool) else json.dumps(value)
 
 
 def _find_gaps(

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tokenizers
@@ -51,6 +51,11 @@ class HuggingFaceTokenizer:
         self._refuse_special_tokens_in_text()
         self.delimiters, self.stop_id = chat_template.find_delimiters(tokenizer)
         self.stop_ids = tuple(dict.fromkeys((self.stop_id, *end_ids)))
+        stripped = chat_template.find_stripped(tokenizer, self.delimiters)
+        if stripped is not None:
+            self.delimiters = dataclasses.replace(
+                self.delimiters, stripped_after_reasoning=stripped
+            )
         self.delimiters = dataclasses.replace(
             self.delimiters,
             exceptions=chat_template.find_exceptions(
@@ -59,20 +64,26 @@ class HuggingFaceTokenizer:
         )
 
     @classmethod
-    def load(cls, where: pathlib.Path) -> "HuggingFaceTokenizer":
+    def load(
+        cls,
+        where: pathlib.Path,
+        variables: Mapping[str, bool | int | float | str] | None = None,
+    ) -> "HuggingFaceTokenizer":
         """Reads a model's tokenizer, its chat template, and what ends its answers.
 
         Args:
           where: a folder, or what else `locate.find` knows: a GGUF file, a model's name.
+          variables: of the chat template, to fix; see `chat_template.set_variables`.
 
         Raises:
           ConfigError: if there is none, its ids are not those of its tokenizer.json, its
-            template cannot be appended to, or it has ids without a row in the embedding
-            that the folder's `config.json` describes.
+            template cannot be appended to or does not read a variable, or it has ids
+            without a row in the embedding that the folder's `config.json` describes.
         """
         known = where.is_dir()
         folder = where if known else locate.find(str(where)).tokenizer_folder()
         found = tokenizer_json.load(folder)
+        chat_template.set_variables(found, variables or {})
         chat_template.check_limits(found)
         loaded = cls(found, _end_ids(folder, found))
         rows = _read_fields(folder / _CONFIG).get("vocab_size", loaded.vocab_size)
@@ -83,6 +94,11 @@ class HuggingFaceTokenizer:
                 "the embedding."
             )
         return loaded
+
+    @property
+    def chat_template(self) -> str:
+        """The source of the chat template, with the variables that were fixed."""
+        return str(self._tokenizer.chat_template)
 
     @property
     def start_id(self) -> int:

@@ -1,14 +1,15 @@
 """Conversation frames: the tokens around observations and actions.
 
-Frames are append-only. An episode is opened once, every later observation only adds
-tokens, and sampled tokens are kept as they are: nothing is rendered or tokenized twice,
-so the learner scores exactly the context that the sampler saw. A frame says which messages
-a conversation begins with; the tokenizer says what stands between messages.
+Frames are append-only, unless past reasoning is dropped (`agentrl.chat.history`). An
+episode is opened once, every later observation only adds tokens, and sampled tokens are
+kept as they are: nothing is rendered or tokenized twice, so the learner scores exactly the
+context that the sampler saw. A frame says which messages a conversation begins with; the
+tokenizer says what stands between messages.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from agentrl.chat.tokenizer import Delimiters, Tokenizer
@@ -19,6 +20,7 @@ VERSION = 1  # raise when the tokens of any frame change: old policies saw other
 ACKNOWLEDGEMENT = prompts.ACKNOWLEDGEMENT  # where an environment has no other
 Example = tuple[str, Sequence[tuple[str, str]]]  # item id, (observation, answer) pairs
 NEW_TASK = "A new task begins.\n\n"  # where examples come before it
+THOUGHT_START, THOUGHT_END = "<think>", "</think>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,35 @@ class Chat:
     # Instructions by environment that a user has put in the place of its own. They come
     # with each episode; here they are for the digest alone.
     given_instructions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # Whether contexts keep what past answers thought; see `agentrl.chat.history`.
+    past_reasoning: Literal["keep", "drop"] = "keep"
+
+    @property
+    def opens_thought(self) -> bool:
+        """Whether the header of an answer begins a thought that the answer ends."""
+        header = self.delimiters.pieces["user", "prompt"]
+        text = "".join(piece for piece in header if isinstance(piece, str))
+        return text.rfind(THOUGHT_START) > text.rfind(THOUGHT_END)
+
+    @property
+    def same_headers(self) -> bool:
+        """Whether past answers have the header of the answer to come."""
+        pieces = self.delimiters.pieces
+        return pieces["user", "prompt"] == pieces["user", "assistant"]
+
+    @property
+    def exceptions(self) -> dict[str, str]:
+        """Where contexts differ from the chat template's renderings: name to sentence."""
+        found = dict(self.delimiters.exceptions)
+        if self.past_reasoning == "keep":
+            found.pop("dropped", None)
+            return found
+        found.pop("prompt", None)
+        if found.pop("thinking", None) is None:
+            found["dropped"] = (
+                "it keeps the reasoning of past answers; contexts do not."
+            )
+        return found
 
     @property
     def delimiters(self) -> Delimiters:
@@ -66,6 +97,19 @@ class Chat:
             }
         )
 
+    def of_environments(self, names: Collection[str]) -> "Chat":
+        """The conversations of some environments alone."""
+
+        def keep(mapping: Mapping[str, Any]) -> dict[str, Any]:
+            return {env: value for env, value in mapping.items() if env in names}
+
+        return dataclasses.replace(
+            self,
+            examples=keep(self.examples),
+            acknowledgements=keep(self.acknowledgements),
+            given_instructions=keep(self.given_instructions),
+        )
+
     def describe(self) -> dict[str, Any]:
         """Describes all that decides on the tokens around a text, for `chat.json`.
 
@@ -79,6 +123,8 @@ class Chat:
             self.open(NEW_TASK, NEW_TASK, f"{env}_") for env in self.examples or [""]
         ]
         content = [VERSION, self.frame, shown, self.extend(NEW_TASK)]
+        if self.past_reasoning != "keep":
+            content.append(self.past_reasoning)
         for env in sorted({*acknowledged, *given}):
             opened = self.open(given.get(env, NEW_TASK), NEW_TASK, f"{env}_")
             content.append((env, opened))
@@ -92,7 +138,8 @@ class Chat:
             "acknowledgements": acknowledged,
             "given_instructions": given,
             "digest": hashlib.sha256(repr(tuple(content)).encode()).hexdigest()[:12],
-            "template_exceptions": dict(self.delimiters.exceptions),
+            "past_reasoning": self.past_reasoning,
+            "template_exceptions": self.exceptions,
         }
 
     def _replaced(self) -> tuple[dict[str, str], dict[str, str]]:
@@ -167,14 +214,3 @@ class Chat:
             after = message.role
             stop = (self.tokenizer.stop_id,) if after == "assistant" else ()
         return ids + self.tokenizer.encode(text)
-
-    def turns(self, messages: Sequence[Message]) -> list[tuple[list[int], str, str]]:
-        """Tokens before each trained answer, the text it answers to, and its own."""
-        found = []
-        start, after = 0, ""
-        for index, message in enumerate(messages):
-            if message.trained:
-                context = self.context(messages[start:index], after)
-                found.append((context, messages[index - 1].text, message.text))
-                start, after = index + 1, "assistant"
-        return found

@@ -31,6 +31,8 @@ class Delimiters:
     refused: str = ""  # why there are no system messages
     exceptions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Where contexts differ from the model's own chat template: name to sentence."""
+    # What the template strips off the beginning of a past answer whose reasoning it drops.
+    stripped_after_reasoning: str = "\n"
 
     def between(self, previous: str, role: str) -> tuple[str | int, ...]:
         """Texts and markers between messages by `previous` and by `role`.
@@ -221,8 +223,18 @@ class ByteTokenizer:
         del folder
 
 
-def load(kind: str, path: pathlib.Path) -> Tokenizer:
-    """Loads a tokenizer of `TokenizerConfig.kind` from a file or folder."""
+def load(
+    kind: str,
+    path: pathlib.Path,
+    variables: Mapping[str, bool | int | float | str] | None = None,
+) -> Tokenizer:
+    """Loads a tokenizer of `TokenizerConfig.kind` from a file or folder.
+
+    Args:
+      kind: of the tokenizer.
+      path: file or folder.
+      variables: of a Hugging Face folder's chat template, to fix.
+    """
     if kind == "bytes":
         return ByteTokenizer()
     if kind in ("sentencepiece", "train_sentencepiece"):
@@ -230,5 +242,5 @@ def load(kind: str, path: pathlib.Path) -> Tokenizer:
     if kind == "huggingface":
         from agentrl.chat import huggingface
 
-        return huggingface.HuggingFaceTokenizer.load(path)
+        return huggingface.HuggingFaceTokenizer.load(path, variables)
     raise errors.ConfigError(f"tokenizer.kind = {kind!r} is not supported here.")

@@ -119,8 +119,15 @@ class Checkpoints:
         progress: types.Progress,
         *,
         end_of_stage: bool = False,
+        episodes: Mapping[str, Any] | None = None,
     ) -> None:
         """Starts an asynchronous save; returns as soon as the arrays may be changed.
+
+        Args:
+          state: of the run.
+          progress: where the run stands.
+          end_of_stage: whether it is to stay for good.
+          episodes: those that were played ahead, as JSON has them.
 
         Raises:
           CheckpointError: if this or the save before cannot be written.
@@ -132,15 +139,17 @@ class Checkpoints:
             "end_of_stage": end_of_stage,
             "arrays": {name: _describe_arrays(tree) for name, tree in items.items()},
         }
-        arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        saved: dict[str, ocp.args.CheckpointArgs] = {
+            name: ocp.args.StandardSave(tree) for name, tree in items.items()
+        }
+        saved["progress"] = ocp.args.JsonSave(entry)
+        if episodes is not None:
+            saved["episodes"] = ocp.args.JsonSave(episodes)
         with self._explain_writing():
             self._manager.wait_until_finished()
             self._remove_old()
             self._saving = step
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(**arrays, progress=ocp.args.JsonSave(entry)),
-            )
+            self._manager.save(step, args=ocp.args.Composite(**saved))
 
     def restore_progress(self, step: int, *, frozen_digest: int = 0) -> types.Progress:
         """Where the run stood when the checkpoint of `step` was saved.
@@ -194,12 +203,26 @@ class Checkpoints:
             _check_restored(restored[name], like)
         return restored
 
+    def restore_episodes(self, step: int) -> Mapping[str, Any] | None:
+        """The episodes that were saved with the checkpoint of `step`, if any were."""
+        self._check_files(step, ["episodes"])  # one that is missing is a damage
+        has_some = (self.folder / str(step) / "episodes").is_dir()
+        return self._read_json(step, "episodes") if has_some else None
+
+    def num_environments(self, step: int) -> int:
+        """How many environments the run had when the checkpoint was saved."""
+        arrays = self.read_progress(step)["arrays"]["state"]
+        return int(arrays[".mixture.cursors"].partition("[")[2].rstrip("]"))
+
     def read_progress(self, step: int) -> Mapping[str, Any]:
         """What the checkpoint of `step` says of itself; see `save`."""
         self._check_files(step, ["progress"])
+        return self._read_json(step, "progress")
+
+    def _read_json(self, step: int, item: str) -> Mapping[str, Any]:
         # Not by the manager, which makes all hosts wait for each other: the first host
         # reads alone before it removes a checkpoint.
-        folder = self.folder / str(step) / "progress"
+        folder = self.folder / str(step) / item
         return ocp.JsonCheckpointHandler().restore(folder)  # type: ignore[arg-type]
 
     def _remove_old(self) -> None:

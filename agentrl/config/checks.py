@@ -32,7 +32,13 @@ def refuse_unread(
       fields: names of its fields that nothing reads.
       because: what makes it so, such as `stage.optimizer.schedule = 'constant'`.
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    missing = dataclasses.MISSING
+    defaults = {
+        field.name: field.default_factory()
+        if field.default_factory is not missing
+        else field.default
+        for field in dataclasses.fields(settings)
+    }
     for field in fields:
         value, path = getattr(settings, field), f"{where}.{field}".lstrip(".")
         if value != defaults[field]:

@@ -43,6 +43,11 @@ class EvaluationConfig:
     random_policy: bool = True  # play each panel at random, too, to compare with
     max_turns: int | None = None  # of every environment; None leaves it as it trains
     list_actions: base.ListActions | None = None  # likewise
+    # Options of every environment beside its own, such as {"irrelevant_text": 1.0}; see
+    # `agentrl.envs.perturbations`.
+    env_options: Mapping[str, str | int | float | bool] = dataclasses.field(
+        default_factory=dict
+    )
     # Its P and G are not used here.
     rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
 
@@ -58,6 +63,11 @@ class EvaluationConfig:
         """Fields of `EnvConfig` that evaluations set to another value than training."""
         given = {"max_turns": self.max_turns, "list_actions": self.list_actions}
         return {name: value for name, value in given.items() if value is not None}
+
+    def change_env(self, env_config: base.EnvConfig) -> base.EnvConfig:
+        """The configuration that an environment has in evaluations."""
+        options = {**env_config.options, **self.env_options}
+        return dataclasses.replace(env_config, options=options, **self.env_changes)
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work."""
@@ -87,6 +97,12 @@ class TokenizerConfig:
     vocab_size: int = 1024  # for train_sentencepiece
     frame: Literal["bare", "plain", "agentgym"] = "bare"
     few_shot: int = 0  # solved tasks shown before each task, of the same environment
+    # Of models that think: variables of the chat template, such as enable_thinking of
+    # Qwen3's, and whether contexts keep what past answers thought.
+    template_variables: Mapping[str, bool | int | float | str] = dataclasses.field(
+        default_factory=dict
+    )
+    past_reasoning: Literal["keep", "drop"] = "keep"
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work or has no effect."""
@@ -99,6 +115,18 @@ class TokenizerConfig:
         if self.kind in ("train_sentencepiece", "bytes"):
             unread += ("path",)
         checks.refuse_unread(where, self, unread, f"{where}.kind = {self.kind!r}")
+        if self.past_reasoning not in ("keep", "drop"):
+            raise errors.ConfigError(
+                f"{where}.past_reasoning = {self.past_reasoning!r}; give 'keep' or 'drop'."
+            )
+        if self.kind != "huggingface" or self.frame == "bare":
+            checks.refuse_unread(
+                where,
+                self,
+                ("template_variables", "past_reasoning"),
+                f"{where}.kind = {self.kind!r} and frame = {self.frame!r}, which have no "
+                "chat template of a published model,",
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,10 +176,11 @@ class RunConfig:
         if len(set(names)) != len(names):
             raise errors.ConfigError(f"two stages share a name: {names}.")
         for name, env in self.environments.items():
-            try:
-                registry.get_spec(name).make(env)
-            except base.EnvConfigError as error:
-                raise errors.ConfigError(f"environments[{name!r}]: {error}") from error
+            _try_environment(f"environments[{name!r}]", name, env)
+            evaluated = self.evaluation.environments or self.environments
+            if self.evaluation.env_options and name in evaluated:
+                changed = self.evaluation.change_env(env)
+                _try_environment("evaluation.env_options", name, changed)
         for index, stage in enumerate(self.stages):
             stage.validate(f"stage '{stage.name}'")
             self._check_stage(index, stage)
@@ -298,3 +327,10 @@ class RunConfig:
                     f"rollout.row_buckets = {stage.rollout.row_buckets} must be multiples "
                     f"of the {shards} data-parallel devices."
                 )
+
+
+def _try_environment(where: str, name: str, env_config: base.EnvConfig) -> None:
+    try:
+        registry.get_spec(name).make(env_config)
+    except base.EnvConfigError as error:
+        raise errors.ConfigError(f"{where}: {error}") from error

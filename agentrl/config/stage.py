@@ -21,6 +21,9 @@ class RolloutConfig:
     group_size: int = 8  # episodes of each task (G)
     max_tokens: int = 1024  # whole episode: observations and actions
     max_action_tokens: int = 64  # one action, stop token included (N)
+    # Of these, for a thought: one that is longer is ended with </think>, which is not
+    # trained. 0 sets no limit.
+    max_thinking_tokens: int = 0
     temperature: float = 1.0  # 0, greedy, is for evaluation only
     top_k: int = 0  # evaluation only; 0 draws from all tokens
     top_p: float = 1.0  # evaluation only
@@ -49,6 +52,12 @@ class RolloutConfig:
             "num_cohorts",
         ):
             checks.require_positive(f"{where}.{field}", getattr(self, field))
+        if not 0 <= self.max_thinking_tokens < self.max_action_tokens:
+            raise errors.ConfigError(
+                f"{where}.max_thinking_tokens = {self.max_thinking_tokens}; it must be 0, "
+                f"or leave room for an action in {where}.max_action_tokens = "
+                f"{self.max_action_tokens}."
+            )
         if self.cut_actions not in ("end", "play"):
             raise errors.ConfigError(
                 f"{where}.cut_actions = {self.cut_actions!r}; give 'end' or 'play'."

@@ -82,6 +82,7 @@ def _play_panels(
     for env in settings.environments or run.environments:
         panel = select_panel(run, env, settings)
         if processes.is_process_zero():
+            set_aside(workdir, stage, env, settings, step=step)
             delete_results(workdir, stage, env, settings)
         trajectories = _play_panel(
             run, rollout_params, panel, settings, stage=stage, step=step
@@ -244,6 +245,34 @@ def store(
     path = _find_episodes(workdir, stage, result.env)
     episodes.append(path, map(failures.tag, stored))
     result.save(workdir)  # last: its presence marks the evaluation as complete
+
+
+def set_aside(
+    workdir: pathlib.Path,
+    stage: str,
+    env: str,
+    settings: config.EvaluationConfig,
+    *,
+    step: int,
+) -> None:
+    """Keeps the result of a stage that has grown since, as that of STAGE@ITERATIONS.
+
+    Args:
+      workdir: of the run.
+      stage: name of the stage.
+      env: environment of the panel.
+      settings: give the panel.
+      step: optimizer updates behind the policy that is evaluated now.
+    """
+    path = results.find_path(
+        workdir, stage=stage, env=env, split=settings.split, tier=settings.tier
+    )
+    if not path.is_file() or (earlier := results.load(path)).step >= step:
+        return
+    name = f"{stage}@{earlier.after_iteration}"  # no name of a stage has an @
+    dataclasses.replace(earlier, stage=name).save(workdir)
+    if (played := _find_episodes(workdir, stage, env)).is_file():
+        played.replace(_find_episodes(workdir, name, env))
 
 
 def delete_results(

@@ -22,7 +22,11 @@ class Change:
 
 
 def compare(stored: config.RunConfig, wanted: config.RunConfig) -> list[Change]:
-    """The fields in which two configurations differ; a stage more is one of them."""
+    """The fields in which two configurations differ.
+
+    A stage more, or an environment more, is one of them; so is the order of environments,
+    which checkpoints know by their numbers.
+    """
     before, after = files.to_json(stored), files.to_json(wanted)
     old_stages, new_stages = before.pop("stages"), after.pop("stages")
     pairs = list(zip(old_stages, new_stages, strict=False))
@@ -31,6 +35,9 @@ def compare(stored: config.RunConfig, wanted: config.RunConfig) -> list[Change]:
         paths += files.differences(old, new, f"stages.{index}")
     before["stages"], after["stages"] = old_stages, new_stages
     changes = [Change(path, _get(before, path), _get(after, path)) for path in paths]
+    old_names, new_names = list(before["environments"]), list(after["environments"])
+    if new_names[: len(old_names)] != old_names:
+        changes.append(Change("environments", old_names, new_names))
     for index in range(len(pairs), max(len(old_stages), len(new_stages))):
         old, new = old_stages[index:][:1], new_stages[index:][:1]
         changes.append(
@@ -129,8 +136,10 @@ def _kind(change: Change, stored: config.RunConfig) -> rules.Change:
     kind = rules.change_of(change.field)
     if rules.matches("stages.*", change.field):  # a whole stage
         return "fixed" if change.new is None else "grows"
-    if change.field == "save_every" and any(s.overlap for s in stored.stages):
-        return "results"  # nothing is played ahead of a checkpoint
+    if change.field == "environments":  # their order
+        return "fixed"
+    if rules.matches("environments.*", change.field):  # a whole environment
+        return "grows"
     if kind == "grows":  # num_iterations
         last = change.field == f"stages.{num_stages - 1}.num_iterations"
         return "grows" if last and change.new > change.old else "results"

@@ -98,6 +98,7 @@ _ROLLOUT = {
     "group_size": _COUNT,
     "max_tokens": _COUNT,
     "max_action_tokens": _COUNT,
+    "max_thinking_tokens": _NOT_NEGATIVE,
     "temperature": _NOT_NEGATIVE,
     "top_k": _NOT_NEGATIVE,
     "top_p": Bound(above=0, at_most=1),

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from agentrl import config, errors, types
-from agentrl.chat import renderer, tokenizer, tokenizer_files
+from agentrl.chat import huggingface, renderer, tokenizer, tokenizer_files
 from agentrl.checkpoints import checkpoint
 from agentrl.experiment import files
 from agentrl.export import model_card
@@ -170,8 +170,13 @@ def _read_chat(settings: config.RunConfig, path: pathlib.Path) -> renderer.Chat:
     wanted = settings.tokenizer
     trained = wanted.kind == "train_sentencepiece"
     where = checkpoint.find_checkpoint(path)[0] if trained else wanted.path
-    loaded = tokenizer.load(wanted.kind, pathlib.Path(where))
-    return renderer.Chat(loaded, wanted.frame, few_shot=wanted.few_shot)
+    loaded = tokenizer.load(wanted.kind, pathlib.Path(where), wanted.template_variables)
+    return renderer.Chat(
+        loaded,
+        wanted.frame,
+        few_shot=wanted.few_shot,
+        past_reasoning=wanted.past_reasoning,
+    )
 
 
 def _write_tokenizer(
@@ -187,6 +192,11 @@ def _write_tokenizer(
     hf_export.copy_tokenizer(source, folder)
     if chat.frame == "bare":  # not what the published template writes
         tokenizer_files.write_template(chat, folder)
+    elif isinstance(chat.tokenizer, huggingface.HuggingFaceTokenizer) and (
+        settings.tokenizer.template_variables
+    ):
+        path = folder / tokenizer_files.TEMPLATE
+        path.write_text(chat.tokenizer.chat_template, "utf-8")
 
 
 def _generation(

@@ -118,8 +118,7 @@ def _model_differences(
     if settings.model.critic:
         found.append("the critic is left out; no answer depends on it.")
     found += [
-        f"chat template, {name}: {text}"
-        for name, text in chat.delimiters.exceptions.items()
+        f"chat template, {name}: {text}" for name, text in chat.exceptions.items()
     ]
     if chat.few_shot:
         found.append(

@@ -285,7 +285,7 @@ def _sum_turns(tokens: np.ndarray, trajectory: types.Trajectory) -> np.ndarray:
 
 
 def _lengths(trajectory: types.Trajectory) -> np.ndarray:
-    return np.array([len(turn.action_tokens) for turn in trajectory.turns], int)
+    return np.array([turn.num_sampled for turn in trajectory.turns], int)
 
 
 def _estimate(

@@ -2,6 +2,10 @@
 
 Several trajectories share a row. `place` decides where each goes, `fill` writes a batch
 accordingly, `unpack` reads per-token results back, `pack` is what an iteration needs.
+
+Where reasoning is taken back from a context, a trajectory is no single sequence. `unfold`
+makes pieces of it: each is a context as the policy read it, followed by what it wrote
+there. Every piece is a sequence of its own, for losses that average over sequences, too.
 """
 
 import dataclasses
@@ -89,9 +93,6 @@ def pack(
       ValueError: if a trajectory is longer than T or begins with an action: they are
         never truncated or split, as the reward belongs to the whole.
     """
-    for trajectory in trajectories:
-        _check(trajectory, learner_config.row_tokens)
-    lengths = tuple(trajectory.num_tokens for trajectory in trajectories)
     used = [
         index
         for index, (trajectory, signal) in enumerate(
@@ -99,19 +100,82 @@ def pack(
         )
         if trajectory.num_action_tokens and signal.trains
     ]
+    dropped = len(trajectories) - len(used)
+    pieces, origins = unfold([trajectories[i] for i in used])
+    parts = _split_signals([signals[i] for i in used], pieces, origins)
+    for piece in pieces:
+        _check(piece, learner_config.row_tokens)
+    lengths = tuple(piece.num_tokens for piece in pieces)
+    of_trajectory: list[list[int]] = [[] for _ in used]
+    for index, origin in enumerate(origins):
+        of_trajectory[origin].append(index)
     placements = []
     for number in range(num_passes):
         rng = np.random.default_rng((seed, number) if number else seed)
         for part in np.array_split(rng.permutation(len(used)), num_batches):
-            chosen = [used[i] for i in part]
+            chosen = [index for i in part for index in of_trajectory[i]]
             rows = assign_rows(chosen, lengths, learner_config.row_tokens)
             placements.append(Placement(rows, lengths))
     batches = [
-        fill(placement, trajectories, signals, learner_config, streams=streams)
+        fill(placement, pieces, parts, learner_config, streams=streams)
         for placement in placements
     ]
-    dropped = len(trajectories) - len(used)
-    return batches, _report(placements, trajectories, dropped, learner_config)
+    return batches, _report(placements, pieces, dropped, learner_config)
+
+
+def unfold(
+    trajectories: Sequence[types.Trajectory],
+) -> tuple[list[types.Trajectory], list[int]]:
+    """Makes one sequence, or several, of each trajectory.
+
+    Returns:
+      Pieces without tokens that are taken back, in the order of the trajectories' turns,
+      and for each the index of its trajectory. Those of one trajectory hold its action
+      tokens once, in order; the context that a piece begins with is its first observation.
+    """
+    pieces, origins = [], []
+    for origin, trajectory in enumerate(trajectories):
+        if not any(turn.num_cut for turn in trajectory.turns):
+            pieces.append(trajectory)
+            origins.append(origin)
+            continue
+        context = np.zeros(0, np.int32)  # what the policy had read before a turn
+        turns: list[types.Turn] = []
+        for turn in trajectory.turns:
+            if turn.num_cut:
+                pieces.append(dataclasses.replace(trajectory, turns=tuple(turns)))
+                origins.append(origin)
+                kept = context[: len(context) - turn.num_cut]
+                read = np.concatenate([kept, turn.observation_tokens])
+                opened = dataclasses.replace(turn, observation_tokens=read, num_cut=0)
+                context, turns = np.append(read, turn.action_tokens), [opened]
+            else:
+                new = (context, turn.observation_tokens, turn.action_tokens)
+                context, turns = np.concatenate(new), [*turns, turn]
+        pieces.append(dataclasses.replace(trajectory, turns=tuple(turns)))
+        origins.append(origin)
+    return pieces, origins
+
+
+def _split_signals(
+    signals: Sequence[types.Signal],
+    pieces: Sequence[types.Trajectory],
+    origins: Sequence[int],
+) -> list[types.Signal]:
+    """The signal of each piece: its part of what has a number for each action token."""
+    found, starts = [], [0] * len(signals)
+    for piece, origin in zip(pieces, origins, strict=True):
+        start, signal = starts[origin], signals[origin]
+        end = starts[origin] = start + piece.num_action_tokens
+        found.append(
+            types.Signal(
+                **{
+                    name: v[start:end] if isinstance(v, np.ndarray) else v
+                    for name, v in vars(signal).items()
+                }
+            )
+        )
+    return found
 
 
 def place(
@@ -223,12 +287,9 @@ def unpack(
 def action_mask(trajectory: types.Trajectory) -> np.ndarray:
     """Tokens that the policy wrote, bool[N] over the N tokens of a trajectory."""
     parts = [
-        np.full(len(tokens), written)
+        mask
         for turn in trajectory.turns
-        for tokens, written in (
-            (turn.observation_tokens, False),
-            (turn.action_tokens, True),
-        )
+        for mask in (np.zeros(len(turn.observation_tokens), bool), turn.sampled_mask)
     ]
     return np.concatenate(parts) if parts else np.zeros(0, bool)
 

@@ -73,23 +73,27 @@ def _unpacked(
     which: int,
 ) -> list[np.ndarray]:
     """One of the results of `score_fn` at each trajectory's action tokens, float64[A]."""
-    everything = [types.Signal(rl_weights=1.0)] * len(trajectories)
-    found = [np.zeros(t.num_action_tokens) for t in trajectories]
-    for placement in packing.place(trajectories, learner_config):
-        batch = packing.fill(placement, trajectories, everything, learner_config)
+    pieces, origins = packing.unfold(trajectories)
+    everything = [types.Signal(rl_weights=1.0)] * len(pieces)
+    found = [np.zeros(t.num_action_tokens) for t in pieces]
+    for placement in packing.place(pieces, learner_config):
+        batch = packing.fill(placement, pieces, everything, learner_config)
         num_used = -(-len(placement.rows) // learner_config.rows_per_microbatch)
         rows = []
         for m in range(num_used):
             microbatch = jax.tree.map(lambda x, m=m: x[m : m + 1], batch)
             rows.append(np.asarray(score_fn(params, microbatch)[which]))
-        unpacked = packing.unpack(placement, trajectories, np.concatenate(rows))
+        unpacked = packing.unpack(placement, pieces, np.concatenate(rows))
         for index, values in unpacked.items():
             found[index] = values
-    return found
+    joined: list[list[np.ndarray]] = [[np.zeros(0)] for _ in trajectories]
+    for origin, values in zip(origins, found, strict=True):
+        joined[origin].append(values)
+    return [np.concatenate(parts) for parts in joined]
 
 
 def _behavior_logprobs(trajectory: types.Trajectory) -> np.ndarray:
-    parts = [turn.action_logprobs for turn in trajectory.turns]
+    parts = [turn.action_logprobs[turn.sampled_mask] for turn in trajectory.turns]
     return np.concatenate([np.zeros(0), *parts])
 
 

@@ -8,6 +8,7 @@ TensorBoard knows no axis but step and time. So the curves of rollouts and evalu
 written twice more, in folders below, with environment steps and tokens in the step's place.
 """
 
+import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,19 +47,32 @@ class TensorBoard:
         Raises:
           OSError: if a file cannot be written.
         """
-        self._file("", point).write(
-            point.numbers,
-            step=point.step,
-            wall_time=point.wall_time,
-            texts=point.texts,
-            histograms=point.histograms,
-        )
-        drawn = {n: x for n, x in point.numbers.items() if n.startswith(_OVER_AXES)}
+        numbers = self._new(point, "", point.step)
+        if numbers:
+            self._file("", point).write(
+                numbers,
+                step=point.step,
+                wall_time=point.wall_time,
+                texts=point.texts,
+                histograms=point.histograms,
+            )
         for folder, name in AXES.items():
+            step = int(point.axes.get(name, 0))
+            numbers = self._new(point, folder, step)
+            drawn = {n: x for n, x in numbers.items() if n.startswith(_OVER_AXES)}
             if drawn and name in point.axes:
                 self._file(folder, point).write(
-                    drawn, step=int(point.axes[name]), wall_time=point.wall_time
+                    drawn, step=step, wall_time=point.wall_time
                 )
+
+    def _new(
+        self, point: points.Point, folder: str, step: int
+    ) -> Mapping[str, float | None]:
+        """Numbers that are not there: an earlier session may have evaluated, too."""
+        if not point.evaluation or step > self._starts[folder]:
+            return point.numbers
+        there = find_tags(self._folder / folder, step=step)
+        return {name: x for name, x in point.numbers.items() if name not in there}
 
     def close(self, *, failed: bool) -> None:
         """Closes the files."""
@@ -131,3 +145,21 @@ class EventFile:
     def close(self) -> None:
         """Closes the file."""
         self._writer.close()
+
+
+def find_tags(folder: pathlib.Path, *, step: int) -> set[str]:
+    """Names of the scalars that tensorboard shows at a step."""
+    found = set[str]()
+    for path in sorted(folder.glob("events.*"), key=lambda p: int(p.suffix[1:])):
+        record = io.BytesIO(path.read_bytes())
+        # Length, a checksum of 4 bytes, the event, another checksum; the last may be torn.
+        while len(head := record.read(12)) == 12:
+            body = record.read(int.from_bytes(head[:8], "little"))
+            if len(record.read(4)) < 4:
+                break
+            event = _proto.Event.FromString(body)
+            if event.session_log.status == _proto.SessionLog.START:
+                found &= found if event.step > step else set()  # it repeats the step
+            elif event.step == step:
+                found |= {value.tag for value in event.summary.value}
+    return found

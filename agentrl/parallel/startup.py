@@ -1,6 +1,10 @@
 """Start of a process: joins the other processes of a run, splits a CPU into devices."""
 
+import contextlib
 import os
+import sys
+import threading
+from collections.abc import Iterator
 
 import jax
 
@@ -11,6 +15,7 @@ from agentrl import config, errors
 _COLLECTIVE_TIMEOUT = "--xla_cpu_collective_call_terminate_timeout_seconds=300"
 
 HOST_TIMEOUT_S = 120.0  # without a sign of life of another host
+_JOINING = 2.5  # host timeouts until all hosts must have joined: five minutes
 
 
 def split_cpu(mesh: config.MeshConfig) -> None:
@@ -47,17 +52,28 @@ def join(
       index: of this process; None reads the environment.
       host_timeout_s: of `watch.HostWatch`, which JAX's own watch must not forestall.
 
+    Where hosts are missing after two and a half times this, the process says so and ends
+    as if it had lost one. JAX would abort it with a stack trace.
+
     Raises:
       ConfigError: if the processes cannot be joined, or are not `num_hosts`.
     """
     if num_hosts != 1 and not jax.distributed.is_initialized():
+        patience = _JOINING * host_timeout_s
         try:
-            jax.distributed.initialize(
-                coordinator,
-                num_hosts,
-                index,
-                heartbeat_timeout_seconds=round(2 * host_timeout_s + 60),
-            )
+            with _ending_after(
+                patience,
+                f"not all hosts have joined within {patience:.0f} s ({_JOINING} x "
+                f"--host_timeout_s). This is host {index} of {num_hosts}, the "
+                f"coordinator is {coordinator}: do all hosts run, and do they reach it?",
+            ):
+                jax.distributed.initialize(
+                    coordinator,
+                    num_hosts,
+                    index,
+                    initialization_timeout=round(patience + 60),
+                    heartbeat_timeout_seconds=round(2 * host_timeout_s + 60),
+                )
         except ValueError as error:
             if coordinator or num_hosts:
                 raise errors.ConfigError(
@@ -68,3 +84,20 @@ def join(
         raise errors.ConfigError(
             f"the run has {jax.process_count()} processes, but --num_hosts={num_hosts}."
         )
+
+
+@contextlib.contextmanager
+def _ending_after(seconds: float, message: str) -> Iterator[None]:
+    """Ends the process with a message if the `with` block takes longer."""
+
+    def end() -> None:
+        print(f"launch.train: {message}", file=sys.stderr, flush=True)
+        os._exit(errors.HOST_LOST_CODE)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -4,7 +4,9 @@ Each host keeps writing a small file into the working directory, which all of th
 a number that grows, and where in the run it is. A host whose number stands still for the
 time limit is taken for lost: the others say so in one line and leave with an exit code
 of their own, on which launchers start all hosts again. They would wait for it forever,
-or be ended by JAX with a stack trace that does not name it.
+or be ended by JAX with a stack trace that does not name it. A host that is alive and
+hangs is lost after ten times the limit: its main thread has not run for so long, although
+it waits for no device and no host, and this one waits for it.
 """
 
 import contextlib
@@ -25,10 +27,11 @@ from typing import Any
 import jax
 
 from agentrl import errors
-from agentrl.parallel import processes
+from agentrl.parallel import idleness, processes
 
 FOLDER = "hosts"
 _BEATS = 10  # in the time limit
+_HANGS = 10  # time limits without any work of a main thread
 _ENDED = "has ended"
 # What no lost host leads to; most of it is raised on all hosts alike.
 _OF_ALL_HOSTS = (
@@ -80,6 +83,7 @@ class HostWatch:
         self._session = ""
         self._peers: dict[int, _Peer] = {}
         self._stopped = threading.Event()
+        self._idleness = idleness.Idleness(clock)
 
     def __enter__(self) -> "HostWatch":
         if jax.process_count() == 1:
@@ -133,11 +137,30 @@ class HostWatch:
                     f"has given no sign of life for {now - peer.since:.0f} s "
                     f"(--host_timeout_s={self._timeout_s:g})"
                 )
-                return (
-                    f"host {host} ({who}) {problem}; it was in {place}, this one is in "
-                    f"{self._describe_place()}."
+            elif self._is_waited_for(peer):
+                who, place = peer.told["host"], peer.told["place"]
+                problem = (
+                    f"is alive but has done nothing for {peer.told['idle_s']:.0f} s "
+                    f"({_HANGS} x --host_timeout_s={self._timeout_s:g}), and this one "
+                    "waits for it"
                 )
+            else:
+                continue
+            return (
+                f"host {host} ({who}) {problem}; it was in {place}, this one is in "
+                f"{self._describe_place()}."
+            )
         return ""
+
+    def _is_waited_for(self, peer: _Peer) -> bool:
+        """Whether a host hangs while this one waits inside of JAX."""
+        limit = _HANGS * self._timeout_s
+        return (
+            peer.told.get("idle_s", 0.0) > limit
+            and not peer.told.get("waits", True)
+            and self._idleness.look() > limit
+            and self._idleness.waits()
+        )
 
     def _run(self) -> None:
         while not self._stopped.wait(self._timeout_s / _BEATS):
@@ -164,6 +187,8 @@ class HostWatch:
             "host": f"{socket.gethostname()}, process {os.getpid()}",
             "place": self._describe_place(),
             "ending": self._ending,
+            "idle_s": self._idleness.look(),
+            "waits": self._idleness.waits(),
         }
         partial.write_text(json.dumps(told) + "\n")
         partial.replace(path)

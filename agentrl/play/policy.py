@@ -17,14 +17,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from agentrl import config, errors, types
-from agentrl.chat import huggingface, renderer, tokenizer
+from agentrl.chat import history, huggingface, renderer, tokenizer
 from agentrl.checkpoints import checkpoint
+from agentrl.engine import engine
 from agentrl.envs import base
 from agentrl.experiment import files, precision
 from agentrl.models import lora, transformer
 from agentrl.ops import logprobs
 from agentrl.parallel import sharding, startup
-from agentrl.rollout import engine
 from agentrl.run import assemble, parameters
 from agentrl.sources import locate
 
@@ -189,12 +189,18 @@ class Policy:
         after = ""
         pending: list[renderer.Message] = []
         for message in conversation:
-            if isinstance(message, Reply):
+            role = _role_of(message)
+            text = message.text if isinstance(message, Reply) else message["content"]
+            rendered = None
+            if role == "assistant":
+                rendered = history.chat_answer(self.chat, text)
+            if isinstance(message, Reply) and rendered is None:
                 ids += self.chat.context(pending, after) + list(message.tokens)
                 ids += [] if message.stopped else [self.tokenizer.stop_id]
                 pending, after = [], "assistant"
             else:
-                pending.append(renderer.Message(_role_of(message), message["content"]))
+                text = text if rendered is None else rendered
+                pending.append(renderer.Message(role, text))
         return ids + self.chat.context(pending, after)
 
 

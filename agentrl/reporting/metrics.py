@@ -155,10 +155,7 @@ class Writer:
         return dict(self._axes)
 
     def write_evaluations(self, found: Iterable[results.EvaluationResult]) -> None:
-        """Gives results to the loggers, at the steps of their policies.
-
-        `resume` has to be called before.
-        """
+        """Gives results to the loggers, after `resume`; each has them once."""
         assert self._outlets is not None
         for result in found:
             self._outlets.log(

@@ -4,8 +4,7 @@ import collections
 import dataclasses
 import heapq
 import pathlib
-import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -26,16 +25,7 @@ class Example:
 
     episode: episodes.StoredEpisode
     place: str  # FILE:LINE, as `launch.play --replay` takes it
-
-    @property
-    def quoted_place(self) -> str:
-        """The place as a shell takes it."""
-        return shlex.quote(self.place)
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens the policy wrote."""
-        return sum(turn.action_tokens for turn in self.episode.turns)
+    number: int  # of the episode in `webpage.episode_index`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +57,26 @@ class Survey:
         dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     )
 
-    def add(self, episode: episodes.StoredEpisode, place: str) -> None:
-        """Takes in one episode; those that their environment lost do not count."""
+    @classmethod
+    def join(cls, surveys: Iterable["Survey"]) -> "Survey":
+        """Returns surveys of different stages or environments as one."""
+        joined = cls()
+        for one in surveys:
+            joined.main_tags |= one.main_tags
+            joined._by_task |= one._by_task
+            joined._examples |= one._examples
+        return joined
+
+    def add(
+        self, episode: episodes.StoredEpisode, place: str, *, number: int = -1
+    ) -> None:
+        """Takes in one episode; those that their environment lost do not count.
+
+        Args:
+          episode: the episode.
+          place: where it is stored, FILE:LINE.
+          number: of the episode, for whoever keeps an index of them.
+        """
         if episode.ending.lost:
             return
         key = (episode.stage, episode.env)
@@ -80,11 +88,11 @@ class Survey:
             )
             for tag in {"", *episode.failures}:
                 counts[tag][episode.item_id] += 1
-        number = base.stable_hash(
+        drawn_by = base.stable_hash(
             *key, episode.iteration, episode.item_id, episode.group, episode.sample
         )
         drawn = self._examples[*key, main]
-        heapq.heappush(drawn, (-number, place, Example(episode, place)))
+        heapq.heappush(drawn, (-drawn_by, place, Example(episode, place, number)))
         if len(drawn) > EXAMPLES:
             heapq.heappop(drawn)
 
@@ -92,13 +100,6 @@ class Survey:
         """Finds up to `EXAMPLES` transcripts with a main tag; "" means successes."""
         drawn = self._examples.get((stage, env, tag), [])
         return [example for *_, example in sorted(drawn, reverse=True)]
-
-    def all_examples(self) -> Iterator[tuple[str, Example]]:
-        """Finds a success, and a failure of each tag, by stage and environment."""
-        for stage, env in self.main_tags:
-            for tag in ("", *failures.TAGS):
-                for example in self.find_examples(stage, env, tag)[:1]:
-                    yield tag, example
 
     def num_failed(self, stage: str, env: str) -> int:
         """Counts failed episodes, without lost ones."""
@@ -124,26 +125,6 @@ class Survey:
             share = None if tag in hidden else intervals.ratio(tagged, totals)
             found.append(TagShare(tag, share, int(tagged.sum())))
         return found
-
-
-def survey_episodes(workdir: pathlib.Path, settings: config.RunConfig) -> Survey:
-    """Reads stored episodes, one at a time.
-
-    Those of a stage's evaluation, or, where it was not evaluated, those of the last
-    quarter of its training.
-    """
-    survey = Survey()
-    for stage in settings.stages:
-        first, paths = 0, find_evaluations(workdir, stage.name, settings)
-        if not paths:
-            path = workdir / episodes.FOLDER / f"{stage.name}.jsonl"
-            first = int(LATE * stage.num_iterations)
-            paths = [path] if path.is_file() else []
-        for path in paths:
-            for line, episode in enumerate(episodes.read(path), start=1):
-                if episode.iteration >= first and episode.stage == stage.name:
-                    survey.add(episode, f"{path}:{line}")
-    return survey
 
 
 def find_evaluations(

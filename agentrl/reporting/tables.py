@@ -3,6 +3,7 @@
 import dataclasses
 import io
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import rich.box
@@ -26,14 +27,15 @@ ByChance = Mapping[str, results.EvaluationResult | None]  # by digest of the pan
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A number of a table, its interval, and how strongly it is tinted."""
+    """A number of a table, and how its interval is drawn below it."""
 
     text: str = ""
     note: str = ""
-    tint: float = 0.0  # -1 .. 1: red to green
     emphasis: bool = False
     mark: str = ""
-    interval: intervals.Estimate | None = None  # drawn below the number
+    interval: intervals.Estimate | None = None  # drawn, on an axis from ...
+    scale: Literal["", "share", "change", "loss"] = ""  # 0 to 1, or -1 to 1
+    links: tuple[tuple[str, int], ...] = ()  # names and numbers of episodes
 
     @classmethod
     def of_share(cls, value: intervals.Estimate | None, *notes: str) -> "Cell":
@@ -46,6 +48,7 @@ class Cell:
             text=f"{100 * value.mean:.1f}",
             note=" \N{MIDDLE DOT} ".join((ends, *notes)),
             interval=drawn,
+            scale="" if drawn is None else "share",
         )
 
     @classmethod
@@ -60,13 +63,13 @@ class Cell:
         """Formats a difference in points; bold if it is called, by default uncorrected."""
         if value is None:
             return cls()
-        direction = -1 if bad_if_positive else 1
         return cls(
             text=_signed(value.mean),
             note=f"{_signed(value.low)} to {_signed(value.high)}",
-            tint=direction * float(np.clip(value.mean / 0.4, -1, 1)),
             emphasis=value.excludes_zero if emphasis is None else emphasis,
             mark=mark,
+            interval=value,
+            scale="loss" if bad_if_positive else "change",
         )
 
 
@@ -274,7 +277,9 @@ def subset_tables(
 def _subset_cell(result: results.EvaluationResult | None) -> Cell:
     if result is None or not result.finished:
         return Cell()
-    return Cell.of_share(summaries.average(result), f"{len(result.finished)} tasks")
+    count = len(result.finished)
+    tasks = "1 task" if count == 1 else f"{count} tasks"
+    return Cell.of_share(summaries.average(result), tasks)
 
 
 def _plan(matrix: transfer.ResultMatrix, settings: config.RunConfig) -> transfer.Plan:
@@ -285,7 +290,7 @@ def gain_rows(matrix: transfer.ResultMatrix, settings: config.RunConfig) -> Rows
     """Gains of every reinforcement stage over the policy before the first of them."""
     baseline = _plan(matrix, settings).baseline
     supervised = {stage.name for stage in settings.stages if stage.supervised}
-    pairs = [(baseline, s) for s in matrix.stages if s not in supervised]
+    pairs = [(baseline, s) for s in matrix.stages if s.split("@")[0] not in supervised]
     return _difference_rows(matrix, pairs, {}) if baseline else []
 
 
@@ -439,9 +444,10 @@ def _tag_cell(found: survey.Survey, stage: str, env: str, one: survey.TagShare) 
     if one.share is None:
         return Cell("not detectable")
     drawn = found.find_examples(stage, env, one.tag)
-    # Long paths would fill the cell; the page replays from the file beside it.
-    places = [example.place.rpartition("/")[2] for example in drawn]
-    return Cell.of_share(one.share, f"{one.count} episodes", *places)
+    links = tuple((example.episode.item_id, example.number) for example in drawn)
+    episodes = "1 episode" if one.count == 1 else f"{one.count} episodes"
+    cell = Cell.of_share(one.share, episodes)
+    return dataclasses.replace(cell, links=links)
 
 
 def _signed(value: float) -> str:

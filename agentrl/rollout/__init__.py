@@ -1,1 +1,1 @@
-"""Rollouts: task sampling, the inference engine, and the collection of trajectories."""
+"""Rollouts: the mixture of tasks, episodes in slots, and what they leave behind."""

@@ -16,18 +16,17 @@ slots.
 
 import collections
 import dataclasses
-import itertools
 import time
 from collections.abc import Mapping, Sequence
 
 import jax
-import numpy as np
 
 from agentrl import types
 from agentrl.chat import renderer
+from agentrl.engine import engine
 from agentrl.envs import base, pool
 from agentrl.parallel import processes
-from agentrl.rollout import engine
+from agentrl.rollout import live
 
 
 @dataclasses.dataclass
@@ -62,41 +61,16 @@ class Statistics:
 
 
 @dataclasses.dataclass
-class _Episode:
-    """An episode being played."""
-
-    index: int  # position among the tasks of this rollout
-    task: types.Task
-    stream: int  # names its randomness, together with the turn
-    env_slot: int = -1  # in the environment pool
-    tokens: list[int] = dataclasses.field(default_factory=list)  # new observation
-    shared_prefix_lengths: tuple[int, ...] = ()  # of the prompt, see `engine.SlotInput`
-    observation: str = ""
-    # The last sampled token, which is not in the cache yet.
-    uncached: list[int] = dataclasses.field(default_factory=list)
-    num_tokens: int = 0  # of all finished turns
-    turns: list[types.Turn] = dataclasses.field(default_factory=list)
-    action: engine.SlotOutput | None = None
-    action_text: str = ""
-    # The stop token of an action that was cut, which the policy did not write: it is
-    # part of the next observation, so it is read but not trained.
-    closing: list[int] = dataclasses.field(default_factory=list)
-    score: float = 0.0
-
-    def budget(self, max_tokens: int, max_action_tokens: int) -> int:
-        """Returns the token budget of the next action; below 1 at the context limit."""
-        return min(max_action_tokens, max_tokens - self.num_tokens - len(self.tokens))
-
-
-@dataclasses.dataclass
 class _CohortState:
     """A cohort of the engine, the episodes in its slots, and its in-flight decode."""
 
     cohort: engine.Cohort
     free_env_slots: collections.deque[int]
-    episodes: dict[int, _Episode] = dataclasses.field(default_factory=dict)  # by slot
+    episodes: dict[int, live.Episode] = dataclasses.field(
+        default_factory=dict
+    )  # by slot
     # Reset ahead of time, while the others are played, so that no slot waits for a reset.
-    prefetched: collections.deque[_Episode] = dataclasses.field(
+    prefetched: collections.deque[live.Episode] = dataclasses.field(
         default_factory=collections.deque
     )
     in_flight: engine.InFlightDecode | None = None
@@ -156,7 +130,9 @@ class Collector:
         rollout.policy_step = policy_step
         local = processes.local_slice(len(tasks))
         numbers = range(len(tasks)) if streams is None else streams
-        rollout.waiting.extend(_Episode(i, tasks[i], numbers[i]) for i in local)
+        rollout.waiting.extend(
+            live.Episode(i, tasks[i], numbers[i], chat=self._chat) for i in local
+        )
         busy: _CohortState | None = None  # the cohort whose turn is on the device
         while rollout.waiting or any(c.episodes or c.prefetched for c in cohorts):
             for state in cohorts:
@@ -193,7 +169,7 @@ class _RolloutState:
         key: jax.Array,
         max_turns: int | None,
     ):
-        self.waiting: collections.deque[_Episode] = collections.deque()
+        self.waiting: collections.deque[live.Episode] = collections.deque()
         self.finished: dict[int, types.Trajectory] = {}
         self.statistics = Statistics()
         self.policy_step = 0
@@ -204,11 +180,13 @@ class _RolloutState:
 
     def ready(self, state: _CohortState) -> bool:
         """Returns whether all environments of a cohort have replied."""
-        return self._pool.arrived([e.env_slot for e in state.episodes.values()])
+        acted = [e for e in state.episodes.values() if e.thought is None]
+        return self._pool.arrived([episode.env_slot for episode in acted])
 
     def receive(self, state: _CohortState, *, device_idle: bool) -> None:
         """Applies the replies to a cohort's actions and refills its free slots."""
-        self._receive(state, list(state.episodes), device_idle)
+        acted = [slot for slot, e in state.episodes.items() if e.thought is None]
+        self._receive(state, acted, device_idle)
         all_slots = range(self._engine.slots_per_cohort)
         while free := [slot for slot in all_slots if slot not in state.episodes]:
             self._reset(state, len(free))
@@ -242,16 +220,9 @@ class _RolloutState:
             self._engine.compact(state.cohort, state.episodes)
         inputs = {}
         for slot, episode in state.episodes.items():
-            tokens = episode.uncached + episode.tokens
-            inputs[slot] = engine.SlotInput(
-                tokens,
-                stream=(episode.stream, len(episode.turns)),
-                budget=episode.budget(limits.max_tokens, limits.max_action_tokens),
-                shared_prefix_lengths=(
-                    () if episode.turns else episode.shared_prefix_lengths
-                ),
-            )
-            self.statistics.prefill_tokens += len(tokens)
+            state.cohort.lengths[slot] -= episode.num_cached_cut
+            inputs[slot] = episode.next_input(limits)
+            self.statistics.prefill_tokens += len(inputs[slot].tokens)
         state.dispatched = time.perf_counter()
         state.in_flight = self._engine.dispatch(
             self._params, state.cohort, inputs, self._key
@@ -269,14 +240,14 @@ class _RolloutState:
         texts = {}
         for slot, output in outputs.items():
             episode = state.episodes[slot]
-            episode.action = output
-            episode.action_text = self._chat.tokenizer.decode(output.tokens.tolist())
+            if not episode.take(output, self._engine.rollout):
+                continue  # its action goes on with the cohort's next turn
+            assert episode.action is not None
             stopped = output.tokens[-1] in self._chat.tokenizer.stop_ids
-            episode.closing = [] if stopped else [self._chat.tokenizer.stop_id]
-            if stopped or self._plays_cut(output):
+            if stopped or self._plays_cut(episode.action):
                 texts[episode.env_slot] = episode.action_text
             else:  # an incomplete action is not sent
-                self._record_turn(episode, reward=0.0, valid=False)
+                episode.record_turn(reward=0.0, valid=False)
                 self._finish(state, slot, types.Ending.MAX_TOKENS)
         self._pool.send_step(texts)
 
@@ -321,7 +292,7 @@ class _RolloutState:
         episode = state.episodes[slot]
         if reply.result is None:
             if episode.action is not None:
-                self._record_turn(episode, reward=0.0, valid=False)
+                episode.record_turn(reward=0.0, valid=False)
             ending = (
                 types.Ending.ENV_TIMEOUT if reply.timed_out else types.Ending.ENV_ERROR
             )
@@ -331,37 +302,21 @@ class _RolloutState:
             return
         result = reply.result
         if episode.action is None:
-            observed = self._open(episode, reply.instruction or "", result.observation)
+            episode.open(reply.instruction or "", result.observation)
         else:
             info = result.info
-            self._record_turn(episode, reward=result.reward, valid=info.valid_action)
+            episode.record_turn(reward=result.reward, valid=info.valid_action)
             episode.score = info.score
             if ending := self._ending(episode, result):
                 episode.observation = result.observation
                 self._finish(state, slot, ending, success=info.success)
                 return
-            observed = episode.closing + self._chat.extend(result.observation)
-        episode.observation = result.observation
-        episode.tokens = observed
-        limits = self._engine.rollout
-        if episode.budget(limits.max_tokens, limits.max_action_tokens) < 1:
+            episode.extend(result.observation)
+        if episode.budget(self._engine.rollout) < 1:
             self._finish(state, slot, types.Ending.MAX_TOKENS)
 
-    def _open(self, episode: _Episode, instruction: str, observation: str) -> list[int]:
-        """Renders an episode's prompt and finds the prefixes that others share."""
-        item_id = episode.task.item_id
-        prompt = self._chat.open(instruction, observation, item_id)
-        blank = self._chat.open(instruction, "", item_id)
-        # All episodes of the environment share the instructions; those of a group share
-        # the prompt but for its last token, whose hidden state each slot samples from.
-        same = (a == b for a, b in zip(blank, prompt[:-1], strict=False))
-        num_instructions = sum(itertools.takewhile(bool, same))
-        lengths = (num_instructions, len(prompt) - 1)
-        episode.shared_prefix_lengths = tuple(length for length in lengths if length)
-        return prompt
-
     def _ending(
-        self, episode: _Episode, result: base.StepResult
+        self, episode: live.Episode, result: base.StepResult
     ) -> types.Ending | None:
         """Returns why a step ended its episode; None if it continues."""
         if result.terminated:
@@ -371,22 +326,6 @@ class _RolloutState:
         if result.truncated or at_horizon:
             return types.Ending.MAX_TURNS
         return None
-
-    def _record_turn(self, episode: _Episode, *, reward: float, valid: bool) -> None:
-        """Records the turn whose action was sampled last."""
-        assert episode.action is not None
-        turn = types.Turn(
-            observation_tokens=np.asarray(episode.tokens, np.int32),
-            action_tokens=episode.action.tokens,
-            action_logprobs=episode.action.logprobs,
-            observation=episode.observation,
-            action=episode.action_text,
-            reward=reward,
-            valid=valid,
-        )
-        episode.turns.append(turn)
-        episode.num_tokens += len(turn.observation_tokens) + len(turn.action_tokens)
-        episode.uncached = [int(turn.action_tokens[-1])]
 
     def _finish(
         self,

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
 from jax.sharding import Mesh
@@ -12,11 +12,12 @@ from jax.sharding import Mesh
 from agentrl import errors, storage, types
 from agentrl.chat import renderer, tokenizer
 from agentrl.config import EvaluationConfig, RolloutConfig, RunConfig
+from agentrl.engine import engine
 from agentrl.envs import base, demonstrations, prompts, tasks
 from agentrl.envs.pool import EnvPool
 from agentrl.models import transformer
 from agentrl.parallel import processes, sharding
-from agentrl.rollout import collect, engine
+from agentrl.rollout import collect
 from agentrl.run.parameters import Parameters
 
 CHAT_FILE = "chat.json"
@@ -35,6 +36,10 @@ class Run:
     chat: renderer.Chat
     pool: EnvPool
     key: jax.Array  # the run's PRNG key
+    # Of supervised stages, by name, if the checks before the run have played them.
+    demonstrations: Mapping[str, Sequence[types.Trajectory]] = dataclasses.field(
+        default_factory=dict
+    )
     _engines: dict[RolloutConfig, engine.Engine] = dataclasses.field(
         default_factory=dict
     )
@@ -99,14 +104,14 @@ class Run:
 def open_evaluation(run: Run, settings: EvaluationConfig) -> Iterator[Run]:
     """Yields the run as an evaluation plays it.
 
-    That is the run itself, unless evaluations have a turn limit or list of actions of
-    their own: these environments are played in workers of their own.
+    That is the run itself, unless evaluations have a turn limit, list of actions or
+    options of their own: these environments are played in workers of their own.
     """
-    if not settings.env_changes:
+    if not settings.env_changes and not settings.env_options:
         yield run
         return
     changed = {
-        env: dataclasses.replace(env_config, **settings.env_changes)
+        env: settings.change_env(env_config)
         for env, env_config in run.config.environments.items()
     }
     wanted = dataclasses.replace(run.config, environments=changed)
@@ -120,6 +125,7 @@ def assemble(
     workdir: pathlib.Path,
     *,
     chat: renderer.Chat | None = None,
+    demonstrations: Mapping[str, Sequence[types.Trajectory]] | None = None,
 ) -> Iterator[Run]:
     """Assembles a run from its configuration and `workdir`; closes its workers at exit.
 
@@ -127,14 +133,10 @@ def assemble(
       settings: configuration of the run.
       workdir: working directory, with the tokenizer and `chat.json` if they exist.
       chat: what `make_chat` has made, if it has been called on this host.
+      demonstrations: of supervised stages, by name, if they have been played here.
 
     Yields:
       The run.
-
-    Args:
-      settings: the run.
-      workdir: its directory.
-      chat: what `make_chat` has made, if it has been called on this host.
 
     Raises:
       ConfigError: if the tokenizer has more ids than the model has embeddings.
@@ -156,6 +158,7 @@ def assemble(
             chat=chat,
             pool=environments,
             key=parameters.key,
+            demonstrations=demonstrations or {},
         )
 
 
@@ -197,6 +200,7 @@ def make_chat(
         examples=choose_few_shot_examples(settings, envs),
         acknowledgements=envs.acknowledgements,
         given_instructions=_read_given_instructions(settings),
+        past_reasoning=settings.tokenizer.past_reasoning,
     )
 
 
@@ -215,7 +219,7 @@ def write_chat(chat: renderer.Chat, settings: RunConfig, workdir: pathlib.Path) 
     if settings.tokenizer.kind == "train_sentencepiece" and not path.exists():
         assert isinstance(chat.tokenizer, tokenizer.SentencePieceTokenizer)
         chat.tokenizer.save(workdir)
-    check_or_write_chat_json(chat, workdir)
+    check_or_write_chat_json(chat, workdir, settings.environments)
 
 
 def load_tokenizer(
@@ -230,7 +234,9 @@ def load_tokenizer(
     """
     wanted = settings.tokenizer
     if wanted.kind != "train_sentencepiece":
-        return tokenizer.load(wanted.kind, pathlib.Path(wanted.path))
+        return tokenizer.load(
+            wanted.kind, pathlib.Path(wanted.path), wanted.template_variables
+        )
     path = workdir / tokenizer.SentencePieceTokenizer.FILE
     if not path.exists() and settings.start_from:  # WORKDIR/checkpoints/STEP#DIGEST
         path = pathlib.Path(settings.start_from).parents[1] / path.name
@@ -277,28 +283,41 @@ def choose_few_shot_examples(
     return examples
 
 
-def check_or_write_chat_json(chat: renderer.Chat, workdir: pathlib.Path) -> None:
+def check_or_write_chat_json(
+    chat: renderer.Chat, workdir: pathlib.Path, environments: Iterable[str] = ()
+) -> None:
     """Writes `chat.json`, or checks that the chat format is the one it describes.
+
+    Args:
+      chat: the run's conversations.
+      workdir: of the run.
+      environments: of the run. Those that the file does not know have come later.
 
     Raises:
       ConfigError: if the digest of the chat format has changed.
     """
     path = workdir / CHAT_FILE
-    described = chat.describe()
+    names = list(environments)
+    described = {**chat.describe(), "environments": names}
     if not path.exists():
         for name, text in described["template_exceptions"].items():
             print(f"Chat template, {name}: {text}", flush=True)
         storage.write_json(path, described)
         return
     advice = "remove it to have it written again from the run's tokenizer."
-    stored = storage.read_json(path, advice=advice).get("digest")
-    if stored != described["digest"]:
+    stored = storage.read_json(path, advice=advice)
+    known = stored.get("environments", names)
+    earlier = chat.of_environments(known) if known != names else chat
+    before, now = stored.get("digest"), earlier.describe()["digest"]
+    if before != now:
         raise errors.ConfigError(
-            f"{path} has digest {stored} of frame, chat template, examples and "
-            f"vocabulary, which now have digest {described['digest']}: the policy would "
+            f"{path} has digest {before} of frame, chat template, examples and "
+            f"vocabulary, which now have digest {now}: the policy would "
             "see other tokens than it was trained on. Restore the tokenizer's files, or "
             "train in another --workdir."
         )
+    if known != names:
+        storage.write_json(path, described)
 
 
 def make_tasks(

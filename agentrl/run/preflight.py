@@ -4,11 +4,12 @@ All stages are looked at, so that a mistake in the last one does not wait for th
 before it to be trained.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from agentrl import config, errors
+from agentrl import config, errors, types
 from agentrl.chat import renderer
 from agentrl.envs import base, pool, tasks
 from agentrl.run import assemble, warmstart
@@ -16,17 +17,21 @@ from agentrl.run import assemble, warmstart
 MAX_TASKS = 32  # of each panel whose first observations are looked at
 
 
-def check(
-    settings: config.RunConfig, workdir: pathlib.Path
-) -> tuple[renderer.Chat, list[str]]:
+@dataclasses.dataclass
+class Findings:
+    """What the checks have made on the way, which the run then need not make again."""
+
+    chat: renderer.Chat
+    notes: list[str]  # what a person should know before training
+    demonstrations: dict[str, list[types.Trajectory]]  # by supervised stage
+
+
+def check(settings: config.RunConfig, workdir: pathlib.Path) -> Findings:
     """Checks panels, tokens of first observations, demonstrations and servers.
 
     Args:
       settings: the run; `RunConfig.validate` has been called.
       workdir: its directory, which may not exist yet.
-
-    Returns:
-      The run's conversations, and what a person should know before training.
 
     Raises:
       ConfigError: if a stage or the evaluation cannot work.
@@ -34,19 +39,20 @@ def check(
       PoolError: if an environment cannot be made.
     """
     rollouts = [*_stage_panels(settings), *_evaluation_panels(settings)]
-    notes = []
     with assemble.open_pool(settings) as environments:
         chat = assemble.make_chat(settings, workdir, environments)
+        found = Findings(chat, [], {})
         for where, rollout, panel in rollouts:
-            notes += check_first_observations(
+            found.notes += check_first_observations(
                 where, rollout, panel, chat=chat, environments=environments
             )
         for stage in settings.stages:
             if isinstance(stage.algorithm, config.Supervised):
-                notes += check_demonstrations(
+                found.demonstrations[stage.name], notes = check_demonstrations(
                     settings, stage, stage.algorithm, chat, environments
                 )
-    return chat, notes
+                found.notes += notes
+    return found
 
 
 def check_selections(settings: config.RunConfig) -> None:
@@ -139,19 +145,19 @@ def check_demonstrations(
     source: config.Supervised,
     chat: renderer.Chat,
     environments: pool.EnvPool,
-) -> list[str]:
-    """Counts the demonstrations of a warm start that fit into an episode.
+) -> tuple[list[types.Trajectory], list[str]]:
+    """Collects the demonstrations of a warm start that fit into an episode.
 
     Returns:
-      A sentence for each source of which some do not.
+      The demonstrations, and a sentence for each source of which some do not fit.
 
     Raises:
       ConfigError: if none of a source fits.
     """
     counts: dict[str, tuple[int, int]] = {}
     panels = {panel.env: panel for _, _, panel in _panels_of(settings, stage)}
-    warmstart.collect_demonstrations(
-        panels,
+    kept = warmstart.collect_demonstrations(
+        {env: panels[env] for env in settings.environments if env in panels},
         environments,
         source,
         chat,
@@ -159,12 +165,13 @@ def check_demonstrations(
         max_error_fraction=settings.max_env_error_fraction,
         counts=counts,
     )
-    return [
+    notes = [
         f"stage '{stage.name}': kept {fitting} of {total} demonstrations of '{origin}'; "
         f"the others do not fit into rollout.max_tokens = {stage.rollout.max_tokens}."
         for origin, (fitting, total) in counts.items()
         if fitting < total
     ]
+    return kept, notes
 
 
 _Panel = tuple[str, config.RolloutConfig, base.TaskPanel]  # where, room, tasks

@@ -1,37 +1,71 @@
 """Where a run stands that is gone on with, and whether its stages still lead there."""
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from agentrl import config, errors, types
 from agentrl.checkpoints import checkpoint
+from agentrl.parallel import processes
+from agentrl.reporting import metrics
+from agentrl.rollout import mixture
+from agentrl.run import assemble, experiences, stages
+
+
+def restore_or_init(
+    run: assemble.Run, checkpoints: checkpoint.Checkpoints, writer: metrics.Writer
+) -> tuple[stages.Stage, types.RunState, types.Progress, experiences.Experience | None]:
+    """Returns what a run goes on from: stage, state, progress, episodes played ahead."""
+    step = checkpoints.latest_step()
+    # First, as it loads the frozen ones, too: the weights are read once.
+    params = run.parameters.init() if step is None else None
+    digest = run.parameters.frozen_digest
+    if step is None:
+        progress = types.Progress(
+            stage_name=run.config.stages[0].name, frozen_digest=digest
+        )
+    else:
+        progress = checkpoints.restore_progress(step, frozen_digest=digest)
+        check_place(progress, run.config.stages, step)
+    if processes.is_process_zero():
+        writer.resume(progress, step=step or 0)
+    stage = stages.build(run, progress.stage)
+    if step is None:
+        state = stage.initial_state(run, params, jnp.int32(0))
+        return stage, state, progress, None
+    state, ahead = restore(run, stage, step, checkpoints)
+    return stage, state, progress, ahead
 
 
 def check_place(
-    progress: types.Progress, stages: Sequence[config.StageConfig], where: object
+    progress: types.Progress, planned: Sequence[config.StageConfig], where: object
 ) -> None:
     """Raises `CheckpointError` if a checkpoint cannot be of a run with these stages.
 
     Args:
       progress: of the checkpoint.
-      stages: of the run.
+      planned: stages of the run.
       where: the checkpoint, for the message.
     """
     index, name = progress.stage, progress.stage_name
-    names = [stage.name for stage in stages]
+    names = [stage.name for stage in planned]
     advice = (
         "It was saved by another run: move its folder away, or use the --workdir that "
         "it belongs to."
     )
-    if index >= len(stages) or names[index] != name:
+    if index >= len(planned) or names[index] != name:
         raise errors.CheckpointError(
             f"checkpoint {where} is of stage number {index + 1}, '{name}', and the "
             f"stages of this run are {names}. {advice}"
         )
-    if progress.iteration > stages[index].num_iterations:
+    if progress.iteration > planned[index].num_iterations:
         raise errors.CheckpointError(
             f"checkpoint {where} is of iteration {progress.iteration} of stage '{name}', "
-            f"which has {stages[index].num_iterations} in this run. {advice}"
+            f"which has {planned[index].num_iterations} in this run. {advice}"
         )
 
 
@@ -46,3 +80,51 @@ def find_progress(workdir: pathlib.Path) -> types.Progress:
         return types.Progress()
     with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
         return types.Progress(**checkpoints.read_progress(steps[-1])["progress"])
+
+
+def restore(
+    run: assemble.Run,
+    stage: stages.Stage,
+    step: int,
+    checkpoints: checkpoint.Checkpoints,
+) -> tuple[types.RunState, experiences.Experience | None]:
+    """Restores what a stage goes on from.
+
+    Environments that came to the run later have not been drawn yet, and the mixture's
+    weights are those of the configuration, which may have been changed.
+
+    Args:
+      run: the run.
+      stage: the stage that the checkpoint is of.
+      step: of the checkpoint.
+      checkpoints: of the run.
+
+    Returns:
+      The state, and the episodes that were played ahead, if there are any.
+
+    Raises:
+      CheckpointError: if it is missing, damaged, or of another run.
+    """
+    like = stage.abstract_state(run)
+    num_stored = checkpoints.num_environments(step)
+    narrow = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct((num_stored,), s.dtype, sharding=s.sharding),
+        like.mixture,
+    )
+    state = checkpoints.restore(step, dataclasses.replace(like, mixture=narrow))
+    fresh = mixture.init(stage.settings.mixture, run.environments)
+
+    def widen(stored: types.MixtureState) -> types.MixtureState:
+        wide = jax.tree.map(
+            lambda old, new: np.concatenate([old, new[num_stored:]]),
+            *jax.device_get((stored, fresh)),
+        )
+        wide = dataclasses.replace(wide, weights=jax.device_get(fresh.weights))
+        return jax.device_put(wide, jax.tree.map(lambda s: s.sharding, like.mixture))
+
+    ahead = experiences.from_json(
+        checkpoints.restore_episodes(step), stage.settings.rollout
+    )
+    if ahead is not None:
+        ahead = dataclasses.replace(ahead, mixture=widen(ahead.mixture))
+    return dataclasses.replace(state, mixture=widen(state.mixture)), ahead

@@ -119,6 +119,8 @@ def _collect_demonstrations(
     panels: Mapping[str, base.TaskPanel],
 ) -> Sequence[types.Trajectory]:
     """What a supervised stage learns from, or any other rehearses."""
+    if settings.name in run.demonstrations:
+        return run.demonstrations[settings.name]
     rehearsal, rule = settings.rehearsal, settings.mixture
     if isinstance(settings.algorithm, config.Supervised):
         source = settings.algorithm

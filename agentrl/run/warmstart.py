@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from agentrl import config, errors, types
-from agentrl.chat import datasets, renderer
+from agentrl.chat import datasets, history, renderer
 from agentrl.envs import base, demonstrations, pool
 
 
@@ -24,18 +24,19 @@ def to_trajectory(
 ) -> types.Trajectory:
     """Tokenizes a conversation; the assistant messages to train on become actions."""
     turns = []
-    answered = chat.turns(messages)
-    for index, (context, observation, answer) in enumerate(answered):
+    answered = history.turns(chat, messages)
+    for index, (extension, observation, answer) in enumerate(answered):
         action = [*chat.tokenizer.encode(answer), chat.tokenizer.stop_id]
         turns.append(
             types.Turn(
-                observation_tokens=np.asarray(context, np.int32),
+                observation_tokens=np.asarray(extension.tokens, np.int32),
                 action_tokens=np.asarray(action, np.int32),
                 action_logprobs=np.zeros(len(action), np.float32),
                 observation=observation,
                 action=answer,
                 reward=float(index == len(answered) - 1),
                 valid=True,
+                num_cut=extension.num_cut,
             )
         )
     return types.Trajectory(
@@ -90,7 +91,7 @@ def collect_demonstrations(
             named = item_id.rpartition("_")[0]
             env_name = named if named in panels else next(iter(panels))
             trajectories.append(to_trajectory(env_name, item_id, messages, chat))
-        fitting = [t for t in trajectories if t.num_tokens <= max_tokens]
+        fitting = [t for t in trajectories if t.max_context <= max_tokens]
         if counts is not None:
             counts[origin] = len(fitting), len(trajectories)
         if not fitting:

@@ -122,7 +122,7 @@ def read(path: pathlib.Path) -> Iterator[StoredEpisode]:
     """
     for record in jsonl.read(path):
         try:
-            yield _from_record(record)
+            yield from_record(record)
         except (KeyError, TypeError, ValueError) as error:
             raise errors.DamagedFileError(
                 f"{path} holds a line that is not a stored episode "
@@ -135,7 +135,12 @@ def paths(workdir: pathlib.Path) -> list[pathlib.Path]:
     return sorted((workdir / FOLDER).glob("*.jsonl"))
 
 
-def _from_record(record: Mapping[str, Any]) -> StoredEpisode:
+def from_record(record: Mapping[str, Any]) -> StoredEpisode:
+    """Returns the episode of a line.
+
+    Raises:
+      KeyError, TypeError, ValueError: if it is not a stored episode.
+    """
     return StoredEpisode(
         **{
             **record,

@@ -42,6 +42,12 @@ class SearchQA(base.Environment):
     name = "searchqa"
     turn_limits: ClassVar[Mapping[base.Profile, int]] = {"strict": 4, "agentgym": 5}
     acknowledgements: ClassVar = {"strict": prompts.ACKNOWLEDGEMENT, "agentgym": "Ok."}
+    synonyms: ClassVar = {
+        "<search>": "<lookup>",
+        "</search>": "</lookup>",
+        "<answer>": "<reply>",
+        "</answer>": "</reply>",
+    }
     option_names = (
         *("questions", "train_questions", "test_questions", "top_k", "closed_book"),
         *("corpus", "wikipedia_file"),

@@ -40,6 +40,7 @@ class WebShop(base.Environment):
         base.PROFILES, TURN_LIMIT
     )
     acknowledgements: ClassVar = {"strict": prompts.ACKNOWLEDGEMENT, "agentgym": "Ok."}
+    synonyms: ClassVar = {"search[": "find[", "click[": "press["}
     option_names = ("data_dir", "products", "goals", "nouns", "noun_model")
 
     goal: catalogue.Goal

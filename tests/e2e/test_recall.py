@@ -180,9 +180,9 @@ def test_overlap_and_divergence_in_the_reward_resume_too(
 
     records = read_metrics(tmp_path / "whole")
     assert without_timing(read_metrics(tmp_path / "killed")) == without_timing(records)
-    # Nothing is played ahead of the checkpoint after iteration 2, nor of a later one.
-    assert [r["policy/staleness"] for r in records[2:]] == [0, 1, 1, 0, 1]
-    assert max(records[i]["policy/first_logprob_mismatch"] for i in (2, 5)) < 1e-5
+    # Only the first one is not played ahead: checkpoints keep what waits for its update.
+    assert [r["policy/staleness"] for r in records[2:]] == [0, 1, 1, 1, 1]
+    assert records[2]["policy/first_logprob_mismatch"] < 1e-5
     assert all(r["perf/compilations"] == 0 for r in records[4:])
     rehearsed = "algorithm.max_refills=2" in options
     assert all(("rehearsal/nll" in r) == rehearsed for r in records[2:])

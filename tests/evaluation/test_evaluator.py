@@ -123,6 +123,25 @@ def run_evaluation(run, workdir, **changes):
     return result
 
 
+def test_what_a_stage_achieved_before_it_grew_stays(tmp_path):
+    with open_run() as run:
+        before = run_evaluation(run, tmp_path, tasks=10)
+        run_evaluation(run, tmp_path, tasks=10)  # the same policy again
+        grown = dataclasses.replace(before, after_iteration=12, step=5)
+        settings = dataclasses.replace(run.config.evaluation, tasks=10)
+        (after,) = evaluator.evaluate(
+            run, None, settings, stage="warm", after_iteration=12, step=5,
+            workdir=tmp_path,
+        )  # fmt: skip
+    assert after == grown
+    kept = dataclasses.replace(before, stage="warm@8")
+    assert results.load_all(tmp_path) == [kept, grown]
+    names = [path.name for path in sorted((tmp_path / "episodes").iterdir())]
+    assert names == ["evaluation.warm.shaky.jsonl", "evaluation.warm@8.shaky.jsonl"]
+    table = tables.format_table([kept, grown])
+    assert "warm@8" in table
+
+
 def test_a_panel_is_played_at_random_once_and_shown_beside_the_policy(
     tmp_path, monkeypatch
 ):
@@ -205,7 +224,13 @@ def test_an_evaluation_may_have_a_turn_limit_and_a_list_of_actions_of_its_own(
         other = run_evaluation(
             run, tmp_path, tasks=4, max_turns=1, list_actions="always"
         )
-    assert opened == [base.EnvConfig(max_turns=1, list_actions="always")]
+        noisy = {"irrelevant_text": 1.0}
+        noised = run_evaluation(run, tmp_path / "noisy", tasks=4, env_options=noisy)
+    assert opened == [
+        base.EnvConfig(max_turns=1, list_actions="always"),
+        base.EnvConfig(options=noisy),
+    ]
+    assert noised.panel_version == f"{usual.panel_version}, irrelevant_text 1.0"
     assert other.item_ids == usual.item_ids
     assert other.panel_version == (
         f"{usual.panel_version}, max_turns 1, list_actions always"
@@ -251,7 +276,7 @@ class RunLike:
     scripted: Collector
 
     def panel(self, name, split, **chosen):
-        return tasks.select_tasks(name, split, base.EnvConfig(), **chosen)
+        return tasks.select_tasks(name, split, self.config.environments[name], **chosen)
 
     def rollout_params(self, params):
         return params
@@ -381,7 +406,7 @@ def test_a_stage_is_evaluated_where_an_earlier_session_was_refused(tmp_path, cap
         evaluate_stage(run)  # nothing is left to play
         assert len(run.scripted.calls) == 1
     assert [r.env for r in results.load_all(tmp_path)] == ["shaky", "textcraft"]
-    assert [[r.env for r in found] for found in written] == [["textcraft", "shaky"]]
+    assert [[r.env for r in found] for found in written] == 2 * [["textcraft", "shaky"]]
     printed = capsys.readouterr().out
     assert "50.0" in printed and "100.0" in printed
 

@@ -10,6 +10,7 @@ import pytest
 
 from agentrl import config, errors
 from agentrl.config import algorithm_configs
+from agentrl.envs import base
 from agentrl.experiment import changes, files, rules
 
 SETTINGS = fake_run.make_settings()
@@ -65,8 +66,8 @@ def test_every_field_is_classified(path):
     "path", sorted({path for path, kind in ALL if kind in (int, float)})
 )
 def test_every_number_has_bounds(path):
-    if ".algorithm." in path or ".options." in path:
-        return  # the algorithms and the environments check their own
+    if ".algorithm." in path or ".options." in path or ".template_variables" in path:
+        return  # algorithms and environments check their own; templates take any
     assert any(
         rules.matches(pattern, path.replace("*", "0")) for pattern in rules.BOUNDS
     )
@@ -153,16 +154,24 @@ def test_other_changes_have_to_be_allowed(allowed):
     assert check(wanted, allowed=[allowed]) == ["stages.2.optimizer.learning_rate"]
 
 
+def test_environments_come_last():
+    more = base.EnvConfig(max_turns=3)
+    longer = dataclasses.replace(
+        SETTINGS, environments={**SETTINGS.environments, "webshop": more}
+    )
+    assert check(longer) == ["environments.webshop"]
+    first = {"webshop": more, **SETTINGS.environments}
+    for refused, stored in (
+        (SETTINGS, longer),
+        (dataclasses.replace(SETTINGS, environments=first), SETTINGS),
+    ):
+        with pytest.raises(errors.ConfigError, match=r"environments was \['textcraft"):
+            check(refused, stored, allowed=["environments"])
+
+
 def test_names_of_stages_never_change():
     with pytest.raises(errors.ConfigError, match="files depend on"):
         check(change_stage(0, name="x"), allowed=["stages"])
-
-
-def test_saving_more_often_changes_what_overlapping_stages_learn():
-    stored = change_stage(2, overlap=True)
-    wanted = dataclasses.replace(stored, save_every=3)
-    with pytest.raises(errors.ConfigError, match="save_every was 10 and is 3"):
-        check(wanted, stored)
 
 
 def test_a_field_that_an_older_version_lacks_has_its_default():

@@ -1,12 +1,15 @@
 r"""Kills a run of three stages again and again, and compares what it ends with.
 
   python tests/faults/kill_runs.py --kills=30 --folder=/tmp/killed --seed=0
+  python tests/faults/kill_runs.py --kills=10 --folder=/tmp/killed --signal=TERM
 
-One run is left alone. Others get up to five kills each, at random moments: a third of
-them within a second of the beginning of a save. Each is then let to its end, and its
-metrics (times apart), evaluations, episodes, parameters and tensorboard events are
-compared with those of the run that nobody disturbed, bit for bit. `--signal=TERM` sends
-SIGTERM in place of SIGKILL; the third stage, which overlaps, is left out then.
+One run is left alone; a later command with the same folder finds it there. Others get up
+to five signals each, at random moments: a third of them within a second of the beginning
+of a save. Each is then let to its end, and its metrics (times apart), evaluations,
+episodes, parameters and tensorboard events are compared with those of the run that nobody
+disturbed, bit for bit. After SIGTERM and SIGINT, which go to the whole process group as a
+launcher's and a terminal's do, the newest checkpoint has to be of the last iteration that
+was recorded, and nothing may have printed a traceback.
 """
 
 import argparse
@@ -27,7 +30,7 @@ HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
 
-from agentrl import config, types  # noqa: E402
+from agentrl import config, errors, types  # noqa: E402
 from agentrl.checkpoints import checkpoint  # noqa: E402
 from agentrl.experiment import files  # noqa: E402
 from agentrl.loggers import tensorboard  # noqa: E402
@@ -37,9 +40,15 @@ from agentrl.run import parameters  # noqa: E402
 
 KILLS_A_RUN = 5
 TIMING = ("time/", "wall_time", "perf/")
+# What a run ends with: before it listens, a signal does what it does to any process.
+CODES = {
+    signal.SIGKILL: (-signal.SIGKILL,),
+    signal.SIGTERM: (errors.INTERRUPTED_CODE, -signal.SIGTERM),
+    signal.SIGINT: (errors.INTERRUPTED_CODE, -signal.SIGINT),
+}
 
 
-def start(workdir: pathlib.Path, arguments: list[str]) -> subprocess.Popen:
+def start(workdir: pathlib.Path) -> subprocess.Popen:
     """Starts or continues the run in `workdir`."""
     variables = {
         "AGENTRL_ENVS": "recall=recall_env",
@@ -49,7 +58,7 @@ def start(workdir: pathlib.Path, arguments: list[str]) -> subprocess.Popen:
     command = [sys.executable, "-m", "agentrl.launch.train", f"--workdir={workdir}"]
     with (workdir.parent / f"{workdir.name}.log").open("a") as log:
         return subprocess.Popen(
-            [*command, f"--config={HERE / 'three_stages.py'}", *arguments],
+            [*command, f"--config={HERE / 'three_stages.py'}"],
             env=os.environ | variables,
             stdout=log,
             stderr=log,
@@ -71,21 +80,21 @@ def wait_for_save(workdir: pathlib.Path, process: subprocess.Popen) -> None:
 
 def disturb(
     workdir: pathlib.Path,
-    arguments: list[str],
     rng: random.Random,
     *,
     count: int,
     seconds: float,
     number: int,
 ) -> list[str]:
-    """Kills a run up to `count` times, then lets it end.
+    """Sends a run up to `count` signals, then lets it end.
 
     Returns:
-      What each kill met: `save` (within a second of one) or `anywhere`.
+      What each signal met: `save` (within a second of one) or `anywhere`.
     """
     done = []
+    log = workdir.parent / f"{workdir.name}.log"
     for _ in range(count):
-        process = start(workdir, arguments)
+        process = start(workdir)
         at_save = rng.random() < 1 / 3
         if at_save:
             wait_for_save(workdir, process)
@@ -93,18 +102,30 @@ def disturb(
         else:
             time.sleep(rng.uniform(0.1, 1) * seconds / 2)
         if process.poll() is None:
-            if number == signal.SIGKILL:
-                os.killpg(process.pid, number)
-            else:
-                process.send_signal(number)
+            os.killpg(process.pid, number)
             done.append("save" if at_save else "anywhere")
         code = process.wait()
-        assert code in (0, -number, 75), f"{workdir}: exit code {code}"
+        expected = CODES[number]
+        assert code in (0, *expected), f"{workdir}: exit code {code}; see {log}"
+        if code == errors.INTERRUPTED_CODE:
+            check_nothing_lost(workdir)
         if code == 0:
             break
-    code = start(workdir, arguments).wait()
-    assert code == 0, f"{workdir}: exit code {code} at the end; see its .log"
+    code = start(workdir).wait()
+    assert code == 0, f"{workdir}: exit code {code} at the end; see {log}"
+    assert "Traceback" not in log.read_text(errors="replace"), f"a traceback; see {log}"
     return done
+
+
+def check_nothing_lost(workdir: pathlib.Path) -> None:
+    """Raises if an iteration was recorded that the newest checkpoint is not of."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    if not lines:
+        return
+    last = json.loads(lines[-1])
+    steps = checkpoint.list_steps(workdir / checkpoint.FOLDER)
+    assert max(steps, default=0) == last["step"], f"{workdir}: {steps}, {last}"
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict]:
@@ -180,28 +201,38 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     number = signal.Signals[f"SIG{options.signal}"]
-    arguments = (
-        [] if number == signal.SIGKILL else ["--set=stages.overlap.overlap=False"]
-    )
     rng = random.Random(options.seed)
     whole = options.folder / "undisturbed"
-    began = time.monotonic()
-    assert start(whole, arguments).wait() == 0
-    seconds = time.monotonic() - began
-    print(f"undisturbed: {seconds:.0f} s", flush=True)
-    num_kills = num_equal = num_runs = 0
-    while num_kills < options.kills:
-        workdir = options.folder / f"run{num_runs}"
-        count = min(rng.randint(1, KILLS_A_RUN), options.kills - num_kills)
-        met = disturb(
-            workdir, arguments, rng, count=count, seconds=seconds, number=number
-        )
+    seconds = run_undisturbed(whole)
+    met: list[str] = []
+    num_equal = num_runs = 0
+    while len(met) < options.kills:
+        workdir = options.folder / f"{options.signal}{options.seed}.{num_runs}"
+        count = min(rng.randint(1, KILLS_A_RUN), options.kills - len(met))
+        began = time.monotonic()
+        found = disturb(workdir, rng, count=count, seconds=seconds, number=number)
         different = compare(whole, workdir)
-        num_runs, num_kills = num_runs + 1, num_kills + len(met)
+        num_runs, met = num_runs + 1, met + found
         num_equal += not different
-        print(f"{workdir.name}: {met}: {different or 'equal'}", flush=True)
-    print(f"{num_kills} kills in {num_runs} runs; {num_equal} of {num_runs} equal")
+        took = f"{time.monotonic() - began:.0f} s"
+        print(f"{workdir.name}: {found}: {different or 'equal'} ({took})", flush=True)
+    print(
+        f"{len(met)} signals SIG{options.signal} in {num_runs} runs, "
+        f"{met.count('save')} of them within a second of a save; "
+        f"{num_equal} of {num_runs} equal"
+    )
     sys.exit(num_equal != num_runs)
+
+
+def run_undisturbed(workdir: pathlib.Path) -> float:
+    """Lets a run to its end unless it is there; returns the seconds that it took."""
+    took = workdir.with_suffix(".seconds")
+    if not took.exists():
+        began = time.monotonic()
+        assert start(workdir).wait() == 0
+        took.write_text(f"{time.monotonic() - began:.0f}")
+    print(f"undisturbed: {took.read_text()} s", flush=True)
+    return float(took.read_text())
 
 
 if __name__ == "__main__":

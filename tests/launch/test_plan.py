@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import pytest
 
 from agentrl import config
+from agentrl.engine import engine
 from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.planning import memory
-from agentrl.rollout import engine
 
 SHAPE = model_config.ModelConfig(vocab_size=2048, hidden_size=256, num_layers=2)
 WORK = memory.Workload(

@@ -333,3 +333,51 @@ def test_picture_of_a_three_turn_episode():
         for name, row in rows.items()
     )
     assert picture == PICTURE
+
+
+def test_contexts_that_were_cut_become_pieces():
+    """Three turns by hand: the second takes two tokens back, the third none."""
+
+    def turn(observed, acted, num_cut=0, sampled=None):
+        logprobs = -np.asarray(acted, np.float32)
+        mask = None if sampled is None else np.asarray(sampled, bool)
+        logprobs *= 1 if mask is None else mask
+        numbers = np.asarray(observed, np.int32), np.asarray(acted, np.int32), logprobs
+        return types.Turn(*numbers, "see", "do", 0.0, True, num_cut, mask)
+
+    whole = dataclasses.replace(
+        make_trajectory([], 0),
+        turns=(
+            turn([1, 2], [3, 4, 5]),
+            turn([6, 7], [8, 9, 10], num_cut=2, sampled=[True, False, True]),
+            turn([11], [12]),
+        ),
+    )
+    assert whole.num_action_tokens == 6
+    assert whole.max_context == 10  # 1 2 3 | 6 7 8 9 10 | 11 12
+    advantages = np.arange(1.0, 7.0)
+    (batch,), report = packing.pack(
+        [whole],
+        [types.Signal(advantages, rl_weights=1.0)],
+        learner_config=SMALL,
+        num_batches=1,
+        seed=0,
+    )
+    row = np.argmax(batch.segment_ids[0].sum(axis=1))
+    long = np.flatnonzero(batch.segment_ids[0, row] == 1)
+    np.testing.assert_array_equal(
+        batch.tokens[0, row, long], [1, 2, 3, 6, 7, 8, 9, 10, 11, 12]
+    )
+    np.testing.assert_array_equal(
+        batch.advantages[0, row, long], [0, 0, 0, 0, 0, 4, 0, 5, 0, 6]
+    )
+    np.testing.assert_array_equal(
+        batch.behavior_logprobs[0, row, long], [0, 0, 0, 0, 0, -8, 0, -10, 0, -12]
+    )
+    short = np.flatnonzero(batch.segment_ids[0, row] == 2)
+    np.testing.assert_array_equal(batch.tokens[0, row, short], [1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(batch.advantages[0, row, short], [0, 0, 1, 2, 3])
+    np.testing.assert_array_equal(batch.positions[0, row, short], np.arange(5))
+    assert report.num_dropped == 0
+    assert report.num_action_tokens == 6
+    assert report.num_tokens == 15

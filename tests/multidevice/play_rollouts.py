@@ -11,11 +11,12 @@ import numpy as np
 
 from agentrl import config
 from agentrl.chat import renderer, tokenizer
+from agentrl.engine import engine
 from agentrl.envs import base, demonstrations, pool
 from agentrl.hardware import timing
 from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
-from agentrl.rollout import collect, engine
+from agentrl.rollout import collect
 from agentrl.run import assemble
 
 SETTINGS = config.RolloutConfig(

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from agentrl import config
+from agentrl.engine import engine
 from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
-from agentrl.rollout import engine
 from multidevice import hlo
 
 SHAPE = model_config.ModelConfig(
@@ -155,7 +155,13 @@ def test_groups_are_read_in_every_notation():
         "  %a.4 = f32[4] reduce-scatter(%x), replica_groups={}, to_apply=%add",
         "  %a.5 = f32[4] collective-permute(%x), source_target_pairs={{1,0},{3,2}}",
         "  %a.6 = f32[4] all-reduce(%x), replica_groups=mesh['a'=2,'b'=2] {'a'}, x={0}",
-        "  %a.7 = f32[4] add(%all-reduce.1, %a.5)",
+        "  %a.7 = f32[4] all-reduce(%x), replica_groups=mesh['a'=4] {'a':(1)2}, x={0}",
+        "  %a.8 = f32[4] all-reduce(%x), replica_groups=mesh['a'=4] {'a':(2)2}, x={0}",
+        "  %a.9 = f32[4] all-gather(%x), replica_groups=mesh['a'=2,'b'=2], "
+        "device_ids=([2,2]<=[2,2]T(1,0)) {'b'}, dimensions={0}",
+        "  %b.1 = f32[4] all-gather(%x), replica_groups=mesh['a'=2,'b'=2], "
+        "device_ids=(0,3,1,2) {'b'}, dimensions={0}",
+        "  %b.2 = f32[4] add(%all-reduce.1, %a.5)",
     ]
     assert hlo.collectives("\n".join(lines), 4) == [
         ("all-reduce", [(0, 1), (2, 3)]),
@@ -164,4 +170,10 @@ def test_groups_are_read_in_every_notation():
         ("reduce-scatter", [(0, 1, 2, 3)]),
         ("collective-permute", [(0, 1, 2, 3)]),
         ("all-reduce", [(0, 2), (1, 3)]),
+        ("all-reduce", [(0, 2), (1, 3)]),
+        ("all-reduce", [(0, 1), (2, 3)]),
+        ("all-gather", [(0, 2), (1, 3)]),
+        ("all-gather", [(0, 3), (1, 2)]),
     ]
+    with pytest.raises(ValueError, match="unknown notation"):
+        hlo.collectives("%a = f32[4] all-reduce(%x), replica_groups=@odd {'a'}", 4)

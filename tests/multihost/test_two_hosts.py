@@ -52,14 +52,15 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def start_hosts(workdir, *arguments):
-    coordinator = f"--coordinator=localhost:{free_port()}"
+def start_hosts(workdir, *arguments, num_hosts=2):
+    """Starts hosts with four devices together."""
+    shared = f"--coordinator=localhost:{free_port()}", f"--num_hosts={num_hosts}"
     return [
         start(
-            workdir, coordinator, "--num_hosts=2", f"--host_index={host}", *arguments,
-            num_devices=2,
+            workdir, *shared, f"--host_index={host}", *arguments,
+            num_devices=4 // num_hosts,
         )
-        for host in range(2)
+        for host in range(num_hosts)
     ]  # fmt: skip
 
 
@@ -78,7 +79,10 @@ def read_metrics(workdir):
 
 
 def test_metrics_are_those_of_one_host(runs):
-    one, two = map(read_metrics, runs)
+    assert_close(*map(read_metrics, runs))
+
+
+def assert_close(one, two):
     assert len(one) == len(two) == 23
     for expected, found in zip(one, two, strict=True):
         assert expected.keys() == found.keys()
@@ -154,6 +158,23 @@ def test_a_signal_to_one_host_saves_the_same_step_on_all(runs, tmp_path, number)
     one, other = read_metrics(runs[0]), read_metrics(workdir)
     assert [r["iteration"] for r in one] == [r["iteration"] for r in other]
     assert other[-1]["policy/loss"] == pytest.approx(one[-1]["policy/loss"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_hosts_come_and_go(runs, tmp_path):
+    workdir = tmp_path / "run"
+    finished = 0
+    for num_hosts, after in ((2, 6), (1, 12)):
+        hosts = start_hosts(workdir, num_hosts=num_hosts)
+        wait_for_iterations(workdir, after, hosts)
+        hosts[-1].send_signal(signal.SIGTERM)
+        for host in hosts:
+            _, complaints = host.communicate(timeout=400)
+            assert host.returncode == 75, complaints[-3000:]
+        before, finished = finished, len(read_metrics(workdir))
+        assert before < finished < 23
+    finish(*start_hosts(workdir, num_hosts=4))
+    assert_close(read_metrics(runs[0]), read_metrics(workdir))
 
 
 def test_a_refused_configuration_is_told_by_every_host(runs):

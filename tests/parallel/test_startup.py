@@ -36,3 +36,14 @@ def test_devices_that_are_counted_stay():
     before = jax.device_count()
     startup.split_cpu(config.MeshConfig(cpu_devices=before + 1))
     assert jax.device_count() == before
+
+
+def test_hosts_that_do_not_come_are_told_in_one_line():
+    join = "from agentrl.parallel import startup\nstartup.join('127.0.0.1:9', 3, 1, host_timeout_s=0.2)"  # noqa: E501
+    done = subprocess.run(
+        [sys.executable, "-c", join], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert done.returncode == 69
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("launch.train: not all hosts have joined within 0 s")
+    assert "host 1 of 3, the coordinator is 127.0.0.1:9" in last

@@ -28,6 +28,18 @@ SCRIPT = """
             sys.stdin.readline()
             import os
             os.abort()
+        if wait == "hang":
+            time.sleep(100)
+        if wait == "jax":
+            import numpy as np
+
+            def wait_for_others():
+                time.sleep(100)
+                return np.float32(0)
+
+            shape = jax.ShapeDtypeStruct((), np.float32)
+            waiting = jax.jit(lambda: jax.pure_callback(wait_for_others, shape))
+            jax.device_get(waiting())
         if wait == "refuse":
             sys.stdin.readline()
             from agentrl import errors
@@ -80,6 +92,19 @@ def test_a_lost_host_is_named_by_the_others(tmp_path, number, lost):
     assert time.monotonic() - started < 10
     hosts[lost].kill()
     hosts[lost].communicate()
+
+
+@pytest.mark.slow
+def test_a_host_that_hangs_is_named_although_it_is_alive(tmp_path):
+    hosts = start_all(tmp_path, ("jax", "hang", "line"))
+    hosts[0].wait(timeout=60)
+    _, complaints = hosts[0].communicate()
+    assert hosts[0].returncode == 69
+    assert "host 1 (" in complaints and "is alive but has done nothing" in complaints
+    assert "it was in stage 'a', iteration 1, this one is in stage" in complaints
+    for host in hosts[1:]:
+        host.kill()
+        host.communicate()
 
 
 @pytest.mark.parametrize("how", ["abort", "raise"])

@@ -12,10 +12,10 @@ from transformers.models.qwen2 import tokenization_qwen2
 
 from agentrl import config
 from agentrl.chat import renderer, tokenizer
+from agentrl.engine import engine
 from agentrl.export import convert
 from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
-from agentrl.rollout import engine
 from tests.chat import chat_families
 
 NUM_PROMPTS, NUM_TEXTS, MAX_NEW_TOKENS = 50, 1000, 24

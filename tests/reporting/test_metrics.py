@@ -8,6 +8,7 @@ from tensorboardX.proto import event_pb2
 
 from agentrl import errors, types
 from agentrl.envs import base
+from agentrl.loggers import tensorboard
 from agentrl.reporting import metrics, silence
 from agentrl.transcripts import episodes, jsonl
 
@@ -252,9 +253,10 @@ def test_evaluations_reach_tensorboard_at_the_step_of_their_policy(tmp_path):
         turns=((3, 5, None), rows[1], (2, 2, 2)),
         tokens=((30, 50, None), rows[1], (20, 20, 20)),
     )
-    with metrics.Writer(tmp_path, SETTINGS) as writer:
-        writer.resume(types.Progress(stage_name="warm"), step=7)
-        writer.write_evaluations([result])
+    for _ in range(2):  # the second session finds them there, and makes no file
+        with metrics.Writer(tmp_path, SETTINGS) as writer:
+            writer.resume(types.Progress(stage_name="warm"), step=7)
+            writer.write_evaluations([result])
 
     (path,) = (tmp_path / "tensorboard").glob("events*")
     points = {
@@ -268,6 +270,32 @@ def test_evaluations_reach_tensorboard_at_the_step_of_their_policy(tmp_path):
         "evaluation/babyai/turns": (7, 3.0),
         "evaluation/babyai/tokens": (7, 30.0),
     }
+
+
+def test_evaluations_that_a_killed_session_did_not_add_are_added(tmp_path):
+    stored = [
+        fake_run.make_result("warm", 7, env, 0.5) for env in ("babyai", "textcraft")
+    ]
+    for found in (stored[:1], stored):
+        with metrics.Writer(tmp_path, SETTINGS) as writer:
+            writer.resume(types.Progress(stage_name="warm"), step=7)
+            writer.write_evaluations(found)
+
+    tags = [
+        value.tag
+        for path in (tmp_path / "tensorboard").glob("events*")
+        for event in read_events(path)
+        for value in event.summary.value
+    ]
+    assert len(tags) == len(set(tags)) == 8
+    assert tensorboard.find_tags(tmp_path / "tensorboard", step=7) == set(tags)
+    assert tensorboard.find_tags(tmp_path / "tensorboard", step=6) == set()
+
+    # A session that repeats the step from before makes tensorboard forget them.
+    with metrics.Writer(tmp_path, SETTINGS) as writer:
+        writer.resume(types.Progress(stage_name="warm"), step=6)
+        writer.write_evaluations(stored[:1])
+    assert len(tensorboard.find_tags(tmp_path / "tensorboard", step=7)) == 4
 
 
 def read_events(path):

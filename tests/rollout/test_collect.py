@@ -10,11 +10,13 @@ import pytest
 
 from agentrl import config, errors, types
 from agentrl.chat import renderer, tokenizer
+from agentrl.engine import engine
 from agentrl.envs import base, demonstrations, pool, registry
 from agentrl.hardware import timing
+from agentrl.learner import packing
 from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
-from agentrl.rollout import collect, engine
+from agentrl.rollout import collect
 from agentrl.run import assemble
 
 HERE = pathlib.Path(__file__).parent
@@ -171,6 +173,81 @@ def test_a_cut_action_is_closed_played_and_goes_on(framed, played_cut):
     assert num_closed > len(trajectories) / 2
     endings = {t.ending for t in trajectories}
     assert types.Ending.FAILED in endings  # the second action of the game ends it
+
+
+class ThinkingTokenizer(tokenizer.ByteTokenizer):
+    """Bytes, with headers of answers that open a thought; those of past ones do not."""
+
+    delimiters = tokenizer.Delimiters(
+        {
+            **tokenizer.ByteTokenizer.delimiters.pieces,
+            ("user", "prompt"): (257, "\n", 256, "assistant\n<think>\n"),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def played_thinking(model, envs):
+    settings = dataclasses.replace(
+        SETTINGS,
+        max_tokens=256,
+        max_action_tokens=32,
+        max_thinking_tokens=8,
+        cache_buckets=(256,),
+        append_buckets=(64,),
+    )
+    chat = renderer.Chat(ThinkingTokenizer(), "plain", past_reasoning="drop")
+    return chat, play(model, chat, envs, settings, devices=2)
+
+
+def test_a_thought_at_its_limit_is_ended(played_thinking):
+    chat, (_, (trajectories, statistics)) = played_thinking
+    forced = chat.tokenizer.encode("\n</think>\n\n")
+    turns = [turn for t in trajectories for turn in t.turns]
+    long = [turn for turn in turns if turn.sampled is not None]
+    assert 0 < len(long) < len(turns)  # others stop within their thought
+    for turn in long:
+        np.testing.assert_array_equal(turn.action_tokens[8:19], forced)
+        assert np.flatnonzero(~turn.sampled).tolist() == list(range(8, 19))
+        assert not turn.action_logprobs[8:19].any()
+        assert turn.action == chat.tokenizer.decode(turn.action_tokens.tolist())
+        assert 19 < len(turn.action_tokens) <= 32
+    assert {len(t.action_tokens) for t in turns if t.sampled is None} <= set(range(9))
+    assert statistics.decoded_tokens == sum(t.num_action_tokens for t in trajectories)
+
+
+def test_contexts_go_on_without_past_thoughts(model, played_thinking):
+    chat, (params, (trajectories, _)) = played_thinking
+    pieces, origins = packing.unfold(trajectories)
+    of_trajectory = [
+        [piece for piece, o in zip(pieces, origins, strict=True) if o == origin]
+        for origin in range(len(trajectories))
+    ]
+    assert max(map(len, of_trajectory)) == 2
+    for trajectory, parts in zip(trajectories, of_trajectory, strict=True):
+        messages = [renderer.Message("system", "Remember the letter.")]
+        assert len(parts) == len(trajectory.turns)
+        for turn, piece in zip(trajectory.turns, parts, strict=True):
+            messages.append(renderer.Message("user", turn.observation))
+            (only,) = piece.turns
+            assert only.observation_tokens.tolist() == chat.context(messages)
+            np.testing.assert_array_equal(only.action_tokens, turn.action_tokens)
+            kept = turn.action.rpartition("</think>")[2].lstrip("\n")
+            messages.append(renderer.Message("assistant", kept))
+    hidden = jax.jit(model.hidden)
+    for piece in pieces:
+        tokens = np.zeros((1, 256), np.int32)
+        tokens[0, : piece.num_tokens] = tokens_of(piece)
+        columns = np.arange(256)[None]
+        used = (columns < piece.num_tokens).astype(np.int32)
+        states = hidden(params, tokens, columns, used)
+        logits = states @ model.unembedding(params)
+        logprobs = jax.nn.log_softmax(logits[0, :, : chat.tokenizer.vocab_size])
+        (turn,) = piece.turns
+        begin, mask = len(turn.observation_tokens), turn.sampled_mask
+        places = begin + np.flatnonzero(mask)
+        scored = logprobs[places - 1, tokens[0, places]]
+        np.testing.assert_allclose(scored, turn.action_logprobs[mask], atol=2e-5)
 
 
 def test_an_action_cut_by_the_whole_episode_is_not_played(model, framed, envs):

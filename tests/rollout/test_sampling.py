@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from agentrl.engine import sampling
 from agentrl.models import kv_cache, model_config
-from agentrl.rollout import sampling
 
 CACHE = kv_cache.empty(model_config.ModelConfig(num_layers=1), 3, 8)
 STOP = 2

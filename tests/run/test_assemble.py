@@ -101,6 +101,24 @@ def test_prompts_of_a_user_reach_conversations_through_the_workers(settings, tmp
         assemble.check_or_write_chat_json(make_chat("Forget it."), tmp_path)
 
 
+def test_an_environment_that_comes_later_changes_no_conversations_before(tmp_path):
+    examples = {env: [(f"{env}_0", [("look", env)])] for env in ("first", "second")}
+
+    def check(*names):
+        shown = {env: examples[env] for env in names}
+        chat = renderer.Chat(BYTES, "plain", few_shot=1, examples=shown)
+        assemble.check_or_write_chat_json(chat, tmp_path, names)
+
+    check("first")
+    check("first", "second")
+    stored = json.loads((tmp_path / "chat.json").read_text())
+    assert stored["environments"] == list(stored["few_shot"]) == ["first", "second"]
+    check("first", "second")
+    examples["second"] = [("second_0", [("look", "elsewhere")])]
+    with pytest.raises(errors.ConfigError, match="the policy would see other tokens"):
+        check("first", "second")
+
+
 def test_differences_from_the_template_are_printed_once(tmp_path, capsys):
     class Stripping(tokenizer.ByteTokenizer):
         delimiters = dataclasses.replace(

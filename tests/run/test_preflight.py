@@ -48,8 +48,9 @@ def refuse(settings, workdir, message, error=errors.ConfigError):
 
 
 def test_a_good_run_passes_and_nothing_is_written(settings, tmp_path):
-    chat, notes = preflight.check(settings, tmp_path / "run")
-    assert notes == [] and chat.frame == "bare"
+    found = preflight.check(settings, tmp_path / "run")
+    assert found.notes == [] and found.chat.frame == "bare"
+    assert list(found.demonstrations) == ["warm"] and found.demonstrations["warm"]
     assert not list(tmp_path.iterdir())
 
 
@@ -118,7 +119,7 @@ def test_a_run_takes_its_tasks_from_lists_of_ids(settings, tmp_path):
         panel for _, _, panel in preflight._panels_of(listed, listed.stages[-1])
     )
     assert panel.item_ids == ("recall_3", "recall_5")
-    assert preflight.check(listed, tmp_path / "run")[1] == []
+    assert preflight.check(listed, tmp_path / "run").notes == []
 
 
 def test_tasks_without_room_for_an_action_are_refused(settings, tmp_path):
@@ -130,7 +131,9 @@ def test_tasks_without_room_for_an_action_are_refused(settings, tmp_path):
         r"stage 'both': 16 of 16 tasks of 'recall' .* = 10; recall_0 needs 11 tokens",
     )
     room = dataclasses.replace(room, max_tokens=11)
-    assert preflight.check(change_last_stage(settings, rollout=room), tmp_path)[1] == []
+    assert (
+        preflight.check(change_last_stage(settings, rollout=room), tmp_path).notes == []
+    )
 
 
 class LongPool:
@@ -170,7 +173,7 @@ def test_demonstrations_that_do_not_fit_are_counted(settings, tmp_path, monkeypa
     algorithm = dataclasses.replace(first.algorithm, thoughts=True)
     first = dataclasses.replace(first, algorithm=algorithm)
     settings = dataclasses.replace(settings, stages=(first, *settings.stages[1:]))
-    (note,) = preflight.check(settings, tmp_path)[1]
+    (note,) = preflight.check(settings, tmp_path).notes
     assert "stage 'warm': kept 14 of 16 demonstrations of 'recall'" in note
 
 

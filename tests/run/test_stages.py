@@ -9,7 +9,7 @@ from agentrl import config, errors, loop, types
 from agentrl.checkpoints import checkpoint
 from agentrl.learner import algorithms
 from agentrl.models import model_config, transformer
-from agentrl.run import parameters, references
+from agentrl.run import parameters, references, resume
 
 
 def train_a_little(run, stage, state, seed=0):
@@ -221,7 +221,9 @@ def test_a_fresh_run_reads_its_weights_once(adapted, tmp_path):
     run.model, run.parameters = held.model, held
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         recorder = bigram_run.make_recorder(checkpoints)
-        stage, state, progress = loop.restore_or_init(run, recorder)
+        stage, state, progress, _ = resume.restore_or_init(
+            run, checkpoints, recorder.writer
+        )
         compared = references.load(run, stage, state, recorder.checkpoints)
 
     assert len(calls) == 1
@@ -230,3 +232,10 @@ def test_a_fresh_run_reads_its_weights_once(adapted, tmp_path):
     # The learner donates its state: the reference is a copy.
     first = jax.tree.leaves(state.learner.params)[0]
     assert first is not jax.tree.leaves(compared.divergence)[0]
+
+
+def test_demonstrations_that_the_checks_have_played_are_taken_over():
+    run = bigram_run.make_run(bigram_run.make_stage("warm", config.Supervised()))
+    played = [bigram_run.make_episode(0, run.parameters.init())]
+    run.demonstrations["warm"] = played  # there is no pool that could play others
+    assert loop.stages.build(run, 0).demonstrations is played

@@ -28,9 +28,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agentrl import config, types
+from agentrl.engine import buckets, prefix_cache, sampling
 from agentrl.models import kv_cache, transformer
 from agentrl.parallel import sharding
-from agentrl.rollout import buckets, prefix_cache, sampling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,30 @@ class SlotOutput:
     """The action that was sampled in one slot."""
 
     tokens: np.ndarray  # int32[Ta]
-    logprobs: np.ndarray  # float32[Ta], nats
+    logprobs: np.ndarray  # float32[Ta], nats; 0 where tokens were not sampled
+    sampled: np.ndarray | None = None  # bool[Ta]; None stands for True everywhere
+
+    @property
+    def sampled_mask(self) -> np.ndarray:
+        """Tokens that were sampled, bool[Ta]."""
+        return np.ones(len(self.tokens), bool) if self.sampled is None else self.sampled
+
+    def followed_by(self, tokens: Sequence[int]) -> "SlotOutput":
+        """Returns the action with further tokens, which are fixed."""
+        return SlotOutput(
+            np.append(self.tokens, np.asarray(tokens, np.int32)),
+            np.append(self.logprobs, np.zeros(len(tokens), np.float32)),
+            np.append(self.sampled_mask, np.zeros(len(tokens), bool)),
+        )
+
+    def joined(self, rest: "SlotOutput") -> "SlotOutput":
+        """Returns the action that `rest` completes."""
+        mask = np.append(self.sampled_mask, rest.sampled_mask)
+        return SlotOutput(
+            np.append(self.tokens, rest.tokens),
+            np.append(self.logprobs, rest.logprobs),
+            None if mask.all() else mask,
+        )
 
 
 @dataclasses.dataclass

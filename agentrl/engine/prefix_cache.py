@@ -14,9 +14,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agentrl import config, types
+from agentrl.engine import buckets
 from agentrl.models import kv_cache, transformer
 from agentrl.parallel import sharding
-from agentrl.rollout import buckets
 
 _MAX_PREFIXES = 8  # groups start in order, so few prefixes are in use at a time
 

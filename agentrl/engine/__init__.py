@@ -1,0 +1,1 @@
+"""Inference: prefill, decoding and sampling on a key-value cache."""

@@ -1,0 +1,1 @@
+"""Runs while they grow, in a browser: `agentrl watch`."""

@@ -1,0 +1,1 @@
+"""The page about runs: its data, its scripts and styles, and `report.html`."""
