@@ -179,6 +179,7 @@ def rl_iteration(
         assert algorithm.estimate is not None
         group_size = stage.settings.rollout.group_size
         signals = algorithm.estimate(episodes, scores, group_size, iteration)
+        recorder.writer.hold(signals)
         rehearsed, their_signals = rehearse(stage, iteration)
         batches, packed = packing.pack(
             [*episodes, *rehearsed],

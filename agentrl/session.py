@@ -72,24 +72,47 @@ def train(
                     demonstrations=found and found.demonstrations,
                 )
             )
-            checkpoints = stack.enter_context(
-                checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints)
-            )
-            writer = stack.enter_context(metrics.Writer(workdir, settings))
-            roofline.memory_bandwidth()  # measured now, not in the first iteration
-            recorder = loop.Recorder(
-                workdir=workdir,
-                checkpoints=checkpoints,
-                writer=writer,
+            recorder = open_recorder(
+                run,
+                workdir,
+                stack,
                 timers=timers,
-                peak_flops=roofline.peak_flops(),
-                compilations=timing.CompilationCounter(),
                 num_profiled=num_profiled,
                 interrupted=interrupted,
             )
         loop.train(run, recorder)
     if processes.is_process_zero():
         show_results(settings, workdir)
+
+
+def open_recorder(
+    run: assemble.Run,
+    workdir: pathlib.Path,
+    stack: contextlib.ExitStack,
+    *,
+    timers: timing.Timers,
+    num_profiled: int,
+    interrupted: interruption.Interruption,
+) -> loop.Recorder:
+    """Opens what a session writes to, until `stack` is closed."""
+    settings = run.config
+    checkpoints = stack.enter_context(
+        checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints)
+    )
+    writer = stack.enter_context(
+        metrics.Writer(workdir, settings, decode=run.chat.tokenizer.decode)
+    )
+    roofline.memory_bandwidth()  # measured now, not in the first iteration
+    return loop.Recorder(
+        workdir=workdir,
+        checkpoints=checkpoints,
+        writer=writer,
+        timers=timers,
+        peak_flops=roofline.peak_flops(),
+        compilations=timing.CompilationCounter(),
+        num_profiled=num_profiled,
+        interrupted=interrupted,
+    )
 
 
 def show_results(settings: config.RunConfig, workdir: pathlib.Path) -> None:

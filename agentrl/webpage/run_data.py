@@ -24,6 +24,7 @@ from agentrl.webpage import curves, episode_index, evaluations, follow
 
 SECTIONS = ("overview", "curves", "results", "failures", "episodes")
 _BYTES_AT_ONCE = 1 << 22  # of episodes; between them others get their turn
+_LATEST = 8  # episodes that a live page names
 _ACTIVE_S = 120.0  # without a new iteration a run is shown as resting
 
 
@@ -107,7 +108,11 @@ class RunData:
             if place != (len(self.index), self.index.generation) or (
                 "episodes" not in self._texts
             ):
-                value = {"total": len(self.index), "generation": self.index.generation}
+                value = {
+                    "total": len(self.index),
+                    "generation": self.index.generation,
+                    "latest": self.index.latest(_LATEST),
+                }
                 self._set("episodes", value)
 
     def section(self, name: str) -> str:

@@ -94,11 +94,18 @@ def assert_close(one, two):
                 assert found[name] == value, name
 
 
+def without_numbers(record):
+    """A stored episode without log-probabilities, which are equal up to rounding."""
+    for turn in record["turns"]:
+        turn.pop("tokens", None)
+    return record
+
+
 def test_all_episodes_are_stored_once_and_are_the_same(runs):
     for name in ("recall", "evaluation.warm_start.recall", "evaluation.recall.recall"):
         one, two = (
             [
-                {k: v for k, v in json.loads(line).items() if k != "seconds"}
+                without_numbers(json.loads(line))
                 for line in (run / "episodes" / f"{name}.jsonl")
                 .read_text()
                 .splitlines()

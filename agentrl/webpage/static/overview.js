@@ -269,6 +269,18 @@
           agentrl.episodeLink(e.number, e.tag || "solved", e.item)]))])));
   }
 
+  // -- Episodes as they come -------------------------------------------------------------
+
+  agentrl.drawLatest = (run) => {
+    if (!agentrl.store.live || !run.episodes || !run.episodes.latest.length) return null;
+    const rows = run.episodes.latest.map((e) => [
+      [agentrl.chip(e.ending, e.success), agentrl.episodeLink(e.number, e.item)],
+      e.kind === "evaluation" ? `${e.stage}, evaluation` : `${e.stage}, iteration ${e.iteration}`,
+      agentrl.count(e.turns, "turn"), `reward ${agentrl.compact(e.reward)}`]);
+    return section("latest", "Latest episodes", "As they are stored; open one to read it.",
+      agentrl.plainTable(["episode", "of", "length", "return"], rows));
+  };
+
   // -- Provenance ------------------------------------------------------------------------
 
   agentrl.drawProvenance = (run) =>
