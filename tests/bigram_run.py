@@ -153,7 +153,8 @@ def make_run(*stage_settings, seed=0, **learner):
         mesh=mesh,
         model=held.model,
         parameters=held,
-        chat=pytypes.SimpleNamespace(tokenizer=pytypes.SimpleNamespace(vocab_size=V)),
+        num_valid_tokens=V,
+        chat=None,
         key=held.key,
         environments=ENVIRONMENTS,
         pool=None,  # nothing is played
