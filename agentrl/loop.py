@@ -19,7 +19,7 @@ repeats itself whether it is interrupted or not.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,7 @@ class Recorder:
     compilations: timing.CompilationCounter
     peak_flops: float  # of the whole machine, per second
     num_profiled: int = 0  # iterations of each stage
+    publish: Callable[[], None] = lambda: None  # called when something was saved
     interrupted: interruption.Interruption = dataclasses.field(
         default_factory=interruption.Interruption
     )
@@ -152,6 +153,7 @@ def run_stage(
             recorder.checkpoints.save(
                 state, progress, end_of_stage=at_end, episodes=waiting
             )
+            recorder.publish()
         if stop:
             raise errors.InterruptedRun(
                 f"iteration {iteration + 1} of {stage.settings.num_iterations} of stage "
@@ -179,6 +181,7 @@ def rl_iteration(
         assert algorithm.estimate is not None
         group_size = stage.settings.rollout.group_size
         signals = algorithm.estimate(episodes, scores, group_size, iteration)
+        recorder.writer.hold(signals)
         rehearsed, their_signals = rehearse(stage, iteration)
         batches, packed = packing.pack(
             [*episodes, *rehearsed],

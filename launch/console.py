@@ -20,7 +20,8 @@ COMMANDS = {
     "calibrate": "measure how hard each task is for a policy",
     "convert": "convert models from and to Hugging Face folders",
     "suggest": "sizes that suit a model and the tasks of an environment, with reasons",
-    "plan": "whether a run fits into the memory of its devices",
+    "plan": "whether a run fits its devices, and how long an iteration takes",
+    "launch": "start a run on TPU VMs, GKE, Slurm or Kubernetes",
     "completion": "a script that completes commands and flags in bash, zsh or fish",
 }
 EXAMPLES = """\

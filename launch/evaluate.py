@@ -72,6 +72,7 @@ def main(argv: Sequence[str]) -> None:
         )
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import api, errors, refusals
+    from agentrl.hardware import compilation
     from agentrl.play import episode
     from agentrl.reporting import tables
     from agentrl.statistics import results
@@ -90,6 +91,7 @@ def main(argv: Sequence[str]) -> None:
         "env_options": episode.parse_options(_ENV_OPTION.value) or None,
     }
     given = {name: value for name, value in changes.items() if value is not None}
+    compilation.enable_cache()
     try:
         found = api.evaluate(_CHECKPOINT.value, _OUT.value, **given)
     except errors.EnvWorkerError as error:

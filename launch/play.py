@@ -116,9 +116,14 @@ def play_policy(
     if _ENV.value is not None:
         registry.get_spec(_ENV.value)  # before a model is loaded
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
+    from agentrl.buckets import mirror
     from agentrl.play import policy, watch  # import JAX
 
-    stored = policy.load(checkpoint, temperature=_TEMPERATURE.value, seed=_SEED.value)
+    stored = policy.load(
+        mirror.readable(checkpoint) if mirror.is_remote(checkpoint) else checkpoint,
+        temperature=_TEMPERATURE.value,
+        seed=_SEED.value,
+    )
     if not _OWN_TASK.value:
         watch.watch(
             stored,

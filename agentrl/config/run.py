@@ -166,6 +166,7 @@ class RunConfig:
     max_env_error_fraction: float = 0.1
     save_every: int = 10  # iterations between checkpoints, besides each stage's end
     keep_checkpoints: int = 2
+    token_episodes: int = 16  # of each iteration and evaluation, stored token by token
     log_to: tuple[str, ...] = ("tensorboard",)  # see `agentrl.loggers.outlets`
 
     def validate(self, *, num_devices: int) -> None:

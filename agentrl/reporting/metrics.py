@@ -18,7 +18,7 @@ from agentrl.experiment import files
 from agentrl.loggers import outlets, points, terminal
 from agentrl.reporting import coverage, silence
 from agentrl.statistics import results
-from agentrl.transcripts import episodes, failures, jsonl
+from agentrl.transcripts import episodes, failures, jsonl, tokens
 
 FILE = "metrics.jsonl"
 _PLACE = ("stage_index", "stage", "iteration", "step", "wall_time")
@@ -41,8 +41,19 @@ class Writer:
         workdir: pathlib.Path,
         settings: config.RunConfig,
         *,
+        decode: tokens.Decode | None = None,
         clock: Callable[[], float] = time.time,
     ):
+        """Prepares a session.
+
+        Args:
+          workdir: of the run.
+          settings: of the run.
+          decode: of its tokenizer; without it no episode is stored token by token.
+          clock: seconds since 1970.
+        """
+        self._decode, self._token_episodes = decode, settings.token_episodes
+        self._signals: Sequence[types.Signal] | None = None
         self._workdir = workdir
         self._settings = settings
         self._stages = settings.stages
@@ -50,9 +61,8 @@ class Writer:
         self._progress_bar = terminal.ProgressBar(settings)
         self._clock = clock
         self._outlets: outlets.Outlets | None = None  # None before `resume`
-        self._axes = dict[str, float](
-            dict.fromkeys(_AXES, 0)
-        )  # as the last iteration left them
+        # As the last iteration left them.
+        self._axes: dict[str, float] = dict.fromkeys(_AXES, 0)
         self._silence = silence.SilenceWatch()
 
     def __enter__(self) -> "Writer":
@@ -66,6 +76,10 @@ class Writer:
         if self._outlets is not None:
             failed = error is not None and not isinstance(error, errors.InterruptedRun)
             self._outlets.close(failed=failed)
+
+    def hold(self, signals: Sequence[types.Signal]) -> None:
+        """Keeps what the episodes of the next `write` train with, in their order."""
+        self._signals = signals
 
     def write(
         self,
@@ -121,6 +135,9 @@ class Writer:
     def _store_episodes(
         self, trajectories: Sequence[types.Trajectory], stage: str, iteration: int
     ) -> None:
+        limit = self._token_episodes if self._decode else 0
+        by_token = tokens.keep(trajectories, self._decode or str, limit, self._signals)
+        self._signals = None
         episodes.append(
             self._episodes_path(stage),
             (
@@ -130,9 +147,10 @@ class Writer:
                         stage=stage,
                         iteration=iteration,
                         env_config=self._env_configs[t.task.env],
+                        tokens=of_episode,
                     )
                 )
-                for t in trajectories
+                for t, of_episode in zip(trajectories, by_token, strict=True)
             ),
         )
 

@@ -68,7 +68,7 @@ def test_no_task_is_refused_and_little_is_padding(env, kind, published, tmp_path
         settings, [env], choose.Wishes(), num_prompts=100, num_episodes=48
     )
     run = make_run(settings, env, advice)
-    session.check(run)
+    run.validate(num_devices=1)
 
     chat, notes = preflight.check(run, tmp_path)  # which plays all that it names
 
@@ -103,15 +103,14 @@ def test_training_with_the_advice_wastes_little(env, tmp_path):
     settings = suggest.make_settings(
         {env: base.EnvConfig(max_turns=5, **changes)}, "", "bare"
     )
+    wishes = choose.Wishes(tasks_per_iteration=16, devices=jax.device_count())
     settings = dataclasses.replace(
         settings,
         model=model_config.ModelConfig(
             vocab_size=1024, hidden_size=32, num_layers=1, head_dim=8, mlp_size=32
         ),
     )
-    _, advice = suggest.suggest(
-        settings, [env], choose.Wishes(tasks_per_iteration=16), thoughts=False
-    )
+    _, advice = suggest.suggest(settings, [env], wishes, thoughts=False)
     run = make_run(settings, env, advice)
     session.train(run, tmp_path / "run")
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import commands
 import pytest
 from rich import console as rich_console
 
@@ -22,12 +23,10 @@ ROOT = HERE.parents[1]
 def workdir(tmp_path_factory):
     """A finished run, in a directory whose name a shell would split."""
     workdir = tmp_path_factory.mktemp("replay") / "a run"
-    done = subprocess.run(
+    done = commands.run(
         [sys.executable, "-m", "agentrl.launch.train",
          f"--config={HERE / 'options_experiment.py'}", f"--workdir={workdir}"],
         env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return workdir
@@ -51,13 +50,11 @@ def test_every_stored_episode_replays_without_difference(workdir):
 def test_an_evaluation_with_another_horizon_and_list_replays_too(workdir, tmp_path):
     ids = tmp_path / "ids.txt"
     ids.write_text("babyai_0\nbabyai_7\ntextcraft_3\n")
-    done = subprocess.run(
+    done = commands.run(
         [sys.executable, "-m", "agentrl.launch.evaluate", f"--checkpoint={workdir}",
          f"--out={tmp_path / 'out'}", "--envs=babyai", "--tasks=0", "--max_turns=2",
          "--list_actions=always", f"--item_file={ids}"],
         env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     for part in ("random policy", "ids of ids.txt", "max_turns 2, list_actions always"):
@@ -78,10 +75,10 @@ def test_an_evaluation_with_another_horizon_and_list_replays_too(workdir, tmp_pa
 
 def test_the_commands_of_the_report_replay(workdir):
     page = html.unescape((workdir / report.FILE).read_text())
-    commands = re.findall(r"<code>python (-m \S+play --replay=.*)</code>", page)
-    assert len(commands) >= 2
+    shown = re.findall(r"<code>python (-m \S+play --replay=.*)</code>", page)
+    assert len(shown) >= 2
     done = subprocess.run(
-        f"{sys.executable} {commands[-1]}",
+        f"{sys.executable} {shown[-1]}",
         shell=True,
         capture_output=True,
         text=True,
