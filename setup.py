@@ -35,6 +35,7 @@ setuptools.setup(
     entry_points={"console_scripts": ["agentrl = agentrl.launch.console:main"]},
     package_data={
         "agentrl": ["py.typed"],
+        "agentrl.findings": ["*.css"],
         "agentrl.webpage": ["static/*"],
         "agentrl.envs": ["data/*"],
     },

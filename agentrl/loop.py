@@ -80,8 +80,13 @@ def train(run: assemble.Run, recorder: Recorder) -> types.RunState:
     abandonable = recorder.interrupted.abandonable
     with abandonable("its start, which the same command repeats"):
         stage, state, progress, ahead = resume.restore_or_init(
-            run, recorder.checkpoints, recorder.writer
+            run, recorder.checkpoints, recorder.writer, recorder.workdir
         )
+        if run.config.evaluation.before_training and not int(state.learner.step):
+            untrained = dataclasses.replace(
+                progress, stage_name=results.UNTRAINED_STAGE
+            )
+            evaluate_after_stage(run, state, untrained, recorder)
     while True:
         compared = references.load(run, stage, state, recorder.checkpoints)
         state, progress = run_stage(
@@ -388,9 +393,9 @@ def evaluate_after_stage(
     environments = settings.environments or run.environments
 
     def load_done() -> list[results.EvaluationResult]:
-        stored = results.load_all(recorder.workdir, environments)
-        place = (progress.stage_name, step)
-        return [result for result in stored if (result.stage, result.step) == place]
+        return results.load_stage(
+            recorder.workdir, progress.stage_name, step, environments
+        )
 
     done = {result.env for result in load_done()}
     missing = tuple(env for env in environments if env not in done)

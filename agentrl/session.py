@@ -160,7 +160,8 @@ def prepare(
         changed = find_changes(settings, workdir, allow_changes)
     with processes.process_zero_first():
         if processes.is_process_zero() and (changed or not is_begun(workdir)):
-            found = preflight.check(settings, workdir)
+            first = resume.find_stage(settings, workdir)
+            found = preflight.check(settings, workdir, first_stage=first)
             for note in [*found.notes, *changes.describe_schedules(changed, settings)]:
                 print(note, flush=True)
     with processes.agreed():

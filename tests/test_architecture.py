@@ -82,14 +82,22 @@ MAY_IMPORT = {
         "pretrained sources learner experiment statistics loggers reporting webpage run "
         "loop"
     ),
+    "study": (
+        "envs checkpoints storage errors config experiment transcripts statistics "
+        "reporting"
+    ),
+    "findings": (
+        "envs storage errors experiment transcripts statistics reporting study"
+    ),
     "api": "envs errors buckets config experiment statistics evaluation play session",
     "launch": (
         "envs buckets config clusters programs planning refusals errors export "
         "evaluation "
         "parallel hardware pretrained experiment transcripts statistics reporting "
-        "webpage live run play advice session api"
+        "webpage live run play advice session study findings "
+        "api"
     ),
-    "experiments": "envs config models pretrained",
+    "experiments": "envs config models pretrained study",
 }
 READING_PATH = ("loop.py", "types.py", "rollout", "learner", "ops")
 MAX_FUNCTION, MAX_LOOP_FUNCTION, MAX_MODULE = 60, 120, 500

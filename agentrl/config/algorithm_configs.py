@@ -80,6 +80,8 @@ class Supervised(AlgorithmConfig):
     # (environment, copies of each demonstration with other names), for small models that
     # would rather memorise names than copy them; see `agentrl.envs.demonstrations.rename`.
     renamed_copies: tuple[tuple[str, int], ...] = ()
+    # Of the names that copies rename: words in small letters, or any of letters and digits.
+    renamed_spellings: Literal["lower", "all"] = "lower"
     # File, or data set on the Hub, to learn from in the oracle's place; see
     # `agentrl.chat.datasets`.
     conversations: str = ""

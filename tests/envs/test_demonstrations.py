@@ -76,6 +76,21 @@ def test_draws_differ_and_repeat(solved):
     assert first == demonstrations.rename(solved, 0)
 
 
+def test_names_with_capitals_and_digits_are_renamed_on_demand():
+    shown = [
+        demonstrations.Demonstration(
+            f"shop_{n}", "", [(f"Buy {name} or wait", f"click[{name}]")]
+        )
+        for n, name in enumerate(("B0AX9", "K77Z", "4040", "QR2T"))
+    ]
+    assert demonstrations.rename(shown, 1) == shown
+    renamed = demonstrations.rename(shown, 1, spellings="all")
+    for after in renamed:
+        seen, said = after.exchanges[0]
+        assert seen == f"Buy {said[6:-1]} or wait"
+    assert sum(a != b for a, b in zip(renamed, shown, strict=True)) >= 2
+
+
 # Environments that fail their oracles. Tasks of `frail_env` do what their number says.
 
 
