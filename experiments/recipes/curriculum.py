@@ -2,7 +2,7 @@
 
   agentrl train recipes/curriculum --workdir=runs/curriculum
 
-RESULT
+Its result has not been measured yet.
 
 `max_turns` is (from this iteration, turn limit). `mixture.tier` with a `tier_file` of
 `agentrl calibrate` makes stages by how often a policy solves a task.

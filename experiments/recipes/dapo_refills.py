@@ -2,7 +2,7 @@
 
   agentrl train recipes/dapo_refills --workdir=runs/dapo
 
-RESULT
+Its result has not been measured yet.
 
 `rollout/refills` says how many rounds were played, `rollout/groups_missing` how many
 groups are still without a signal after them. Rounds cost time: below half of the groups

@@ -3,7 +3,7 @@
   agentrl train recipes/one_environment --workdir=runs/one
   agentrl train recipes/lora --start_from=runs/one --workdir=runs/lora
 
-RESULT
+Its result has not been measured yet.
 
 With a published model in the place of a run: `--model=Qwen/Qwen2.5-0.5B-Instruct`
 (`experiments/smollm2` has one with figures). `agentrl convert --to_hf=... --adapter`

@@ -5,7 +5,7 @@ r"""Many hosts: the same command on each, a directory that all of them share.
   agentrl train recipes/many_hosts --workdir=/shared/many \
       --coordinator=HOST0:8476 --num_hosts=2 --host_index=1      # on the second
 
-RESULT
+Its result has not been measured yet.
 
 Each host plays its share of the episodes with environments of its own; the learner's mesh
 covers all devices, here with one copy of the parameters sharded over two (`fsdp`). TPU

@@ -2,7 +2,7 @@
 
   agentrl train recipes/mixture --workdir=runs/mixture
 
-RESULT
+Its result has not been measured yet.
 
 `kind="fixed"` draws by the weights alone; `"tempered"` flattens them. GRPO compares the
 episodes of one task only, so returns of environments with other scales do not mix;

@@ -2,7 +2,7 @@
 
   agentrl train recipes/one_environment --workdir=runs/one
 
-RESULT
+Its result has not been measured yet.
 """
 
 from agentrl import config

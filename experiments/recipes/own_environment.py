@@ -4,7 +4,7 @@
   agentrl play --env=switches --oracle=observational
   agentrl train recipes/own_environment --workdir=runs/own
 
-RESULT
+Its result has not been measured yet.
 
 `switches.py` beside this file is the environment; docs/howto_env.md explains its parts,
 and `python -m agentrl.envs.checks switches` checks that it keeps its promises.

@@ -2,7 +2,7 @@
 
   agentrl train recipes/ppo_critic --workdir=runs/ppo
 
-RESULT
+Its result has not been measured yet.
 
 The critic is a linear head on the policy's own transformer and starts at zero. Groups
 serve only to play a task more than once; `group_size=1` with more tasks works as well.

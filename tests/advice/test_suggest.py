@@ -9,14 +9,14 @@ import sys
 import jax
 import pytest
 
-from agentrl import config, session, types
+from agentrl import config, preflight, session, types
 from agentrl.advice import choose, suggest
 from agentrl.envs import base, registry
 from agentrl.learner import packing
 from agentrl.models import model_config, transformer
 from agentrl.parallel import rng
 from agentrl.pretrained import hf_export
-from agentrl.run import preflight, warmstart
+from agentrl.run import warmstart
 
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "chat"))
 import chat_families
@@ -70,16 +70,11 @@ def test_no_task_is_refused_and_little_is_padding(env, kind, published, tmp_path
     run = make_run(settings, env, advice)
     run.validate(num_devices=1)
 
-    chat, notes = preflight.check(run, tmp_path)  # which plays all that it names
+    found = preflight.check(run, tmp_path)  # names tasks and demonstrations too long
 
-    assert notes == []
+    assert found.notes == []
     stage = run.stages[0]
-    panels = {panel.env: panel for _, _, panel in preflight._panels_of(run, stage)}
-    with session.assemble.open_pool(run) as environments:
-        learned = warmstart.collect_demonstrations(
-            panels, environments, stage.algorithm, chat,
-            max_tokens=stage.rollout.max_tokens,
-        )  # fmt: skip
+    learned = found.demonstrations[stage.name]
     for iteration in range(3):
         chosen = warmstart.choose_batch(
             learned, rng.stream_key(jax.random.key(0), "demonstrations"), iteration,

@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
+from agentrl import preflight
 from agentrl.envs import registry
 from agentrl.experiment import files, packaged
-from agentrl.run import preflight
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPES = [name for name in packaged.names() if name.startswith("recipes/")]
@@ -53,10 +53,11 @@ def test_recipes_say_how_they_run_and_pass_all_checks(name, switches):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_headers_carry_what_was_measured(name):
-    assert "RESULT" not in header(name)
-    assert re.search(r"CPU cores", header(name)), "hardware"
-    assert re.search(r"\b20\d\d-\d\d-\d\d\b", header(name)), "date"
+def test_headers_say_what_was_measured_or_that_nothing_was(name):
+    text = header(name)
+    if "has not been measured" not in text:
+        assert re.search(r"CPU cores", text), "hardware"
+        assert re.search(r"\b20\d\d-\d\d-\d\d\b", text), "date"
 
 
 @pytest.mark.slow
