@@ -83,8 +83,8 @@ MAY_IMPORT = {
         "loop"
     ),
     "study": (
-        "envs checkpoints storage errors config experiment transcripts statistics "
-        "reporting"
+        "envs checkpoints storage errors config hardware experiment transcripts "
+        "statistics reporting"
     ),
     "findings": (
         "envs storage errors experiment transcripts statistics reporting study"
