@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
             settings = files.load(_CONFIG.value, model=_MODEL.value)
             names = list(settings.environments)
         else:
-            names = _ENV.value
+            names = list(_ENV.value or ())
             settings = suggest.make_settings(
                 read_environments(names), _MODEL.value, _FRAME.value
             )
