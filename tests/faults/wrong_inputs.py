@@ -272,12 +272,13 @@ def main() -> None:
     options = parser.parse_args()
     folder: pathlib.Path = options.folder
     part, num_parts = map(int, options.part.split("/"))
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     whole = folder / "whole"
     short = ("warm_start=3", "recall=3", "overlap=1")
     settings = [f"--set=stages.{s.replace('=', '.num_iterations=')}" for s in short]
-    assert run(whole, *settings)[0] == 0
+    if not (whole / "report.html").exists():  # else an earlier command has made it
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        assert run(whole, *settings)[0] == 0
 
     def give(wrong: Wrong) -> tuple[bool, float]:
         before, new = snapshot(folder), folder / "new"
