@@ -212,11 +212,14 @@ def find_changes(
 
     Raises:
       ConfigError: if it may not change so, or files that are no run's are in the way.
+      DamagedFileError: if the run's files are damaged.
     """
     if not is_begun(workdir):
         errors.refuse_files(workdir)
         return []
     stored = files.read_run(workdir)
+    for read in (results.load_all, results.load_random):
+        read(workdir)  # a damaged one is told now, not at the end
     found = changes.compare(stored, settings)
     changes.check(found, stored, allowed=allowed, workdir=workdir)
     return found
@@ -252,19 +255,22 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
 
     Raises:
       ConfigError: if another session is at work there.
+      OSError: if the directory cannot be made, naming it and what to do.
     """
     if not processes.is_process_zero():
         yield
         return
-    workdir.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(workdir / LOCK_FILE, timeout=0)
     try:
+        workdir.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout:
         raise errors.ConfigError(
             f"another process trains in {workdir}: wait for its end, stop it, or use "
             "another --workdir."
         ) from None
+    except OSError as error:
+        raise storage.explain(error, workdir) from error
     try:
         yield
     finally:
