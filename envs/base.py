@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal, Protocol
 
-from agentrl.envs import parsing, prompts
+from agentrl.envs import parsing, perturbations, prompts
 
 Profile = parsing.Profile
 ListActions = Literal["native", "always", "first", "never"]
@@ -85,7 +85,7 @@ class EnvConfig:
             raise EnvConfigError(
                 f"environment '{env}': max_turns = {self.max_turns}; it must be at least 1."
             )
-        known = (*known_options, *prompts.OPTIONS)
+        known = (*known_options, *prompts.OPTIONS, *perturbations.OPTIONS)
         for key in self.options:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=3)
@@ -153,6 +153,8 @@ class Environment(abc.ABC):
     turn_limits: ClassVar[Mapping[Profile, int]]
     native_list: ClassVar[Literal["always", "first", "never"]] = "never"
     option_names: ClassVar[tuple[str, ...]] = ()
+    # Other words for the beginnings of actions, for the option `rename_verbs`.
+    synonyms: ClassVar[Mapping[str, str]] = {}
     acknowledgements: ClassVar[Mapping[Profile, str]] = dict.fromkeys(
         PROFILES, prompts.ACKNOWLEDGEMENT
     )
@@ -161,13 +163,17 @@ class Environment(abc.ABC):
         self.config = config if config is not None else EnvConfig()
         self.config.validate(self.name, self.option_names)
         self.max_turns = self.config.max_turns or self.turn_limits[self.config.profile]
+        self._item_id = ""
         self._turn: int | None = None  # None until reset, and after the episode's end
         try:
             self._given = {
                 option: prompts.read_given(self.config.options, option)
                 for option in prompts.OPTIONS
             }
-        except prompts.PromptError as error:
+            self.perturbation = perturbations.Perturbation.from_options(
+                self.config.options, self.synonyms
+            )
+        except (prompts.PromptError, perturbations.PerturbationError) as error:
             raise EnvConfigError(f"environment '{self.name}': {error}") from error
 
     # What an environment fills in.
@@ -206,6 +212,11 @@ class Environment(abc.ABC):
     @property
     def instruction(self) -> str:
         """The rules as the user replaced them, or the environment's own."""
+        return self.perturbation.instruct(self.plain_instruction)
+
+    @property
+    def plain_instruction(self) -> str:
+        """The rules before they are perturbed."""
         return self._given["instruction"] or self.default_instruction
 
     @property
@@ -223,8 +234,8 @@ class Environment(abc.ABC):
         index = parse_item_id(self.name, item_id)
         self._turn = None
         observation = self._start(index)
-        self._turn = 0
-        return _append(observation, self._action_list(first=True))
+        self._item_id, self._turn = item_id, 0
+        return self._show(observation)
 
     def step(self, text: str) -> StepResult:
         """Applies the agent's whole answer and returns what it led to.
@@ -238,7 +249,7 @@ class Environment(abc.ABC):
                 f"environment '{self.name}': step() before reset() or after the end of "
                 "the episode; call reset(item_id) first."
             )
-        result = self._apply(self._read_answer(text))
+        result = self._apply(self.perturbation.read(self._read_answer(text)))
         if not isinstance(result, StepResult):
             raise InvalidResultError(
                 f"_apply() returned {result!r:.80} ({type(result).__name__}); it must "
@@ -247,15 +258,33 @@ class Environment(abc.ABC):
         self._turn += 1
         if not result.terminated and self._turn >= self.max_turns:
             result = dataclasses.replace(result, truncated=True)
+        shown = self._show(result.observation, listed=not result.done)
         if result.done:
             self._turn = None
+        if shown is result.observation:
             return result
-        listed = self._action_list(first=False)
-        if not listed:
-            return result
-        return dataclasses.replace(
-            result, observation=_append(result.observation, listed)
-        )
+        return dataclasses.replace(result, observation=shown)
+
+    def _show(self, observation: str, *, listed: bool = True) -> str:
+        """What the agent sees of an observation, with the actions that are listed."""
+        if not isinstance(observation, str):  # left for the caller to refuse
+            return observation
+        turn = self._turn or 0
+        actions = self._actions_to_list(first=turn == 0) if listed else None
+        plain = self._format_actions(actions) if actions is not None else ""
+        # For oracles, which read the environment's own words.
+        self.plain_observation = observation + plain
+        if not self.perturbation.is_active:
+            return self.plain_observation
+        shown = self.perturbation.observe(observation, self._item_id, turn)
+        if actions is None:
+            return shown
+        return shown + self.format_listed(actions)
+
+    def format_listed(self, actions: Sequence[str]) -> str:
+        """The list of actions as observations of this turn end with it."""
+        arranged = self.perturbation.arrange(actions, self._item_id, self._turn or 0)
+        return self._format_actions(arranged)
 
     def _read_answer(self, text: str) -> str:
         if not isinstance(text, str):
@@ -265,14 +294,14 @@ class Environment(abc.ABC):
     def close(self) -> None:  # noqa: B027
         """Releases what the instance holds outside the process; most hold nothing."""
 
-    def _action_list(self, *, first: bool) -> str:
+    def _actions_to_list(self, *, first: bool) -> Sequence[str] | None:
+        """The available actions, None if they are not to be listed."""
         wanted = self.config.list_actions
         if wanted == "native":
             wanted = self.native_list
         if wanted == "never" or (wanted == "first" and not first):
-            return ""
-        actions = self.available_actions()
-        return self._format_actions(actions) if actions is not None else ""
+            return None
+        return self.available_actions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,11 +341,6 @@ class EnvSpec:
     # the world and what is to be done in it. No other split's tasks may have the
     # fingerprint of a training task. None: any two ids are different tasks.
     fingerprint: Callable[[str, EnvConfig], str] | None = None
-
-
-def _append(observation: str, listed: str) -> str:
-    """Appends the list of actions; what is no text is left for the caller to refuse."""
-    return observation + listed if isinstance(observation, str) else observation
 
 
 def parse_item_id(env: str, item_id: str) -> int:

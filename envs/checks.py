@@ -286,7 +286,7 @@ def check_listed_actions(name: str, config: base.EnvConfig) -> None:
     env.reset(item_id)
     for action in (env.available_actions() or ())[:50]:
         env.reset(item_id)
-        _require_accepted(name, action, env.step(parsing.render_react("", action)))
+        _require_accepted(name, action, env.step(_write(env, action)))
     for item_id in episodes.sample_tasks(name, config):
         env.reset(item_id)
         for turn in range(env.max_turns):
@@ -299,10 +299,15 @@ def check_listed_actions(name: str, config: base.EnvConfig) -> None:
                 f"{name}: listing actions changes them",
             )
             action = actions[base.stable_hash(item_id, turn) % len(actions)]
-            result = env.step(parsing.render_react("", action))
+            result = env.step(_write(env, action))
             _require_accepted(name, action, result)
             if result.done:
                 break
+
+
+def _write(env: base.Environment, action: str) -> str:
+    """The answer with an action, in the form that the configuration asks for."""
+    return env.perturbation.write(parsing.render_react("", action))
 
 
 def check_action_lists(name: str, config: base.EnvConfig) -> None:
@@ -317,7 +322,7 @@ def check_action_lists(name: str, config: base.EnvConfig) -> None:
         actions = env.available_actions()
         if actions is None:
             return
-        listed = observation.endswith(env._format_actions(actions))
+        listed = observation.endswith(env.format_listed(actions))
         expected = wanted == "always" or (wanted == "first" and turn == 0)
         _require_equal(
             listed, expected, f"{name}: list policy '{wanted}' at turn {turn}: listed"

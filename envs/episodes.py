@@ -76,8 +76,25 @@ def make_oracle(env: base.Environment, kind: base.OracleKind) -> base.Oracle:
       EnvConfigError: if the environment has no such oracle.
     """
     make = require_oracle(env.name, kind)
-    seen = env if kind == "privileged" else _Rules(env.instruction, env.config)
-    return make(typing.cast(base.Environment, seen))
+    perturbed = env.perturbation.is_active
+    rules = env.plain_instruction if perturbed else env.instruction
+    seen = env if kind == "privileged" else _Rules(rules, env.config)
+    oracle = make(typing.cast(base.Environment, seen))
+    return _Translated(oracle, env) if perturbed else oracle
+
+
+class _Translated:
+    """An oracle that reads the environment's own words, and writes perturbed ones."""
+
+    def __init__(self, oracle: base.Oracle, env: base.Environment):
+        self._oracle = oracle
+        self._env = env
+
+    def act(self, observation: str) -> str:
+        """Returns the oracle's answer to what `observation` was made of."""
+        del observation
+        answer = self._oracle.act(self._env.plain_observation)
+        return self._env.perturbation.write(answer)
 
 
 class RandomActor:
@@ -103,7 +120,8 @@ class RandomActor:
             raise base.OracleRefusalError(
                 f"environment '{self._env.name}' lists no actions to choose from."
             )
-        return parsing.render_react("", self._draws.choice(ready))
+        answer = parsing.render_react("", self._draws.choice(ready))
+        return self._env.perturbation.write(answer)
 
 
 def make_advisor(
@@ -199,6 +217,6 @@ def _make_actor(env: base.Environment, item_id: str) -> Callable[[str], str]:
         if not actions:
             return _FIXED_WALK[base.stable_hash(observation) % len(_FIXED_WALK)]
         choice = base.stable_hash(item_id, observation) % len(actions)
-        return parsing.render_react("", actions[choice])
+        return env.perturbation.write(parsing.render_react("", actions[choice]))
 
     return walk

@@ -14,6 +14,7 @@ _MODULES = {
     "searchqa": "agentrl.envs.searchqa",
     "webshop": "agentrl.envs.webshop",
     "sciworld": "agentrl.envs.sciworld",
+    "sokoban": "agentrl.envs.sokoban",
 }
 
 

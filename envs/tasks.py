@@ -37,7 +37,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from agentrl.envs import base, prompts, registry
+from agentrl.envs import base, perturbations, prompts, registry
 
 TierChoice = Literal["all", "easy", "hard"]
 File = str | pathlib.Path
@@ -101,7 +101,7 @@ def select_tasks(
         panel = _keep_subsets(panel, spec, config, kept)
     if limit is not None:
         panel = _sample(panel, limit)
-    panel = dataclasses.replace(panel, version=panel.version + _name_prompts(config))
+    panel = dataclasses.replace(panel, version=panel.version + _name_changes(config))
     if not panel.item_ids:
         raise TaskSelectionError(
             f"environment '{env}', split '{split}': no task is left ({panel.version}); "
@@ -396,11 +396,12 @@ def _split_subsets(
     return grouped
 
 
-def _name_prompts(config: base.EnvConfig) -> str:
+def _name_changes(config: base.EnvConfig) -> str:
     try:
-        return prompts.describe_given(config.options)
+        given = prompts.describe_given(config.options)
     except prompts.PromptError as error:
         raise TaskSelectionError(str(error)) from error
+    return given + perturbations.describe(config.options)
 
 
 def _check_registered(env: str) -> None:

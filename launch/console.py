@@ -13,13 +13,15 @@ import agentrl
 COMMANDS = {
     "train": "train the stages of an experiment; the same command resumes the run",
     "evaluate": "evaluate a checkpoint on fixed task panels",
+    "study": "plan, train and report many chains of stages that share their work",
     "watch": "show runs in a browser while they grow",
     "report": "write report.html of a run and print its table",
     "play": "play a task by hand, watch an oracle or a trained policy, replay an episode",
     "list": "environments, subsets, algorithms, models, experiments",
     "calibrate": "measure how hard each task is for a policy",
     "convert": "convert models from and to Hugging Face folders",
-    "plan": "whether a run fits into the memory of its devices",
+    "plan": "whether a run fits its devices, and how long an iteration takes",
+    "launch": "start a run on TPU VMs, GKE, Slurm or Kubernetes",
 }
 EXAMPLES = """\
   agentrl train demo --workdir=runs/demo

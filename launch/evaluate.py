@@ -55,6 +55,11 @@ _LIST_ACTIONS = flags.DEFINE_enum(
     ["native", "always", "first", "never"],
     "When to list the available actions, if not as the run does.",
 )
+_ENV_OPTION = flags.DEFINE_multi_string(
+    "env_option",
+    [],
+    "Option of every environment beside its own, such as irrelevant_text=1. Repeatable.",
+)
 _SAMPLES = flags.DEFINE_integer("samples", None, "Episodes per task, the k of avg@k.")
 _TASKS = flags.DEFINE_integer("tasks", None, "Tasks of each panel; 0 takes all.")
 
@@ -67,6 +72,8 @@ def main(argv: Sequence[str]) -> None:
         )
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import api, errors, refusals
+    from agentrl.hardware import compilation
+    from agentrl.play import episode
     from agentrl.reporting import tables
     from agentrl.statistics import results
 
@@ -81,8 +88,10 @@ def main(argv: Sequence[str]) -> None:
         "max_turns": _MAX_TURNS.value,
         "list_actions": _LIST_ACTIONS.value,
         "tasks": _TASKS.value,
+        "env_options": episode.parse_options(_ENV_OPTION.value) or None,
     }
     given = {name: value for name, value in changes.items() if value is not None}
+    compilation.enable_cache()
     try:
         found = api.evaluate(_CHECKPOINT.value, _OUT.value, **given)
     except errors.EnvWorkerError as error:

@@ -1,23 +1,31 @@
 r"""Says whether a run fits into the memory of its devices, before any is touched.
 
+  python -m agentrl.launch.plan --model=qwen2.5-7b --topology=v5e:4x8
   python -m agentrl.launch.plan --model=qwen2.5-7b --devices=16 --accelerator=v5p
   python -m agentrl.launch.plan --model=qwen2.5-3b --devices=1 --accelerator=h100 --lora_rank=32
   python -m agentrl.launch.plan --config=experiments/demo/demo.py --devices=1 --hbm_gib=16
 
+With --topology the run's own learner step and turn are compiled for a TPU slice, which need
+not be there: memory, code, cost and time of an iteration are the compiler's. Without it, and
+for GPUs, the numbers are arithmetic (`planning/memory.py`), per device; what XLA allocates
+differs, hence --headroom.
+
 Without --fsdp and --tensor it tries meshes, and takes the first that fits, the one that
 shards the model least; with them it computes that mesh. --config takes all sizes from the
-experiment. The numbers are arithmetic (`planning/memory.py`), per device; what XLA allocates
-differs, hence --headroom. `docs/howto_plan.md` explains each line. Exits with 1 if nothing
-fits.
+experiment. `docs/howto_plan.md` explains each line. Exits with 1 if nothing fits.
 """  # noqa: E501
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 
 from agentrl.hardware import devices
+
+if TYPE_CHECKING:
+    from agentrl import config
+    from agentrl.planning import memory
 
 _CONFIG = flags.DEFINE_string(
     "config", None, "Experiment file to plan for, in place of --model."
@@ -34,6 +42,28 @@ _MODEL = flags.DEFINE_string(
 _DEVICES = flags.DEFINE_integer(
     "devices", 1, "Devices in all, as JAX counts them: v5p-8 has 4.", lower_bound=1
 )
+_TOPOLOGY = flags.DEFINE_string(
+    "topology",
+    None,
+    "TPU slice to compile for, such as v5e:4x8, v5p:2x2x4 or v6e:4x8, in place of "
+    "--devices and --accelerator. Needs the extra `tpu-plan`.",
+)
+_LARGEST = flags.DEFINE_bool(
+    "largest",
+    False,
+    "With --topology: search for the most slots, rows and context that fit, and compile "
+    "them.",
+)
+_DEMAND = {  # fields of throughput.Demand
+    field: flags.DEFINE_integer(flag, default, help, lower_bound=1)
+    for field, flag, default, help in (
+        ("tasks", "tasks", 64, "With --topology: tasks of an iteration."),
+        ("group", "group", 8, "With --topology: episodes of each task."),
+        ("turns", "turns", 8, "With --topology: turns of an episode."),
+        ("observation", "observation_tokens", 192, "Tokens that a turn appends."),
+        ("action", "action_tokens", 64, "Tokens that a turn samples."),
+    )
+}
 _ACCELERATOR = flags.DEFINE_enum(
     "accelerator", None, devices.names(), "Kind of device, for its memory."
 )
@@ -68,6 +98,10 @@ _LORA = flags.DEFINE_integer(
 _INT8 = flags.DEFINE_bool(
     "int8_base", False, "With --lora_rank: hold the adapted kernels in 8 bits."
 )
+_REMAT = flags.DEFINE_bool(
+    "remat", True, "Recompute activations in the backward pass (learner.remat)."
+)
+_KL = flags.DEFINE_bool("kl", False, "Hold a reference for a KL term.")
 _SIZES = {  # fields of memory.Workload
     name: flags.DEFINE_integer(name, default, help, lower_bound=1)
     for name, default, help in (
@@ -95,57 +129,116 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}.")
     if (_MODEL.value is None) == (_CONFIG.value is None):
         raise app.UsageError("give either --model or --config.")
-    if (_ACCELERATOR.value is None) == (_HBM.value is None):
-        raise app.UsageError("give either --accelerator or --hbm_gib.")
+    given = [_ACCELERATOR.value, _HBM.value, _TOPOLOGY.value]
+    if sum(value is not None for value in given) != 1:
+        raise app.UsageError("give one of --topology, --accelerator and --hbm_gib.")
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)
     import jax
 
     from agentrl import refusals
+
+    jax.config.update("jax_platforms", "cpu")  # does not touch the accelerator
+    try:
+        fits = _plan_slice() if _TOPOLOGY.value else _plan_by_arithmetic()
+    except refusals.EXPECTED as error:
+        sys.exit(f"launch.plan: {error}")
+    sys.exit(not fits)
+
+
+def _plan_slice() -> bool:
+    """Compiles for a slice and prints the plan; returns whether it fits."""
+    from agentrl.hardware import topology
+    from agentrl.planning import advise
+    from agentrl.programs import throughput
+
+    target = topology.open_slice(_TOPOLOGY.value or "")
+    num_devices, num_local = len(target.devices), len(target.local_devices)
+    run, work = _load("tpu", num_devices, num_local)
+    advisor = advise.Advisor(
+        advise.Request(
+            work=work,
+            run=run,
+            target=target,
+            meshes=_meshes(work, run, num_devices, num_local),
+            headroom=_HEADROOM.value,
+            demand=throughput.Demand(
+                **{name: flag.value for name, flag in _DEMAND.items()}
+            ),
+            find_largest=_LARGEST.value,
+        )
+    )
+    for line in advisor.lines():
+        print(line, flush=True)
+    return advisor.fits
+
+
+def _plan_by_arithmetic() -> bool:
+    """Prints the plan by arithmetic; returns whether it fits."""
     from agentrl.planning import workloads
 
     accelerator = devices.get(_ACCELERATOR.value) if _ACCELERATOR.value else None
     platform = accelerator.platform if accelerator else "gpu"
-    jax.config.update("jax_platforms", "cpu")  # does not touch the accelerator
-    try:
-        if _CONFIG.value:
-            work = workloads.of_experiment(
-                _CONFIG.value,
-                _SET.value,
-                platform=platform,
-                num_devices=_DEVICES.value,
-                tensor=_TENSOR.value,
-            )
-        else:
-            work = workloads.of_model(
-                _MODEL.value or "", _SET.value, platform=platform, **_flags_of_model()
-            )
-    except refusals.EXPECTED as error:
-        sys.exit(f"launch.plan: {error}")
-    meshes = list(
-        workloads.meshes(
-            _DEVICES.value,
-            work.model.num_kv_heads,
-            fsdp=_FSDP.value,
-            tensor=_TENSOR.value,
-        )
-    )
-    if not meshes:
-        raise app.UsageError(
-            f"--fsdp={_FSDP.value} x --tensor={_TENSOR.value} must divide "
-            f"--devices={_DEVICES.value}."
-        )
-    hbm_bytes = accelerator.hbm_bytes if accelerator else _HBM.value * devices.GIB
-    budget = hbm_bytes * (1 - _HEADROOM.value)
-    plan = workloads.choose(work, meshes, budget)
+    run, work = _load(platform, _DEVICES.value, _DEVICES.value)
+    meshes = _meshes(work, run, _DEVICES.value, _DEVICES.value)
+    gib = _HBM.value or 0.0
+    hbm_bytes = accelerator.hbm_bytes if accelerator else gib * devices.GIB
+    plan = workloads.choose(work, meshes, hbm_bytes * (1 - _HEADROOM.value))
     print(plan.format())
-    sys.exit(not plan.fits)
+    return plan.fits
+
+
+def _load(
+    platform: str, num_devices: int, num_local: int
+) -> tuple["config.RunConfig | None", "memory.Workload"]:
+    """Returns the experiment, if one is given, and the workload."""
+    from agentrl.experiment import files
+    from agentrl.planning import workloads
+
+    if not _CONFIG.value:
+        return None, workloads.of_model(
+            _MODEL.value or "", _SET.value, platform=platform, **_flags_of_model()
+        )
+    run = files.load(_CONFIG.value, overrides=_SET.value, platform=platform)
+    work = workloads.of_run(
+        run, num_devices=num_devices, num_local=num_local, tensor=_TENSOR.value
+    )
+    return run, work
+
+
+def _meshes(
+    work: "memory.Workload",
+    run: "config.RunConfig | None",
+    num_devices: int,
+    num_local: int,
+) -> "list[config.MeshConfig]":
+    """Returns the meshes to try; an experiment that is compiled has its own."""
+    from agentrl.planning import workloads
+
+    fsdp, tensor = _FSDP.value, _TENSOR.value
+    if run is not None and _TOPOLOGY.value:
+        fsdp, tensor = fsdp or run.mesh.fsdp, tensor or run.mesh.model
+    found = [
+        mesh
+        for mesh in workloads.meshes(
+            num_devices, work.model.num_kv_heads, fsdp=fsdp, tensor=tensor
+        )
+        if num_local % mesh.model == 0
+    ]
+    if not found:
+        raise app.UsageError(
+            f"fsdp = {fsdp} x tensor = {tensor} must divide the {num_devices} devices, and "
+            f"tensor the {num_local} of a host."
+        )
+    return found
 
 
 def _flags_of_model() -> dict[str, Any]:
     return {
         "lora_rank": _LORA.value,
         "int8_base": _INT8.value,
+        "remat": _REMAT.value,
+        "references": int(_KL.value),
         **{name: flag.value for name, flag in _SIZES.items()},
     }
 

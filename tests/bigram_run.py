@@ -153,7 +153,8 @@ def make_run(*stage_settings, seed=0, **learner):
         mesh=mesh,
         model=held.model,
         parameters=held,
-        chat=pytypes.SimpleNamespace(tokenizer=pytypes.SimpleNamespace(vocab_size=V)),
+        num_valid_tokens=V,
+        chat=None,
         key=held.key,
         environments=ENVIRONMENTS,
         pool=None,  # nothing is played
@@ -186,7 +187,9 @@ def spy_on_updates(stage):
 
 def make_recorder(checkpoints=None):
     """Times, and checkpoints if there are any; what is to be written is lost."""
-    writer = pytypes.SimpleNamespace(resume=lambda progress, step: None)
+    writer = pytypes.SimpleNamespace(
+        resume=lambda progress, step: None, hold=lambda signals: None
+    )
     return pytypes.SimpleNamespace(
         timers=timing.Timers(), checkpoints=checkpoints, writer=writer
     )

@@ -41,10 +41,18 @@ class EvaluationConfig:
     tasks: int = 0  # of each panel; 0 takes all
     samples: int = 8  # k of avg@k
     random_policy: bool = True  # play each panel at random, too, to compare with
+    before_training: bool = False  # also before the first stage
     max_turns: int | None = None  # of every environment; None leaves it as it trains
     list_actions: base.ListActions | None = None  # likewise
+    # Options of every environment beside its own, such as {"irrelevant_text": 1.0}; see
+    # `agentrl.envs.perturbations`.
+    env_options: Mapping[str, str | int | float | bool] = dataclasses.field(
+        default_factory=dict
+    )
     # Its P and G are not used here.
     rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
+    # Of environments that need other room than `rollout` gives: tokens, buckets, slots.
+    rollouts: Mapping[str, RolloutConfig] = dataclasses.field(default_factory=dict)
 
     @property
     def selection(self) -> dict[str, Any]:
@@ -59,6 +67,15 @@ class EvaluationConfig:
         given = {"max_turns": self.max_turns, "list_actions": self.list_actions}
         return {name: value for name, value in given.items() if value is not None}
 
+    def change_env(self, env_config: base.EnvConfig) -> base.EnvConfig:
+        """The configuration that an environment has in evaluations."""
+        options = {**env_config.options, **self.env_options}
+        return dataclasses.replace(env_config, options=options, **self.env_changes)
+
+    def rollout_of(self, env: str) -> RolloutConfig:
+        """How the episodes of an environment are collected."""
+        return self.rollouts.get(env, self.rollout)
+
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work."""
         checks.require_positive(f"{where}.samples", self.samples)
@@ -70,6 +87,8 @@ class EvaluationConfig:
                 f"{list(base.LIST_ACTIONS)}."
             )
         self.rollout.validate(f"{where}.rollout", training=False)
+        for env, rollout in self.rollouts.items():
+            rollout.validate(f"{where}.rollouts.{env}", training=False)
         if self.tasks < 0:
             raise errors.ConfigError(
                 f"{where}.tasks = {self.tasks}; 0 takes all tasks."
@@ -156,6 +175,7 @@ class RunConfig:
     max_env_error_fraction: float = 0.1
     save_every: int = 10  # iterations between checkpoints, besides each stage's end
     keep_checkpoints: int = 2
+    token_episodes: int = 16  # of each iteration and evaluation, stored token by token
 
     def validate(self, *, num_devices: int) -> None:
         """Raises `ConfigError` on the first field that cannot work."""
@@ -165,16 +185,23 @@ class RunConfig:
         if len(set(names)) != len(names):
             raise errors.ConfigError(f"two stages share a name: {names}.")
         for name, env in self.environments.items():
-            try:
-                registry.get_spec(name).make(env)
-            except base.EnvConfigError as error:
-                raise errors.ConfigError(f"environments[{name!r}]: {error}") from error
+            _try_environment(f"environments[{name!r}]", name, env)
+            evaluated = self.evaluation.environments or self.environments
+            if self.evaluation.env_options and name in evaluated:
+                changed = self.evaluation.change_env(env)
+                _try_environment("evaluation.env_options", name, changed)
         for index, stage in enumerate(self.stages):
             stage.validate(f"stage '{stage.name}'")
             self._check_stage(index, stage)
         self.evaluation.validate("evaluation")
         self.tokenizer.validate("tokenizer")
+        if self.evaluation.before_training and "untrained" in names:
+            raise errors.ConfigError(
+                "a stage is called 'untrained', as the evaluation before the first stage "
+                "is (evaluation.before_training = True); call it otherwise."
+            )
         self._check_names("evaluation", self.evaluation.environments)
+        self._check_names("evaluation.rollouts", self.evaluation.rollouts)
         self._check_env_limits()
         checks.require_positive("mesh.cpu_devices", self.mesh.cpu_devices)
         self._check_learner(num_devices)
@@ -315,3 +342,10 @@ class RunConfig:
                     f"rollout.row_buckets = {stage.rollout.row_buckets} must be multiples "
                     f"of the {shards} data-parallel devices."
                 )
+
+
+def _try_environment(where: str, name: str, env_config: base.EnvConfig) -> None:
+    try:
+        registry.get_spec(name).make(env_config)
+    except base.EnvConfigError as error:
+        raise errors.ConfigError(f"{where}: {error}") from error

@@ -135,7 +135,7 @@ class Engine:
         self.rollout = rollout
         self.slots_per_cohort = rollout.num_slots // rollout.num_cohorts
         self._model = model
-        self._batch_sharding = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
+        self._batch_sharding = sharding.row_sharding(mesh)
         append = _make_append(model, mesh)
         self._prefixes = prefix_cache.PrefixCache(append, mesh, rollout, model)
         turn = functools.partial(
@@ -158,7 +158,7 @@ class Engine:
         )
         shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
         batch, replicated = PartitionSpec(sharding.BATCH_AXES), PartitionSpec()
-        self._turn = jax.jit(
+        self.turn = jax.jit(
             sharding.shard_map_rows(
                 turn,
                 mesh,
@@ -173,7 +173,7 @@ class Engine:
             out_shardings=shardings,
         )
         self._grow = jax.jit(kv_cache.grow, static_argnums=1, out_shardings=shardings)
-        self._empty = jax.jit(
+        self.empty = jax.jit(
             lambda length: kv_cache.empty(shape, self.slots_per_cohort, length),
             static_argnums=0,
             out_shardings=shardings,
@@ -182,7 +182,7 @@ class Engine:
     def new_cohort(self) -> Cohort:
         """Returns a cohort of empty slots, its cache of the smallest length bucket."""
         return Cohort(
-            self._empty(self.rollout.cache_buckets[0]),
+            self.empty(self.rollout.cache_buckets[0]),
             lengths=np.zeros(self.slots_per_cohort, np.int32),
             slots=np.arange(self.slots_per_cohort),
         )
@@ -263,8 +263,13 @@ class Engine:
         numbers = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim
         return weight_bytes, numbers * jnp.dtype(shape.dtypes.cache).itemsize
 
-    def compile(self, params: types.PyTree, key: jax.Array) -> None:
-        """Compiles every shape that a turn can take, so that none is compiled later."""
+    def compile(
+        self,
+        params: types.PyTree,
+        key: jax.Array,
+        report: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Compiles all shapes of a turn, so that none is later; reports after each."""
         chunk_buckets = self.rollout.append_buckets
         length_buckets = self.rollout.cache_buckets
         for chunk in chunk_buckets:
@@ -282,6 +287,7 @@ class Engine:
                     ids = [0] * min(chunk, length)
                     self._run_turn(params, cohort, {0: ids}, {}, {}, key)
                     cohort.lengths[:] = 0
+                    report()
 
     def _copy_shared_prefixes(
         self, params: types.PyTree, cohort: Cohort, inputs: dict[int, SlotInput]
@@ -336,7 +342,7 @@ class Engine:
         # Finished rows still compute a position past their end; nothing is written there.
         self._ensure_cache_length(cohort, int((cohort.lengths + inputs.budgets).max()))
         inputs = jax.tree.map(lambda field: field[cohort.slots], inputs)
-        in_flight, cohort.cache = self._turn(
+        in_flight, cohort.cache = self.turn(
             params, cohort.cache, key, self._shard_rows(inputs)
         )
         return in_flight

@@ -18,7 +18,7 @@ from agentrl.engine import buckets
 from agentrl.models import kv_cache, transformer
 from agentrl.parallel import sharding
 
-_MAX_PREFIXES = 8  # groups start in order, so few prefixes are in use at a time
+MAX_PREFIXES = 8  # groups start in order, so few prefixes are in use at a time
 
 
 class PrefixCache:
@@ -73,10 +73,14 @@ class PrefixCache:
             donate_argnums=0,
             out_shardings=cohort_shardings,
         )
-        self._empty = jax.jit(
+        self._make_empty = jax.jit(
             lambda: kv_cache.empty(shape, 1, rollout.cache_buckets[-1]),
             out_shardings=prefix_shardings,
-        )()
+        )
+
+    @functools.cached_property
+    def _empty(self) -> kv_cache.KVCache:
+        return self._make_empty()
 
     def invalidate(self) -> None:
         """Drops all prefixes: after a weight update they are stale."""
@@ -104,7 +108,7 @@ class PrefixCache:
             prefix = cached
             self._prefixes[tokens[:end]] = prefix
             start = end
-        while len(self._prefixes) > _MAX_PREFIXES:
+        while len(self._prefixes) > MAX_PREFIXES:
             del self._prefixes[next(iter(self._prefixes))]
         return prefix
 

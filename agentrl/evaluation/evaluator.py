@@ -10,7 +10,7 @@ counts as lost, never as a failure of the policy; an evaluation that loses too m
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 
@@ -20,7 +20,7 @@ from agentrl.evaluation import chance
 from agentrl.parallel import processes, rng
 from agentrl.run import assemble
 from agentrl.statistics import results
-from agentrl.transcripts import episodes, failures
+from agentrl.transcripts import episodes, failures, tokens
 
 MAX_ATTEMPTS = 3  # for an episode that its environment loses
 
@@ -96,7 +96,11 @@ def _play_panels(
             step=step,
         )
         if processes.is_process_zero():
-            store(result, trajectories, workdir, run.config.environments[env])
+            numbers = tokens.keep(
+                trajectories, run.chat.tokenizer.decode, run.config.token_episodes
+            )
+            env_config = run.config.environments[env]
+            store(result, trajectories, workdir, env_config, numbers)
             if settings.random_policy:
                 chance.measure(run.pool, panel, settings, workdir)
         found.append(result)
@@ -131,7 +135,7 @@ def _play_panel(
         rollout_params,
         panel.item_ids,
         samples=settings.samples,
-        settings=settings.rollout,
+        settings=settings.rollout_of(panel.env),
         key=rng.stream_key(run.key, "evaluation", panel.env),
         step=step,
     )
@@ -233,14 +237,19 @@ def store(
     trajectories: Sequence[types.Trajectory],
     workdir: pathlib.Path,
     env_config: base.EnvConfig,
+    numbers: Sequence[Sequence[Mapping[str, Any]] | None],
 ) -> None:
-    """Writes the episodes of an evaluation and its result."""
+    """Writes the episodes of an evaluation, with the numbers of tokens, and its result."""
     stage, iteration = result.stage, result.after_iteration
     stored = (
         episodes.from_trajectory(
-            t, stage=stage, iteration=iteration, env_config=env_config
+            t,
+            stage=stage,
+            iteration=iteration,
+            env_config=env_config,
+            tokens=of_episode,
         )
-        for t in trajectories
+        for t, of_episode in zip(trajectories, numbers, strict=True)
     )
     path = _find_episodes(workdir, stage, result.env)
     episodes.append(path, map(failures.tag, stored))

@@ -6,6 +6,8 @@ over their memory bandwidth. As prefill is part of that time, it is a lower boun
 """
 
 import functools
+import resource
+import sys
 import time
 from collections.abc import Mapping
 
@@ -50,7 +52,7 @@ def peak_flops() -> float:
     return measure_flops() * jax.process_count()
 
 
-def measure_flops(size: int = 2048, repeats: int = 5) -> float:
+def measure_flops(size: int = 1024, repeats: int = 5) -> float:
     """Measures the FLOP/s of a float32 matrix product on one device, best of `repeats`.
 
     Virtual CPU devices share the processor, so one of them measures the whole host.
@@ -110,4 +112,19 @@ def summarize(
         rate := values.get("perf/decode_bytes_per_second")
     ) is not None:  # of this process
         found["perf/mbu"] = rate * jax.process_count() / memory_bandwidth()
+    return found | peak_memory()
+
+
+def peak_memory() -> dict[str, float]:
+    """Returns the most memory that this process has used so far, and its fullest device.
+
+    Platforms that do not count the memory of devices, such as CPUs, have no number of it.
+    """
+    unit = 1 if sys.platform == "darwin" else 1024
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    found = {"perf/host_memory_bytes": float(resident)}
+    counted = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [one["peak_bytes_in_use"] for one in counted if "peak_bytes_in_use" in one]
+    if peaks:
+        found["perf/device_memory_bytes"] = float(max(peaks))
     return found

@@ -11,6 +11,7 @@ import hmac
 import http.server
 import re
 import secrets
+import socket
 import urllib.parse
 from typing import Any
 
@@ -57,13 +58,16 @@ class Server(http.server.ThreadingHTTPServer):
         self.runs = runs
         self.token = secrets.token_urlsafe(18)
         self.only_loopback = host in LOOPBACK
+        if ":" in host:
+            self.address_family = socket.AF_INET6
         super().__init__((host, port), _Handler)
 
     @property
     def url(self) -> str:
         """Where the page is, with its token."""
         host, port = self.server_address[:2]
-        return f"http://{host}:{port}/?token={self.token}"
+        name = f"[{host}]" if ":" in str(host) else host
+        return f"http://{name}:{port}/?token={self.token}"
 
     def handle_error(self, *_: Any) -> None:
         """A browser that has gone is no news."""

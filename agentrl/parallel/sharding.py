@@ -49,10 +49,17 @@ def make_mesh(mesh: config.MeshConfig) -> Mesh:
     return make_mesh_of(mesh, jax.devices())
 
 
-def make_rollout_mesh(mesh: config.MeshConfig) -> Mesh:
-    """Makes a mesh of this process's devices: all over data but for tensor parallelism."""
+def make_rollout_mesh(
+    mesh: config.MeshConfig, devices: Sequence[Any] | None = None
+) -> Mesh:
+    """Makes a mesh of one process's devices: all over data but for tensor parallelism.
+
+    Args:
+      mesh: the learner's.
+      devices: of the process; None takes those of this one.
+    """
     local = config.MeshConfig(data=-1, fsdp=1, model=mesh.model)
-    return make_mesh_of(local, jax.local_devices())
+    return make_mesh_of(local, jax.local_devices() if devices is None else devices)
 
 
 def make_mesh_of(mesh: config.MeshConfig, devices: Sequence[Any]) -> Mesh:
@@ -174,6 +181,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
 
 
+def row_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of arrays with an entry for each row: over the batch axes."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
 def constrain_rows(x: jax.Array, *, mesh: Mesh) -> jax.Array:
     """Constrains float[R, T, D] to be sharded by rows over the batch axes.
 
@@ -181,8 +193,7 @@ def constrain_rows(x: jax.Array, *, mesh: Mesh) -> jax.Array:
     states: devices compute partial products of all rows and reduce them, where they should
     all-gather the weights of one layer and compute their own rows.
     """
-    by_rows = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
-    return jax.lax.with_sharding_constraint(x, by_rows)
+    return jax.lax.with_sharding_constraint(x, row_sharding(mesh))
 
 
 def gather_vocabulary(params: types.PyTree, mesh: Mesh) -> types.PyTree:

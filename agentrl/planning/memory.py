@@ -15,11 +15,14 @@ import optax
 from jax.sharding import AbstractMesh
 
 from agentrl import config, types
+from agentrl.engine import prefix_cache
 from agentrl.learner import optimizer
-from agentrl.models import kv_cache, lora, model_config, transformer
+from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
 
 Bytes = Mapping[str, int]  # component -> bytes on the fullest device
+# What `engine.prefix_cache` keeps from one rollout to the next, its empty one included.
+PREFIXES = prefix_cache.MAX_PREFIXES + 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,8 @@ class Workload:
     slots_per_device: int = 16
     context: int = 8192  # cache length
     append: int = 256  # prefill chunk
-    reference: bool = False  # a KL term keeps another copy of what is trained
+    references: int = 0  # further copies of what is trained: of a KL term, of teachers
+    prefixes: int = PREFIXES  # cached prefixes, a cache row each; 0 plays nothing
     overlap: bool = False  # episodes are played during updates
 
 
@@ -51,7 +55,8 @@ class Estimate:
     overlap: bool = False  # whether both phases run concurrently
 
     @property
-    def _at_peak(self) -> Bytes:
+    def at_peak(self) -> Bytes:
+        """Components that a device holds at the peak."""
         phases = (self.update, self.rollout)
         if self.overlap:
             return {**self.state, **self.update, **self.rollout}
@@ -60,68 +65,99 @@ class Estimate:
     @property
     def peak(self) -> int:
         """Bytes that a device needs."""
-        return sum(self._at_peak.values())
+        return sum(self.at_peak.values())
 
     @property
     def largest(self) -> str:
         """The largest component of the peak."""
-        return max(self._at_peak, key=self._at_peak.__getitem__)
+        return max(self.at_peak, key=self.at_peak.__getitem__)
 
 
 def estimate(work: Workload) -> Estimate:
     """Estimates the memory of each phase of an iteration."""
-    model = transformer.Model(work.model)
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    split = functools.partial(
-        lora.split, lora=work.lora, trainable=work.trainable, config=work.model
-    )
-    trained, frozen = jax.eval_shape(split, params, jax.random.key(0))
-    adam = optimizer.make_optimizer(
-        config.OptimizerConfig(),
-        total_steps=1,
-        moments=work.model.dtypes.moments,
-    )
-    gradients = jax.eval_shape(lambda x: optax.tree.cast(x, "float32"), trained)
+    held = _parameter_bytes(work.model, work.lora, work.trainable, work.mesh)
     state = {
-        "trained parameters": _sharded(trained, work.mesh),
-        "frozen parameters": _sharded(frozen, work.mesh),
-        "optimizer": _sharded(jax.eval_shape(adam.init, trained), work.mesh),
+        name: held[name]
+        for name in ("trained parameters", "frozen parameters", "optimizer")
     }
-    if work.reference:
-        state["reference"] = state["trained parameters"]
-
-    def view(trained: types.PyTree, frozen: types.PyTree) -> types.PyTree:
-        return lora.for_rollouts(lora.join(trained, frozen), work.lora, work.model)
-
-    # Rollouts read parameters that are sharded over `model` only.
-    local = config.MeshConfig(data=1, fsdp=1, model=work.mesh.model)
+    if work.references:
+        state["references"] = work.references * state["trained parameters"]
+    state["shared prefixes"] = work.prefixes * (
+        cache_bytes(work) // work.slots_per_device
+    )
     rollout = {
-        "rollout parameters": _sharded(jax.eval_shape(view, trained, frozen), local),
+        "rollout parameters": held["rollout parameters"],
         "cache": cache_bytes(work),
         "sampling": _sampling_bytes(work),
     }
     update = {
-        "gradients": 2 * _sharded(gradients, work.mesh),  # summed and of a microbatch
+        "gradients": 2 * held["gradients"],  # summed and of a microbatch
         "activations": _activation_bytes(work),
         "logits": _logits_bytes(work),
     }
     if work.mesh.fsdp > 1:
-        blocks = jax.eval_shape(
-            lambda p: optax.tree.cast(p["blocks"][0], work.model.dtypes.compute),
-            params,
-        )
         # XLA gathers the next layer while it computes one.
-        update["gathered layers"] = 2 * _sharded({"blocks": {0: blocks}}, local)
+        update["gathered layers"] = 2 * held["layer"]
     return Estimate(state, update, rollout, work.overlap)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parameter_bytes(
+    shape: model_config.ModelConfig,
+    adapters: model_config.LoraConfig | None,
+    trainable: tuple[str, ...] | None,
+    mesh: config.MeshConfig,
+) -> Bytes:
+    """Returns the bytes of parameters, and of what is as large, on one device."""
+    trees = _parameter_shapes(shape, adapters, trainable)
+    # Rollouts read parameters that are sharded over `model` only.
+    local = config.MeshConfig(data=1, fsdp=1, model=mesh.model)
+    sizes = {
+        name: _sharded(tree, local if name in ("rollout parameters", "layer") else mesh)
+        for name, tree in trees.items()
+    }
+    return sizes | {"layer": sizes["layer"] // shape.num_layers}
+
+
+@functools.lru_cache(maxsize=64)
+def _parameter_shapes(
+    shape: model_config.ModelConfig,
+    adapters: model_config.LoraConfig | None,
+    trainable: tuple[str, ...] | None,
+) -> Mapping[str, types.PyTree]:
+    dtypes = shape.dtypes
+    model = transformer.Model(shape)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    split = functools.partial(
+        lora.split, lora=adapters, trainable=trainable, config=shape
+    )
+    trained, frozen = jax.eval_shape(split, params, jax.random.key(0))
+    adam = optimizer.make_optimizer(
+        config.OptimizerConfig(), total_steps=1, moments=dtypes.moments
+    )
+
+    def view(trained: types.PyTree, frozen: types.PyTree) -> types.PyTree:
+        return lora.for_rollouts(lora.join(trained, frozen), adapters, shape)
+
+    def cast(dtype: str, tree: types.PyTree) -> types.PyTree:
+        return jax.eval_shape(lambda x: optax.tree.cast(x, dtype), tree)
+
+    return {
+        "trained parameters": trained,
+        "frozen parameters": frozen,
+        "optimizer": jax.eval_shape(adam.init, trained),
+        "gradients": cast("float32", trained),
+        "rollout parameters": jax.eval_shape(view, trained, frozen),
+        "layer": cast(dtypes.compute, {"blocks": params["blocks"]}),  # all of them
+    }
 
 
 def cache_bytes(work: Workload) -> int:
     """Returns the bytes of the key-value cache on one device."""
-    make = functools.partial(
-        kv_cache.empty, work.model, work.slots_per_device, work.context
-    )
-    whole = sum(_bytes(leaf) for leaf in jax.tree.leaves(jax.eval_shape(make)))
-    return whole // _head_shards(work)
+    shape = work.model
+    numbers = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim
+    token = numbers * _size(shape.dtypes.cache)
+    return work.slots_per_device * work.context * token // _head_shards(work)
 
 
 def _head_shards(work: Workload) -> int:
@@ -148,10 +184,6 @@ def _sharded(tree: types.PyTree, mesh: config.MeshConfig) -> int:
             jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True
         )
     )
-
-
-def _bytes(leaf: jax.ShapeDtypeStruct) -> int:
-    return math.prod(leaf.shape) * leaf.dtype.itemsize
 
 
 def _size(dtype: model_config.Dtype) -> int:

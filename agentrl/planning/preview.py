@@ -9,17 +9,21 @@ import jax
 
 from agentrl import config, errors, types
 from agentrl.envs import base, tasks
-from agentrl.hardware import devices
+from agentrl.hardware import devices, topology
 from agentrl.models import lora, transformer
-from agentrl.planning import memory, workloads
+from agentrl.planning import compiled, memory, workloads
+from agentrl.programs import lowering, throughput
 
 
-def describe(settings: config.RunConfig, *, num_devices: int) -> str:
+def describe(
+    settings: config.RunConfig, *, num_devices: int, num_local: int | None = None
+) -> str:
     """Returns the preview of a run.
 
     Args:
       settings: the run; it has been validated.
       num_devices: that it will train on.
+      num_local: of these, those of one host; None takes all.
 
     Raises:
       ConfigError: if a stage or the evaluation selects tasks that do not exist.
@@ -28,8 +32,27 @@ def describe(settings: config.RunConfig, *, num_devices: int) -> str:
     lines += [f"  {path}={value!r}" for path, value in flatten(settings)]
     lines += ["", "Tasks:", *_panels(settings)]
     lines += ["", *_parameters(settings)]
-    lines += ["", *_memory(settings, num_devices)]
+    lines += ["", *_memory(settings, num_devices, num_local)]
     return "\n".join(lines)
+
+
+def describe_compiled(
+    settings: config.RunConfig, target: topology.Slice
+) -> Iterator[str]:
+    """Yields what the compiler says of the run's largest programs, on its own devices."""
+    work = _workload(settings, len(target.devices), len(target.local_devices))
+    budget = target.device.hbm_bytes if target.device else None
+    try:
+        plan = compiled.compile_run(settings, target)
+    except lowering.OutOfMemoryError as error:
+        yield f"does not fit: {error}"
+        return
+    yield f"Compiled for {target.name}:"
+    yield from compiled.describe(plan, memory.estimate(work), budget=budget)
+    if target.device and plan.turn:
+        yield f"An iteration of stage '{settings.stages[-1].name}' at peak rates:"
+        demand = throughput.of_stage(settings.stages[-1])
+        yield from throughput.describe(plan.phases(demand), target.device, demand)
 
 
 def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -103,11 +126,22 @@ def _parameters(settings: config.RunConfig) -> Iterator[str]:
     )
 
 
-def _memory(settings: config.RunConfig, num_devices: int) -> Iterator[str]:
+def _workload(
+    settings: config.RunConfig, num_devices: int, num_local: int | None
+) -> memory.Workload:
     sharded = settings.mesh.fsdp * settings.mesh.model
     mesh = dataclasses.replace(settings.mesh, data=num_devices // sharded)
-    work = workloads.of_run(settings, num_devices=num_devices, tensor=mesh.model)
-    estimate = memory.estimate(dataclasses.replace(work, mesh=mesh))
+    work = workloads.of_run(
+        settings, num_devices=num_devices, num_local=num_local, tensor=mesh.model
+    )
+    return dataclasses.replace(work, mesh=mesh)
+
+
+def _memory(
+    settings: config.RunConfig, num_devices: int, num_local: int | None
+) -> Iterator[str]:
+    work = _workload(settings, num_devices, num_local)
+    mesh, estimate = work.mesh, memory.estimate(work)
     yield (
         f"Memory of each of {num_devices} devices, by arithmetic (mesh: data {mesh.data}, "
         f"fsdp {mesh.fsdp}, model {mesh.model}):"

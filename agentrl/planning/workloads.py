@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from agentrl import config
+from agentrl.envs import base
 from agentrl.experiment import fields, files, precision
 from agentrl.hardware import devices
 from agentrl.models import model_config
@@ -15,7 +16,8 @@ ADVICE = {  # by largest component
     "frozen parameters": "raise --fsdp, or hold them in 8 bits with --int8_base",
     "optimizer": "raise --fsdp, take --set=model.precision.moments=bfloat16, or train "
     "adapters with --lora_rank",
-    "reference": "set the KL coefficient to 0, or train adapters with --lora_rank",
+    "references": "train adapters with --lora_rank, or leave out the KL term",
+    "shared prefixes": "use a shorter --context",
     "gradients": "raise --fsdp, or train adapters with --lora_rank",
     "activations": "use shorter --row_tokens or fewer --rows_per_device, or raise --tensor",
     "logits": "lower --logprob_chunk, or raise --tensor",
@@ -73,8 +75,18 @@ def of_experiment(
     return of_run(run, num_devices=num_devices, tensor=tensor)
 
 
+def rollouts_of(run: config.RunConfig) -> list[config.RolloutConfig]:
+    """Returns the rollout settings of everything that a run plays."""
+    played = [stage.rollout for stage in run.stages if not stage.supervised]
+    return [*played, run.evaluation.rollout, *run.evaluation.rollouts.values()]
+
+
 def of_run(
-    run: config.RunConfig, *, num_devices: int, tensor: int | None
+    run: config.RunConfig,
+    *,
+    num_devices: int,
+    tensor: int | None,
+    num_local: int | None = None,
 ) -> memory.Workload:
     """The largest workload that any stage of a run, or its evaluation, needs.
 
@@ -82,9 +94,11 @@ def of_run(
       run: the configuration.
       num_devices: of the run.
       tensor: devices that share the work of each layer; None takes `mesh.model`.
+      num_local: devices of a host, over which its slots are sharded; None takes all.
     """
-    rollouts = [stage.rollout for stage in run.stages] + [run.evaluation.rollout]
+    rollouts = rollouts_of(run)
     shards = num_devices // (tensor or run.mesh.model)
+    local_shards = max((num_local or num_devices) // (tensor or run.mesh.model), 1)
     return memory.Workload(
         model=run.model,
         mesh=run.mesh,
@@ -94,14 +108,120 @@ def of_run(
         row_tokens=run.learner.row_tokens,
         logprob_chunk=run.learner.logprob_chunk,
         remat=run.learner.remat == "full",
-        slots_per_device=-(-max(r.num_slots for r in rollouts) // shards),
+        slots_per_device=-(-max(r.num_slots for r in rollouts) // local_shards),
         context=max(r.cache_buckets[-1] for r in rollouts),
         append=max(r.append_buckets[-1] for r in rollouts),
-        reference=any(
-            getattr(stage.algorithm, "kl", None) is not None for stage in run.stages
-        ),
+        references=max(map(num_references, run.stages)),
+        prefixes=0
+        if all(stage.supervised for stage in run.stages)
+        else memory.PREFIXES,
         overlap=any(stage.overlap for stage in run.stages),
     )
+
+
+def for_platform(
+    model: model_config.ModelConfig, platform: str
+) -> model_config.ModelConfig:
+    """Returns a model as another platform than this one computes it."""
+    if model.attention == "auto" and platform == "tpu":
+        return dataclasses.replace(model, attention="xla")
+    return model
+
+
+def to_run(
+    run: config.RunConfig | None,
+    work: memory.Workload,
+    *,
+    platform: str,
+    num_devices: int,
+    num_local: int,
+    max_action_tokens: int = 64,
+) -> config.RunConfig:
+    """Returns a run whose programs have the sizes of a workload.
+
+    Args:
+      run: the run that is planned; None makes one up that trains with GRPO.
+      work: its sizes, and its mesh.
+      platform: of the devices, as `jax.default_backend` names it.
+      num_devices: of the run.
+      num_local: of a host.
+      max_action_tokens: of a run that is made up.
+    """
+    if run is None:
+        run = _made_up(work, max_action_tokens)
+    shards = num_devices // work.mesh.model
+    local_shards = max(num_local // work.mesh.model, 1)
+
+    def resize(rollout: config.RolloutConfig) -> config.RolloutConfig:
+        slots = work.slots_per_device * local_shards
+        context = min(rollout.cache_buckets[-1], work.context)
+        return dataclasses.replace(
+            rollout,
+            max_tokens=min(rollout.max_tokens, context),
+            num_slots=min(rollout.num_slots, slots),
+            append_buckets=_clipped(rollout.append_buckets, work.append),
+            cache_buckets=_clipped(rollout.cache_buckets, context),
+            row_buckets=tuple(n for n in rollout.row_buckets if n < slots),
+        )
+
+    stages = tuple(
+        dataclasses.replace(stage, rollout=resize(stage.rollout))
+        for stage in run.stages
+    )
+    return dataclasses.replace(
+        run,
+        model=for_platform(work.model, platform),
+        mesh=work.mesh,
+        lora=work.lora,
+        stages=stages,
+        evaluation=dataclasses.replace(
+            run.evaluation, rollout=resize(run.evaluation.rollout)
+        ),
+        learner=dataclasses.replace(
+            run.learner,
+            row_tokens=work.row_tokens,
+            rows_per_microbatch=work.rows_per_device * shards,
+            logprob_chunk=work.logprob_chunk,
+            remat="full" if work.remat else "none",
+        ),
+    )
+
+
+def _clipped(buckets: tuple[int, ...], largest: int) -> tuple[int, ...]:
+    return (*(size for size in buckets if size < largest), min(buckets[-1], largest))
+
+
+def _made_up(work: memory.Workload, max_action_tokens: int) -> config.RunConfig:
+    rollout = config.RolloutConfig(
+        max_tokens=work.context,
+        max_action_tokens=max_action_tokens,
+        num_slots=2**31,  # `to_run` takes those of the workload
+        append_buckets=(work.append,),
+        cache_buckets=(work.context,),
+    )
+    kl = config.KLConfig(placement="loss") if work.references else None
+    stage = config.StageConfig(
+        name="plan",
+        algorithm=config.Grpo(kl=kl),
+        mixture=config.MixtureConfig(environments=(("textcraft", 1.0),)),
+        num_iterations=1,
+        rollout=rollout,
+        overlap=work.overlap,
+    )
+    return config.RunConfig(
+        name="plan",
+        stages=(stage,),
+        environments={"textcraft": base.EnvConfig()},
+        model=work.model,
+        trainable=work.trainable,
+        evaluation=config.EvaluationConfig(rollout=rollout),
+    )
+
+
+def num_references(stage: config.StageConfig) -> int:
+    """Returns how many other policies a stage holds: the KL term's, and its teachers."""
+    teachers = dict(getattr(stage.algorithm, "teachers", ())).values()
+    return (getattr(stage.algorithm, "kl", None) is not None) + len(set(teachers))
 
 
 def meshes(

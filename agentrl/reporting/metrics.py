@@ -18,7 +18,7 @@ import rich.progress
 from agentrl import config, types
 from agentrl.reporting import coverage, events, silence
 from agentrl.statistics import results
-from agentrl.transcripts import episodes, failures, jsonl
+from agentrl.transcripts import episodes, failures, jsonl, tokens
 
 FILE = "metrics.jsonl"
 _SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal to draw a bar on
@@ -38,8 +38,19 @@ class Writer:
         workdir: pathlib.Path,
         settings: config.RunConfig,
         *,
+        decode: tokens.Decode | None = None,
         clock: Callable[[], float] = time.time,
     ):
+        """Prepares a session.
+
+        Args:
+          workdir: of the run.
+          settings: of the run.
+          decode: of its tokenizer; without it no episode is stored token by token.
+          clock: seconds since 1970.
+        """
+        self._decode, self._token_episodes = decode, settings.token_episodes
+        self._signals: Sequence[types.Signal] | None = None
         self._workdir = workdir
         self._stages = settings.stages
         self._env_configs = settings.environments
@@ -57,6 +68,10 @@ class Writer:
         self._progress_bar.stop()
         if self._events is not None:
             self._events.close()
+
+    def hold(self, signals: Sequence[types.Signal]) -> None:
+        """Keeps what the episodes of the next `write` train with, in their order."""
+        self._signals = signals
 
     def write(
         self,
@@ -83,6 +98,9 @@ class Writer:
             self.resume(before, step=step - 1)
         wall_time = self._clock()
         stage = progress.stage_name
+        limit = self._token_episodes if self._decode else 0
+        by_token = tokens.keep(trajectories, self._decode or str, limit, self._signals)
+        self._signals = None
         episodes.append(
             self._episodes_path(stage),
             (
@@ -92,9 +110,10 @@ class Writer:
                         stage=stage,
                         iteration=iteration,
                         env_config=self._env_configs[t.task.env],
+                        tokens=of_episode,
                     )
                 )
-                for t in trajectories
+                for t, of_episode in zip(trajectories, by_token, strict=True)
             ),
         )
         numbers = {name: _to_number(value) for name, value in values.items()}

@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -15,6 +17,7 @@ from agentrl.config import EvaluationConfig, RolloutConfig, RunConfig
 from agentrl.engine import engine
 from agentrl.envs import base, demonstrations, prompts, tasks
 from agentrl.envs.pool import EnvPool
+from agentrl.hardware import compilation
 from agentrl.models import transformer
 from agentrl.parallel import processes, sharding
 from agentrl.rollout import collect
@@ -25,14 +28,78 @@ _VOCABULARY_TASKS = 200  # of each environment: their transcripts train a vocabu
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Run:
-    """The components that stay the same through all stages."""
+class Layout:
+    """A run's model and parameters on its devices, without text and environments.
+
+    The programs of a run are made from it, also for devices that are not there.
+    """
 
     config: RunConfig
     mesh: Mesh
     rollout_mesh: Mesh
     model: transformer.Model
     parameters: Parameters
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """Names of all environments; environment ids index this tuple."""
+        return tuple(self.config.environments)
+
+    @property
+    def num_valid_tokens(self) -> int:
+        """Ids from here on are padding of the vocabulary."""
+        return self.model.config.vocab_size
+
+    @property
+    def stop_tokens(self) -> Sequence[int]:
+        """Any of them ends an action."""
+        return (0,)
+
+    def make_engine(self, settings: RolloutConfig) -> engine.Engine:
+        """Returns an engine of which nothing is compiled yet."""
+        return engine.Engine(
+            self.model,
+            self.rollout_mesh,
+            settings,
+            stop_tokens=self.stop_tokens,
+            num_valid_tokens=self.num_valid_tokens,
+        )
+
+
+def count_turns(settings: RolloutConfig) -> int:
+    """Returns the number of shapes of a turn, a compiled program each."""
+    shapes = (settings.append_buckets, settings.cache_buckets)
+    return math.prod(map(len, shapes)) * (1 + len(settings.row_buckets))
+
+
+def make_layout(
+    settings: RunConfig, devices: Sequence[Any], local_devices: Sequence[Any]
+) -> Layout:
+    """Lays a run out over devices.
+
+    Args:
+      settings: the run.
+      devices: all of the run.
+      local_devices: of these, those of one process, on which it plays.
+
+    Raises:
+      ConfigError: if the mesh does not cover the devices.
+    """
+    model = transformer.Model(settings.model)
+    mesh = sharding.make_mesh_of(settings.mesh, devices)
+    return Layout(
+        config=settings,
+        mesh=mesh,
+        rollout_mesh=sharding.make_rollout_mesh(settings.mesh, local_devices),
+        model=model,
+        parameters=Parameters(settings, model, mesh),
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run(Layout):
+    """The components that stay the same through all stages."""
+
     chat: renderer.Chat
     pool: EnvPool
     key: jax.Array  # the run's PRNG key
@@ -45,9 +112,14 @@ class Run:
     )
 
     @property
-    def environments(self) -> tuple[str, ...]:
-        """Names of all environments; environment ids index this tuple."""
-        return tuple(self.config.environments)
+    def num_valid_tokens(self) -> int:
+        """Ids from here on are padding of the vocabulary."""
+        return self.chat.tokenizer.vocab_size
+
+    @property
+    def stop_tokens(self) -> Sequence[int]:
+        """Any of them ends an action."""
+        return self.chat.tokenizer.stop_ids
 
     @functools.cached_property
     def rollout_params(self) -> Callable[[types.PyTree], types.PyTree]:
@@ -85,33 +157,26 @@ class Run:
         """
         key = dataclasses.replace(settings, tasks_per_iteration=1, group_size=1)
         if key not in self._engines:
-            self._engines[key] = self._make_engine(key)
+            made = self.make_engine(key)
+            params = self.rollout_params(self.parameters.zeros())
+            with compilation.progress("turns of rollouts", count_turns(key)) as report:
+                made.compile(params, self.key, report)
+            self._engines[key] = made
         return collect.Collector(self._engines[key], self.pool, self.chat)
-
-    def _make_engine(self, settings: RolloutConfig) -> engine.Engine:
-        policy_engine = engine.Engine(
-            self.model,
-            self.rollout_mesh,
-            settings,
-            stop_tokens=self.chat.tokenizer.stop_ids,
-            num_valid_tokens=self.chat.tokenizer.vocab_size,
-        )
-        policy_engine.compile(self.rollout_params(self.parameters.zeros()), self.key)
-        return policy_engine
 
 
 @contextlib.contextmanager
 def open_evaluation(run: Run, settings: EvaluationConfig) -> Iterator[Run]:
     """Yields the run as an evaluation plays it.
 
-    That is the run itself, unless evaluations have a turn limit or list of actions of
-    their own: these environments are played in workers of their own.
+    That is the run itself, unless evaluations have a turn limit, list of actions or
+    options of their own: these environments are played in workers of their own.
     """
-    if not settings.env_changes:
+    if not settings.env_changes and not settings.env_options:
         yield run
         return
     changed = {
-        env: dataclasses.replace(env_config, **settings.env_changes)
+        env: settings.change_env(env_config)
         for env, env_config in run.config.environments.items()
     }
     wanted = dataclasses.replace(run.config, environments=changed)
@@ -146,18 +211,12 @@ def assemble(
             chat = chat or make_chat(settings, workdir, environments)
             if processes.is_process_zero():
                 write_chat(chat, settings, workdir)
-        model = transformer.Model(settings.model)
-        mesh = sharding.make_mesh(settings.mesh)
-        parameters = Parameters(settings, model, mesh)
+        layout = make_layout(settings, jax.devices(), jax.local_devices())
         yield Run(
-            config=settings,
-            mesh=mesh,
-            rollout_mesh=sharding.make_rollout_mesh(settings.mesh),
-            model=model,
-            parameters=parameters,
+            **vars(layout),
             chat=chat,
             pool=environments,
-            key=parameters.key,
+            key=layout.parameters.key,
             demonstrations=demonstrations or {},
         )
 

@@ -50,6 +50,16 @@ class Parameters:
         """Shapes and placements of the trained parameters."""
         return self._abstract.trained
 
+    @property
+    def abstract_frozen(self) -> types.PyTree:
+        """Shapes and placements of the frozen parameters."""
+        return self._abstract.frozen
+
+    def abstract_view(self, rollout_mesh: Mesh) -> types.PyTree:
+        """Shapes and placements of the parameters that rollouts read."""
+        shapes = jax.eval_shape(self._view, self._abstract)
+        return sharding.with_shardings(shapes, rollout_mesh)
+
     def init(self) -> types.PyTree:
         """Returns the trained parameters as a run starts from them, where they belong.
 
@@ -84,15 +94,14 @@ class Parameters:
 
     def make_view(self, rollout_mesh: Mesh) -> Callable[[types.PyTree], types.PyTree]:
         """Returns the function from trained parameters to all that rollouts read."""
-
-        def view(params: types.Params) -> types.PyTree:
-            joined = self.join(params)
-            return lora.for_rollouts(joined, self.config.lora, self.model.config)
-
         hand_over = sharding.make_rollout_params(
-            self.mesh, rollout_mesh, view, self._abstract
+            self.mesh, rollout_mesh, self._view, self._abstract
         )
         return lambda trained: hand_over(types.Params(trained, self.frozen))
+
+    def _view(self, params: types.Params) -> types.PyTree:
+        joined = self.join(params)
+        return lora.for_rollouts(joined, self.config.lora, self.model.config)
 
     def _split(self, params: types.PyTree) -> types.Params:
         return types.Params(

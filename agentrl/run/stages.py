@@ -57,7 +57,7 @@ class Stage:
 
     def abstract_state(self, run: assemble.Run) -> types.RunState:
         """Shapes and placements of this stage's state, to restore a checkpoint onto."""
-        return _abstract_state(run, self.settings, self.optimizer)
+        return abstract_state(run, self.settings, self.optimizer)
 
     def init_from_previous(
         self, run: assemble.Run, state: types.RunState
@@ -79,11 +79,7 @@ def build(run: assemble.Run, index: int) -> Stage:
     settings = run.config.stages[index]
     panels = _select_panels(run, settings)
     algorithm = algorithms.resolve(settings)
-    optimize = optimizer.make_optimizer(
-        settings.optimizer,
-        total_steps=settings.num_iterations * settings.updates_per_iteration,
-        moments=run.model.config.dtypes.moments,
-    )
+    optimize = make_optimizer(run, settings)
     train_step, score_tokens = _make_learner(run, settings, algorithm, optimize)
     return Stage(
         settings=settings,
@@ -144,16 +140,32 @@ def _collect_demonstrations(
     )
 
 
-def _make_learner(
-    run: assemble.Run,
+def make_optimizer(
+    run: assemble.Layout, settings: config.StageConfig
+) -> optax.GradientTransformation:
+    """Returns the optimizer of a stage."""
+    return optimizer.make_optimizer(
+        settings.optimizer,
+        total_steps=settings.num_iterations * settings.updates_per_iteration,
+        moments=run.model.config.dtypes.moments,
+    )
+
+
+def jit_learner(
+    run: assemble.Layout,
     settings: config.StageConfig,
     algorithm: algorithms.Algorithm,
     optimize: optax.GradientTransformation,
-) -> tuple[TrainStepFn, scoring.ScoreFn]:
-    """Jits the learner step, and its forward pass alone."""
+) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped]:
+    """Jits the learner step, and its forward pass alone.
+
+    Returns:
+      Functions of (state, frozen parameters, batch, parameters of the reference or None),
+      and of (parameters, microbatch).
+    """
     forward = _make_forward(run, settings, algorithm)
     placements = jax.tree.map(
-        lambda s: s.sharding, _abstract_state(run, settings, optimize).learner
+        lambda s: s.sharding, abstract_state(run, settings, optimize).learner
     )
     replicated = sharding.replicated(run.mesh)
     step = jax.jit(
@@ -169,6 +181,17 @@ def _make_learner(
     score = jax.jit(
         functools.partial(scoring.score_rows, forward=forward), out_shardings=replicated
     )
+    return step, score
+
+
+def _make_learner(
+    run: assemble.Run,
+    settings: config.StageConfig,
+    algorithm: algorithms.Algorithm,
+    optimize: optax.GradientTransformation,
+) -> tuple[TrainStepFn, scoring.ScoreFn]:
+    """Binds frozen parameters and the placement of batches to the jitted functions."""
+    step, score = jit_learner(run, settings, algorithm, optimize)
     frozen = run.parameters.frozen
 
     def train_step(
@@ -186,7 +209,7 @@ def _make_learner(
 
 
 def _make_forward(
-    run: assemble.Run, settings: config.StageConfig, algorithm: algorithms.Algorithm
+    run: assemble.Layout, settings: config.StageConfig, algorithm: algorithms.Algorithm
 ) -> update.ForwardFn:
     """Binds the model, as its parameters lie on the learner's mesh."""
 
@@ -203,18 +226,21 @@ def _make_forward(
         chunk=run.config.learner.logprob_chunk,
         temperature=1.0 if settings.supervised else settings.rollout.temperature,
         join=join,
-        num_valid_tokens=run.chat.tokenizer.vocab_size,
+        num_valid_tokens=run.num_valid_tokens,
         value_fn=run.model.values if algorithm.needs_values else None,
         entropy_gradient=algorithm.objective.entropy_coefficient > 0,
     )
 
 
-def _abstract_state(
-    run: assemble.Run,
+def abstract_state(
+    run: assemble.Layout,
     settings: config.StageConfig,
     optimize: optax.GradientTransformation,
 ) -> types.RunState:
-    """Moments are placed like their parameters, everything else is replicated."""
+    """Shapes and placements of a stage's state.
+
+    Moments are placed like their parameters, everything else is replicated.
+    """
     step = jax.ShapeDtypeStruct((), jnp.int32)
     shapes = jax.eval_shape(
         _state_maker(run, settings, optimize), run.parameters.abstract, step
@@ -223,7 +249,7 @@ def _abstract_state(
 
 
 def _state_maker(
-    run: assemble.Run,
+    run: assemble.Layout,
     settings: config.StageConfig,
     optimize: optax.GradientTransformation,
 ) -> Callable[..., types.RunState]:

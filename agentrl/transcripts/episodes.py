@@ -1,13 +1,15 @@
 """Stored episodes: every transcript of a run, one JSON line each, readable again.
 
 Training writes `WORKDIR/episodes/<stage>.jsonl`. Token ids stay out: a stored episode
-is for people, for failure tags and for replays; training needs none of it. Each line holds
-the configuration of its environment, so that it can be played again by itself.
+is for people, for failure tags and for replays; training needs none of it. The first
+`RunConfig.token_episodes` of an iteration carry log-probabilities and advantages of
+their tokens. Each line holds the configuration of its environment, so that it can be
+played again by itself.
 """
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agentrl import errors, types
@@ -27,6 +29,9 @@ class StoredTurn:
     valid: bool
     observation_tokens: int  # number of tokens, the rules included in the first turn
     action_tokens: int  # number of tokens, the stop token included
+    # Numbers of the action's tokens, as `agentrl.transcripts.tokens` describes them, of
+    # episodes that are stored token by token.
+    tokens: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +70,7 @@ def from_trajectory(
     stage: str,
     iteration: int,
     env_config: base.EnvConfig,
+    tokens: Sequence[Mapping[str, Any]] | None = None,
 ) -> StoredEpisode:
     """Returns the stored form of a trajectory, without failure tags.
 
@@ -73,8 +79,10 @@ def from_trajectory(
       stage: name of the stage that it belongs to.
       iteration: of that stage, from 0.
       env_config: configuration of the environment that played it.
+      tokens: numbers of each turn's tokens, from `tokens.describe`; None stores none.
     """
     task = trajectory.task
+    numbers = [None] * len(trajectory.turns) if tokens is None else tokens
     return StoredEpisode(
         stage=stage,
         iteration=iteration,
@@ -95,8 +103,9 @@ def from_trajectory(
                 valid=turn.valid,
                 observation_tokens=len(turn.observation_tokens),
                 action_tokens=len(turn.action_tokens),
+                tokens=of_turn,
             )
-            for turn in trajectory.turns
+            for turn, of_turn in zip(trajectory.turns, numbers, strict=True)
         ),
         final_observation=trajectory.final_observation,
         error=trajectory.error,
@@ -111,7 +120,7 @@ def describe_config(env_config: base.EnvConfig) -> dict[str, Any]:
 
 def append(path: pathlib.Path, episodes: Iterable[StoredEpisode]) -> None:
     """Adds episodes to a file of JSON lines."""
-    jsonl.append(path, (dataclasses.asdict(episode) for episode in episodes))
+    jsonl.append(path, map(to_record, episodes))
 
 
 def read(path: pathlib.Path) -> Iterator[StoredEpisode]:
@@ -133,6 +142,15 @@ def read(path: pathlib.Path) -> Iterator[StoredEpisode]:
 def paths(workdir: pathlib.Path) -> list[pathlib.Path]:
     """The files of stored episodes in a working directory, by name."""
     return sorted((workdir / FOLDER).glob("*.jsonl"))
+
+
+def to_record(episode: StoredEpisode) -> dict[str, Any]:
+    """Returns the line of an episode, as JSON can hold it."""
+    record = dataclasses.asdict(episode)
+    for turn in record["turns"]:
+        if turn["tokens"] is None:
+            del turn["tokens"]
+    return record
 
 
 def from_record(record: Mapping[str, Any]) -> StoredEpisode:

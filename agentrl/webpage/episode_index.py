@@ -52,9 +52,18 @@ class _Source:
 class EpisodeIndex:
     """The episodes of a run, in columns."""
 
-    def __init__(self, workdir: pathlib.Path, settings: config.RunConfig):
+    def __init__(
+        self, workdir: pathlib.Path, settings: config.RunConfig, *, generation: int = 0
+    ):
+        """Begins an index.
+
+        Args:
+          workdir: of the run.
+          settings: of the run.
+          generation: of the index that this one replaces.
+        """
         self._workdir, self._settings = workdir, settings
-        self.generation = 0
+        self.generation = generation
         self._clear()
 
     def _clear(self) -> None:
@@ -198,6 +207,23 @@ class EpisodeIndex:
                 self._columns.items()
             },
         }  # fmt: skip
+
+    def latest(self, count: int) -> list[dict[str, Any]]:
+        """Describes the episodes that were stored last, the newest first."""
+        numbers = range(len(self) - 1, max(-1, len(self) - 1 - count), -1)
+        items = list(self._items) if numbers else []
+        return [
+            {
+                "number": number,
+                "stage": self._sources[self._columns["file"][number]].stage.name,
+                "kind": self._sources[self._columns["file"][number]].kind,
+                "item": items[self._columns["item"][number]],
+                "ending": ENDINGS[self._columns["ending"][number]],
+                **{name: self._columns[name][number]
+                   for name in ("iteration", "success", "turns", "reward")},
+            }
+            for number in numbers
+        ]  # fmt: skip
 
     def read_lines(self, first: int, count: int) -> Iterator[bytes]:
         """Yields the JSON of consecutive episodes, as it stands in their files.

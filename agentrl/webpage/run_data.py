@@ -24,6 +24,7 @@ from agentrl.webpage import curves, episode_index, evaluations, follow
 
 SECTIONS = ("overview", "curves", "results", "failures", "episodes")
 _BYTES_AT_ONCE = 1 << 22  # of episodes; between them others get their turn
+_LATEST = 8  # episodes that a live page names
 _ACTIVE_S = 120.0  # without a new iteration a run is shown as resting
 
 
@@ -48,6 +49,7 @@ class RunData:
         self.problem = ""  # what of the files cannot be read
         self._texts: dict[str, str] = {}
         self._configured: object = None
+        self._generation = 0  # of the index before the configuration changed
         self._evaluated: object = None
         self._judged = -1.0, (-1, -1)  # when, and how many episodes
         self._open()
@@ -56,8 +58,12 @@ class RunData:
         """Starts anew; the configuration may have changed on resume."""
         self.settings = files.read_run(self.workdir)
         self._described = files.read_description(self.workdir)
+        if self._configured is not None:
+            self._generation = self.index.generation
         self._configured = _stamp(self.workdir / files.RUN_FILE)
-        self.index = episode_index.EpisodeIndex(self.workdir, self.settings)
+        self.index = episode_index.EpisodeIndex(
+            self.workdir, self.settings, generation=self._generation
+        )
         self._open_curves()
         self._evaluated = None
 
@@ -107,7 +113,11 @@ class RunData:
             if place != (len(self.index), self.index.generation) or (
                 "episodes" not in self._texts
             ):
-                value = {"total": len(self.index), "generation": self.index.generation}
+                value = {
+                    "total": len(self.index),
+                    "generation": self.index.generation,
+                    "latest": self.index.latest(_LATEST),
+                }
                 self._set("episodes", value)
 
     def section(self, name: str) -> str:

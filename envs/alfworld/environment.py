@@ -51,6 +51,12 @@ class AlfWorld(base.Environment):
         base.PROFILES, TURN_LIMIT
     )
     native_list = "first"
+    synonyms: ClassVar = {
+        **{"go to": "walk to", "open": "unseal", "close": "shut", "take": "grab"},
+        **{"put": "place", "move": "shift", "use": "operate", "heat": "warm"},
+        **{"cool": "chill", "clean": "wash", "slice": "cut", "examine": "inspect"},
+        **{"inventory": "pockets", "look": "observe"},
+    }
     option_names = ("data_dir", "mappings")
 
     game: games.Game

@@ -74,6 +74,17 @@ class BabyAI(base.Environment):
     name = levels.NAME
     turn_limits: ClassVar = {"strict": 20, "agentgym": 20}
     native_list = "always"
+    synonyms: ClassVar = {
+        "turn": "rotate",
+        "move": "step",
+        "go to": "walk to",
+        "go through": "pass through",
+        "pickup": "grab",
+        "pick up": "grab up",
+        "toggle and go through": "unlatch and pass through",
+        "toggle": "unlatch",
+        "drop": "release",
+    }
 
     @property
     def default_instruction(self) -> str:

@@ -34,6 +34,7 @@ import itertools
 import random
 import re
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from agentrl.envs import base, parsing
 from agentrl.envs.textcraft import planner, recipes
@@ -54,6 +55,7 @@ class TextCraft(base.Environment):
     name = NAME
     turn_limits = _TURN_LIMITS
     option_names = ("recipes_dir", "distractors")
+    synonyms: ClassVar = {"get": "fetch", "craft": "make", "inventory": "bag"}
 
     def __init__(self, config: base.EnvConfig | None = None):
         super().__init__(config)

@@ -28,6 +28,7 @@ COUNTS = {  # tasks in train and test
     "babyai": (810, 90),
     "searchqa": (None, 400),
     "sciworld": (643, 200),
+    "sokoban": (1500, 300),
     "guess_number": (421, 79),
 }
 
@@ -160,7 +161,7 @@ MUTANTS = [
     (
         checks.check_action_lists,
         LIMITS,
-        LIMITS + "; _action_list = lambda *_, first: ''",
+        LIMITS + "; _actions_to_list = lambda *_, first: None",
     ),
     (checks.check_oracles, "{self._secret}", "{self._secret // 2}"),
     (checks.check_oracles, "{(self._low + self._high) // 2}", "{self._low}"),

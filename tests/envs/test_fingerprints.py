@@ -9,7 +9,7 @@ import pytest
 from agentrl.envs import base, checks, registry
 from agentrl.envs.babyai import world
 
-NAMES = ("textcraft", "babyai", "alfworld", "searchqa", "webshop")
+NAMES = ("textcraft", "babyai", "alfworld", "searchqa", "webshop", "sokoban")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -89,7 +89,6 @@ def test_the_wheel_holds_one_package_and_its_data(wheel):
     expected = {
         "agentrl/py.typed",
         "agentrl/reporting/report_template.html",
-        "agentrl/launch/pods/slurm.sh",
         "agentrl/experiments/demo/demo.py",
         *(f"agentrl/envs/data/{p.name}" for p in (ROOT / "envs/data").iterdir()),
         *(

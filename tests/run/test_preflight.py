@@ -7,12 +7,11 @@ import fake_run
 import pytest
 import recall_env
 
-from agentrl import config, errors, session
+from agentrl import config, errors, preflight, session
 from agentrl.chat import renderer, tokenizer
 from agentrl.envs import base, pool, registry, tasks
 from agentrl.experiment import fields, files
 from agentrl.experiments.demo import demo
-from agentrl.run import preflight
 
 clear_specs = registry.get_spec.cache_clear  # a test may replace the function itself
 

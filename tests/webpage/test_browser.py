@@ -48,9 +48,25 @@ def write_run(workdir, *, seed=0, last=1.0):
             )
             for sample in range(8)
         ]
+        stored[-1] = with_tokens(stored[-1])
         path = workdir / episodes.FOLDER / f"evaluation.{stage}.textcraft.jsonl"
         episodes.append(path, map(failures.tag, stored))
     return workdir
+
+
+def with_tokens(stored):
+    """The episode as if a token had four letters, the last ones unlikely and good."""
+    turns = []
+    for turn in stored.turns:
+        count = -(-len(turn.action) // 4)
+        numbers = {
+            "lengths": [4] * (count - 1) + [len(turn.action) - 4 * (count - 1), 0],
+            "logprobs": [-0.01] * (count - 1) + [-4.0, -0.5],
+            "advantages": [0.0] * (count - 1) + [1.5, -1.5],
+            "weights": 1.0,
+        }
+        turns.append(dataclasses.replace(turn, tokens=numbers))
+    return dataclasses.replace(stored, turns=tuple(turns))
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +150,31 @@ def test_a_path_through_the_viewer(visit, run):
     assert place == "1"  # both look first
     page.go_back()
     page.wait_for_function("document.querySelectorAll('.column').length == 8")
+
+
+def test_tokens_are_coloured_by_what_is_stored_of_them(visit, run):
+    page = visit(f"file://{run}/report.html#view=episodes&n=111").page
+    page.wait_for_selector("[data-do=color]")
+    choices = page.locator("[data-do=color] option").all_inner_texts()
+    assert choices == ["plain", "mask: what is trained on", "log-probability",
+                       "advantage"]  # fmt: skip
+    assert page.locator(".token").count() > 5  # the mask, by token
+
+    page.select_option("[data-do=color]", "logprob")
+    page.wait_for_function("location.hash.includes('color=logprob')")
+    likely = page.locator(".turn >> nth=0").locator(".token").first
+    unlikely = page.locator(".turn >> nth=0").locator(".token").nth(-2)
+    opacity = (
+        "e => parseFloat(getComputedStyle(e).backgroundColor.match(/[\\d.]+\\)$/)[0])"
+    )
+    assert likely.evaluate(opacity) < 0.05 < 0.5 < unlikely.evaluate(opacity)
+    unlikely.hover()
+    assert "log-probability \N{MINUS SIGN}4.000 (1.8 %)" in page.inner_text(".tooltip")
+    page.select_option("[data-do=color]", "advantage")
+    page.wait_for_function("location.hash.includes('color=advantage')")
+    stop = page.locator(".turn >> nth=0").locator(".token.stop")
+    tints = {one.evaluate("e => e.style.backgroundColor") for one in (unlikely, stop)}
+    assert len(tints) == 2 and any("--down" in tint for tint in tints)
 
 
 def test_text_is_searched_and_rewards_filter(visit, run):
@@ -221,8 +262,12 @@ def test_a_live_page_follows_its_run(visit, tmp_path):
         fake_run.make_result("warm", 8, "textcraft", 0.25).save(workdir)
         page.wait_for_selector(".status.live >> text=textcraft 6/8")
         page.wait_for_selector("#results svg circle")
+        assert page.locator("#latest tbody tr").count() == 8
         page.click("nav.top >> text=Episodes")
         page.wait_for_selector("text=24 of 24 episodes")
+        fake_run.write_iterations(workdir, settings, first=14, last=15)
+        page.click("text=Show 4 new episodes")
+        page.wait_for_selector("text=28 of 28 episodes")
         page.click(".row >> nth=0")
         page.wait_for_selector(".turn pre.action")
         asked = {urllib.parse.urlsplit(url).netloc for url in one.requests}

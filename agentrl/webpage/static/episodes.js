@@ -177,12 +177,37 @@
     await go();
   }
 
+  // Offers what a live run has stored since the list was drawn; it does not move by itself.
+  agentrl.noteNewEpisodes = (app, route) => {
+    const list = node && node.index && node.querySelector(".list");
+    if (!list) return;
+    const told = store.runs[Number(route.run || 0)].episodes;
+    const anew = told.generation !== node.index.generation;
+    const fresh = anew ? told.total : told.total - node.index.count;
+    let button = list.querySelector(".fresh");
+    if (!fresh && !anew) {
+      if (button) button.remove();
+      return;
+    }
+    if (!button) {
+      button = h("button", { class: "fresh", type: "button", on: { click: () => {
+        drawn = "";
+        agentrl.drawEpisodes(app, agentrl.readRoute());
+      } } });
+      list.prepend(button);
+    }
+    button.textContent = anew ? "The run was resumed: read its episodes anew"
+      : `Show ${agentrl.count(fresh, "new episode")}`;
+  };
+
   function markOpen(route) {
     for (const row of node.querySelectorAll(".row")) {
       row.classList.toggle("open", row.getAttribute("data-episode") === route.n);
       const there = Object.fromEntries(new URLSearchParams(row.hash.slice(1)));
       row.href = toHash({ ...route, n: there.n });
     }
+    const open = node.querySelector(".row.open");
+    if (open && window.matchMedia("(min-width: 861px)").matches) open.scrollIntoView({ block: "nearest" });
   }
 
   // Draws the view into `app`; called again whenever the address changes.

@@ -33,6 +33,7 @@
     ["tiles", (run) => [agentrl.drawTiles(run)], ["results", "curves", "episodes", "overview"]],
     ["results", (run) => agentrl.drawResults(run.results), ["results"]],
     ["curves", (run) => [run.curves.stages.length ? agentrl.drawCurves([run], [{ members: [0] }]) : null], ["curves"]],
+    ["latest", (run) => [agentrl.drawLatest(run)], ["episodes"]],
     ["failures", (run) => [agentrl.drawFailures(run.failures)], ["failures"]],
     ["costs", (run) => [agentrl.drawCosts(run)], ["curves"]],
     ["provenance", (run) => [agentrl.drawProvenance(run)], ["overview"]],
@@ -84,6 +85,7 @@
       const asked = [...changed].some((name) => name === "address") || shown !== "episodes";
       shown = "episodes";
       if (asked) await agentrl.drawEpisodes(view, route);
+      else if (changed.has("episodes")) agentrl.noteNewEpisodes(view, route);
       return;
     }
     const number = single() ? 0 : route.run === undefined ? -1 : Number(route.run);

@@ -1,0 +1,111 @@
+"""TPU slices that are not there: their devices, for a compiler that runs on any CPU.
+
+The TPU compiler is a library, `libtpu`, which needs no TPU. JAX describes the devices of a
+slice through it; what is lowered for a mesh of these devices compiles to the very program
+that the slice would run, with its memory and cost, but cannot be run here.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from agentrl import errors
+from agentrl.hardware import devices
+
+INSTALL = "pip install 'agentrl-jax[tpu-plan]'"
+_NAME = re.compile(r"(?P<kind>[a-z0-9]+):(?P<shape>\d+(x\d+){1,2})")
+_DIMENSIONS = {"v5e": 2, "v6e": 2}  # of the torus; all other kinds have three
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """A TPU slice."""
+
+    name: str  # as given, such as v5e:4x8
+    device: devices.Device | None  # its entry in the table, if it has one
+    devices: Sequence[Any]  # of all hosts, in JAX's order
+    local_devices: Sequence[Any]  # of one host, on which it plays
+
+    @property
+    def num_hosts(self) -> int:
+        """Processes that a run on it has."""
+        return len({device.process_index for device in self.devices})
+
+
+def parse(name: str) -> tuple[devices.Device, int]:
+    """Returns the kind of device and the number of chips of a slice by its name.
+
+    Raises:
+      ConfigError: if it is not the name of a slice.
+    """
+    kinds = [d.name for d in devices.DEVICES if d.platform == "tpu"]
+    found = _NAME.fullmatch(name)
+    if not found or found["kind"] not in kinds:
+        raise errors.ConfigError(
+            f"--topology={name!r} is no TPU slice; give a kind out of {sorted(kinds)} and "
+            "the shape of its torus, such as v5e:4x8 or v5p:2x2x4."
+        )
+    sizes = [int(size) for size in found["shape"].split("x")]
+    wanted = _DIMENSIONS.get(found["kind"], 3)
+    if len(sizes) != wanted or not all(sizes):
+        raise errors.ConfigError(
+            f"--topology={name!r} has {len(sizes)} dimensions; a slice of "
+            f"{found['kind']} has {wanted} positive ones, such as "
+            f"{found['kind']}:{'x'.join('2' * wanted)}."
+        )
+    product = 1
+    for size in sizes:
+        product *= size
+    return devices.get(found["kind"]), product
+
+
+def attached() -> Slice:
+    """Returns the devices that are here, of all processes of the run."""
+    import jax
+
+    found = jax.devices()
+    kind = found[0].device_kind
+    name = f"{len(found)} x {kind}"
+    return Slice(name, devices.find(kind), found, jax.local_devices())
+
+
+def open_slice(name: str) -> Slice:
+    """Describes a slice by its name, with devices to compile for.
+
+    Raises:
+      ConfigError: if it is not the name of a slice, or there is no TPU compiler.
+    """
+    device, num_chips = parse(name)
+    if importlib.util.find_spec("libtpu") is None:
+        raise errors.ConfigError(
+            f"--topology={name} needs the TPU compiler, the package libtpu: {INSTALL}"
+        )
+    # Nothing asks Google's metadata server for a TPU, several processes may compile at
+    # once, as none of them uses a TPU, and the library keeps its log to itself.
+    for variable, value in (
+        ("TPU_SKIP_MDS_QUERY", "1"),
+        ("TPU_WORKER_HOSTNAMES", "localhost"),
+        ("TPU_ACCELERATOR_TYPE", f"v5litepod-{num_chips}"),  # any will do
+        ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
+        ("TPU_MIN_LOG_LEVEL", "3"),
+        ("TPU_STDERR_LOG_LEVEL", "3"),
+        ("TF_CPP_MIN_LOG_LEVEL", "3"),
+    ):
+        os.environ.setdefault(variable, value)
+    from jax.experimental import topologies
+
+    try:
+        described = topologies.get_topology_desc(
+            platform="tpu", topology_name=name.replace("v7x", "tpu7x")
+        )
+    except Exception as error:
+        raise errors.ConfigError(
+            f"--topology={name}: the TPU compiler has no such slice, or cannot be "
+            f"loaded: {str(error).splitlines()[0]}"
+        ) from error
+    first = min(found.process_index for found in described.devices)
+    local = [found for found in described.devices if found.process_index == first]
+    return Slice(name, device, described.devices, local)

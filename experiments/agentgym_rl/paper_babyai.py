@@ -1,0 +1,10 @@
+"""AgentGym-RL's paper on BabyAI: GRPO from an instructed model."""
+
+from agentrl import config
+from agentrl.experiments.agentgym_rl import protocol
+
+
+def get_config() -> config.RunConfig:
+    """The protocol, on eight GPUs; README.md has other machines."""
+    stage = protocol.train("babyai", protocol.PAPER, "babyai")
+    return protocol.make_run("paper_babyai", protocol.PAPER, (stage,))

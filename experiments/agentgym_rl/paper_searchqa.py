@@ -1,0 +1,10 @@
+"""AgentGym-RL's paper on SearchQA: GRPO from an instructed model."""
+
+from agentrl import config
+from agentrl.experiments.agentgym_rl import protocol
+
+
+def get_config() -> config.RunConfig:
+    """The protocol, on eight GPUs; README.md has other machines."""
+    stage = protocol.train("searchqa", protocol.PAPER, "searchqa")
+    return protocol.make_run("paper_searchqa", protocol.PAPER, (stage,))

@@ -1,0 +1,12 @@
+"""AgentGym-RL's ScalingInter on BabyAI: more turns as training goes on."""
+
+from agentrl import config
+from agentrl.experiments.agentgym_rl import protocol
+
+
+def get_config() -> config.RunConfig:
+    """The protocol, on eight GPUs; README.md has other machines."""
+    recipe = protocol.SCRIPT["babyai"]
+    stage = protocol.train("babyai", protocol.SCRIPT, "babyai")
+    stages = (protocol.scale_turns(stage, recipe),)
+    return protocol.make_run("scaling_babyai", protocol.SCRIPT, stages)

@@ -1,0 +1,12 @@
+"""AgentGym-RL's ScalingInter on SearchQA: more turns as training goes on."""
+
+from agentrl import config
+from agentrl.experiments.agentgym_rl import protocol
+
+
+def get_config() -> config.RunConfig:
+    """The protocol, on eight GPUs; README.md has other machines."""
+    recipe = protocol.SCRIPT["searchqa"]
+    stage = protocol.train("searchqa", protocol.SCRIPT, "searchqa")
+    stages = (protocol.scale_turns(stage, recipe),)
+    return protocol.make_run("scaling_searchqa", protocol.SCRIPT, stages)

@@ -1,0 +1,10 @@
+"""AgentGym-RL's script on TextCraft: GRPO from an instructed model."""
+
+from agentrl import config
+from agentrl.experiments.agentgym_rl import protocol
+
+
+def get_config() -> config.RunConfig:
+    """The protocol, on eight GPUs; README.md has other machines."""
+    stage = protocol.train("textcraft", protocol.SCRIPT, "textcraft")
+    return protocol.make_run("script_textcraft", protocol.SCRIPT, (stage,))

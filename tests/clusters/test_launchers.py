@@ -1,0 +1,195 @@
+"""Launchers: what they render is what clusters take, and restarts what should restart."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from agentrl import errors
+from agentrl.clusters import job, kubernetes, slurm, tpu_vm
+
+RUN = job.Job(
+    name="demo",
+    hosts=2,
+    arguments=("demo", "--workdir=/runs/demo", "--set=name='a $(b) c'"),
+    max_restarts=3,
+)
+PODS = kubernetes.Pods(image="registry.example.com/agentrl:1", claim="runs")
+SLICE = tpu_vm.SliceRequest(kind="v5e", chips=8, zone="zone-a", poll_s=0, pause_s=0)
+
+
+def render(target):
+    if target == "gke":
+        return kubernetes.render_jobset(
+            RUN, PODS, kind="v5e", shape="2x4", chips=8, spot=True
+        )
+    return kubernetes.render_job(RUN, PODS, gpus=8)
+
+
+@pytest.mark.parametrize("target", ["k8s", "gke"])
+def test_pods_stop_on_refusals_and_start_again_on_interruptions(target):
+    manifest = render(target)[-1]
+    spec = manifest["spec"]
+    if target == "gke":
+        policy = spec["failurePolicy"]
+        assert policy["maxRestarts"] == 3  # whatever no rule matches starts again
+        assert [rule["action"] for rule in policy["rules"]] == ["FailJobSet"]
+        spec = spec["replicatedJobs"][0]["template"]["spec"]
+    rules = {
+        rule["action"]: rule["onExitCodes"]["values"]
+        for rule in spec["podFailurePolicy"]["rules"]
+        if "onExitCodes" in rule
+    }
+    assert rules["FailJob"] == [1, 2]
+    assert rules.get("Ignore", [69, 75]) == [69, 75]
+    container = spec["template"]["spec"]["containers"][0]
+    assert "--set=name='a $$(b) c'" in container["command"]  # no variable of theirs
+    assert "--num_hosts=2" in container["command"]
+    assert yaml.safe_load_all(kubernetes.to_yaml(render(target)))
+
+
+def run_slurm(tmp_path, code, restarts=0):
+    """Runs the batch script with stubs of Slurm; returns its code, and who was called."""
+    log = tmp_path / "log"
+    for name, body in (("srun", f"exit {code}"), ("scontrol", f'echo "$@" >>{log}')):
+        stub = tmp_path / name
+        stub.write_text(f"#!/bin/bash\n{body}\n")
+        stub.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", slurm.render(RUN, slurm.Nodes())],
+        env={
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "SLURM_SUBMIT_DIR": str(tmp_path),
+            "SLURM_JOB_ID": "7",
+            "SLURM_NNODES": "2",
+            "SLURM_RESTART_COUNT": str(restarts),
+        },
+    )
+    return done.returncode, log.read_text() if log.exists() else ""
+
+
+@pytest.mark.parametrize(
+    ("code", "restarts", "requeued"),
+    [(0, 0, ""), (1, 0, ""), (75, 0, "requeue 7\n"), (69, 2, "requeue 7\n"),
+     (137, 0, "requeue 7\n"), (75, 3, "")],
+)  # fmt: skip
+def test_slurm_requeues_what_goes_on(tmp_path, code, restarts, requeued):
+    assert run_slurm(tmp_path, code, restarts) == (code, requeued)
+
+
+# A cloud of one slice: hosts are folders, the state of the request is a file. The run on a
+# host ends with the next code of the file `codes`; `preempt` takes the slice away.
+GCLOUD = """\
+import os, pathlib, re, shutil, subprocess, sys
+cloud = pathlib.Path(os.environ["CLOUD"]); state = cloud / "state"
+words = sys.argv[1:]
+with (cloud / "calls").open("a") as calls: calls.write(" ".join(words[2:4]) + "\\n")
+hosts = [cloud / "0", cloud / "1"]
+if "describe" in words:
+    if not state.exists(): sys.exit(1)
+    print(state.read_text())
+elif "create" in words:
+    assert "--accelerator-type=v5litepod-8" in words, words
+    state.write_text("ACTIVE"); [host.mkdir() for host in hosts]
+elif "delete" in words:
+    state.unlink(); [shutil.rmtree(host) for host in hosts]
+elif "scp" in words:
+    files = [w for w in words if w.startswith("/")]
+    [shutil.copy(f, host) for f in files for host in hosts]
+else:
+    worker = next(w for w in words if w.startswith("--worker"))[9:]
+    command = next(w for w in words if w.startswith("--command"))[10:]
+    chosen = hosts if worker == "all" else [hosts[int(worker)]]
+    for host in chosen:
+        if state.read_text() != "ACTIVE": sys.exit(255)
+        done = subprocess.run(["bash", "-c", command], cwd=host,
+                              env=os.environ | {"HOME": str(host)})
+        if done.returncode: sys.exit(done.returncode)
+"""
+PYTHON = """\
+#!/bin/bash
+# `python3 -m venv` makes an environment whose pip does nothing and whose python trains.
+if [ "$2" = venv ]; then
+  mkdir -p .venv/bin
+  printf '#!/bin/bash\\n' >.venv/bin/pip
+  cp "$CLOUD/train" .venv/bin/python
+  chmod +x .venv/bin/*
+fi
+"""
+TRAIN = """\
+#!/bin/bash
+echo "$@" >>"$CLOUD/trained"
+code=$(head -1 "$HOME/../codes"); sed -i 1d "$HOME/../codes"
+if [ "$code" = preempt ]; then # all of the host ends
+  printf SUSPENDED >"$CLOUD/state"; kill -9 $PPID; exit 143
+fi
+exit "$code"
+"""
+
+
+def run_tpu(tmp_path, codes):
+    cloud, bin_folder = tmp_path / "cloud", tmp_path / "bin"
+    for folder in (cloud, bin_folder):
+        folder.mkdir()
+    (bin_folder / "gcloud").write_text(f"#!{sys.executable}\n{GCLOUD}")
+    (bin_folder / "python3").write_text(PYTHON)
+    (cloud / "train").write_text(TRAIN)
+    (cloud / "codes").write_text("\n".join(codes) + "\n")
+    for path in bin_folder.iterdir():
+        path.chmod(0o755)
+    one_host = job.Job(name="demo", hosts=1, arguments=RUN.arguments, max_restarts=3)
+    script = tpu_vm.render(one_host, SLICE).replace("--worker=all", "--worker=0")
+    done = subprocess.run(
+        ["bash", "-c", script.replace("on_hosts all", "on_hosts 0")],
+        cwd=pathlib.Path(__file__).parents[2],
+        env=os.environ
+        | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "CLOUD": str(cloud)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    calls = (cloud / "calls").read_text().split("\n")
+    return done, cloud, [call.split()[-1] for call in calls if call]
+
+
+def test_a_preempted_slice_is_got_again_and_given_back_at_the_end(tmp_path):
+    done, cloud, calls = run_tpu(tmp_path, ["75", "preempt", "0"])
+    assert done.returncode == 0, done.stderr
+    trained = (cloud / "trained").read_text().splitlines()
+    assert len(trained) == 3  # after the interruption on the same slice
+    assert set(trained) == {
+        "-m agentrl.launch.train --num_hosts=1 demo --workdir=/runs/demo "
+        "--set=name='a $(b) c'"
+    }
+    assert calls.count("create") == 2 and calls.count("delete") == 2
+    assert not (cloud / "state").exists()
+
+
+def test_a_refusal_ends_the_launcher_and_keeps_the_slice(tmp_path):
+    done, cloud, calls = run_tpu(tmp_path, ["1", "0"])
+    assert done.returncode == 1 and "as it would again" in done.stderr
+    assert (cloud / "state").read_text() == "ACTIVE" and "delete" not in calls
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "Demo"}, "small letters"),
+        ({"arguments": ("demo",)}, "no --workdir"),
+        ({"arguments": ("demo", "--workdir=x", "--num_hosts=2")}, "launcher's to give"),
+    ],
+)
+def test_jobs_that_cannot_work_are_refused(change, message):
+    fields = {"name": "demo", "hosts": 1, "arguments": RUN.arguments} | change
+    with pytest.raises(errors.ConfigError, match=message):
+        job.Job(**fields)
+
+
+def test_hosts_of_slices():
+    assert [
+        tpu_vm.count_hosts(kind, chips)
+        for kind, chips in (("v5e", 1), ("v5e", 8), ("v5e", 16), ("v5p", 8))
+    ] == [1, 1, 4, 2]

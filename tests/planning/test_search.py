@@ -1,0 +1,120 @@
+"""What makes a run fit, and how large it may become, by arithmetic."""
+
+import dataclasses
+
+import pytest
+
+from agentrl import config, errors
+from agentrl.hardware import devices, topology
+from agentrl.planning import memory, search, workloads
+from agentrl.programs import throughput
+from agentrl.programs.hlo import Cost, ProgramCost
+
+GIB = devices.GIB
+
+
+def work_of(name, **sizes):
+    sizes = {"slots_per_device": 16, "context": 4096, "row_tokens": 4096} | sizes
+    return workloads.of_model(
+        name, [], platform="tpu", lora_rank=None, int8_base=False, **sizes
+    )
+
+
+def test_what_does_not_fit_is_changed_until_it_does_and_no_further():
+    work, meshes = work_of("qwen2.5-0.5b"), [config.MeshConfig(data=8)]
+    budget = 6 * GIB
+    found = search.relax(work, meshes, budget, search.Calibration())
+    assert search.peak(found, search.Calibration()) <= budget
+    flags = search.flags_between(
+        work, found, experiment=False, num_devices=8, num_local=4
+    )
+    assert "--lora_rank=32" in " ".join(flags)
+    assert found.context == 4096  # the last resort was not needed
+    # In the terms of an experiment every change is an override of a field.
+    assert all(
+        flag.startswith("--set=")
+        for flag in search.flags_between(
+            work, found, experiment=True, num_devices=8, num_local=4
+        )
+    )
+
+
+def test_a_run_that_fits_is_left_alone_and_one_that_cannot_is_said_to():
+    work, meshes = work_of("qwen2.5-0.5b"), [config.MeshConfig(data=1)]
+    assert search.relax(work, meshes, 80 * GIB, search.Calibration()) == (
+        dataclasses.replace(work, mesh=meshes[0])
+    )
+    assert search.relax(work, meshes, 0.1 * GIB, search.Calibration()) is None
+
+
+@pytest.mark.parametrize("field", ["slots_per_device", "rows_per_device", "context"])
+def test_the_largest_size_fits_and_the_next_does_not(field):
+    work = dataclasses.replace(work_of("qwen2.5-0.5b"), mesh=config.MeshConfig(data=1))
+    budget, calibration = 30 * GIB, search.Calibration()
+    size = search.largest(work, field, budget, calibration)
+    step = 256 if field == "context" else 1
+
+    def peak(size):
+        return search.peak(search.resized(work, field, size), calibration)
+
+    assert size > getattr(work, field)
+    assert peak(size) <= budget < peak(size + step)
+
+
+def test_teachers_and_references_are_copies_of_what_is_trained():
+    stage = config.StageConfig(
+        name="student",
+        algorithm=config.Distillation(
+            teachers=(("babyai", "a"), ("textcraft", "b"), ("webshop", "a")),
+            kl=config.KLConfig(coefficient=0.1),
+        ),
+        mixture=config.MixtureConfig(environments=(("babyai", 1.0),)),
+        num_iterations=1,
+    )
+    assert workloads.num_references(stage) == 3  # two teachers, and where it started
+    work = dataclasses.replace(work_of("qwen2.5-0.5b"), mesh=config.MeshConfig(data=1))
+    state = memory.estimate(dataclasses.replace(work, references=3)).state
+    assert state["references"] == 3 * state["trained parameters"]
+
+
+def test_an_iteration_costs_what_its_calls_do():
+    demand = throughput.Demand(
+        tasks=4, group=8, turns=2, observation=100, action=10, fill=1.0
+    )
+    append, decode, update = throughput.phases(
+        demand,
+        update=ProgramCost(Cost(flops=1.0), Cost(flops=100.0)),
+        turn=ProgramCost(Cost(bytes=7.0), Cost(bytes=3.0)),
+        chunk=64,
+        slots=16,
+        row_tokens=1000,
+        rows=2,
+    )
+    assert append.cost.bytes == 2 * 2 * 2 * 7  # waves, turns, chunks of 101 tokens
+    assert decode.cost.bytes == 2 * 2 * 10 * 3
+    assert decode.tokens == 32 * 2 * 10
+    assert update.cost.flops == 1 + 4 * 100  # 7,040 tokens in rows of 2,000
+    device = devices.get("v5e")
+    assert next(iter(update.seconds(device))) == "compute"
+    assert next(iter(decode.seconds(device))) == "memory bandwidth"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v5e-32", "no TPU slice"),
+        ("h100:2x2", "no TPU slice"),
+        ("v5e:2x2x2", "has 3 dimensions; a slice of v5e has 2"),
+        ("v5p:4x4", "has 2 dimensions; a slice of v5p has 3"),
+        ("v6e:0x4", "positive"),
+    ],
+)
+def test_names_of_slices_that_do_not_exist_are_refused(name, message):
+    with pytest.raises(errors.ConfigError, match=message):
+        topology.parse(name)
+
+
+def test_without_the_compiler_its_installation_is_named(monkeypatch):
+    monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(errors.ConfigError, match=r"pip install 'agentrl-jax\[tpu-plan"):
+        topology.open_slice("v5e:2x2")
