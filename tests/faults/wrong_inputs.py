@@ -110,7 +110,7 @@ class Wrong:
 
 UNREACHABLE = (
     Wrong("a workdir below a file", (f"--workdir={CONFIG}/run",)),
-    Wrong("a disk that takes nothing", (), file_bytes=0),
+    Wrong("a disk that takes nothing", (), file_bytes=100),
     Wrong(
         "an environment's module",
         ("--set=num_env_workers=1",),
@@ -138,7 +138,7 @@ OTHER_COMMANDS = (
     Wrong("no run", ("--checkpoint=/nowhere", "--out={new}"), "evaluate"),
     Wrong(
         "no checkpoint",
-        ("--checkpoint={whole}/checkpoints/7", "--out={new}"),
+        ("--checkpoint={whole}/checkpoints/99", "--out={new}"),
         "evaluate",
     ),
     Wrong("env", ("--checkpoint={whole}", "--envs=recal", "--out={new}"), "evaluate"),
