@@ -8,7 +8,7 @@
     W/nodes/ID.STAGE.sessions.jsonl     when each process began and ended, and its code
     W/nodes/ID.STAGE.failed.json        failed attempts, with the last lines of output
     W/probe/                            some iterations of each kind of node, for its cost
-    W/compilation_cache/                of JAX, for all processes on machines of one kind
+    W/compilation_cache/                programs that nodes have compiled, by kind of host
 
 Whether a node is done is read off its working directory alone, so nothing has to be
 written at the moment a process is killed.
