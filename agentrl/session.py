@@ -22,7 +22,7 @@ from agentrl.loggers import outlets
 from agentrl.parallel import interruption, processes, startup, watch
 from agentrl.planning import preview
 from agentrl.reporting import metrics, tables
-from agentrl.run import assemble, fork, resume
+from agentrl.run import assemble, fork, parameters, resume
 from agentrl.statistics import results
 from agentrl.webpage import report
 
@@ -181,6 +181,7 @@ def check(settings: config.RunConfig) -> None:
     rules.check_evaluation(settings, num_devices=jax.device_count())
     preflight.check_selections(settings)
     outlets.check(settings.log_to)
+    parameters.check(settings)
     if settings.weights:
         from agentrl.sources import locate
 
@@ -229,9 +230,9 @@ def open_policy(
     settings.validate(num_devices=jax.device_count())
     preflight.check_selections(dataclasses.replace(settings, stages=()))
     with assemble.assemble(settings, workdir) as run:
-        parameters = run.parameters
+        held = run.parameters
         stored = checkpoint.restore_policy(
-            path, parameters.abstract, frozen_digest=parameters.frozen_digest
+            path, held.abstract, frozen_digest=held.frozen_digest
         )
         yield run, stored.params, stored.progress, stored.step
 

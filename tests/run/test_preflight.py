@@ -214,6 +214,19 @@ def test_a_damaged_evaluation_is_told_before_the_run_goes_on(settings, tmp_path)
         session.find_changes(settings, tmp_path, ())
 
 
+def test_what_is_trained_is_looked_for_before_anything_is_written(settings, tmp_path):
+    settings = dataclasses.replace(settings, trainable=("nothing",))
+    with pytest.raises(errors.ConfigError, match=r"'nothing'.*matches no parameter"):
+        session.train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_module_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setitem(registry._MODULES, "away", "no_such_module")
+    with pytest.raises(base.EnvConfigError, match="no module 'no_such_module'"):
+        registry.get_spec("away")
+
+
 def test_a_folder_that_cannot_be_made_says_what_to_do(tmp_path):
     (tmp_path / "file").touch()
     with (
