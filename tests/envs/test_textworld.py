@@ -1,9 +1,15 @@
 """TextWorld: quests from the generator. Skipped without the extra `textworld`."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
 from agentrl.envs import base, registry, textworld
 
+ROOT = pathlib.Path(__file__).parents[2]
 SPEC = registry.get_spec("textworld")
 
 
@@ -33,6 +39,24 @@ def env(tmp_path, monkeypatch):
     yield made
     made.close()
     textworld._find_game.cache_clear()
+
+
+@pytest.mark.slow
+def test_games_do_not_depend_on_the_hash_seed(env):
+    code = (
+        "from agentrl.envs import textworld; game, options = textworld._make_game(7);"
+        "print(options.seeds, game.objective, textworld._describe(game))"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "77")
+    }
+    assert len(printed) == 1
 
 
 @pytest.mark.slow
