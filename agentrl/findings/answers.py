@@ -14,10 +14,13 @@ _NAMES = {
 def describe(found: gather.Findings, rows: Sequence[tables.Row]) -> Iterator[str]:
     """Yields one sentence for each question that the numbers bear on."""
     kept = [row for row in rows if row["measure"] == "success"]
-    recipe = any(row["claim"] == "recipe" for row in kept)
-    kept = [row for row in kept if row["claim"] == ("recipe" if recipe else "policies")]
-    if kept and not recipe:
-        yield "One seed: what follows holds for these runs only, not for the recipes."
+    claim = tables.choose_claim(kept)
+    kept = [row for row in kept if row["claim"] == claim]
+    if kept and claim == "policies":
+        yield (
+            f"Fewer than {tables.MIN_SEEDS} seeds: what follows holds for these runs "
+            "only, not for the recipes."
+        )
     for row in kept:
         if row["axis"] == "across" and row["what"] in _NAMES:
             yield (

@@ -85,14 +85,10 @@ def _pooled(rows: Sequence[tables.Row]) -> tables.Row | None:
     return _first(select(rows, seed="all") or list(rows))
 
 
-def _claim(rows: Sequence[tables.Row]) -> str:
-    return "recipe" if any(row["claim"] == "recipe" for row in rows) else "policies"
-
-
 CLAIM_NOTES = {
     "policies": (
-        "Intervals hold for these policies on other tasks. One seed: a difference holds "
-        "for this run only."
+        "Intervals hold for these policies on other tasks, not for other seeds: there "
+        f"are fewer than {tables.MIN_SEEDS}."
     ),
     "recipe": (
         "Intervals of differences hold for other seeds of the same recipe (two-way "
@@ -109,7 +105,7 @@ def _across(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.
     levels = select(made["results"], axis="across", measure="success", variant="")
     for measure in ("success", "score"):
         changes = select(made["transfer"], axis="across", measure=measure)
-        claim = _claim(changes)
+        claim = tables.choose_claim(changes)
         changes = select(changes, claim=claim)
         rows: list[list[blocks.Cell | str]] = []
         for stage in (
@@ -153,7 +149,7 @@ def _across(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.
 
 def _within(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
     rows = made["difficulty"]
-    claim = _claim(rows)
+    claim = tables.choose_claim(rows)
     kept = select(rows, claim=claim)
     for env in dict.fromkeys(row["env"] for row in kept):
         of_env = select(kept, env=env)
@@ -208,7 +204,7 @@ def _orders(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
         for row in select(made["transfer"], measure="success")
         if row["axis"] in ("sequence", "pair")
     ]
-    claim = _claim(kept)
+    claim = tables.choose_claim(kept)
     whats = {
         "average": "policies", "worst": "policies", "overall": claim, "backward": claim,
         "forward": claim, "gap_to_joint": claim, "gap_to_specialists": claim,
@@ -236,7 +232,7 @@ def _orders(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
 
 def _forgotten(names: list[str], made: Mapping[str, Any]) -> Iterator[blocks.Block]:
     lost = made["forgetting"]
-    claim = _claim(lost)
+    claim = tables.choose_claim(lost)
     lost = [
         row for row in select(lost, claim=claim) if row["axis"] in ("sequence", "pair")
     ]
@@ -260,7 +256,7 @@ def _forgotten(names: list[str], made: Mapping[str, Any]) -> Iterator[blocks.Blo
 
 def _levels(made: Mapping[str, Any], axis: str) -> Iterator[blocks.Block]:
     kept = select(made["transfer"], axis=axis, measure="success")
-    claim = _claim(kept)
+    claim = tables.choose_claim(kept)
     kept = [
         row
         for row in kept

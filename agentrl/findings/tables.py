@@ -24,6 +24,7 @@ from agentrl.transcripts import episodes, failures
 FOLDER = "tables"
 Row = dict[str, Any]
 
+MIN_SEEDS = 3  # of a claim about recipes, on the page
 _MEASURES: tuple[summaries.Measure, ...] = ("success", "score")
 _CLAIMS: tuple[summaries.Claim, ...] = ("policies", "recipe")
 
@@ -57,6 +58,15 @@ def spread(estimate: intervals.Estimate | None) -> Row:
     if estimate is None:
         return {"mean": "", "low": "", "high": ""}
     return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+
+
+def choose_claim(rows: Iterable[Row]) -> summaries.Claim:
+    """What a page may claim of differences: recipes from three seeds on.
+
+    With two, the interval for other seeds is right, and too wide to say anything.
+    """
+    seeds = [len(row["seeds"].split()) for row in rows if row["claim"] == "recipe"]
+    return "recipe" if seeds and min(seeds) >= MIN_SEEDS else "policies"
 
 
 def make_results(found: gather.Findings) -> Iterator[Row]:

@@ -6,9 +6,11 @@ stages of the prefix and starts where the node before it ended.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from agentrl import config, errors
 from agentrl.experiment import files, rules
@@ -99,18 +101,41 @@ def digest(settings: config.RunConfig) -> str:
 
     Fields that leave what is learned as it is do not count (`rules.CHANGES`), but those
     of evaluations do, as results are part of a node. Devices do not: a study may go on
-    elsewhere, and `run.json` says where each node was trained.
+    elsewhere, and `run.json` says where each node was trained. Neither do fields that
+    have their default: one that a later version adds leaves the work of earlier ones.
     """
-    stored = files.to_json(settings)
+    stored = _without_defaults(settings)
     counted = [(path, value) for path, value in rules.leaves(stored) if _counts(path)]
     text = json.dumps([FORMAT, list(settings.environments), sorted(counted)])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def _without_defaults(value: Any) -> Any:
+    """Like `files.to_json`, without the fields of dataclasses that have their default."""
+    if isinstance(value, Mapping):
+        return {key: _without_defaults(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_defaults(child) for child in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    kept: dict[str, Any] = {"class": type(value).__name__}
+    for field in dataclasses.fields(value):
+        has_default = field.default is not dataclasses.MISSING
+        default = field.default if has_default else None
+        if not has_default and field.default_factory is not dataclasses.MISSING:
+            default, has_default = field.default_factory(), True
+        if not has_default or getattr(value, field.name) != default:
+            kept[field.name] = _without_defaults(getattr(value, field.name))
+    return kept
+
+
+@functools.cache
 def _counts(path: str) -> bool:
     if path.startswith("mesh."):
         return False
-    return path.startswith("evaluation.") or rules.change_of(path) != "free"
+    if path.startswith("evaluation.") or path.rpartition(".")[2] == "class":
+        return True
+    return rules.change_of(path) != "free"
 
 
 def tree(graph: Graph, seed: int) -> Iterator[tuple[int, Node]]:

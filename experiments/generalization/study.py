@@ -24,6 +24,7 @@ ORDERS = {
     "mixed_1": ("textcraft", "alfworld", "babyai", "searchqa", "webshop"),
     "mixed_2": ("searchqa", "babyai", "alfworld", "textcraft", "webshop"),
 }
+NOISE = 0.25  # sentences without meaning for each sentence of an observation
 # Training tasks of AgentGym's released lists, for the mixture by size.
 SIZES = {
     "webshop": 3930,
@@ -48,6 +49,7 @@ def get_study(scale: str, environments: Sequence[str]) -> spec.Study:
             *pairs(made, names),
             *mixtures(made, names),
             *interfaces(made, names),
+            *augmentations(made, names),
             *controls(made, names),
         ),
         difficulty=made.difficulty,
@@ -219,6 +221,36 @@ def interfaces(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
             )
 
 
+def augmentations(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+    """Irrelevant text in the observations of training, and in some of the tests.
+
+    Panels without it are those of `across`, whose policies have never seen it.
+    """
+    wide = _widen(made)
+    amount = {"irrelevant_text": NOISE}
+    noisy = {
+        name: dataclasses.replace(settings, options={**settings.options, **amount})
+        for name, settings in made.base.environments.items()
+    }
+    for env in names:
+        yield cell(
+            wide,
+            "augmentation",
+            env,
+            reinforce(wide, f"grpo_{env}_noise", env),
+            environments=noisy,
+            evaluation=dataclasses.replace(
+                wide.base.evaluation, env_options={"irrelevant_text": 0.0}
+            ),
+            learner=wide.base.learner,
+            variants=(
+                spec.Variant(
+                    name="noise", flags=(f"--env_option=irrelevant_text={NOISE}",)
+                ),
+            ),
+        )
+
+
 def _widen(made: scales.Scale) -> scales.Scale:
     """Twice the room for episodes: lists of actions are as long as observations."""
 
@@ -245,11 +277,7 @@ def _widen(made: scales.Scale) -> scales.Scale:
                 rollout=double(evaluation.rollout),
                 rollouts={e: double(r) for e, r in evaluation.rollouts.items()},
             ),
-            learner=dataclasses.replace(
-                learner,
-                row_tokens=2 * learner.row_tokens,
-                rows_per_microbatch=max(2, learner.rows_per_microbatch // 2 // 2 * 2),
-            ),
+            learner=dataclasses.replace(learner, row_tokens=2 * learner.row_tokens),
         ),
     )
 

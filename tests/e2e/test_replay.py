@@ -1,9 +1,8 @@
 """Every episode that a run stores can be played again, as its report says."""
 
-import html
 import os
 import pathlib
-import re
+import shlex
 import subprocess
 import sys
 
@@ -12,7 +11,6 @@ import pytest
 from rich import console as rich_console
 
 from agentrl.play import episode
-from agentrl.reporting import report
 from agentrl.transcripts import episodes
 
 HERE = pathlib.Path(__file__).parent
@@ -73,12 +71,11 @@ def test_an_evaluation_with_another_horizon_and_list_replays_too(workdir, tmp_pa
             assert episode.replay(recording, config, out)
 
 
-def test_the_commands_of_the_report_replay(workdir):
-    page = html.unescape((workdir / report.FILE).read_text())
-    shown = re.findall(r"<code>python (-m \S+play --replay=.*)</code>", page)
-    assert len(shown) >= 2
+def test_the_command_that_the_report_shows_replays_in_a_shell(workdir):
+    """The page makes it as here, in its script: see `replayCommand`."""
+    place = shlex.quote(f"{workdir / episodes.FOLDER / 'both.jsonl'}:3")
     done = subprocess.run(
-        f"{sys.executable} {shown[-1]}",
+        f"{sys.executable} -m agentrl.launch.console play --replay={place}",
         shell=True,
         capture_output=True,
         text=True,
