@@ -32,7 +32,6 @@ from agentrl.statistics import results
 from agentrl.study import graph, spec
 from agentrl.transcripts import jsonl
 
-STUDY_FILE = "study.json"
 MAX_ATTEMPTS = 2  # of a node, before it counts as failed
 _SESSION_LOCK = ".lock"  # of launch.train, in the working directory
 _TO_COPY = ("tokenizer.model", "chat.json", "run.json", "metrics.jsonl")
@@ -216,7 +215,7 @@ class Folder:
           ConfigError: if a cell of the same name and seed was another one before, naming
             the fields that differ.
         """
-        path = self.root / STUDY_FILE
+        path = self.root / files.STUDY_FILE
         stored = storage.read_json(path, advice="restore it.") if path.exists() else {}
         chains = dict(stored.get("chains", {}))
         for (cell, seed), chain in wanted.chains.items():
