@@ -19,6 +19,7 @@ from agentrl.checkpoints import checkpoint
 from agentrl.experiment import changes, files, rules
 from agentrl.hardware import roofline, timing, topology
 from agentrl.loggers import outlets
+from agentrl.models import choices
 from agentrl.parallel import interruption, processes, startup, watch
 from agentrl.planning import preview
 from agentrl.reporting import metrics, tables
@@ -61,6 +62,8 @@ def train(
         with interrupted.abandonable("its start, which the same command repeats"):
             settings = pin_conversations(settings, workdir)
             found = prepare(settings, workdir, stack, allow_changes=allow_changes)
+            if processes.is_process_zero():
+                print(choices.describe(settings.model), flush=True)
             stack.enter_context(
                 watch.HostWatch(
                     workdir, timeout_s=host_timeout_s, describe_place=timers.describe

@@ -15,6 +15,7 @@ _MODULES = {
     "webshop": "agentrl.envs.webshop",
     "sciworld": "agentrl.envs.sciworld",
     "sokoban": "agentrl.envs.sokoban",
+    "textworld": "agentrl.envs.textworld",
 }
 
 
