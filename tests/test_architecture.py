@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "refusals": "envs errors",
     "types": "",
     "ops": "",
-    "models": "errors types ops",
+    "kernels": "",
+    "models": "errors types ops kernels",
     "config": "envs errors models",
     "parallel": "envs refusals errors types config",
     "hardware": "envs errors models",
@@ -35,7 +36,7 @@ MAY_IMPORT = {
         "envs storage errors types models config parallel hardware pretrained sources "
         "learner"
     ),
-    "checkpoints": "errors storage types experiment",
+    "checkpoints": "errors storage types models experiment",
     "buckets": "errors storage",
     "transcripts": "envs errors storage types config",
     "statistics": "errors storage config transcripts",
@@ -78,9 +79,9 @@ MAY_IMPORT = {
         "learner evaluation statistics reporting run"
     ),
     "session": (
-        "errors preflight planning checkpoints chat storage types config parallel hardware "
-        "pretrained sources learner experiment statistics loggers reporting webpage run "
-        "loop"
+        "errors preflight planning checkpoints chat storage types models config "
+        "parallel hardware pretrained sources learner experiment statistics loggers "
+        "reporting webpage run loop"
     ),
     "study": (
         "envs checkpoints storage errors config hardware experiment transcripts "
