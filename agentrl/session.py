@@ -17,6 +17,7 @@ from agentrl import config, errors, loop, preflight, storage, types
 from agentrl.checkpoints import checkpoint
 from agentrl.experiment import changes, files, rules
 from agentrl.hardware import roofline, timing, topology
+from agentrl.models import choices
 from agentrl.parallel import interruption, processes, startup, watch
 from agentrl.planning import preview
 from agentrl.reporting import metrics, tables
@@ -56,6 +57,8 @@ def train(
         interrupted = stack.enter_context(interruption.Interruption())
         with interrupted.abandonable("its start, which the same command repeats"):
             found = prepare(settings, workdir, stack, allow_changes=allow_changes)
+            if processes.is_process_zero():
+                print(choices.describe(settings.model), flush=True)
             stack.enter_context(
                 watch.HostWatch(
                     workdir, timeout_s=host_timeout_s, describe_place=timers.describe

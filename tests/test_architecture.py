@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "refusals": "envs errors",
     "types": "",
     "ops": "",
-    "models": "errors types ops",
+    "kernels": "",
+    "models": "errors types ops kernels",
     "config": "envs errors models",
     "parallel": "envs refusals errors types config",
     "hardware": "envs errors models",
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "experiment": (
         "envs storage errors types models config parallel hardware pretrained learner"
     ),
-    "checkpoints": "errors storage types experiment",
+    "checkpoints": "errors storage types models experiment",
     "transcripts": "envs errors storage types config",
     "statistics": "errors storage config transcripts",
     "reporting": ("envs storage errors types config experiment transcripts statistics"),
@@ -70,8 +71,8 @@ MAY_IMPORT = {
         "learner evaluation statistics reporting run"
     ),
     "session": (
-        "errors preflight planning checkpoints storage types config parallel hardware "
-        "pretrained learner experiment statistics reporting webpage run loop"
+        "errors preflight planning checkpoints storage types models config parallel "
+        "hardware pretrained learner experiment statistics reporting webpage run loop"
     ),
     "api": "envs errors config experiment statistics evaluation play session",
     "launch": (

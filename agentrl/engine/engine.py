@@ -168,10 +168,7 @@ class Engine:
             donate_argnums=1,
             out_shardings=(self._batch_sharding, shardings),
         )
-        self._take_rows = jax.jit(
-            lambda cache, rows: jax.tree.map(lambda x: x[rows], cache),
-            out_shardings=shardings,
-        )
+        self._take_rows = jax.jit(kv_cache.take_rows, out_shardings=shardings)
         self._grow = jax.jit(kv_cache.grow, static_argnums=1, out_shardings=shardings)
         self.empty = jax.jit(
             lambda length: kv_cache.empty(shape, self.slots_per_cohort, length),
@@ -259,9 +256,7 @@ class Engine:
             for leaf in jax.tree.leaves(read)
             for shard in leaf.addressable_shards
         )
-        shape = self._model.config
-        numbers = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim
-        return weight_bytes, numbers * jnp.dtype(shape.dtypes.cache).itemsize
+        return weight_bytes, kv_cache.bytes_per_token(self._model.config)
 
     def compile(
         self,
@@ -360,7 +355,7 @@ def _make_append(model: transformer.Model, mesh: Mesh) -> transformer.AppendFn:
     if mesh.shape["model"] == 1:
         return model.append
     heads = sharding.heads_axis(mesh, model.config.num_kv_heads)
-    cache_spec: Any = kv_cache.specs(model.config, heads_axis=heads).keys[0]
+    cache_spec = kv_cache.layer_spec(model.config, heads)
     return functools.partial(
         model.append,
         constrain=sharding.replicate_over_model,

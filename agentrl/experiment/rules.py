@@ -29,6 +29,7 @@ CHANGES: Mapping[str, Change] = {
     "trainable": "fixed",
     "model": "fixed",
     "model.attention": "rounding",
+    "model.scan_blocks": "rounding",
     "model.precision": "results",
     "tokenizer": "fixed",
     "environments": "results",

@@ -25,7 +25,7 @@ PACKAGES = {
 
 
 # Fields of a model that are the run's to choose, whatever weights it starts from.
-OWN_FIELDS = ("precision", "attention", "critic")
+OWN_FIELDS = ("precision", "attention", "scan_blocks", "critic")
 CRITIC = "critic"  # parameter that no published model has; starts at zero
 
 
