@@ -122,6 +122,17 @@ def _write(
         ),
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (keys, values)],
         input_output_aliases={len(scalars) + 2: 0, len(scalars) + 3: 1},
+        cost_estimate=pallas.CostEstimate(
+            flops=0,
+            transcendentals=0,
+            # Blocks of keys and values, read and written.
+            bytes_accessed=4
+            * batch_size
+            * ((chunk + width - 2) // width + 1)
+            * width
+            * math.prod(keys.shape[-3::2])
+            * keys.dtype.itemsize,
+        ),
         interpret=interpret,
         name="write_cache",
     )(*scalars, *by_heads, keys, values)
@@ -232,6 +243,18 @@ def _attend(
             ],
         ),
         out_shape=jax.ShapeDtypeStruct(matrices.shape, queries.dtype),
+        # Of rows as long as the cache: shorter ones read less.
+        cost_estimate=pallas.CostEstimate(
+            flops=4 * queries.size * num_columns,
+            transcendentals=queries.size // size * num_columns,
+            bytes_accessed=2
+            * batch_size
+            * heads
+            * num_columns
+            * keys.shape[-1]
+            * keys.dtype.itemsize
+            + 2 * queries.size * queries.dtype.itemsize,
+        ),
         interpret=interpret,
         name="attend_cache",
     )(*scalars, offsets, matrices, keys, values)
