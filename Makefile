@@ -7,7 +7,7 @@ demo bench: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_th
 # A file's tests stay in one process: they share what is expensive to set up.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all test-versions parity lint bench docs clean
+.PHONY: demo test quick-tests test-all test-versions parity lint style types bench docs clean
 
 .venv/.installed: setup.py
 	$(PYTHON) -m venv .venv
@@ -18,11 +18,15 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder
 demo: .venv/.installed  ## train a small agent in stages, evaluate it, write a report
 	$(BIN)/python -m agentrl.launch.train demo --workdir=$(WORKDIR)
 
-test: lint  ## everything a change must pass
+test: style  ## everything a change must pass
+	+$(MAKE) --no-print-directory -j 2 types quick-tests
+
+quick-tests: .venv/.installed
 	$(PYTEST) -m "not slow"
 
+# What XLA compiles is optimised, as for users; `make test` leaves that out.
 test-all: lint  ## also what takes minutes, asks a package index or needs extras
-	$(PYTEST)
+	XLA_FLAGS= $(PYTEST)
 
 test-versions:  ## the wheel and the newest libraries, on each Python from 3.11 that is found
 	.ci/test-versions
@@ -35,9 +39,13 @@ parity: .venv/.installed  ## our models against transformers 5 and 4 (brings tor
 	AGENTRL_TRANSFORMERS=$(BIN)/python:.venv-transformers4/bin/python \
 		$(BIN)/python -m pytest tests/parity
 
-lint: .venv/.installed
+lint: style types
+
+style: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/.installed
 	$(BIN)/pyright
 
 bench: .venv/.installed  ## speed of environments, rollouts and learner on this machine

@@ -35,6 +35,7 @@ setuptools.setup(
     entry_points={"console_scripts": ["agentrl = agentrl.launch.console:main"]},
     package_data={
         "agentrl": ["py.typed"],
+        "agentrl.findings": ["*.css"],
         "agentrl.webpage": ["static/*"],
         "agentrl.envs": ["data/*"],
     },
@@ -55,11 +56,15 @@ setuptools.setup(
         "absl-py>=2.3",
         "filelock>=3.16",
         "rich>=14",
+        "jinja2>=3.1",
+        "fsspec>=2025.3",
         "pyyaml>=6",
     ],
     extras_require={
         "cuda": ["jax[cuda13]>=0.10.2"],
         "tpu": ["jax[tpu]>=0.10.2"],
+        "gcs": ["gcsfs>=2025.3"],
+        "s3": ["s3fs>=2025.3"],
         "tpu-plan": ["jax[tpu]>=0.10.2"],  # the compiler, libtpu of jax's own choice
         "test": [
             "pytest>=8.4",

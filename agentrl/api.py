@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentrl import config, errors, session
+from agentrl.buckets import mirror
 from agentrl.envs import base, registry
 from agentrl.evaluation import evaluator
 from agentrl.experiment import fields, files
@@ -106,8 +107,9 @@ def train(
         settings = files.complete(experiment, overrides, model=model)
     else:
         settings = files.load(experiment, overrides, model=model)
-    session.train(settings, pathlib.Path(workdir))
-    return load_results(workdir)
+    with mirror.opened(str(workdir)) as (local, publish):
+        session.train(settings, local, publish=publish)
+    return load_results(local)
 
 
 def evaluate(
@@ -132,7 +134,7 @@ def evaluate(
     out = pathlib.Path(out)
     errors.refuse_files(out)
     checked = _check_changes(changes)
-    with session.open_policy(pathlib.Path(checkpoint), checked) as opened:
+    with session.open_policy(mirror.readable(str(checkpoint)), checked) as opened:
         run, params, progress, step = opened
         out.mkdir(parents=True, exist_ok=True)
         found = evaluator.evaluate(
@@ -178,7 +180,7 @@ def load_results(workdir: str | pathlib.Path) -> Results:
       DamagedFileError: if a file there is no result.
       ConfigError: if there is no such directory.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = mirror.readable(str(workdir))
     if not workdir.is_dir():
         raise errors.ConfigError(
             f"there is no directory {workdir}; give the workdir of a run, or the `out` "

@@ -19,7 +19,7 @@ repeats itself whether it is interrupted or not.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,7 @@ class Recorder:
     compilations: timing.CompilationCounter
     peak_flops: float  # of the whole machine, per second
     num_profiled: int = 0  # iterations of each stage
+    publish: Callable[[], None] = lambda: None  # called when something was saved
     interrupted: interruption.Interruption = dataclasses.field(
         default_factory=interruption.Interruption
     )
@@ -79,8 +80,13 @@ def train(run: assemble.Run, recorder: Recorder) -> types.RunState:
     abandonable = recorder.interrupted.abandonable
     with abandonable("its start, which the same command repeats"):
         stage, state, progress, ahead = resume.restore_or_init(
-            run, recorder.checkpoints, recorder.writer
+            run, recorder.checkpoints, recorder.writer, recorder.workdir
         )
+        if run.config.evaluation.before_training and not int(state.learner.step):
+            untrained = dataclasses.replace(
+                progress, stage_name=results.UNTRAINED_STAGE
+            )
+            evaluate_after_stage(run, state, untrained, recorder)
     while True:
         compared = references.load(run, stage, state, recorder.checkpoints)
         state, progress = run_stage(
@@ -152,6 +158,7 @@ def run_stage(
             recorder.checkpoints.save(
                 state, progress, end_of_stage=at_end, episodes=waiting
             )
+            recorder.publish()
         if stop:
             raise errors.InterruptedRun(
                 f"iteration {iteration + 1} of {stage.settings.num_iterations} of stage "
@@ -386,9 +393,9 @@ def evaluate_after_stage(
     environments = settings.environments or run.environments
 
     def load_done() -> list[results.EvaluationResult]:
-        stored = results.load_all(recorder.workdir, environments)
-        place = (progress.stage_name, step)
-        return [result for result in stored if (result.stage, result.step) == place]
+        return results.load_stage(
+            recorder.workdir, progress.stage_name, step, environments
+        )
 
     done = {result.env for result in load_done()}
     missing = tuple(env for env in environments if env not in done)

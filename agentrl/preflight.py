@@ -26,19 +26,24 @@ class Findings:
     demonstrations: dict[str, list[types.Trajectory]]  # by supervised stage
 
 
-def check(settings: config.RunConfig, workdir: pathlib.Path) -> Findings:
+def check(
+    settings: config.RunConfig, workdir: pathlib.Path, *, first_stage: int = 0
+) -> Findings:
     """Checks panels, tokens of first observations, demonstrations and servers.
 
     Args:
       settings: the run; `RunConfig.validate` has been called.
       workdir: its directory, which may not exist yet.
+      first_stage: index of the first one that is not finished; earlier ones are not
+        checked.
 
     Raises:
       ConfigError: if a stage or the evaluation cannot work.
       TaskSelectionError: if tasks do not exist, or a file of them cannot be read.
       PoolError: if an environment cannot be made.
     """
-    rollouts = [*_stage_panels(settings), *_evaluation_panels(settings)]
+    left = dataclasses.replace(settings, stages=settings.stages[first_stage:])
+    rollouts = [*_stage_panels(left), *_evaluation_panels(left)]
     with assemble.open_pool(settings) as environments:
         chat = assemble.make_chat(settings, workdir, environments)
         found = Findings(chat, [], {})
@@ -46,7 +51,7 @@ def check(settings: config.RunConfig, workdir: pathlib.Path) -> Findings:
             found.notes += check_first_observations(
                 where, rollout, panel, chat=chat, environments=environments
             )
-        for stage in settings.stages:
+        for stage in left.stages:
             if isinstance(stage.algorithm, config.Supervised):
                 found.demonstrations[stage.name], notes = check_demonstrations(
                     settings, stage, stage.algorithm, chat, environments
@@ -203,4 +208,4 @@ def _evaluation_panels(settings: config.RunConfig) -> Iterator[_Panel]:
         panel = tasks.select_tasks(
             env, config=settings.environments[env], **rule.selection
         )
-        yield "evaluation", rule.rollout, panel
+        yield "evaluation", rule.rollout_of(env), panel

@@ -35,6 +35,7 @@ def train(
     allow_changes: Sequence[str] = (),
     num_profiled: int = 0,
     host_timeout_s: float = startup.HOST_TIMEOUT_S,
+    publish: Callable[[], None] | None = None,
 ) -> None:
     """Trains all stages, evaluates, and writes the report.
 
@@ -46,6 +47,7 @@ def train(
       num_profiled: iterations of each stage to write a trace of, in `profile/STAGE`.
       host_timeout_s: seconds without a sign of life of another host after which this
         one leaves.
+      publish: called when a checkpoint is complete; see `buckets.mirror`.
 
     Raises:
       ConfigError: if the configuration cannot work, or the directory is another run's
@@ -79,6 +81,7 @@ def train(
                 timers=timers,
                 num_profiled=num_profiled,
                 interrupted=interrupted,
+                publish=publish,
             )
         loop.train(run, recorder)
     if processes.is_process_zero():
@@ -93,6 +96,7 @@ def open_recorder(
     timers: timing.Timers,
     num_profiled: int,
     interrupted: interruption.Interruption,
+    publish: Callable[[], None] | None,
 ) -> loop.Recorder:
     """Opens what a session writes to, until `stack` is closed."""
     settings = run.config
@@ -102,6 +106,12 @@ def open_recorder(
     writer = stack.enter_context(
         metrics.Writer(workdir, settings, decode=run.chat.tokenizer.decode)
     )
+
+    def published() -> None:
+        if publish is not None:
+            checkpoints.wait()
+            publish()
+
     roofline.memory_bandwidth()  # measured now, not in the first iteration
     return loop.Recorder(
         workdir=workdir,
@@ -112,6 +122,7 @@ def open_recorder(
         compilations=timing.CompilationCounter(),
         num_profiled=num_profiled,
         interrupted=interrupted,
+        publish=published,
     )
 
 
@@ -149,7 +160,8 @@ def prepare(
         changed = find_changes(settings, workdir, allow_changes)
     with processes.process_zero_first():
         if processes.is_process_zero() and (changed or not is_begun(workdir)):
-            found = preflight.check(settings, workdir)
+            first = resume.find_stage(settings, workdir)
+            found = preflight.check(settings, workdir, first_stage=first)
             for note in [*found.notes, *changes.describe_schedules(changed, settings)]:
                 print(note, flush=True)
     with processes.agreed():

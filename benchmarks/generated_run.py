@@ -4,7 +4,6 @@ Curves, outcomes and texts are drawn at random so that they look like a run that
 no number of it means anything.
 """
 
-import dataclasses
 import json
 import pathlib
 import random
@@ -171,18 +170,30 @@ class Generator:
             success=success,
             score=float(success),
             reward=float(success),
-            turns=tuple(self._turn(success and t == turns - 1) for t in range(turns)),
+            turns=tuple(
+                self._turn(success and t == turns - 1, success, group < 2)
+                for t in range(turns)
+            ),
             final_observation=self._text(12),
             failures=tags if ending is types.Ending.FAILED or success
             else (*tags, "timeout"),
             config=episodes.describe_config(base.EnvConfig()),
         )  # fmt: skip
-        return dataclasses.asdict(stored)
+        return episodes.to_record(stored)
 
-    def _turn(self, last: bool) -> episodes.StoredTurn:
+    def _turn(self, last: bool, success: bool, by_token: bool) -> episodes.StoredTurn:
+        words = self._text(4).split()
+        pieces = ["Action", ":\n", *(f" {word}" for word in words), ""]
+        numbers = {
+            "lengths": [len(piece) for piece in pieces],
+            "logprobs": [round(-self._random.expovariate(1.5), 3) for _ in pieces],
+            "advantages": 0.9 if success else -1.1,
+            "weights": 1.0,
+        }
         return episodes.StoredTurn(
             observation=self._text(30),
-            action=f"Action:\n{self._text(4)}",
+            action="".join(pieces),
+            tokens=numbers if by_token else None,
             reward=float(last),
             valid=self._random.random() < 0.9,
             observation_tokens=42,

@@ -7,12 +7,16 @@ import collections
 import logging
 import random
 import re
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from agentrl.envs import base, episodes, faults, pool, registry
 
-_WORD = re.compile(r"[a-z]{2,}")
+Spellings = Literal["lower", "all"]
+_WORDS: Mapping[Spellings, re.Pattern[str]] = {
+    "lower": re.compile(r"[a-z]{2,}"),
+    "all": re.compile(r"[A-Za-z0-9]{2,}"),  # names with capitals, codes of products
+}
 _SLOTS_PER_WORKER = 4
 _LOGGER = logging.getLogger(__name__)
 _COMMON = 0.5  # words that more demonstrations copy are grammar, not names
@@ -135,7 +139,10 @@ def choose_examples(
 
 
 def rename(
-    demonstrations: Sequence[Demonstration], draw: int = 0
+    demonstrations: Sequence[Demonstration],
+    draw: int = 0,
+    *,
+    spellings: Spellings = "lower",
 ) -> list[Demonstration]:
     """The demonstrations with other names in the place of their own.
 
@@ -147,8 +154,11 @@ def rename(
     Args:
       demonstrations: of one environment.
       draw: another number gives other names; they depend on it and the item ids alone.
+      spellings: "lower" takes words of small letters for names, "all" also those with
+        capitals and digits.
     """
-    copied = [_copied_words(demonstration) for demonstration in demonstrations]
+    pattern = _WORDS[spellings]
+    copied = [_copied_words(demonstration, pattern) for demonstration in demonstrations]
     counts = collections.Counter(word for words in copied for word in words)
     names = {w for w, n in counts.items() if n <= _COMMON * len(demonstrations)}
     known = sorted(names)
@@ -161,7 +171,7 @@ def rename(
         table |= {
             w: new for w, new in zip(own, drawn, strict=True) if rng.random() < 0.5
         }
-        renamed.append(_replace_words(demonstration, table))
+        renamed.append(_replace_words(demonstration, table, pattern))
     return renamed
 
 
@@ -175,11 +185,11 @@ def texts(demonstrations: Iterable[Demonstration]) -> list[str]:
     ]
 
 
-def _copied_words(demonstration: Demonstration) -> set[str]:
+def _copied_words(demonstration: Demonstration, pattern: re.Pattern[str]) -> set[str]:
     seen, copied = set(), set()
     for observation, answer in demonstration.exchanges:
-        seen |= set(_WORD.findall(observation))
-        copied |= seen & set(_WORD.findall(answer))
+        seen |= set(pattern.findall(observation))
+        copied |= seen & set(pattern.findall(answer))
     return copied
 
 
@@ -189,10 +199,10 @@ def _blend(rng: random.Random, names: Sequence[str]) -> str:
 
 
 def _replace_words(
-    demonstration: Demonstration, table: dict[str, str]
+    demonstration: Demonstration, table: dict[str, str], pattern: re.Pattern[str]
 ) -> Demonstration:
     def replace(text: str) -> str:
-        return _WORD.sub(lambda word: table.get(word[0], word[0]), text)
+        return pattern.sub(lambda word: table.get(word[0], word[0]), text)
 
     exchanges = [
         (replace(seen), replace(said)) for seen, said in demonstration.exchanges

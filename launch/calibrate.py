@@ -48,12 +48,13 @@ def main(argv: Sequence[str]) -> None:
         )
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import refusals, session
+    from agentrl.buckets import mirror
     from agentrl.evaluation import calibrate
 
     tiers = collections.Counter[str]()
     try:
         changes = {"environments": (_ENV.value,), "samples": _SAMPLES.value}
-        with session.open_policy(pathlib.Path(_CHECKPOINT.value), changes) as opened:
+        with session.open_policy(mirror.readable(_CHECKPOINT.value), changes) as opened:
             for lines in calibrate.calibrate(
                 *opened,
                 env=_ENV.value,

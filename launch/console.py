@@ -13,6 +13,7 @@ import agentrl
 COMMANDS = {
     "train": "train the stages of an experiment; the same command resumes the run",
     "evaluate": "evaluate a checkpoint on fixed task panels",
+    "study": "plan, train and report many chains of stages that share their work",
     "watch": "show runs in a browser while they grow",
     "report": "write report.html of a run and print its table",
     "play": "play a task by hand, watch an oracle or a trained policy, replay an episode",

@@ -59,6 +59,7 @@ def main(argv: Sequence[str]) -> None:
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import refusals
+    from agentrl.buckets import mirror
     from agentrl.export import convert
 
     try:
@@ -67,14 +68,14 @@ def main(argv: Sequence[str]) -> None:
             print(f"Converted: {_OUT.value}")
         elif _TO_HF.value and _CHECKPOINT.value and _ADAPTER.value:
             convert.to_peft(
-                pathlib.Path(_CHECKPOINT.value),
+                mirror.readable(_CHECKPOINT.value),
                 pathlib.Path(_TO_HF.value),
                 dtype=_DTYPE.value,
             )
             print(f"Exported the adapters: {_TO_HF.value}")
         elif _TO_HF.value and _CHECKPOINT.value:
             convert.to_hugging_face(
-                pathlib.Path(_CHECKPOINT.value),
+                mirror.readable(_CHECKPOINT.value),
                 pathlib.Path(_TO_HF.value),
                 dtype=_DTYPE.value,
                 shard_bytes=int(_SHARD_GB.value * 10**9),

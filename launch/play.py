@@ -99,10 +99,14 @@ def run() -> int:
         if _ORACLE.value:
             raise base.EnvConfigError("give --oracle or --checkpoint, not both.")
         logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
+        from agentrl.buckets import mirror
         from agentrl.play import policy  # imports JAX
 
+        found = _CHECKPOINT.value
         stored = policy.load(
-            _CHECKPOINT.value, temperature=_TEMPERATURE.value, seed=_SEED.value
+            mirror.readable(found) if mirror.is_remote(found) else found,
+            temperature=_TEMPERATURE.value,
+            seed=_SEED.value,
         )
         policy.watch(stored, _ENV.value, _TASK.value, changes, out)
         return 0

@@ -35,12 +35,16 @@ def main(argv: Sequence[str]) -> None:
             f"unexpected arguments {argv[1:]}; did you mean --workdir=...?"
         )
     from agentrl import refusals
+    from agentrl.buckets import mirror
     from agentrl.experiment import files
     from agentrl.reporting import tables
     from agentrl.statistics import results
     from agentrl.webpage import report
 
-    workdirs = [pathlib.Path(workdir) for workdir in _WORKDIR.value]
+    try:
+        workdirs = [mirror.readable(workdir) for workdir in _WORKDIR.value]
+    except refusals.EXPECTED as error:
+        sys.exit(f"launch.report: {error}")
     if len(workdirs) > 1 and not _OUT.value:
         sys.exit(
             f"launch.report: {len(workdirs)} runs share one page, which belongs into none "

@@ -26,11 +26,13 @@ Single fields are overridden by their path, stages by name or `*`:
 On many hosts the same command runs on each, with a working directory that all of them
 share; `agentrl launch` starts it on TPU VMs, GKE, Slurm and Kubernetes.
 
+A working directory may lie in an object store: gs://BUCKET/PATH or s3://BUCKET/PATH
+(docs/howto_bucket.md).
+
 The working directory receives checkpoints, `metrics.jsonl`, tensorboard event files, every
 episode as a JSON line, `run.json`, `evaluations/*.json` and, at the end, `report.html`.
 """
 
-import pathlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -41,7 +43,10 @@ _CONFIG = flags.DEFINE_string(
     "config", None, "Experiment: a file, or the name of a packaged one, such as demo."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Directory of the run; it is resumed if it holds one."
+    "workdir",
+    None,
+    "Directory of the run, or gs://BUCKET/PATH or s3://BUCKET/PATH; it is resumed if it "
+    "holds one.",
 )
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run",
@@ -115,6 +120,7 @@ def main(argv: Sequence[str]) -> None:
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import errors, refusals, session
+    from agentrl.buckets import mirror
     from agentrl.experiment import files
     from agentrl.hardware import compilation
     from agentrl.parallel import startup
@@ -127,23 +133,26 @@ def main(argv: Sequence[str]) -> None:
             _HOST.value,
             host_timeout_s=_HOST_TIMEOUT.value,
         )
-        workdir = pathlib.Path(_WORKDIR.value or "")
-        settings = files.load(
-            given[0],
-            overrides=_SET.value,
-            model=_MODEL.value,
-            start=session.starting_from(_START.value, workdir),
-        )
-        if _DRY_RUN.value:
-            print(session.describe(settings))
-            return
-        session.train(
-            settings,
-            workdir,
-            allow_changes=_ALLOW.value,
-            num_profiled=_PROFILE.value,
-            host_timeout_s=_HOST_TIMEOUT.value,
-        )
+        given_start = str(mirror.readable(_START.value)) if _START.value else ""
+        wanted = "" if _DRY_RUN.value else _WORKDIR.value or ""
+        with mirror.opened(wanted) as (workdir, publish):
+            settings = files.load(
+                given[0],
+                overrides=_SET.value,
+                model=_MODEL.value,
+                start=session.starting_from(given_start, workdir),
+            )
+            if _DRY_RUN.value:
+                print(session.describe(settings))
+                return
+            session.train(
+                settings,
+                workdir,
+                allow_changes=_ALLOW.value,
+                num_profiled=_PROFILE.value,
+                host_timeout_s=_HOST_TIMEOUT.value,
+                publish=publish,
+            )
     except errors.InterruptedRun as interrupted:
         print(
             f"launch.train: {interrupted} The same command goes on from there.",

@@ -35,6 +35,7 @@ MAY_IMPORT = {
         "envs storage errors types models config parallel hardware pretrained learner"
     ),
     "checkpoints": "errors storage types models experiment",
+    "buckets": "errors storage",
     "transcripts": "envs errors storage types config",
     "statistics": "errors storage config transcripts",
     "reporting": ("envs storage errors types config experiment transcripts statistics"),
@@ -74,13 +75,22 @@ MAY_IMPORT = {
         "errors preflight planning checkpoints storage types models config parallel "
         "hardware pretrained learner experiment statistics reporting webpage run loop"
     ),
-    "api": "envs errors config experiment statistics evaluation play session",
-    "launch": (
-        "envs config clusters programs planning refusals errors export evaluation "
-        "parallel hardware pretrained experiment transcripts statistics reporting "
-        "webpage live run play session api"
+    "study": (
+        "envs checkpoints storage errors config experiment transcripts statistics "
+        "reporting"
     ),
-    "experiments": "envs config models pretrained",
+    "findings": (
+        "envs storage errors experiment transcripts statistics reporting study"
+    ),
+    "api": "envs errors buckets config experiment statistics evaluation play session",
+    "launch": (
+        "envs buckets config clusters programs planning refusals errors export "
+        "evaluation "
+        "parallel hardware pretrained experiment transcripts statistics reporting "
+        "webpage live run play session study findings "
+        "api"
+    ),
+    "experiments": "envs config models pretrained study",
 }
 READING_PATH = ("loop.py", "types.py", "rollout", "learner", "ops")
 MAX_FUNCTION, MAX_LOOP_FUNCTION, MAX_MODULE = 60, 120, 500
@@ -151,13 +161,20 @@ def python_files():
     "path", list(python_files()), ids=lambda p: p.relative_to(ROOT).as_posix()
 )
 def test_functions_and_modules_stay_small(path):
-    source = path.read_text()
     assert lines_of(path) <= MAX_MODULE
     limit = MAX_LOOP_FUNCTION if path == PACKAGE / "loop.py" else MAX_FUNCTION
-    for node in ast.walk(ast.parse(source)):
+    for name, length in functions_of(path).items():
+        assert length <= limit, f"{name} has {length} lines, over {limit}"
+
+
+def functions_of(path):
+    """Lines of each function; of those with one name, of the longest."""
+    found = {}
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = node.end_lineno - node.lineno + 1
-            assert length <= limit, f"{node.name} has {length} lines, over {limit}"
+            found[node.name] = max(length, found.get(node.name, 0))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -182,10 +199,37 @@ def test_rooms_stay_small(room):
 
 
 def test_the_reading_path_is_short():
-    files = [
-        path for name in READING_PATH for path in files_of(name.removesuffix(".py"))
-    ]
-    assert sum(map(lines_of, files)) <= MAX_READING_PATH
+    assert reading_path() <= MAX_READING_PATH
+
+
+def reading_path():
+    names = [name.removesuffix(".py") for name in READING_PATH]
+    return sum(lines_of(path) for name in names for path in files_of(name))
+
+
+def test_what_comes_next_to_its_limit():
+    """Prints it with `-s`: what to split next."""
+    functions, modules = {}, {}
+    for path in python_files():
+        name = path.relative_to(ROOT).as_posix()
+        modules[name] = lines_of(path)
+        functions |= {f"{name} {f}": n for f, n in functions_of(path).items()}
+    rooms = {
+        room: sum(map(lines_of, files_of(room)))
+        for room in MAY_IMPORT
+        if room not in UNLIMITED_ROOMS
+    }
+    print()
+    for kind, found, limit in (
+        ("function", functions, MAX_FUNCTION),
+        ("module", modules, MAX_MODULE),
+        ("room", rooms, MAX_ROOM),
+    ):
+        longest = sorted(found, key=found.__getitem__)[:-4:-1]
+        shown = ", ".join(f"{name} {found[name]}" for name in longest)
+        print(f"longest {kind} (limit {limit}): {shown}")
+        assert len(found) > 20
+    print(f"reading path (limit {MAX_READING_PATH}): {reading_path()}")
 
 
 def test_environments_and_workers_load_without_jax():

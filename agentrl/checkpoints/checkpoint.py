@@ -101,6 +101,15 @@ class Checkpoints:
         """Optimizer step of the newest checkpoint; None before the first."""
         return max(self.steps(), default=None)
 
+    def wait(self) -> None:
+        """Waits until the save under way is on disk.
+
+        Raises:
+          CheckpointError: if it cannot be written.
+        """
+        with self._explain_writing():
+            self._manager.wait_until_finished()
+
     def stage_ends(self) -> dict[str, int]:
         """Step of the checkpoint that ended each finished stage, by stage name.
 

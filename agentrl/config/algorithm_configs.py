@@ -80,6 +80,8 @@ class Supervised(AlgorithmConfig):
     # (environment, copies of each demonstration with other names), for small models that
     # would rather memorise names than copy them; see `agentrl.envs.demonstrations.rename`.
     renamed_copies: tuple[tuple[str, int], ...] = ()
+    # Of the names that copies rename: words in small letters, or any of letters and digits.
+    renamed_spellings: Literal["lower", "all"] = "lower"
     conversations: str = ""  # file to learn from in the oracle's place
 
     def validate(self, where: str) -> None:

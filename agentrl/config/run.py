@@ -41,6 +41,7 @@ class EvaluationConfig:
     tasks: int = 0  # of each panel; 0 takes all
     samples: int = 8  # k of avg@k
     random_policy: bool = True  # play each panel at random, too, to compare with
+    before_training: bool = False  # also before the first stage
     max_turns: int | None = None  # of every environment; None leaves it as it trains
     list_actions: base.ListActions | None = None  # likewise
     # Options of every environment beside its own, such as {"irrelevant_text": 1.0}; see
@@ -50,6 +51,8 @@ class EvaluationConfig:
     )
     # Its P and G are not used here.
     rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
+    # Of environments that need other room than `rollout` gives: tokens, buckets, slots.
+    rollouts: Mapping[str, RolloutConfig] = dataclasses.field(default_factory=dict)
 
     @property
     def selection(self) -> dict[str, Any]:
@@ -69,6 +72,10 @@ class EvaluationConfig:
         options = {**env_config.options, **self.env_options}
         return dataclasses.replace(env_config, options=options, **self.env_changes)
 
+    def rollout_of(self, env: str) -> RolloutConfig:
+        """How the episodes of an environment are collected."""
+        return self.rollouts.get(env, self.rollout)
+
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work."""
         checks.require_positive(f"{where}.samples", self.samples)
@@ -80,6 +87,8 @@ class EvaluationConfig:
                 f"{list(base.LIST_ACTIONS)}."
             )
         self.rollout.validate(f"{where}.rollout", training=False)
+        for env, rollout in self.rollouts.items():
+            rollout.validate(f"{where}.rollouts.{env}", training=False)
         if self.tasks < 0:
             raise errors.ConfigError(
                 f"{where}.tasks = {self.tasks}; 0 takes all tasks."
@@ -186,7 +195,13 @@ class RunConfig:
             self._check_stage(index, stage)
         self.evaluation.validate("evaluation")
         self.tokenizer.validate("tokenizer")
+        if self.evaluation.before_training and "untrained" in names:
+            raise errors.ConfigError(
+                "a stage is called 'untrained', as the evaluation before the first stage "
+                "is (evaluation.before_training = True); call it otherwise."
+            )
         self._check_names("evaluation", self.evaluation.environments)
+        self._check_names("evaluation.rollouts", self.evaluation.rollouts)
         self._check_env_limits()
         checks.require_positive("mesh.cpu_devices", self.mesh.cpu_devices)
         self._check_learner(num_devices)

@@ -103,7 +103,7 @@ def play_missing(
             rollout_params,
             chunk,
             samples=samples,
-            settings=run.config.evaluation.rollout,
+            settings=run.config.evaluation.rollout_of(env),
             key=rng.stream_key(run.key, "calibration", env),
             step=step,
             streams=_name_streams(chunk, samples),

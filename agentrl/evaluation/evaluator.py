@@ -135,7 +135,7 @@ def _play_panel(
         rollout_params,
         panel.item_ids,
         samples=settings.samples,
-        settings=settings.rollout,
+        settings=settings.rollout_of(panel.env),
         key=rng.stream_key(run.key, "evaluation", panel.env),
         step=step,
     )

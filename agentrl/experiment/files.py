@@ -42,8 +42,9 @@ def load(
     """Imports an experiment file and applies overrides to its configuration.
 
     Args:
-      path: a Python file that defines `get_config() -> RunConfig`, or the name of a
-        packaged experiment.
+      path: a Python file that defines `get_config() -> RunConfig`, the name of a
+        packaged experiment, or a JSON file with the `config` of a run, such as
+        `run.json`.
       overrides: `field.path=value` each, applied in order.
       model: pretrained model to start from; see `base_model.start_from`.
       start: gives the run another start, before overrides are applied.
@@ -55,7 +56,11 @@ def load(
         configuration class a field that it does not have, or an override names an
         unknown field or gives a value of another type.
     """
-    settings = read_experiment(packaged.find(path))
+    found = packaged.find(path)
+    if found.suffix == ".json":
+        settings = from_json(_read_stored(found, advice="restore it.")["config"])
+    else:
+        settings = read_experiment(found)
     return complete(settings, overrides, model=model, start=start, platform=platform)
 
 
@@ -206,6 +211,10 @@ def read_description(workdir: pathlib.Path) -> dict[str, Any]:
         "if its folder holds no checkpoints yet, remove it; else restore it from a "
         "backup, or write it anew by training a moment into another --workdir."
     )
+    return _read_stored(path, advice=advice)
+
+
+def _read_stored(path: pathlib.Path, *, advice: str) -> dict[str, Any]:
     described = storage.read_json(path, advice=advice)
     if not isinstance(described.get("config"), dict):
         raise errors.DamagedFileError(f"{path} is damaged (no config); {advice}")

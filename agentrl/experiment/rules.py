@@ -143,6 +143,7 @@ BOUNDS: Mapping[str, Bound] = {
     "evaluation.samples": _COUNT,
     "evaluation.max_turns": _COUNT,
     **{f"evaluation.rollout.{name}": bound for name, bound in _ROLLOUT.items()},
+    **{f"evaluation.rollouts.*.{name}": bound for name, bound in _ROLLOUT.items()},
     "learner.row_tokens": _COUNT,
     "learner.rows_per_microbatch": _COUNT,
     "learner.max_microbatches": _COUNT,
@@ -262,21 +263,25 @@ def check_override(settings: config.RunConfig, text: str) -> None:
 
 def check_evaluation(settings: config.RunConfig, *, num_devices: int) -> None:
     """Raises `ConfigError` if evaluations do not fit the model or the devices."""
-    rollout = settings.evaluation.rollout
-    if rollout.max_tokens > settings.model.max_positions:
-        raise errors.ConfigError(
-            f"evaluation.rollout.max_tokens = {rollout.max_tokens} exceeds "
-            f"model.max_positions = {settings.model.max_positions}; an episode must fit "
-            "into it."
-        )
-    shards = num_devices // settings.mesh.model
-    rows = rollout.num_slots // rollout.num_cohorts
-    if any(n % shards for n in (rows, *rollout.row_buckets)):
-        raise errors.ConfigError(
-            f"evaluation.rollout.num_slots / num_cohorts = {rows} and "
-            f"evaluation.rollout.row_buckets = {rollout.row_buckets} must be multiples of "
-            f"the {shards} data-parallel devices."
-        )
+    rollouts = {"rollout": settings.evaluation.rollout} | {
+        f"rollouts.{env}": rollout
+        for env, rollout in settings.evaluation.rollouts.items()
+    }
+    for name, rollout in rollouts.items():
+        where = f"evaluation.{name}"
+        if rollout.max_tokens > settings.model.max_positions:
+            raise errors.ConfigError(
+                f"{where}.max_tokens = {rollout.max_tokens} exceeds model.max_positions "
+                f"= {settings.model.max_positions}; an episode must fit into it."
+            )
+        shards = num_devices // settings.mesh.model
+        rows = rollout.num_slots // rollout.num_cohorts
+        if any(n % shards for n in (rows, *rollout.row_buckets)):
+            raise errors.ConfigError(
+                f"{where}.num_slots / num_cohorts = {rows} and {where}.row_buckets = "
+                f"{rollout.row_buckets} must be multiples of the {shards} data-parallel "
+                "devices."
+            )
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -52,7 +52,7 @@ def peak_flops() -> float:
     return measure_flops() * jax.process_count()
 
 
-def measure_flops(size: int = 2048, repeats: int = 5) -> float:
+def measure_flops(size: int = 1024, repeats: int = 5) -> float:
     """Measures the FLOP/s of a float32 matrix product on one device, best of `repeats`.
 
     Virtual CPU devices share the processor, so one of them measures the whole host.

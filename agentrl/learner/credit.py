@@ -70,17 +70,12 @@ def from_groups(
             for t, cost in zip(trajectories, costs, strict=True)
         ]
         _add_step_advantages(turns, trajectories, rewards, valid.reshape(-1), settings)
-    return [
-        _to_signal(
-            np.repeat(turn_advantages, _lengths(trajectory)),
-            settings,
-            counts=bool(counts),
-            keep_zero=settings.keep_zero_variance,
-        )
-        for turn_advantages, trajectory, counts in zip(
-            turns, trajectories, valid.reshape(-1), strict=True
-        )
+    tokens = [
+        np.repeat(turn_advantages, _lengths(trajectory))
+        for turn_advantages, trajectory in zip(turns, trajectories, strict=True)
     ]
+    keep_zero = settings.keep_zero_variance
+    return _to_signals(tokens, settings, valid.reshape(-1), keep_zero=keep_zero)
 
 
 def from_batch(
@@ -97,16 +92,11 @@ def from_batch(
     episodes = advantages.batch_normalized_advantages(
         returns[None], valid[None], scale=settings.advantage_scale
     )[0]
-    return [
-        _to_signal(
-            np.full(trajectory.num_action_tokens, advantage),
-            settings,
-            counts=bool(counts),
-        )
-        for trajectory, advantage, counts in zip(
-            trajectories, episodes, valid, strict=True
-        )
+    tokens = [
+        np.full(trajectory.num_action_tokens, advantage)
+        for trajectory, advantage in zip(trajectories, episodes, strict=True)
     ]
+    return _to_signals(tokens, settings, valid)
 
 
 def from_values(
@@ -131,7 +121,7 @@ def from_values(
     parts = np.split(scaled, np.cumsum([len(found) for found, _ in pairs])[:-1])
     for i, part, (_, targets) in zip(kept, parts, pairs, strict=True):
         signals[i] = dataclasses.replace(
-            _to_signal(part, settings, counts=True, keep_zero=True),
+            _to_signal(part, settings),
             old_values=scores[i].values,
             value_targets=targets,
         )
@@ -148,12 +138,11 @@ def from_teachers(
     """Takes log p_teacher - log p_policy as each token's advantage; see `from_groups`."""
     del group_size, seed
     _, valid = outcomes(trajectories, settings)
-    signals = []
-    for score, counts in zip(scores, valid, strict=True):
+    tokens = []
+    for score in scores:
         assert score.reference_logprobs is not None
-        gain = score.reference_logprobs - score.behavior_logprobs
-        signals.append(_to_signal(gain, settings, counts=bool(counts)))
-    return signals
+        tokens.append(score.reference_logprobs - score.behavior_logprobs)
+    return _to_signals(tokens, settings, valid)
 
 
 def ending_policy(ending: types.Ending, settings: config.PolicyGradient) -> str:
@@ -179,16 +168,30 @@ def outcomes(
     return np.asarray(returns, np.float64), np.asarray([p != "mask" for p in policies])
 
 
-def _to_signal(
-    found: np.ndarray,
+def _to_signals(
+    tokens: Sequence[np.ndarray],
     settings: config.PolicyGradient,
+    valid: np.ndarray,
     *,
-    counts: bool,
     keep_zero: bool = False,
-) -> types.Signal:
-    """Makes the signal of one trajectory of its tokens' advantages float64[A]."""
-    if not counts or not (keep_zero or np.any(found)):
-        return types.Signal()
+) -> list[types.Signal]:
+    """Makes signals of the advantages of each trajectory's tokens, float64[A] each.
+
+    Args:
+      tokens: of each trajectory.
+      settings: of the algorithm.
+      valid: bool[B], which trajectories count; the others have no signal.
+      keep_zero: whether trajectories whose advantages are all 0 have one.
+    """
+    return [
+        _to_signal(found, settings)
+        if counts and (keep_zero or np.any(found))
+        else types.Signal()
+        for found, counts in zip(tokens, valid, strict=True)
+    ]
+
+
+def _to_signal(found: np.ndarray, settings: config.PolicyGradient) -> types.Signal:
     penalty = settings.kl
     in_loss = penalty is not None and penalty.placement == "loss"
     return types.Signal(

@@ -71,7 +71,7 @@ def _on_platform(work: memory.Workload, platform: str) -> memory.Workload:
 def rollouts_of(run: config.RunConfig) -> list[config.RolloutConfig]:
     """Returns the rollout settings of everything that a run plays."""
     played = [stage.rollout for stage in run.stages if not stage.supervised]
-    return [*played, run.evaluation.rollout]
+    return [*played, run.evaluation.rollout, *run.evaluation.rollouts.values()]
 
 
 def of_run(

@@ -14,12 +14,26 @@ from agentrl.parallel import processes
 from agentrl.reporting import metrics
 from agentrl.rollout import mixture
 from agentrl.run import assemble, experiences, stages
+from agentrl.statistics import results
 
 
 def restore_or_init(
-    run: assemble.Run, checkpoints: checkpoint.Checkpoints, writer: metrics.Writer
+    run: assemble.Run,
+    checkpoints: checkpoint.Checkpoints,
+    writer: metrics.Writer,
+    workdir: pathlib.Path,
 ) -> tuple[stages.Stage, types.RunState, types.Progress, experiences.Experience | None]:
-    """Returns what a run goes on from: stage, state, progress, episodes played ahead."""
+    """Returns what a run goes on from: stage, state, progress, episodes played ahead.
+
+    A stage that is finished and evaluated is not built again: the run goes on with the
+    one after it.
+
+    Args:
+      run: the run.
+      checkpoints: of it.
+      writer: its files are cut back to where the run goes on.
+      workdir: where results of evaluations are.
+    """
     step = checkpoints.latest_step()
     # First, as it loads the frozen ones, too: the weights are read once.
     params = run.parameters.init() if step is None else None
@@ -31,14 +45,42 @@ def restore_or_init(
     else:
         progress = checkpoints.restore_progress(step, frozen_digest=digest)
         check_place(progress, run.config.stages, step)
+    at = progress.stage
+    done = step is not None and is_done(run.config, progress, step, workdir)
+    if done:
+        following = run.config.stages[at + 1].name
+        evaluated = results.load_stage(workdir, progress.stage_name, step or 0)
+        progress = dataclasses.replace(
+            progress, stage=at + 1, stage_name=following, iteration=0
+        )
     if processes.is_process_zero():
         writer.resume(progress, step=step or 0)
+        if done:  # their events were cut
+            writer.write_evaluations(evaluated)
     stage = stages.build(run, progress.stage)
     if step is None:
         state = stage.initial_state(run, params, jnp.int32(0))
         return stage, state, progress, None
-    state, ahead = restore(run, stage, step, checkpoints)
+    state, ahead = restore(run, at, step, checkpoints)
+    if done:
+        state = stage.init_from_previous(run, state)
     return stage, state, progress, ahead
+
+
+def is_done(
+    settings: config.RunConfig,
+    progress: types.Progress,
+    step: int,
+    workdir: pathlib.Path,
+) -> bool:
+    """Whether a stage is finished and evaluated, and another one comes after it."""
+    stage = settings.stages[progress.stage]
+    last = progress.stage + 1 == len(settings.stages)
+    if progress.iteration < stage.num_iterations or last:
+        return False
+    wanted = settings.evaluation.environments or settings.environments
+    found = {result.env for result in results.load_stage(workdir, stage.name, step)}
+    return not stage.evaluate_after or found.issuperset(wanted)
 
 
 def check_place(
@@ -69,6 +111,14 @@ def check_place(
         )
 
 
+def find_stage(settings: config.RunConfig, workdir: pathlib.Path) -> int:
+    """Index of the first stage that the run's newest checkpoint does not finish."""
+    progress = find_progress(workdir)
+    chain = settings.stages[progress.stage :][:1]
+    finished = any(progress.iteration >= stage.num_iterations for stage in chain)
+    return progress.stage + finished
+
+
 def find_progress(workdir: pathlib.Path) -> types.Progress:
     """Where a run stands by its newest checkpoint; at its start if there is none.
 
@@ -84,7 +134,7 @@ def find_progress(workdir: pathlib.Path) -> types.Progress:
 
 def restore(
     run: assemble.Run,
-    stage: stages.Stage,
+    index: int,
     step: int,
     checkpoints: checkpoint.Checkpoints,
 ) -> tuple[types.RunState, experiences.Experience | None]:
@@ -95,7 +145,7 @@ def restore(
 
     Args:
       run: the run.
-      stage: the stage that the checkpoint is of.
+      index: of the stage that the checkpoint is of.
       step: of the checkpoint.
       checkpoints: of the run.
 
@@ -105,14 +155,16 @@ def restore(
     Raises:
       CheckpointError: if it is missing, damaged, or of another run.
     """
-    like = stage.abstract_state(run)
+    settings = run.config.stages[index]
+    optimize = stages.make_optimizer(run, settings)
+    like = stages.abstract_state(run, settings, optimize)
     num_stored = checkpoints.num_environments(step)
     narrow = jax.tree.map(
         lambda s: jax.ShapeDtypeStruct((num_stored,), s.dtype, sharding=s.sharding),
         like.mixture,
     )
     state = checkpoints.restore(step, dataclasses.replace(like, mixture=narrow))
-    fresh = mixture.init(stage.settings.mixture, run.environments)
+    fresh = mixture.init(settings.mixture, run.environments)
 
     def widen(stored: types.MixtureState) -> types.MixtureState:
         wide = jax.tree.map(
@@ -122,9 +174,7 @@ def restore(
         wide = dataclasses.replace(wide, weights=jax.device_get(fresh.weights))
         return jax.device_put(wide, jax.tree.map(lambda s: s.sharding, like.mixture))
 
-    ahead = experiences.from_json(
-        checkpoints.restore_episodes(step), stage.settings.rollout
-    )
+    ahead = experiences.from_json(checkpoints.restore_episodes(step), settings.rollout)
     if ahead is not None:
         ahead = dataclasses.replace(ahead, mixture=widen(ahead.mixture))
     return dataclasses.replace(state, mixture=widen(state.mixture)), ahead

@@ -121,7 +121,7 @@ def _demonstrate(
         max_error_fraction=max_error_fraction,
     )
     copies = [
-        demonstrations.rename(solved, draw)
+        demonstrations.rename(solved, draw, spellings=source.renamed_spellings)
         for draw in range(dict(source.renamed_copies).get(panel.env, 0))
     ]
     return [

@@ -21,6 +21,7 @@ from agentrl import errors, storage
 FOLDER = "evaluations"
 _TABLES = ("success", "score", "turns", "tokens")  # of a result
 RANDOM_FOLDER = "random_policy"  # within it: what chance achieves on the panels
+UNTRAINED_STAGE = "untrained"  # the stage of results from before the first one
 RANDOM_STAGE = "random policy"  # the stage of these results, and the name of their row
 
 
@@ -184,6 +185,14 @@ def load_all(
     found = [load(path) for path in sorted((workdir / FOLDER).glob("*.json"))]
     place = {env: index for index, env in enumerate(environments)}
     return sorted(found, key=lambda r: (r.step, place.get(r.env, len(place))))
+
+
+def load_stage(
+    workdir: pathlib.Path, stage: str, step: int, environments: Iterable[str] = ()
+) -> list[EvaluationResult]:
+    """Results of the policy that a stage left, in the order of `load_all`."""
+    stored = load_all(workdir, environments)
+    return [result for result in stored if (result.stage, result.step) == (stage, step)]
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:

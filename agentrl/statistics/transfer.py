@@ -162,6 +162,8 @@ class Plan:
         """
         known = set(evaluated)
         names = [stage.name for stage in stages if stage.name in known]
+        if results.UNTRAINED_STAGE in known:  # the start of chains without a warm start
+            names.insert(0, results.UNTRAINED_STAGE)
         mixtures = {
             stage.name: [env for env, _ in stage.mixture.environments]
             for stage in stages

@@ -120,7 +120,7 @@ def describe_config(env_config: base.EnvConfig) -> dict[str, Any]:
 
 def append(path: pathlib.Path, episodes: Iterable[StoredEpisode]) -> None:
     """Adds episodes to a file of JSON lines."""
-    jsonl.append(path, map(_to_record, episodes))
+    jsonl.append(path, map(to_record, episodes))
 
 
 def read(path: pathlib.Path) -> Iterator[StoredEpisode]:
@@ -144,7 +144,8 @@ def paths(workdir: pathlib.Path) -> list[pathlib.Path]:
     return sorted((workdir / FOLDER).glob("*.jsonl"))
 
 
-def _to_record(episode: StoredEpisode) -> dict[str, Any]:
+def to_record(episode: StoredEpisode) -> dict[str, Any]:
+    """Returns the line of an episode, as JSON can hold it."""
     record = dataclasses.asdict(episode)
     for turn in record["turns"]:
         if turn["tokens"] is None:

@@ -52,9 +52,18 @@ class _Source:
 class EpisodeIndex:
     """The episodes of a run, in columns."""
 
-    def __init__(self, workdir: pathlib.Path, settings: config.RunConfig):
+    def __init__(
+        self, workdir: pathlib.Path, settings: config.RunConfig, *, generation: int = 0
+    ):
+        """Begins an index.
+
+        Args:
+          workdir: of the run.
+          settings: of the run.
+          generation: of the index that this one replaces.
+        """
         self._workdir, self._settings = workdir, settings
-        self.generation = 0
+        self.generation = generation
         self._clear()
 
     def _clear(self) -> None:

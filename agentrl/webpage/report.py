@@ -7,7 +7,9 @@ page loads what is looked at.
 
 import base64
 import gzip
+import os
 import pathlib
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -67,7 +69,8 @@ class _Chunks:
 
     def __init__(self, runs: Sequence[run_data.RunData], folder: pathlib.Path):
         self._counts = [0] * len(runs)
-        self._kept: dict[str, str] | None = {}
+        self._kept: dict[str, bytes] | None = {}
+        self._size = 0  # of those, compressed
         self._folder = folder
         written: set[str] = set()
         for number, run in enumerate(runs):
@@ -83,25 +86,30 @@ class _Chunks:
 
     def _add(self, name: str, content: bytes) -> str:
         """Keeps a chunk, or writes it; returns the name of its file."""
-        if self._kept is not None:
-            self._kept[name] = _pack(content)
-            if sum(map(len, self._kept.values())) > EMBEDDED_BYTES:
+        if self._kept is None:
+            self._write(name, content)
+        else:
+            self._kept[name] = content
+            self._size += len(_pack(content))
+            if self._size > EMBEDDED_BYTES:
                 kept, self._kept = self._kept, None
-                for kept_name, packed in kept.items():
-                    self._write(kept_name, packed)
-            return f"{name}.js"
-        return self._write(name, _pack(content))
+                for kept_name, kept_content in kept.items():
+                    self._write(kept_name, kept_content)
+        return f"{name}.js"
 
-    def _write(self, name: str, packed: str) -> str:
+    def _write(self, name: str, content: bytes) -> None:
+        """Writes a chunk, unless an earlier report of the run has: files only grow."""
         path = self._folder / f"{name}.js"
-        script = f'agentrl.receiveChunk("{name}", "{packed}");\n'
+        mark = f" // {zlib.crc32(content):08x}\n".encode()
         try:
-            if path.is_file() and path.read_text() == script:
-                return path.name
-        except (OSError, ValueError):
-            pass  # it is written anew
-        storage.write(path, script)
-        return path.name
+            with path.open("rb") as file:
+                file.seek(-len(mark), os.SEEK_END)
+                if file.read() == mark:
+                    return
+        except OSError:
+            pass  # it is not there, or too short to be one
+        script = f'agentrl.receiveChunk("{name}", "{_pack(content)}");'
+        storage.write(path, script.encode() + mark)
 
     def describe(self, number: int) -> dict[str, Any]:
         """Where the chunks of a run are, and how many."""
@@ -112,7 +120,7 @@ class _Chunks:
 
     def embedded(self) -> list[tuple[str, str]]:
         """The blocks that stand in the page."""
-        return list((self._kept or {}).items())
+        return [(name, _pack(content)) for name, content in (self._kept or {}).items()]
 
 
 def _contents(run: run_data.RunData) -> Iterator[bytes]:
@@ -122,7 +130,7 @@ def _contents(run: run_data.RunData) -> Iterator[bytes]:
 
 def _pack(content: bytes) -> str:
     """Compressed, as text; without the time, so that equal content is equal text."""
-    return base64.b64encode(gzip.compress(content, compresslevel=6, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(content, compresslevel=4, mtime=0)).decode()
 
 
 class _Json(str):

@@ -49,6 +49,7 @@ class RunData:
         self.problem = ""  # what of the files cannot be read
         self._texts: dict[str, str] = {}
         self._configured: object = None
+        self._generation = 0  # of the index before the configuration changed
         self._evaluated: object = None
         self._judged = -1.0, (-1, -1)  # when, and how many episodes
         self._open()
@@ -57,8 +58,12 @@ class RunData:
         """Starts anew; the configuration may have changed on resume."""
         self.settings = files.read_run(self.workdir)
         self._described = files.read_description(self.workdir)
+        if self._configured is not None:
+            self._generation = self.index.generation
         self._configured = _stamp(self.workdir / files.RUN_FILE)
-        self.index = episode_index.EpisodeIndex(self.workdir, self.settings)
+        self.index = episode_index.EpisodeIndex(
+            self.workdir, self.settings, generation=self._generation
+        )
         self._open_curves()
         self._evaluated = None
 

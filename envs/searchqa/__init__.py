@@ -33,7 +33,8 @@ first three are not asked for, so that every task can be solved within the limit
 
 Options:
   `closed_book=true` forbids searching, for a baseline that tells what a model knows by
-heart. `top_k` is the number of passages a search returns.
+heart. `copying_oracle=true` makes demonstrations that small models can follow, see
+`agentrl.envs.searchqa.oracles`; tasks are the same. `top_k` is the number of passages a search returns.
   `questions` names files of other questions, separated by commas (NQ-open, TriviaQA,
 PopQA, HotpotQA, 2Wiki, MuSiQue, Bamboogle; FlashRAG's and Search-R1's forms of them, see
 `agentrl.envs.searchqa.records`). Records say which split they are for, or else a tenth of them

@@ -52,6 +52,7 @@ class SearchQA(base.Environment):
         *("questions", "train_questions", "test_questions", "top_k", "closed_book"),
         *("corpus", "wikipedia_file"),
         *("retriever", "retriever_timeout_s", "retriever_retries"),
+        "copying_oracle",
     )
 
     question: records.Question
@@ -61,7 +62,15 @@ class SearchQA(base.Environment):
         dataset.Source.from_config(self.config)  # fails now rather than at a reset
         self._strict = self.config.profile == "strict"
         self._top_k = _read_top_k(self.config)
-        self.closed_book = _read_closed_book(self.config)
+        self.closed_book = _read_flag(self.config, "closed_book")
+        if (
+            _read_flag(self.config, "copying_oracle")
+            and "corpus" in self.config.options
+        ):
+            raise base.EnvConfigError(
+                "environment 'searchqa': copying_oracle = True demonstrates on the default "
+                "corpus only; leave out the option corpus, or copying_oracle."
+            )
 
     @functools.cached_property
     def data(self) -> dataset.Dataset:
@@ -154,10 +163,10 @@ def _read_top_k(config: base.EnvConfig) -> int:
     return top_k
 
 
-def _read_closed_book(config: base.EnvConfig) -> bool:
-    closed_book = config.options.get("closed_book", False)
-    if not isinstance(closed_book, bool):
+def _read_flag(config: base.EnvConfig, name: str) -> bool:
+    value = config.options.get(name, False)
+    if not isinstance(value, bool):
         raise base.EnvConfigError(
-            f"environment 'searchqa': closed_book = {closed_book!r}; give true or false."
+            f"environment 'searchqa': {name} = {value!r}; give true or false."
         )
-    return closed_book
+    return value

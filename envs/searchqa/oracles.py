@@ -10,6 +10,10 @@ _PASSAGE = re.compile(
     r"Doc \d+\(Title: (.*?)\) (.*?)(?=\nDoc \d+\(Title: |</information>\Z)", re.DOTALL
 )
 
+_OPENING = re.compile(
+    r"^(What is|What are|Which country or territory's|Which|Who is|What) "
+)
+
 Docs = list[tuple[str, str]]  # title and text
 
 
@@ -46,6 +50,9 @@ class ObservationalOracle:
 
     It reads the question and the passages it finds, in the default corpus or, with
     `corpus = "wikipedia"`, in that one. What it cannot find, it answers with "unknown".
+    With the option copying_oracle its first search is for the question's own words, and it
+    repeats the label of the line that it takes the answer from: all that it writes can be
+    copied. It solves fewer tasks then.
 
     Raises:
       ValueError: by `act`, for questions that were not generated, and where there is no
@@ -54,6 +61,8 @@ class ObservationalOracle:
 
     def __init__(self, env: base.Environment):
         self._closed = bool(env.config.options.get("closed_book"))
+        self._copying = bool(env.config.options.get("copying_oracle"))
+        self._label = ""  # of the line that the last search was for
         in_wikipedia = env.config.options.get("corpus") == "wikipedia"
         self._language = wiki_relations if in_wikipedia else relations
         self._hops: list[relations.Hop | wiki_relations.Hop] = []  # still to be made
@@ -72,8 +81,16 @@ class ObservationalOracle:
             self._hops.pop(0)
             self._reached = known
         if not self._hops:
-            return render(f"I found {known}.", "answer", known)
+            thought = (
+                f"{self._label}: {known}" if self._copying else f"I found {known}."
+            )
+            return render(thought, "answer", known)
         hop = self._hops[0]
+        if self._copying:
+            assert isinstance(hop, relations.Hop)  # of the default corpus
+            self._label = "Title" if hop.value else hop.relation.label
+            if not known:
+                return f"<search>{_copy_query(observation)}</search>"
         thought = f"I found {known}. Next: " if known else "First: "
         query = hop.make_query(self._reached)
         aim = hop.relation.keywords or hop.relation.name
@@ -91,6 +108,13 @@ class ObservationalOracle:
         self._begun = True
         self._hops = list(chain.hops)
         self._reached = chain.start
+
+
+def _copy_query(observation: str) -> str:
+    """The question's own words, without those that it begins with."""
+    asked = _QUESTION.search(observation)
+    assert asked is not None  # `_begin` has read it
+    return _OPENING.sub("", asked[1]).rstrip("?")
 
 
 def _read_passages(observation: str) -> Docs:

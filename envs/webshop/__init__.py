@@ -32,7 +32,9 @@ Data: by default the synthetic catalogue `synthetic-v1`, generated at first use 
 `$AGENTRL_CACHE` (default `~/.cache/agentrl`) from word tables of this project, under
 its licence; option `products` sets its size. Option `data_dir` names a folder with
 upstream's own files, which are not part of this project; `products` then says how
-many to take. Option `goals="human"` takes human instructions. WebShop:
+many to take. Option `goals="human"` takes human instructions. Option `page_size`
+(default 10) sets how many products a page of results shows, for policies with little
+room; panels and tiers stay those of ten, and their versions name it. WebShop:
 https://arxiv.org/abs/2207.01206.
 """
 
@@ -76,7 +78,9 @@ def make_panel(split: str, config: base.EnvConfig) -> base.TaskPanel:
             f"'{split}'; use more products."
         )
     chosen = _spread(shop, kept)[: TEST_SIZE if split == "test" else TRAIN_SIZE]
-    version = f"webshop-1 {shop.name}"
+    size = environment.read_page_size(config)
+    shown = "" if size == pages.PAGE_SIZE else f", {size} products a page"
+    version = f"webshop-1 {shop.name}{shown}"
     ids = tuple(f"webshop_{index}" for index in sorted(chosen))
     return base.TaskPanel("webshop", split, version, ids)
 

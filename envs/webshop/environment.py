@@ -41,7 +41,10 @@ class WebShop(base.Environment):
     )
     acknowledgements: ClassVar = {"strict": prompts.ACKNOWLEDGEMENT, "agentgym": "Ok."}
     synonyms: ClassVar = {"search[": "find[", "click[": "press["}
-    option_names = ("data_dir", "products", "goals", "nouns", "noun_model")
+    option_names = (
+        *("data_dir", "products", "goals", "nouns", "noun_model"),
+        "page_size",
+    )
 
     goal: catalogue.Goal
     _results: Sequence[catalogue.Product]
@@ -51,6 +54,7 @@ class WebShop(base.Environment):
         super().__init__(config)
         catalogue.Source.from_config(self.config)  # fails now rather than at a reset
         self._strict = self.config.profile == "strict"
+        self.page_size = read_page_size(self.config)
         self._nouns = str(self.config.options.get("nouns", "lexical"))
         if self._nouns not in reward.NOUN_FINDERS:
             raise base.EnvConfigError(
@@ -169,7 +173,7 @@ class WebShop(base.Environment):
                 self._go_to_results(self._page - 1)
             else:
                 self._place = "item"
-                listed = pages.on_page(self._results, self._page)
+                listed = self._on_page(self._page)
                 self._product = next(p for p in listed if p.asin.lower() == value)
         elif value == pages.PREVIOUS and self._place == "item":
             self._go_to_results(self._page)
@@ -210,12 +214,15 @@ class WebShop(base.Environment):
         self._place = "results"
         self._page = page
         self._chosen = {}
-        if self.goal.product in pages.on_page(self._results, page):
+        if self.goal.product in self._on_page(page):
             self._target_listed = True
+
+    def _on_page(self, page: int) -> Sequence[catalogue.Product]:
+        return pages.on_page(self._results, page, self.page_size)
 
     def _has_next(self) -> bool:
         """Upstream always offers a next page, even beyond the last result."""
-        return not self._strict or self._page * pages.PAGE_SIZE < len(self._results)
+        return not self._strict or self._page * self.page_size < len(self._results)
 
     def _clicks(self) -> Sequence[str]:
         if self._place == "search":
@@ -229,7 +236,7 @@ class WebShop(base.Environment):
             clicks.append(pages.PREVIOUS)
         if self._has_next():
             clicks.append(pages.NEXT)
-        listed = pages.on_page(self._results, self._page)
+        listed = self._on_page(self._page)
         return clicks + [product.asin.lower() for product in listed]
 
     def _render(self) -> str:
@@ -238,7 +245,11 @@ class WebShop(base.Environment):
             return pages.search_page(instruction)
         if self._place == "results":
             return pages.results_page(
-                instruction, self._results, self._page, has_next=self._has_next()
+                instruction,
+                self._results,
+                self._page,
+                has_next=self._has_next(),
+                size=self.page_size,
             )
         if self._place == "item":
             return pages.item_page(instruction, self._product)
@@ -264,3 +275,18 @@ def _split_action(action: str) -> tuple[str, str]:
     end = line.rfind("]")
     start = line.rfind("[", 0, max(end - 1, 0))
     return (line[:start], line[start + 1 : end]) if start > 0 else ("", "")
+
+
+def read_page_size(config: base.EnvConfig) -> int:
+    """Products on a page of results, as the option `page_size` says.
+
+    Raises:
+      EnvConfigError: if it is no integer from 1 to `pages.PAGE_SIZE`.
+    """
+    size = config.options.get("page_size", pages.PAGE_SIZE)
+    if type(size) is not int or not 1 <= size <= pages.PAGE_SIZE:
+        raise base.EnvConfigError(
+            f"environment 'webshop': page_size = {size!r}; give an integer from 1 to "
+            f"{pages.PAGE_SIZE}."
+        )
+    return size

@@ -25,7 +25,9 @@ class PrivilegedOracle:
     def act(self, observation: str) -> str:
         """Returns the next answer of its plan."""
         if self._steps is None:
-            self._steps = plan(self._env.shop, self._env.goal)
+            self._steps = plan(
+                self._env.shop, self._env.goal, page_size=self._env.page_size
+            )
             if self._steps is None:
                 raise ValueError(
                     f"no plan for the goal {self._env.goal.instruction!r}; play tasks "
@@ -34,14 +36,19 @@ class PrivilegedOracle:
         return parsing.render_react(*self._steps.pop(0))
 
 
-def plan(shop: catalogue.Catalogue, goal: catalogue.Goal) -> list[Step] | None:
+def plan(
+    shop: catalogue.Catalogue,
+    goal: catalogue.Goal,
+    *,
+    page_size: int = pages.PAGE_SIZE,
+) -> list[Step] | None:
     """The shortest known way to buy what the goal was made from, None without one."""
     product = goal.product
     rank, query = _find_query(shop, goal)
     options = find_options(goal)
     if rank == search.MAX_RESULTS or options is None:
         return None
-    num_next = rank // pages.PAGE_SIZE
+    num_next = rank // page_size
     return [
         (f"The product is {product.title}, so I search for it.", f"search[{query}]"),
         *[("It is on a later page.", f"click[{pages.NEXT}]")] * num_next,

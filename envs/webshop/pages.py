@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from agentrl.envs.webshop import catalogue
 
 SEPARATOR = " [SEP] "
-PAGE_SIZE = 10  # products on a page of results
+PAGE_SIZE = 10  # products on a page of results, unless option page_size says otherwise
 
 BACK = "back to search"
 PREVIOUS = "< prev"
@@ -28,14 +28,15 @@ def results_page(
     page: int,
     *,
     has_next: bool,
+    size: int = PAGE_SIZE,
 ) -> str:
-    """One page of results; `page` counts from 1."""
+    """One page of results of `size` products; `page` counts from 1."""
     parts = ["Back to Search", f"Page {page} (Total results: {len(results)})"]
     if page > 1:
         parts.append("< Prev")
     if has_next:
         parts.append("Next >")
-    for product in on_page(results, page):
+    for product in on_page(results, page, size):
         parts += (product.asin, product.title.strip(), product.price_tag)
     return _join("Instruction:", instruction, *parts)
 
@@ -72,10 +73,10 @@ def done_page(asin: str, chosen: Mapping[str, str], reward: float) -> str:
 
 
 def on_page(
-    results: Sequence[catalogue.Product], page: int
+    results: Sequence[catalogue.Product], page: int, size: int = PAGE_SIZE
 ) -> Sequence[catalogue.Product]:
-    """The products that page `page` of the results shows."""
-    return results[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
+    """The products that page `page` of the results shows, with `size` on each."""
+    return results[(page - 1) * size : page * size]
 
 
 @functools.lru_cache(maxsize=8192)

@@ -5,10 +5,10 @@ import math
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 import time
 
+import commands
 import pytest
 
 HERE = pathlib.Path(__file__).parent
@@ -29,15 +29,12 @@ def start(workdir, *arguments):
         "JAX_PLATFORMS": "cpu",
     }
     experiment = f"--config={HERE / 'recall_experiment.py'}"
-    return subprocess.Popen(
+    return commands.Process(
         [
             *(sys.executable, "-m", "agentrl.launch.train", experiment),
             *(f"--workdir={workdir}", *SHORT, *arguments),
         ],
         env=os.environ | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
     )
 
 
@@ -78,7 +75,10 @@ def undisturbed(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize(("number", "after"), [(signal.SIGTERM, 1), (signal.SIGINT, 5)])
+@pytest.mark.parametrize(
+    ("number", "after"),
+    [(signal.SIGTERM, 5), pytest.param(signal.SIGINT, 1, marks=pytest.mark.slow)],
+)
 def test_a_signal_costs_nothing(undisturbed, tmp_path, number, after):
     workdir = tmp_path / "run"
     said = interrupt(workdir, number, after=after)

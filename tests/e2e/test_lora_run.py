@@ -3,9 +3,9 @@
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
+import commands
 import pytest
 
 from agentrl.checkpoints import checkpoint
@@ -32,7 +32,7 @@ def environment():
 
 def launch(module, *arguments, environment):
     command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    return commands.run(command, env=environment)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,9 @@
 
 import os
 import pathlib
-import subprocess
 import sys
+
+import commands
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -17,11 +18,8 @@ def run(module, *arguments, broken_if):
         "JAX_PLATFORMS": "cpu",
         "BROKEN_IF": str(broken_if),
     }
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
+    return commands.run(
+        [sys.executable, "-m", module, *arguments], env=os.environ | variables
     )
 
 

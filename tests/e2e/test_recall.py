@@ -4,10 +4,10 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 import time
 
+import commands
 import filelock
 import metric_page
 import pytest
@@ -53,9 +53,7 @@ def environment():
 def finished(tmp_path_factory, environment):
     """A run that nobody disturbed."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    done = subprocess.run(
-        train_command(workdir), env=environment, capture_output=True, text=True
-    )
+    done = commands.run(train_command(workdir), env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "recall" in done.stdout and "report.html" in done.stdout
     return workdir
@@ -114,20 +112,14 @@ def kill_and_resume(workdir, environment, after, arguments=()):
     command = [*train_command(workdir), *arguments]
     metrics = workdir / "metrics.jsonl"
     for count in after:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            process_group=0,
-        )
+        process = commands.Process(command, env=environment, process_group=0)
         deadline = time.monotonic() + 300
         while not metrics.exists() or len(metrics.read_text().splitlines()) < count:
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = commands.run(command, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -171,11 +163,8 @@ def test_overlap_and_divergence_in_the_reward_resume_too(
         "--set=model.critic=True",
         *(f"--set=stages.recall.{option}" for option in options),
     ]
-    done = subprocess.run(
-        [*train_command(tmp_path / "whole"), *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
+    done = commands.run(
+        [*train_command(tmp_path / "whole"), *arguments], env=environment
     )
     assert done.returncode == 0, done.stderr[-3000:]
     kill_and_resume(tmp_path / "killed", environment, [6], arguments)
@@ -203,7 +192,7 @@ def test_evaluation_of_the_checkpoint_repeats_the_run(finished, environment, tmp
         f"--out={out}",
         "--envs=recall",
     )
-    done = subprocess.run(evaluate, env=environment, capture_output=True, text=True)
+    done = commands.run(evaluate, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     name = "recall.recall.test.all.json"
     assert "tier all, recall-1, digest " in done.stdout
@@ -221,9 +210,7 @@ def test_calibration_writes_tiers_and_goes_on_where_it_ended(
     )
 
     def run(*more):
-        done = subprocess.run(
-            [*calibrate, *more], env=environment, capture_output=True, text=True
-        )
+        done = commands.run([*calibrate, *more], env=environment)
         return done.returncode, done.stdout, done.stderr
 
     code, printed, complaint = run()
@@ -266,12 +253,7 @@ def test_two_sessions_do_not_share_a_directory(finished, environment):
 def refuse(workdir, environment, arguments, message):
     """Starts a run that must not begin, and must leave everything as it was."""
     before = (workdir / "metrics.jsonl").read_bytes()
-    done = subprocess.run(
-        [*train_command(workdir), *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = commands.run([*train_command(workdir), *arguments], env=environment)
     assert done.returncode != 0
     assert message in done.stderr and "Traceback" not in done.stderr
     assert (workdir / "metrics.jsonl").read_bytes() == before

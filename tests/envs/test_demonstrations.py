@@ -76,59 +76,74 @@ def test_draws_differ_and_repeat(solved):
     assert first == demonstrations.rename(solved, 0)
 
 
-# Environments that fail their oracles. Tasks of `shaky_env` do what their number says.
+def test_names_with_capitals_and_digits_are_renamed_on_demand():
+    shown = [
+        demonstrations.Demonstration(
+            f"shop_{n}", "", [(f"Buy {name} or wait", f"click[{name}]")]
+        )
+        for n, name in enumerate(("B0AX9", "K77Z", "4040", "QR2T"))
+    ]
+    assert demonstrations.rename(shown, 1) == shown
+    renamed = demonstrations.rename(shown, 1, spellings="all")
+    for after in renamed:
+        seen, said = after.exchanges[0]
+        assert seen == f"Buy {said[6:-1]} or wait"
+    assert sum(a != b for a, b in zip(renamed, shown, strict=True)) >= 2
+
+
+# Environments that fail their oracles. Tasks of `frail_env` do what their number says.
 
 
 @pytest.fixture(scope="module")
-def shaky():
+def frail():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(pathlib.Path(__file__).parent))
-        patch.setitem(registry._MODULES, "shaky", "shaky_env")
-        patch.setenv("AGENTRL_ENVS", "shaky=shaky_env")
-        with pool.EnvPool({"shaky": base.EnvConfig()}, num_workers=2) as envs:
+        patch.setitem(registry._MODULES, "frail", "frail_env")
+        patch.setenv("AGENTRL_ENVS", "frail=frail_env")
+        with pool.EnvPool({"frail": base.EnvConfig()}, num_workers=2) as envs:
             yield envs
 
 
 def collect(envs, *tasks, limit=1.0):
-    ids = [f"shaky_{number}" for number in tasks]
-    found = demonstrations.collect(envs, "shaky", ids, max_error_fraction=limit)
+    ids = [f"frail_{number}" for number in tasks]
+    found = demonstrations.collect(envs, "frail", ids, max_error_fraction=limit)
     return [d.item_id for d in found]
 
 
-def test_tasks_that_are_failed_or_refused_drop_out(shaky, caplog):
-    assert collect(shaky, 10, 0, 11, 1, 12, 2, 13) == [
-        "shaky_10",
-        "shaky_11",
-        "shaky_12",
-        "shaky_13",
+def test_tasks_that_are_failed_or_refused_drop_out(frail, caplog):
+    assert collect(frail, 10, 0, 11, 1, 12, 2, 13) == [
+        "frail_10",
+        "frail_11",
+        "frail_12",
+        "frail_13",
     ]
     assert not caplog.records
 
 
-def test_tasks_that_the_environment_loses_drop_out_and_are_told(shaky, caplog):
-    expected = [f"shaky_{number}" for number in range(10, 30)]
-    found = collect(shaky, *range(10, 20), 3, 4, 5, 6, *range(20, 30))
+def test_tasks_that_the_environment_loses_drop_out_and_are_told(frail, caplog):
+    expected = [f"frail_{number}" for number in range(10, 30)]
+    found = collect(frail, *range(10, 20), 3, 4, 5, 6, *range(20, 30))
     assert found == expected
     (record,) = caplog.records
     text = record.getMessage()
-    assert "4 of 24 demonstrations of 'shaky' were lost to the environment" in text
+    assert "4 of 24 demonstrations of 'frail' were lost to the environment" in text
     assert "2 raised" in text and "1 returned something invalid" in text
     assert "1 ended the worker process" in text
-    assert "task shaky_3" in text and "python -m agentrl.launch.play" in text
+    assert "task frail_3" in text and "python -m agentrl.launch.play" in text
 
 
-def test_too_many_lost_tasks_are_refused(shaky):
-    assert len(collect(shaky, *range(10, 19), 3, limit=0.1)) == 9
+def test_too_many_lost_tasks_are_refused(frail):
+    assert len(collect(frail, *range(10, 19), 3, limit=0.1)) == 9
     with pytest.raises(
-        faults.EnvFaultsError, match="2 of 10 demonstrations of 'shaky'"
+        faults.EnvFaultsError, match="2 of 10 demonstrations of 'frail'"
     ):
-        collect(shaky, *range(10, 18), 3, 4, limit=0.1)
+        collect(frail, *range(10, 18), 3, 4, limit=0.1)
 
 
-def test_an_environment_without_oracle_is_refused(shaky, monkeypatch):
-    monkeypatch.setitem(registry.get_spec("shaky").oracles, "observational", None)
-    monkeypatch.delitem(registry.get_spec("shaky").oracles, "observational")
+def test_an_environment_without_oracle_is_refused(frail, monkeypatch):
+    monkeypatch.setitem(registry.get_spec("frail").oracles, "observational", None)
+    monkeypatch.delitem(registry.get_spec("frail").oracles, "observational")
     with pytest.raises(
-        base.EnvConfigError, match="'shaky' has no observational oracle"
+        base.EnvConfigError, match="'frail' has no observational oracle"
     ):
-        collect(shaky, 10)
+        collect(frail, 10)

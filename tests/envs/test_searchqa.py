@@ -291,6 +291,28 @@ def test_oracles_solve_train_tasks():
         assert play(STRICT, item_id, "observational")[-1].info.success, item_id
 
 
+def test_the_copying_oracle_writes_nothing_that_it_has_not_read():
+    config = base.EnvConfig(options={"copying_oracle": True, "top_k": 1})
+    ids = searchqa.make_panel("train", config).item_ids
+    assert ids == searchqa.make_panel("train", STRICT).item_ids
+    easy = [i for i in ids[::40] if searchqa.find_tier(i, config) == "easy"]
+    solved = 0
+    for item_id in easy:
+        env = registry.make("searchqa", config)
+        oracle = oracles.ObservationalOracle(env)
+        question = env.reset(item_id)
+        search = oracle.act(question)
+        assert search.removeprefix("<search>").removesuffix("</search>") in question
+        found = env.step(search)
+        answer = oracle.act(found.observation)
+        if "unknown" not in answer:
+            label, _, value = answer.partition("</think>")[0][7:].partition(": ")
+            assert label == "Title" or f"{label}: " in found.observation
+            assert value in found.observation
+            solved += env.step(answer).info.success
+    assert solved > 0.6 * len(easy)
+
+
 def test_the_privileged_oracle_answers_at_once_where_it_cannot_search(small):
     for options, item in (
         (small | {"closed_book": True}, "searchqa_0"),

@@ -77,6 +77,26 @@ ITEM = (
 )
 
 
+def test_a_page_shows_as_many_products_as_the_option_says():
+    config = base.EnvConfig(options={"page_size": 3})
+    tens = registry.get_spec("webshop").panel("test", base.EnvConfig())
+    threes = registry.get_spec("webshop").panel("test", config)
+    assert threes.item_ids == tens.item_ids
+    assert threes.version == f"{tens.version}, 3 products a page"
+    for item_id in threes.item_ids[:3]:
+        env = registry.make("webshop", config)
+        first = env.reset(item_id)
+        oracle = registry.get_spec("webshop").oracles["privileged"](env)
+        result = env.step(oracle.act(first))
+        assert len(result.observation.split(" [SEP] ")) <= 5 + 3 * 3
+        while not result.done:
+            result = env.step(oracle.act(result.observation))
+        assert result.info.success
+    for size in (0, 11, True, "3"):
+        with pytest.raises(base.EnvConfigError, match="page_size"):
+            registry.make("webshop", base.EnvConfig(options={"page_size": size}))
+
+
 @pytest.mark.parametrize("profile", base.PROFILES)
 def test_every_page_word_for_word(make_env, profile):
     env = make_env(profile)

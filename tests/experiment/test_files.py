@@ -356,6 +356,18 @@ def test_load_refuses_other_files(tmp_path, text, message):
         files.load(path)
 
 
+def test_load_reads_the_configuration_of_a_run(tmp_path):
+    settings = files.load("demo", platform="cpu")
+    stored = tmp_path / "run.json"
+    stored.write_text(json.dumps({"config": files.to_json(settings)}))
+    assert files.load(stored, ["seed=3"], platform="cpu") == dataclasses.replace(
+        settings, seed=3
+    )
+    stored.write_text("{}")
+    with pytest.raises(errors.DamagedFileError, match="no config"):
+        files.load(stored)
+
+
 def test_run_description_is_json_and_names_what_ran():
     described = json.loads(json.dumps(files.describe_run(SETTINGS)))
 

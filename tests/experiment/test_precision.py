@@ -1,9 +1,9 @@
 """One table of types, from the experiment to the arrays."""
 
 import dataclasses
-import subprocess
 import sys
 
+import commands
 import fake_run
 import jax
 import jax.numpy as jnp
@@ -144,6 +144,6 @@ def test_the_planner_counts_the_same_types():
 def test_the_command_takes_the_same_override():
     command = [sys.executable, "-m", "agentrl.launch.plan", "--model=smollm2-135m"]
     flags = ["--hbm_gib=16", "--set=model.precision.moments=float8"]
-    done = subprocess.run([*command, *flags], capture_output=True, text=True)
+    done = commands.run([*command, *flags])
     assert done.returncode == 1
     assert "model.precision.moments: 'float8' is not one of" in done.stderr

@@ -3,10 +3,10 @@
 import pathlib
 import shutil
 import signal
-import subprocess
 import sys
 import textwrap
 
+import commands
 import pytest
 import states
 
@@ -199,7 +199,7 @@ def run_python(code, *arguments):
         """
     script = textwrap.dedent(prelude) + textwrap.dedent(code)
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return commands.run(command)
 
 
 def test_kill_in_the_middle_of_a_save_leaves_the_last_whole_one(tmp_path):

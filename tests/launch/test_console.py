@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import commands
 import pytest
 
 import agentrl
@@ -15,11 +16,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def run(*arguments, cwd=ROOT):
-    return subprocess.run(
-        [sys.executable, "-m", "agentrl.launch.console", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
+    return commands.run(
+        [sys.executable, "-m", "agentrl.launch.console", *arguments], cwd=cwd
     )
 
 
@@ -90,13 +88,11 @@ def test_lists():
 
 
 def test_a_dry_run_describes_the_run_and_leaves_nothing_behind(tmp_path):
-    done = subprocess.run(
+    done = commands.run(
         [
             *(sys.executable, "-m", "agentrl.launch.console", "train", "demo"),
             *("--dry_run", "--workdir=run", "--set=stages.babyai.num_iterations=3"),
         ],
-        capture_output=True,
-        text=True,
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
     )

@@ -1,8 +1,8 @@
 import dataclasses
 import functools
-import subprocess
 import sys
 
+import commands
 import jax
 import jax.numpy as jnp
 import pytest
@@ -103,7 +103,7 @@ def test_overlapping_phases_need_room_together():
 
 def run_plan(*arguments):
     command = [sys.executable, "-m", "agentrl.launch.plan", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+    return commands.run(command)
 
 
 def test_the_command_finds_a_mesh_and_says_what_dominates():

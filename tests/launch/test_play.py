@@ -4,9 +4,9 @@ import json
 import os
 import pathlib
 import re
-import subprocess
 import sys
 
+import commands
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -26,11 +26,9 @@ def play(tmp_path_factory):
     }
 
     def run(*flags, typed=""):
-        return subprocess.run(
+        return commands.run(
             [sys.executable, "-m", "agentrl.launch.play", *flags],
-            input=typed,
-            capture_output=True,
-            text=True,
+            typed=typed,
             env=env,
             cwd=folder,
         )

@@ -13,7 +13,10 @@ TIMEOUT_S = 240  # seconds; takes 10 to 20 on two idle cores
 
 
 @pytest.mark.timeout(TIMEOUT_S + 60)
-@pytest.mark.parametrize(("num_devices", "num_meshes"), [(4, 6), (8, 10)])
+@pytest.mark.parametrize(
+    ("num_devices", "num_meshes"),
+    [(4, 6), pytest.param(8, 10, marks=pytest.mark.slow)],
+)
 def test_every_mesh_plays_the_episodes_of_one_device(num_devices, num_meshes):
     paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     process = subprocess.Popen(

@@ -1,11 +1,11 @@
 """Signals to a process that works under an `Interruption`."""
 
 import signal
-import subprocess
 import sys
 import textwrap
 import time
 
+import commands
 import pytest
 
 PRELUDE = """
@@ -22,11 +22,8 @@ PRELUDE = """
 
 def start(code):
     script = textwrap.dedent(PRELUDE) + textwrap.indent(textwrap.dedent(code), "    ")
-    process = subprocess.Popen(
+    process = commands.Process(
         [sys.executable, "-c", script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
     )
     assert process.stdout.readline() == "ready\n"
     return process

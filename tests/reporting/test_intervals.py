@@ -102,18 +102,29 @@ def test_environments_weigh_the_same_whatever_their_tasks():
 
 
 def test_recipe_by_hand():
-    table = np.array([[0.5, 0.25, 0.0], [0.25, 0.5, 0.25]])
+    table = np.array([[0.5, 0.25, 0.0], [0.25, 0.5, 0.25], [0.75, 0.5, 0.5]])
 
     estimate = intervals.recipe_difference([table])
 
     seeds, tasks = table.mean(axis=1), table.mean(axis=0)
     rest = table - seeds[:, None] - tasks + table.mean()
-    of_seeds, of_tasks = seeds.var(ddof=1) / 2, tasks.var(ddof=1) / 3
-    of_rest = (rest**2).sum() / 2 / 6
-    t1, t2 = stats.t.ppf(0.975, 1), stats.t.ppf(0.975, 2)
-    half = math.sqrt(t1**2 * max(of_seeds - 0.8 * of_rest, 0) + t2**2 * of_tasks)
+    of_seeds, of_tasks = seeds.var(ddof=1) / 3, tasks.var(ddof=1) / 3
+    of_rest = (rest**2).sum() / 4 / 9
+    t2 = stats.t.ppf(0.975, 2)
+    half = t2 * math.sqrt(max(of_seeds - 0.8 * of_rest, 0) + of_tasks)
     assert estimate.mean == pytest.approx(table.mean())
     assert estimate.high == pytest.approx(table.mean() + half)
+
+
+def test_the_recipe_of_two_seeds_by_hand():
+    table = np.array([[0.5, 0.25, 0.0], [0.25, 0.5, 0.75]])
+    spread = abs(table.mean(axis=1)[0] - table.mean(axis=1)[1]) / 2
+
+    estimate = intervals.recipe_difference([table])
+    assert estimate.high == min(1, table.mean() + stats.t.ppf(0.975, 1) * spread)
+
+    alike = intervals.recipe_difference([np.full((2, 4), 0.5)], step=1 / 8)
+    assert alike.high - 0.5 == pytest.approx(stats.t.ppf(0.975, 1) / 8 / 2 / 4)
 
 
 def test_a_recipe_needs_seeds():

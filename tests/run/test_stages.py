@@ -222,7 +222,7 @@ def test_a_fresh_run_reads_its_weights_once(adapted, tmp_path):
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         recorder = bigram_run.make_recorder(checkpoints)
         stage, state, progress, _ = resume.restore_or_init(
-            run, checkpoints, recorder.writer
+            run, checkpoints, recorder.writer, tmp_path
         )
         compared = references.load(run, stage, state, recorder.checkpoints)
 

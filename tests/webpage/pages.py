@@ -52,7 +52,7 @@ def unpack(text):
 def chunk_of(path):
     """The episodes in a file of the folder beside a page."""
     name, packed = re.fullmatch(
-        r'agentrl\.receiveChunk\("(\w+)", "([^"]+)"\);\n', path.read_text()
+        r'agentrl\.receiveChunk\("(\w+)", "([^"]+)"\); // \w{8}\n', path.read_text()
     ).groups()
     assert name == path.stem
     return unpack(packed)

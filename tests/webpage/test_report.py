@@ -4,9 +4,9 @@ import hashlib
 import os
 import pathlib
 import re
-import subprocess
 import sys
 
+import commands
 import fake_run
 import pages
 import pytest
@@ -151,6 +151,13 @@ def test_many_episodes_lie_beside_the_page_and_stale_ones_go(tmp_path, monkeypat
     assert [len(pages.chunk_of(path)) for path in files] == [40, 40, 16]
     assert page.state["runs"][0]["chunks"] == {"count": 3, "embedded": False}
     assert not any(name.startswith("episodes_") for name in page.blocks)
+    written = [path.stat().st_mtime_ns for path in files]
+    fake_run.write_iterations(tmp_path, fake_run.make_settings(), first=22)
+    write(tmp_path)  # the last two iterations were repeated, just as they were
+    assert [path.stat().st_mtime_ns for path in files] == written
+    files[0].write_text("damaged")
+    write(tmp_path)
+    assert len(pages.chunk_of(files[0])) == 40
     monkeypatch.setattr(report, "CHUNK", 100)
     write(tmp_path)
     assert [path.name for path in folder.iterdir()] == ["episodes_0_0000.js"]
@@ -355,9 +362,7 @@ def test_table_for_a_terminal(run):
 def run_command(*arguments):
     command = [sys.executable, "-m", "agentrl.launch.report", *arguments]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    return commands.run(command, cwd=ROOT, env=environment)
 
 
 def test_command_writes_the_page_and_prints_the_table(run):

@@ -74,12 +74,8 @@
     if (results) {
       for (const panel of results.panels) {
         const last = panel.rows[panel.rows.length - 1];
-        const base = panel.rows.find((row) => row.stage === results.baseline);
-        const gain = base && base !== last ? 100 * (last.success.mean - base.success.mean) : null;
-        tiles.push(tile(`${panel.name}, avg@${last.samples}`,
-          `${agentrl.percent(last.success.mean)} %`,
-          gain === null ? null : `${gain >= 0 ? "\u25b2" : "\u25bc"} ${agentrl.signed(gain)} since ${results.baseline}`,
-          gain === null ? "" : gain >= 0 ? "up" : "down"));
+        const [note, mood] = describeGain(results, panel, last);
+        tiles.push(tile(`${panel.name}, avg@${last.samples}`, `${agentrl.percent(last.success.mean)} %`, note, mood));
       }
     }
     const totals = run.curves ? run.curves.totals : [];
@@ -93,6 +89,17 @@
     );
     return h("div", { class: "tiles" }, tiles);
   };
+
+  // The paired gain of a panel's last policy; in colour where it is called.
+  function describeGain(results, panel, last) {
+    const gains = results.tables.gains[0];
+    const row = gains && gains.rows.find((one) => one.label === last.stage);
+    const cell = row && row.cells[results.panels.indexOf(panel)];
+    if (!results.baseline || !cell || cell.mean === undefined) return [null, ""];
+    const up = cell.mean >= 0;
+    return [`${up ? "\u25b2" : "\u25bc"} ${cell.text} [${agentrl.signed(100 * cell.low, 0)}, ` +
+      `${agentrl.signed(100 * cell.high, 0)}] since ${results.baseline}`, cell.emphasis ? (up ? "up" : "down") : "soft"];
+  }
 
   function tile(label, value, note, mood) {
     return h("div", { class: "card" }, h("span", { class: "soft small", text: label }),

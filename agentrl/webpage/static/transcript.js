@@ -64,7 +64,7 @@
       }
       return h("span", { class: length ? "token" : "token stop", style: { "background-color": tint },
         on: { pointermove: (event) => agentrl.showTooltip(event, [length ? JSON.stringify(text) : "stop token", ...numbers]),
-          pointerleave: agentrl.hideTooltip } }, length ? text : "\u23f9");
+          pointerleave: agentrl.hideTooltip } }, length ? text : "\u25a0");
     });
     return h("pre", { class: "action" }, spans, letters.slice(at).join(""));
   }

@@ -23,6 +23,7 @@ health and schema as soon as an environment is made, before anything is compiled
 `agentrl.envs.adapters.openenv.server` serves our environments in turn.
 """
 
+import contextlib
 import importlib
 import json
 from collections.abc import Mapping
@@ -195,6 +196,8 @@ class OpenEnv(base.Environment):
         try:
             return getattr(self._client, method)(*arguments, **keywords)
         except Exception as error:  # of the client, whatever it raises
+            with contextlib.suppress(Exception):  # the server may be gone
+                self._client.close()
             self._client = None  # the session cannot be trusted any more
             raise OpenEnvError(
                 f"{method} on {self._server} failed: {type(error).__name__}: {error} (the "

@@ -5,10 +5,10 @@ import os
 from agentrl.envs import base
 
 
-class Shaky(base.Environment):
+class Frail(base.Environment):
     """See the module docstring; tasks from 10 on are solved in two turns."""
 
-    name = "shaky"
+    name = "frail"
     turn_limits = {"strict": 2, "agentgym": 2}  # noqa: RUF012
 
     @property
@@ -49,10 +49,10 @@ class Oracle:
 
 
 SPEC = base.EnvSpec(
-    name="shaky",
-    make=Shaky,
+    name="frail",
+    make=Frail,
     splits=("train", "test"),
-    panel=lambda split, _: base.TaskPanel("shaky", split, "shaky-1", ("shaky_10",)),
+    panel=lambda split, _: base.TaskPanel("frail", split, "frail-1", ("frail_10",)),
     tier=lambda *_: "easy",
     subset=lambda *_: "all",
     oracles={"observational": Oracle},

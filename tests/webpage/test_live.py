@@ -152,6 +152,21 @@ def test_a_resumed_run_that_cuts_its_files_is_read_anew(serve, run):
     assert answer.status == 409 and b"resumed meanwhile" in content
 
 
+def test_a_changed_configuration_begins_anew(serve, run):
+    client = serve(run)
+    refresh(client)
+    client.changes()
+    before = client.json("/api/index?run=0&count=1")["generation"]
+    described = json.loads((run / "run.json").read_text())
+    described["config"]["name"] = described["name"] = "another"
+    (run / "run.json").write_text(json.dumps(described))
+
+    refresh(client)
+
+    assert client.changes()["overview"]["name"] == "another"
+    assert client.json("/api/index?run=0&count=1")["generation"] > before
+
+
 def test_damage_is_told_on_the_page_and_the_rest_goes_on(serve, run):
     client = serve(run)
     client.changes()

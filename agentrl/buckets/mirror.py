@@ -1,0 +1,355 @@
+"""A working directory in an object store, and the local copy that a run works in.
+
+The store holds parts of files, named `FILE/OFFSET-DIGEST`, and one manifest, which lists
+the parts of every file. Parts are never overwritten: what a file gains goes into a new one,
+what changes gets other names. The manifest is written last, as a whole. So whatever is
+killed whenever, the store holds one complete state of the run, the last one published.
+
+The local copy remembers which manifest it was made from. If that is still the store's, the
+copy is as new or newer, and is gone on with as it is; otherwise it is made anew.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+
+import jax
+
+from agentrl import errors, storage
+from agentrl.buckets import lease, objects
+
+MANIFEST = "manifest.json"
+_STATE = ".bucket.json"  # of the local copy: the manifest that it goes on from
+# In the names of checkpoints that are being saved, or removed.
+_UNFINISHED = (".orbax-checkpoint-tmp", "removed-")
+_MAX_PARTS = 32  # of a file, before it is written anew in one
+_BLOCK = 1 << 20
+Part = tuple[int, int, str]  # offset, bytes, digest
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is an address in an object store."""
+    return "://" in str(path)
+
+
+def local_copy(url: str) -> pathlib.Path:
+    """The local folder of an address: in `$AGENTRL_SCRATCH`, or the user's cache."""
+    given = os.environ.get("AGENTRL_SCRATCH")
+    root = pathlib.Path(given or "~/.cache/agentrl/buckets").expanduser()
+    name = url.rstrip("/").rpartition("/")[2]
+    return root / f"{name}-{hashlib.sha256(url.rstrip('/').encode()).hexdigest()[:12]}"
+
+
+class Mirror:
+    """Keeps a local copy and a folder of a store the same."""
+
+    def __init__(self, store: objects.Store, local: pathlib.Path):
+        self.local = local
+        self._store = store
+        self._files: dict[str, list[Part]] = {}  # as the store's manifest has them
+        self._known: dict[str, tuple[tuple[int, int], list[Part]]] = {}
+
+    def pull(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
+        """Makes the local copy what the store holds, unless it is newer.
+
+        Args:
+          wanted: which files, by their path in the working directory.
+
+        Raises:
+          DamagedFileError: if the store does not hold what its manifest says.
+          OSError: if it cannot be read, or the local disk cannot be written.
+        """
+        content = self._store.read(MANIFEST)
+        self._files = _read_manifest(content, self._store.url)
+        state = self.local / _STATE
+        if content is None or (
+            state.is_file()
+            and storage.read_json(state, advice="remove it.").get("manifest")
+            == _digest(content)
+        ):
+            return
+        for path in list(_files_of(self.local)):
+            if path.relative_to(self.local).as_posix() not in self._files:
+                path.unlink()
+        state.unlink(missing_ok=True)  # a copy that is half made is no copy
+        for name in filter(wanted, self._files):
+            self._download(name)
+        if all(map(wanted, self._files)):
+            self._remember(content)
+
+    def checkpoints(self) -> set[str]:
+        """Steps of the checkpoints that the store holds."""
+        names = (name.split("/") for name in self._files)
+        found = {parts[1] for parts in names if parts[0] == "checkpoints"}
+        return {step for step in found if step.isdecimal()}
+
+    def publish(self) -> None:
+        """Writes what has changed in the local copy, then the manifest.
+
+        Raises:
+          OSError: if the store cannot be written. It then holds what it held before.
+        """
+        found = {}
+        for path in _files_of(self.local):
+            name = path.relative_to(self.local).as_posix()
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                found[name] = self._upload(name, path)
+        content = json.dumps({"version": 1, "files": found}, indent=1).encode()
+        self._store.write(MANIFEST, content)
+        self._remember(content)
+        self._files = found
+        kept = {_object(name, part) for name in found for part in found[name]}
+        kept |= {MANIFEST, lease.NAME}
+        self._store.remove(name for name in self._store.names() if name not in kept)
+
+    def _remember(self, content: bytes) -> None:
+        storage.write_json(self.local / _STATE, {"manifest": _digest(content)})
+
+    def _upload(self, name: str, path: pathlib.Path) -> list[Part]:
+        """Writes the parts of a file that the store does not have."""
+        status = path.stat()
+        stamp = status.st_size, status.st_mtime_ns
+        if name in self._known and self._known[name][0] == stamp:
+            return self._known[name][1]
+        stored = self._files.get(name, [])
+        kept = _unchanged(path, stored) if len(stored) < _MAX_PARTS else []
+        start = kept[-1][0] + kept[-1][1] if kept else 0
+        rest = status.st_size - start
+        if rest or not kept:
+            kept = [*kept, self._upload_part(name, path, start, rest)]
+        self._known[name] = stamp, kept
+        return kept
+
+    def _upload_part(
+        self, name: str, path: pathlib.Path, start: int, length: int
+    ) -> Part:
+        part = start, length, _digest_of(path, start, length)
+        if part in self._files.get(name, []):
+            return part
+        if start == 0 and length == path.stat().st_size:
+            self._store.upload(_object(name, part), path)
+            return part
+        with path.open("rb") as file:
+            file.seek(start)
+            self._store.write(_object(name, part), file.read(length))
+        return part
+
+    def _download(self, name: str) -> None:
+        path, parts = self.local / name, self._files[name]
+        if path.is_file() and _unchanged(path, parts) == parts:
+            size = sum(length for _, length, _ in parts)
+            if path.stat().st_size == size:
+                return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        with partial.open("wb") as whole:
+            for part in parts:
+                fetched = partial.with_name(partial.name + ".part")
+                self._store.download(_object(name, part), fetched)
+                if _digest_of(fetched, 0, part[1]) != part[2]:
+                    raise errors.DamagedFileError(
+                        f"{self._store.url}/{_object(name, part)} is not what was written "
+                        "there. Restore it, or start the run anew in another --workdir."
+                    )
+                with fetched.open("rb") as source:
+                    while block := source.read(_BLOCK):
+                        whole.write(block)
+                fetched.unlink()
+        partial.replace(path)
+
+
+class Publisher:
+    """Publishes in a thread, so that training goes on; one state after the other."""
+
+    def __init__(self, mirror: Mirror, held: lease.Lease):
+        self._mirror, self._lease = mirror, held
+        self._thread = futures.ThreadPoolExecutor(1)
+        self._pending: futures.Future[None] | None = None
+
+    @property
+    def workdir(self) -> pathlib.Path:
+        """The local copy."""
+        return self._mirror.local
+
+    def publish(self) -> None:
+        """Begins to publish the local copy; waits for what was begun before.
+
+        Files may go on growing meanwhile: what counts is in the newest checkpoint.
+
+        Raises:
+          OSError: if what was begun before has failed.
+        """
+        self.wait()
+        self._pending = self._thread.submit(self._publish)
+
+    def wait(self) -> None:
+        """Waits until everything begun is published, and raises if it cannot be."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _publish(self) -> None:
+        try:
+            self._lease.check()
+            self._mirror.publish()
+        except OSError as error:
+            raise OSError(
+                f"{error}. Nothing is lost: {self.workdir} holds the run. Mend the cause, "
+                "then repeat the command on this machine"
+            ) from error
+
+
+@contextlib.contextmanager
+def training(url: str) -> Iterator[Publisher]:
+    """Holds a working directory in a store, for one process to train in.
+
+    Args:
+      url: its address.
+
+    Yields:
+      What publishes the local copy. It is published once more at the end.
+
+    Raises:
+      ConfigError: if another process has it.
+      OSError: if the store fails; nothing that the local copy holds is lost then.
+    """
+    store = objects.Store(url)
+    with lease.Lease(store) as held:
+        mirror = Mirror(store, local_copy(url))
+        mirror.local.mkdir(parents=True, exist_ok=True)
+        mirror.pull()
+        publisher = Publisher(mirror, held)
+        try:
+            yield publisher
+        except OSError:
+            raise  # perhaps the store's own: it is not tried again
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                publisher.publish()
+                publisher.wait()
+            raise
+        publisher.publish()
+        publisher.wait()
+
+
+@contextlib.contextmanager
+def opened(workdir: str) -> Iterator[tuple[pathlib.Path, Callable[[], None]]]:
+    """Opens what a person gave as a working directory, to train in.
+
+    Yields:
+      The local directory, and what publishes it, to be called when a checkpoint is
+      complete.
+
+    Raises:
+      ConfigError: as `training` does, or if it lies in a store and there are many hosts.
+    """
+    if not is_remote(workdir):
+        yield pathlib.Path(workdir), lambda: None
+        return
+    if (hosts := jax.process_count()) > 1:
+        raise errors.ConfigError(
+            f"{workdir}: a run of {hosts} hosts needs a working directory that "
+            "all of them share; mount the bucket (gcsfuse, s3fs) or a network disk on "
+            "every host and give its path."
+        )
+    with training(workdir) as publisher:
+        print(f"{workdir} is worked on in {publisher.workdir}.", flush=True)
+        yield publisher.workdir, publisher.publish
+
+
+def readable(path: str) -> pathlib.Path:
+    """Returns a local path to what a person named, fetched if it lies in a store.
+
+    Args:
+      path: a local path; or the address of a working directory, or of one of its
+        checkpoints/STEP. Of other checkpoints than that, or the newest, nothing is
+        fetched.
+
+    Raises:
+      ConfigError: if there is no run.
+      OSError: if the store cannot be read.
+    """
+    if not is_remote(path):
+        return pathlib.Path(path)
+    url, _, step = path.rstrip("/").partition("/checkpoints")
+    local = local_copy(url)
+    # Not the copy of a process that trains, which may go on.
+    mirror = Mirror(objects.Store(url), local.with_name(f"{local.name}-read"))
+    mirror.local.mkdir(parents=True, exist_ok=True)
+    mirror.pull(lambda name: not name.startswith("checkpoints/"))
+    if not (mirror.local / "run.json").exists():
+        raise errors.ConfigError(
+            f"{url} holds no run; give the address that launch.train had as --workdir."
+        )
+    steps = mirror.checkpoints()
+    wanted = step.strip("/") or str(max(map(int, steps), default=""))
+    prefix = f"checkpoints/{wanted}/"
+    mirror.pull(
+        lambda name: not name.startswith("checkpoints/") or name.startswith(prefix)
+    )
+    return mirror.local / "checkpoints" / wanted if step.strip("/") else mirror.local
+
+
+def _read_manifest(content: bytes | None, url: str) -> dict[str, list[Part]]:
+    if content is None:
+        return {}
+    try:
+        files = json.loads(content)["files"]
+        return {
+            name: [
+                (int(start), int(length), str(digest))
+                for start, length, digest in parts
+            ]
+            for name, parts in files.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise errors.DamagedFileError(
+            f"{url}/{MANIFEST} is damaged ({error}); restore the object, or use another "
+            "--workdir."
+        ) from error
+
+
+def _files_of(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """All files of a run, but for those that begin with a dot or belong to a save."""
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        hidden = any(
+            part.startswith(".") or any(mark in part for mark in _UNFINISHED)
+            for part in parts
+        )
+        if not hidden and path.is_file():
+            yield path
+
+
+def _object(name: str, part: Part) -> str:
+    start, _, digest = part
+    return f"{name}/{start:012d}-{digest}"
+
+
+def _unchanged(path: pathlib.Path, parts: Sequence[Part]) -> list[Part]:
+    """The first parts of a file that it still begins with."""
+    size, kept = path.stat().st_size, []
+    for part in parts:
+        start, length, digest = part
+        if start + length > size or _digest_of(path, start, length) != digest:
+            break
+        kept.append(part)
+    return kept
+
+
+def _digest_of(path: pathlib.Path, start: int, length: int) -> str:
+    found = hashlib.blake2b(digest_size=8)
+    with path.open("rb") as file:
+        file.seek(start)
+        while length and (block := file.read(min(_BLOCK, length))):
+            found.update(block)
+            length -= len(block)
+    return found.hexdigest()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -1,0 +1,1 @@
+"""What a study has found: tables with intervals, answers, and one page."""

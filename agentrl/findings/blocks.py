@@ -1,0 +1,107 @@
+"""Blocks of a page, and how they read as HTML and as Markdown.
+
+Both forms render the same blocks: what one says, the other says. HTML needs nothing but
+itself.
+"""
+
+import dataclasses
+import html
+import pathlib
+from collections.abc import Mapping, Sequence
+
+_STYLE = pathlib.Path(__file__).with_name("page.css")
+HOLE = "\N{EM DASH}"  # in the place of a number that is not there yet
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A cell of a table: its text, and what marks it in HTML."""
+
+    text: str
+    shade: float | None = None  # -1 to 1: how far below or above zero
+    marks: tuple[str, ...] = ()  # classes: "unsure", "own"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table with a note beneath."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell | str]]
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """A drawing, which Markdown leaves out: its numbers stand in a table."""
+
+    svg: str
+    caption: str
+
+
+Block = str | Table | Chart
+
+
+def to_markdown(title: str, sections: Mapping[str, Sequence[Block]]) -> str:
+    """The page as Markdown, without charts."""
+    lines = [f"# {title}", ""]
+    for heading, blocks in sections.items():
+        lines += [f"## {heading}", ""]
+        for block in blocks:
+            if isinstance(block, str):
+                lines += [block, ""]
+            elif isinstance(block, Table):
+                lines.append(f"| {' | '.join(block.header)} |")
+                lines.append("|" + "---|" * len(block.header))
+                lines += [
+                    f"| {' | '.join(c if isinstance(c, str) else c.text for c in row)} |"
+                    for row in block.rows
+                ]
+                lines += ["", block.note, ""] if block.note else [""]
+    return "\n".join(lines)
+
+
+def to_html(title: str, sections: Mapping[str, Sequence[Block]]) -> str:
+    """The page as HTML, in one file."""
+    parts = [
+        "<!doctype html><html lang='en'><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<title>{html.escape(title)}</title><style>{_STYLE.read_text()}</style>",
+        f"<main><h1>{html.escape(title)}</h1>",
+    ]
+    for heading, blocks in sections.items():
+        parts.append(f"<section><h2>{html.escape(heading)}</h2>")
+        for block in blocks:
+            if isinstance(block, str):
+                parts.append(f"<p>{html.escape(block)}</p>")
+            elif isinstance(block, Table):
+                parts.append(_table_to_html(block))
+            else:
+                caption = html.escape(block.caption)
+                parts.append(
+                    f"<figure>{block.svg}<figcaption>{caption}</figcaption></figure>"
+                )
+        parts.append("</section>")
+    return "\n".join([*parts, "</main></html>\n"])
+
+
+def _table_to_html(table: Table) -> str:
+    header = "".join(f"<th>{html.escape(name)}</th>" for name in table.header)
+    rows = "".join(f"<tr>{''.join(map(_cell_to_html, row))}</tr>" for row in table.rows)
+    note = f"<p class='note'>{html.escape(table.note)}</p>" if table.note else ""
+    return (
+        f"<div class='scroll'><table><thead><tr>{header}</tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>{note}"
+    )
+
+
+def _cell_to_html(cell: Cell | str) -> str:
+    if isinstance(cell, str):
+        return f"<td>{html.escape(cell)}</td>"
+    side = "gain" if (cell.shade or 0) > 0 else "loss"
+    style = ""
+    if cell.shade:
+        share = min(100, round(100 * abs(cell.shade) ** 0.5))
+        style = f" style='--share: {share}%'"
+    classes = " ".join((*([side] if cell.shade else []), *cell.marks))
+    return f"<td class='{classes}'{style}>{html.escape(cell.text)}</td>"

@@ -1,0 +1,119 @@
+"""What the nodes of a study have found so far, cell by cell."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+from agentrl.envs import registry
+from agentrl.statistics import results, transfer
+from agentrl.study import folder, graph, spec
+
+
+@dataclasses.dataclass(frozen=True)
+class CellResults:
+    """One cell with the results of all of its seeds that have some."""
+
+    cell: spec.Cell
+    chains: Mapping[int, tuple[graph.Node, ...]]  # by seed, the nodes that are done
+    matrix: transfer.ResultMatrix
+    plan: transfer.Plan
+    variants: Mapping[str, Mapping[int, Sequence[results.EvaluationResult]]]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds whose whole chain is done."""
+        whole = len(self.cell.stages)
+        return tuple(seed for seed, done in self.chains.items() if len(done) == whole)
+
+    @property
+    def last(self) -> str:
+        """The stage that the cell ends with."""
+        return self.cell.stages[-1].name
+
+    def complete(self) -> transfer.ResultMatrix:
+        """The results of the seeds whose whole chain is done."""
+        kept = self.seeds
+        cells = {k: v for k, v in self.matrix.cells.items() if k[0] in kept}
+        return dataclasses.replace(self.matrix, seeds=kept, cells=cells)
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """All that a study has found so far."""
+
+    study: spec.Study
+    place: folder.Folder
+    wanted: graph.Graph
+    cells: tuple[CellResults, ...]  # those without any result, too
+    states: Mapping[str, folder.State]
+
+    def of_axis(self, axis: str) -> list[CellResults]:
+        """The cells of an axis."""
+        return [found for found in self.cells if found.cell.axis == axis]
+
+    def find(self, key: str) -> CellResults | None:
+        """The cell with a key such as "mixture/equal"."""
+        return next((found for found in self.cells if found.cell.key == key), None)
+
+    def done_nodes(self) -> list[graph.Node]:
+        """Nodes that are done, in their order."""
+        return [n for n in self.wanted.nodes.values() if self.states[n.id] == "done"]
+
+
+def gather(study: spec.Study, place: folder.Folder, wanted: graph.Graph) -> Findings:
+    """Reads the results of all nodes that are done."""
+    states = place.states(wanted)
+    found = []
+    for cell in study.cells:
+        chains = {
+            seed: tuple(
+                wanted.nodes[name]
+                for name in wanted.chains[cell.key, seed]
+                if states[name] == "done"
+            )
+            for seed in study.seeds
+        }
+        chains = {seed: chain for seed, chain in chains.items() if chain}
+        # The working directory of a node has the results of the whole chain.
+        read = {
+            seed: _load(place.workdir(chain[-1]), study)
+            for seed, chain in chains.items()
+        }
+        matrix = transfer.to_matrix(read)
+        variants = {
+            variant.name: {
+                seed: _load(place.variant(chain[-1], variant), study)
+                for seed, chain in chains.items()
+                if len(chain) == len(cell.stages)
+            }
+            for variant in cell.variants
+        }
+        plan = transfer.Plan.of(cell.stages, matrix.stages)
+        found.append(CellResults(cell, chains, matrix, plan, variants))
+    return Findings(study, place, wanted, tuple(found), states)
+
+
+def _load(path: pathlib.Path, study: spec.Study) -> list[results.EvaluationResult]:
+    return results.load_all(path, study.base.environments)
+
+
+def label_tiers(study: spec.Study, env: str) -> Callable[[str], str]:
+    """Returns the function from an item id to "easy" or "hard" (or "other").
+
+    By the study's subsets of an environment, else by its structural tiers.
+    """
+    settings, registered = study.base.environments[env], registry.get_spec(env)
+    chosen = {
+        subset.partition("/")[2]: tier
+        for tier, subsets in study.difficulty.get(env, {}).items()
+        for subset in subsets
+    }
+
+    @functools.cache
+    def label(item: str) -> str:
+        if chosen:
+            return chosen.get(registered.subset(item, settings), "other")
+        return registered.tier(item, settings)
+
+    return label

@@ -1,0 +1,435 @@
+"""The page of a study, from its tables alone; holes are shown as holes."""
+
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from agentrl import storage
+from agentrl.findings import answers, blocks, charts, gather, tables
+from agentrl.study import work
+
+HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
+
+
+def write(found: gather.Findings) -> pathlib.Path:
+    """Writes tables, page and Markdown; returns the path of the page."""
+    made = tables.make(found)
+    root = found.place.root
+    tables.write(root, made)
+    sections = dict(build(found, made))
+    storage.write(root / MARKDOWN_FILE, blocks.to_markdown(found.study.name, sections))
+    storage.write(root / HTML_FILE, blocks.to_html(found.study.name, sections))
+    return root / HTML_FILE
+
+
+def build(
+    found: gather.Findings, made: Mapping[str, list[tables.Row]]
+) -> Iterator[tuple[str, list[blocks.Block]]]:
+    """Yields title and blocks of every section that has something to show."""
+    sections = {
+        "Answers": _answers(found, made),
+        "One environment, tested on all": _across(found, made),
+        "Easy and hard tasks": _within(made),
+        "Sequences and pairs": _chains(found, made),
+        "Mixtures": _levels(made, "mixture"),
+        "Lists of actions": _variants(made),
+        "Irrelevant text": _levels(made, "augmentation"),
+        "Controls": _levels(made, "control"),
+        "Turns and tokens": _turns(found, made),
+        "Failures": _failures(found, made),
+        "Training curves": _curves(made),
+        "The paper's numbers": _published(found),
+        "Costs": _costs(made),
+        "What stands behind it": _provenance(found, made),
+    }
+    for title, made_blocks in sections.items():
+        if shown := list(made_blocks):
+            yield title, shown
+
+
+def _answers(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.Block]:
+    yield found.study.note
+    missing = [s for s in found.states.values() if s != "done"]
+    if missing:
+        yield (
+            f"{len(missing)} of {len(found.states)} nodes are not done yet; what needs "
+            f"them is a hole ({blocks.HOLE})."
+        )
+    yield from answers.describe(found, made["transfer"])
+
+
+def select(rows: Sequence[tables.Row], **wanted: str) -> list[tables.Row]:
+    """Rows with these values."""
+    return [row for row in rows if all(row[k] == v for k, v in wanted.items())]
+
+
+def points(row: tables.Row | None, *, level: bool = False, marks=()) -> blocks.Cell:
+    """A cell in percent (a level) or points (a difference), with its interval."""
+    if row is None or row["mean"] == "":
+        return blocks.Cell(blocks.HOLE)
+    mean, low, high = (100 * row[name] for name in ("mean", "low", "high"))
+    if level:
+        return blocks.Cell(f"{mean:.1f} [{low:.1f}, {high:.1f}]")
+    unsure = ("unsure",) if low <= 0 <= high else ()
+    return blocks.Cell(
+        f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]", mean / 100, (*unsure, *marks)
+    )
+
+
+def _first(rows: Sequence[tables.Row]) -> tables.Row | None:
+    return rows[0] if rows else None
+
+
+def _pooled(rows: Sequence[tables.Row]) -> tables.Row | None:
+    """The row of all seeds together, or that of the only one."""
+    return _first(select(rows, seed="all") or list(rows))
+
+
+CLAIM_NOTES = {
+    "policies": (
+        "Intervals hold for these policies on other tasks, not for other seeds: there "
+        f"are fewer than {tables.MIN_SEEDS}."
+    ),
+    "recipe": (
+        "Intervals of differences hold for other seeds of the same recipe (two-way "
+        "variance over seeds and tasks)."
+    ),
+}
+
+
+def _across(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.Block]:
+    cells = found.of_axis("across")
+    if not cells:
+        return
+    names = list(found.study.base.environments)
+    levels = select(made["results"], axis="across", measure="success", variant="")
+    for measure in ("success", "score"):
+        changes = select(made["transfer"], axis="across", measure=measure)
+        claim = tables.choose_claim(changes)
+        changes = select(changes, claim=claim)
+        rows: list[list[blocks.Cell | str]] = []
+        for stage in (
+            ("untrained", cells[0].plan.baseline) if measure == "success" else ()
+        ):
+            of_stage = select(levels, stage=stage)
+            rows.append([
+                stage,
+                *(points(_pooled(select(of_stage, env=e)), level=True) for e in names),
+                "", "", "",
+            ])  # fmt: skip
+        for one in cells:
+            own = select(changes, cell=one.cell.name)
+            rows.append([
+                f"trained on {one.cell.name}",
+                *(points(_first(select(own, what="change", env=env)),
+                         marks=("own",) if env == one.cell.name else ())
+                  for env in names),
+                *(points(_first(select(own, what=what)))
+                  for what in ("held_in", "held_out", "overall")),
+            ])  # fmt: skip
+        if not changes:
+            continue
+        holm = [
+            row for row in changes if row["what"] == "change" and row["p_holm"] != ""
+        ]
+        called = [f"{r['cell']} on {r['env']}" for r in holm if r["p_holm"] < 0.05]
+        smallest = [
+            r["smallest_callable"] for r in changes if r["smallest_callable"] != ""
+        ]
+        yield blocks.Table(
+            [measure, *names, "Held-In", "Held-Out", "Overall"],
+            rows,
+            f"Levels in % (avg@k), changes against {cells[0].plan.baseline} in points, "
+            f"95 % intervals. {CLAIM_NOTES[claim]} Corrected for the {len(holm)} changes "
+            f"of this table (Holm), these differ from zero: {', '.join(called) or 'none'}. "
+            "Smallest differences that the design would have called 4 times in 5: "
+            f"{100 * min(smallest):.1f} to {100 * max(smallest):.1f} points.",
+        )
+
+
+def _within(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
+    rows = made["difficulty"]
+    claim = tables.choose_claim(rows)
+    kept = select(rows, claim=claim)
+    for env in dict.fromkeys(row["env"] for row in kept):
+        of_env = select(kept, env=env)
+        yield blocks.Table(
+            [f"{env}, trained on", "easy tasks", "hard tasks"],
+            [
+                [
+                    trained,
+                    *(
+                        points(_first(select(of_env, trained_on=trained, tier=tier)))
+                        for tier in ("easy", "hard")
+                    ),
+                ]
+                for trained in dict.fromkeys(row["trained_on"] for row in of_env)
+            ],
+            f"Change of success in points. {CLAIM_NOTES[claim]} Not corrected for several "
+            "comparisons.",
+        )
+
+
+def _chains(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.Block]:
+    names = list(found.study.base.environments)
+    cells = [one for axis in ("sequence", "pair") for one in found.of_axis(axis)]
+    for one in cells:
+        levels = select(
+            made["results"],
+            axis=one.cell.axis,
+            cell=one.cell.name,
+            measure="success",
+            variant="",
+        )
+        rows = [
+            [stage, *(points(_pooled(select(levels, stage=stage, env=env)), level=True)
+                      for env in names)]
+            for stage in one.matrix.stages
+        ]  # fmt: skip
+        if rows:
+            yield blocks.Table(
+                [one.cell.name, *names], rows, "Success in % after each stage."
+            )
+            yield blocks.Chart(
+                charts.draw_chain(one.matrix, names), f"{one.cell.name}: success in %"
+            )
+    yield from _orders(made)
+    yield from _forgotten(names, made)
+
+
+def _orders(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
+    """What chains end with, and what they lack of other ways to train."""
+    kept = [
+        row
+        for row in select(made["transfer"], measure="success")
+        if row["axis"] in ("sequence", "pair")
+    ]
+    claim = tables.choose_claim(kept)
+    whats = {
+        "average": "policies", "worst": "policies", "overall": claim, "backward": claim,
+        "forward": claim, "gap_to_joint": claim, "gap_to_specialists": claim,
+    }  # fmt: skip
+    if kept:
+        yield blocks.Table(
+            ["order", *(what.replace("_", " ") for what in whats)],
+            [
+                [
+                    name,
+                    *(
+                        points(
+                            _first(select(kept, cell=name, what=what, claim=of)),
+                            level=what in ("average", "worst"),
+                        )
+                        for what, of in whats.items()
+                    ),
+                ]
+                for name in dict.fromkeys(row["cell"] for row in kept)
+            ],
+            "Average and worst environment in % at the end, all else in points; a "
+            f"positive gap is what the sequence lacks. {CLAIM_NOTES[claim]}",
+        )  # fmt: skip
+
+
+def _forgotten(names: list[str], made: Mapping[str, Any]) -> Iterator[blocks.Block]:
+    lost = made["forgetting"]
+    claim = tables.choose_claim(lost)
+    lost = [
+        row for row in select(lost, claim=claim) if row["axis"] in ("sequence", "pair")
+    ]
+    if lost:
+        yield blocks.Table(
+            ["forgetting", *names],
+            [
+                [
+                    name,
+                    *(
+                        points(_first(select(lost, cell=name, env=env)))
+                        for env in names
+                    ),
+                ]
+                for name in dict.fromkeys(row["cell"] for row in lost)
+            ],
+            "Success after an environment's own stage minus that at the end, in points: "
+            f"positive numbers are forgotten. {CLAIM_NOTES[claim]}",
+        )
+
+
+def _levels(made: Mapping[str, Any], axis: str) -> Iterator[blocks.Block]:
+    kept = select(made["transfer"], axis=axis, measure="success")
+    claim = tables.choose_claim(kept)
+    kept = [
+        row
+        for row in kept
+        if row["claim"] == claim or row["what"] in ("average", "worst")
+    ]
+    names = list(dict.fromkeys(r["env"] for r in kept if r["what"] == "change"))
+    if not kept:
+        return
+    yield blocks.Table(
+        [axis, *names, "average, %", "worst, %"],
+        [
+            [
+                name,
+                *(points(_first(select(kept, cell=name, what="change", env=env)))
+                  for env in names),
+                *(points(_first(select(kept, cell=name, what=what)), level=True)
+                  for what in ("average", "worst")),
+            ]
+            for name in dict.fromkeys(row["cell"] for row in kept)
+        ],
+        f"Change of success in points. {CLAIM_NOTES[claim]}",
+    )  # fmt: skip
+
+
+def _variants(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
+    kept = [
+        row
+        for row in select(made["results"], measure="success")
+        if row["variant"] or row["axis"] == "interface"
+    ]
+    cells = dict.fromkeys(
+        (r["axis"], r["cell"], r["stage"], r["variant"]) for r in kept
+    )
+    names = list(dict.fromkeys(row["env"] for row in kept))
+    if kept:
+        yield blocks.Table(
+            ["cell", "after stage", "tested with", *names],
+            [
+                [
+                    f"{axis}/{cell}", stage, variant or "as trained",
+                    *(points(_pooled(select(kept, axis=axis, cell=cell, stage=stage,
+                                            variant=variant, env=env)), level=True)
+                      for env in names),
+                ]
+                for axis, cell, stage, variant in cells
+            ],
+            "Success in %.",
+        )  # fmt: skip
+
+
+def _turns(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.Block]:
+    rows = []
+    for one in found.of_axis("across"):
+        env = one.cell.name
+        of_cell = select(
+            made["results"],
+            axis="across",
+            cell=env,
+            env=env,
+            measure="success",
+            variant="",
+        )
+        before, after = (
+            _pooled(select(of_cell, stage=stage))
+            for stage in (one.plan.baseline, one.plan.last)
+        )
+        if before and after:
+            rows.append([
+                env,
+                *(f"{before[n]:.1f} \N{RIGHTWARDS ARROW} {after[n]:.1f}"
+                  for n in ("turns", "tokens")),
+            ])  # fmt: skip
+    if rows:
+        yield blocks.Table(
+            ["trained and tested on", "turns", "tokens written"],
+            rows,
+            "Means of episodes before and after reinforcement.",
+        )
+
+
+def _failures(
+    found: gather.Findings, made: Mapping[str, Any]
+) -> Iterator[blocks.Block]:
+    kept = made["failures"]
+    for one in found.of_axis("across"):
+        env = one.cell.name
+        chains = [chain for s, chain in one.chains.items() if s in one.seeds]
+        if not chains or len(chains[0]) < 2:
+            continue
+        before, after = (chains[0][place].id for place in (-2, -1))
+        rows = []
+        for tag in dict.fromkeys(row["tag"] for row in kept):
+            both = [
+                _first(select(kept, node=node, env=env, tag=tag))
+                for node in (before, after)
+            ]
+            if any(row and row["count"] for row in both):
+                rows.append([tag, *(points(row, level=True) for row in both)])
+        counts = [
+            next((r["failed"] for r in kept if (r["node"], r["env"]) == (n, env)), 0)
+            for n in (before, after)
+        ]
+        if rows:
+            yield blocks.Table(
+                [f"{env}: failed episodes with the tag, %", "before", "after"],
+                rows,
+                f"Seed {chains[0][-1].settings.seed}; {counts[0]} failed episodes before, "
+                f"{counts[1]} after; an episode may carry several tags.",
+            )
+
+
+def _curves(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
+    for stage in dict.fromkeys(row["stage"] for row in made["learning"]):
+        rows = select(made["learning"], stage=stage)
+        yield blocks.Chart(
+            charts.draw_curves(rows), f"{stage}: success of training episodes, in %"
+        )
+
+
+def _published(found: gather.Findings) -> Iterator[blocks.Block]:
+    if found.study.published:
+        yield blocks.Table(
+            ["published", "model", "before", "after", "source"],
+            [
+                [p.what, p.model, p.before, p.after, p.source]
+                for p in found.study.published
+            ],
+            "As published, without seeds or intervals. Ours, above, are of another model "
+            "and other tasks: compare signs, not sizes.",
+        )
+
+
+def _costs(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
+    rows = made["costs"]
+    total = sum(row["seconds"] for row in rows)
+    yield blocks.Table(
+        [
+            *("node", "seed", "stage", "state", "iterations", "time"),
+            *("s / iteration", "devices"),
+        ],
+        [
+            [
+                row["node"], str(row["seed"]), row["stage"], row["state"],
+                str(row["iterations"]),
+                work.describe_seconds(row["seconds"]) if row["seconds"] else blocks.HOLE,
+                f"{row['seconds_per_iteration'] or 0:.2f}",
+                row["devices"],
+            ]
+            for row in rows
+        ],
+        f"In all {work.describe_seconds(total)} of processes, evaluation included.",
+    )  # fmt: skip
+
+
+def _provenance(
+    found: gather.Findings, made: Mapping[str, Any]
+) -> Iterator[blocks.Block]:
+    commits = sorted({row["commit"][:12] for row in made["costs"] if row["commit"]})
+    seeds = ", ".join(map(str, found.study.seeds))
+    yield f"Seeds {seeds}. Commits {', '.join(commits) or 'unknown'}." + (
+        " Nodes of several commits are compared: numbers may differ for that reason."
+        if len(commits) > 1
+        else ""
+    )
+    panels = {
+        (row["axis"] == "within", row["env"]): row
+        for row in made["results"]
+        if row["tier"] == found.study.base.evaluation.tier and not row["variant"]
+    }
+    yield blocks.Table(
+        ["environment", "panel", "tasks", "samples"],
+        [
+            [env, row["panel"], str(row["tasks"]), str(row["samples"])]
+            for (_, env), row in panels.items()
+        ],
+    )

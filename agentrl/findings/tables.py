@@ -1,0 +1,390 @@
+"""The tables of a study: rows of plain values, written as CSV and shown on its page.
+
+Shares and their differences are in [0, 1] here, with all digits; the page prints points
+with one. `claim` says what an interval holds for: "policies", these runs on other tasks,
+or "recipe", other seeds as well.
+"""
+
+import csv
+import io
+import math
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from agentrl import storage
+from agentrl.findings import gather
+from agentrl.reporting import survey
+from agentrl.statistics import intervals, results, summaries, transfer
+from agentrl.study import cost
+from agentrl.transcripts import episodes, failures
+
+FOLDER = "tables"
+Row = dict[str, Any]
+
+MIN_SEEDS = 3  # of a claim about recipes, on the page
+_MEASURES: tuple[summaries.Measure, ...] = ("success", "score")
+_CLAIMS: tuple[summaries.Claim, ...] = ("policies", "recipe")
+
+
+def make(found: gather.Findings) -> dict[str, list[Row]]:
+    """All tables, by name."""
+    return {
+        "results": list(make_results(found)),
+        "transfer": correct(make_transfer(found)),
+        "forgetting": list(make_forgetting(found)),
+        "difficulty": list(make_difficulty(found)),
+        "failures": list(make_failures(found)),
+        "learning": list(make_learning(found)),
+        "costs": list(make_costs(found)),
+    }
+
+
+def write(root: pathlib.Path, made: Mapping[str, Sequence[Row]]) -> None:
+    """Writes `tables/NAME.csv`; a table without rows has a header only if it is known."""
+    for name, rows in made.items():
+        text = io.StringIO()
+        if rows:
+            writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        storage.write(root / FOLDER / f"{name}.csv", text.getvalue())
+
+
+def spread(estimate: intervals.Estimate | None) -> Row:
+    """Columns of a number with its interval; empty ones where there is none."""
+    if estimate is None:
+        return {"mean": "", "low": "", "high": ""}
+    return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+
+
+def choose_claim(rows: Iterable[Row]) -> summaries.Claim:
+    """What a page may claim of differences: recipes from three seeds on.
+
+    With two, the interval for other seeds is right, and too wide to say anything.
+    """
+    seeds = [len(row["seeds"].split()) for row in rows if row["claim"] == "recipe"]
+    return "recipe" if seeds and min(seeds) >= MIN_SEEDS else "policies"
+
+
+def make_results(found: gather.Findings) -> Iterator[Row]:
+    """Success and score after each stage of each cell: of each seed, and of all."""
+    for one in found.cells:
+        for stage in one.matrix.stages:
+            for panel in one.matrix.panels:
+                of_seeds = {
+                    seed: one.matrix.cells[seed, stage, panel]
+                    for seed in one.matrix.seeds
+                    if (seed, stage, panel) in one.matrix.cells
+                }
+                yield from _result_rows(found, one, stage, "", of_seeds)
+        for variant, by_seed in one.variants.items():
+            for env in one.matrix.environments:
+                of_seeds = {
+                    seed: result
+                    for seed, read in by_seed.items()
+                    for result in read
+                    if result.env == env
+                }
+                yield from _result_rows(found, one, one.last, variant, of_seeds)
+
+
+def _result_rows(
+    found: gather.Findings,
+    one: gather.CellResults,
+    stage: str,
+    variant: str,
+    of_seeds: Mapping[int, results.EvaluationResult],
+) -> Iterator[Row]:
+    groups: dict[str, Sequence[results.EvaluationResult]] = {
+        str(seed): [result] for seed, result in of_seeds.items()
+    }
+    if len(groups) > 1:
+        groups["all"] = list(of_seeds.values())
+    for seeds, group in groups.items():
+        for tier, sliced in _slices(found, group).items():
+            for measure in _MEASURES:
+                yield {
+                    "axis": one.cell.axis,
+                    "cell": one.cell.name,
+                    "seed": seeds,
+                    "stage": stage,
+                    "variant": variant,
+                    "env": group[0].env,
+                    "tier": tier,
+                    "measure": measure,
+                    **spread(summaries.average(sliced, measure)),
+                    "tasks": len(sliced[0].item_ids),
+                    "samples": sliced[0].samples,
+                    "turns": np.mean([r.means["turns"] for r in sliced]),
+                    "tokens": np.mean([r.means["tokens"] for r in sliced]),
+                    "panel": group[0].panel_digest,
+                }
+
+
+def _slices(
+    found: gather.Findings, group: Sequence[results.EvaluationResult]
+) -> dict[str, list[results.EvaluationResult]]:
+    """All tasks, and each tier of them where a panel holds several."""
+    slices = {group[0].tier: list(group)}
+    if group[0].tier == "all":
+        label = gather.label_tiers(found.study, group[0].env)
+        parts = [summaries.slice_result(result, label) for result in group]
+        names = [n for n in ("easy", "hard") if all(n in part for part in parts)]
+        slices |= {name: [part[name] for part in parts] for name in names}
+    return slices
+
+
+def make_transfer(found: gather.Findings) -> Iterator[Row]:
+    """Changes from before reinforcement to a chain's end, and what is made of them."""
+    for one in found.cells:
+        matrix = one.complete()
+        if not matrix.seeds or not one.plan.baseline:
+            continue
+        for measure in _MEASURES:
+            for claim in _CLAIMS:
+                for what, env, estimate in _differences(
+                    found, one, matrix, measure, claim
+                ):
+                    if estimate is not None:
+                        yield _transfer_row(one, what, env, measure, claim, estimate)
+            yield from _level_rows(one, matrix, measure)
+
+
+def _differences(
+    found: gather.Findings,
+    one: gather.CellResults,
+    matrix: transfer.ResultMatrix,
+    measure: summaries.Measure,
+    claim: summaries.Claim,
+) -> Iterator[tuple[str, str, intervals.Estimate | None]]:
+    plan = one.plan
+    for env, panel in matrix.main_panels().items():
+        yield (
+            "change",
+            env,
+            matrix.change(
+                plan.baseline, plan.last, panel, measure=measure, claim=claim
+            ),
+        )
+    summary = transfer.summarize(matrix, plan, measure=measure, claim=claim)
+    for name in ("held_in", "held_out", "overall", "backward", "forward"):
+        yield name, "", getattr(summary, name)
+    if one.cell.axis == "sequence":
+        for name, theirs in _comparisons(found, one):
+            ours, others = _align(one, theirs)
+            if ours:
+                gap = transfer.gap(ours, others, measure=measure, claim=claim)
+                yield name, "", gap
+
+
+def _comparisons(
+    found: gather.Findings, one: gather.CellResults
+) -> Iterator[tuple[str, dict[str, gather.CellResults]]]:
+    """Whom a sequence is compared with: by environment, the cell with the other policy."""
+    joint = found.find("mixture/equal")
+    environments = one.matrix.environments
+    if joint is not None:
+        yield "gap_to_joint", dict.fromkeys(environments, joint)
+    specialists = {env: found.find(f"across/{env}") for env in environments}
+    yield "gap_to_specialists", {e: s for e, s in specialists.items() if s is not None}
+
+
+def _align(
+    one: gather.CellResults, theirs: Mapping[str, gather.CellResults]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Results of both by environment, of the seeds that have all of them."""
+    seeds = [s for s in one.seeds if all(s in other.seeds for other in theirs.values())]
+    if not seeds or not theirs:
+        return {}, {}
+
+    def last(cell: gather.CellResults, env: str) -> list[results.EvaluationResult]:
+        return [cell.matrix.cells[seed, cell.last, env] for seed in seeds]
+
+    return (
+        {env: last(one, env) for env in theirs},
+        {env: last(other, env) for env, other in theirs.items()},
+    )
+
+
+def _level_rows(
+    one: gather.CellResults,
+    matrix: transfer.ResultMatrix,
+    measure: summaries.Measure,
+) -> Iterator[Row]:
+    """Average and worst environment at the end of a chain."""
+    average = transfer.average_environment(matrix, one.plan.last, measure)
+    if average is not None:
+        yield _transfer_row(one, "average", "", measure, "policies", average)
+    worst = transfer.worst_environment(matrix, one.plan.last, measure)
+    if worst is not None:
+        yield _transfer_row(one, "worst", worst[0], measure, "policies", worst[1])
+
+
+def _transfer_row(
+    one: gather.CellResults,
+    what: str,
+    env: str,
+    measure: summaries.Measure,
+    claim: summaries.Claim,
+    estimate: intervals.Estimate,
+) -> Row:
+    p_value, callable_ = estimate.p_value, estimate.smallest_callable
+    level = what in ("average", "worst")
+    return {
+        "axis": one.cell.axis,
+        "cell": one.cell.name,
+        "what": what,
+        "env": env,
+        "measure": measure,
+        "claim": claim,
+        **spread(estimate),
+        "smallest_callable": "" if level or math.isnan(callable_) else callable_,
+        "p": "" if level or math.isnan(p_value) else p_value,
+        "p_holm": "",
+        "seeds": " ".join(map(str, one.seeds)),
+        "baseline": one.plan.baseline,
+    }
+
+
+def correct(rows: Iterable[Row]) -> list[Row]:
+    """Adds Holm's p-values, of all changes of one axis, measure and claim together."""
+    made = list(rows)
+    families: dict[tuple[str, ...], list[Row]] = {}
+    for row in made:
+        if row["what"] == "change" and row["p"] != "":
+            family = (row["axis"], row["measure"], row["claim"])
+            families.setdefault(family, []).append(row)
+    for family in families.values():
+        adjusted = intervals.adjust_holm([row["p"] for row in family])
+        for row, p_value in zip(family, adjusted, strict=True):
+            row["p_holm"] = p_value
+    return made
+
+
+def make_forgetting(found: gather.Findings) -> Iterator[Row]:
+    """What an environment loses after its own stage."""
+    for one in found.cells:
+        matrix = one.complete()
+        if not matrix.seeds:
+            continue
+        for claim in _CLAIMS:
+            summary = transfer.summarize(matrix, one.plan, claim=claim)
+            for panel, estimate in summary.forgetting.items():
+                if estimate is None:
+                    continue
+                loss = summary.largest_loss[panel]
+                yield {
+                    "axis": one.cell.axis,
+                    "cell": one.cell.name,
+                    "env": panel,
+                    "own_stage": one.plan.own[panel],
+                    "last_stage": one.plan.last,
+                    "claim": claim,
+                    **spread(estimate),
+                    "largest_loss": "" if loss is None else loss,
+                    "seeds": " ".join(map(str, one.seeds)),
+                }
+
+
+def make_difficulty(found: gather.Findings) -> Iterator[Row]:
+    """Changes on easy and on hard tasks, for each way of training on an environment."""
+    for one in found.of_axis("within"):
+        matrix = one.complete()
+        env = next(iter(one.plan.own), "")
+        if not matrix.seeds or env not in matrix.panels:
+            continue
+        label = gather.label_tiers(found.study, env)
+        sides = [
+            [matrix.cells[seed, stage, env] for seed in matrix.seeds]
+            for stage in (one.plan.baseline, one.plan.last)
+        ]
+        parts = [[summaries.slice_result(r, label) for r in side] for side in sides]
+        for tier in ("easy", "hard"):
+            if not all(tier in part for side in parts for part in side):
+                continue
+            before, after = ([part[tier] for part in side] for side in parts)
+            for claim in _CLAIMS:
+                change = summaries.difference({env: before}, {env: after}, claim=claim)
+                if change is not None:
+                    yield {
+                        "env": env,
+                        "trained_on": one.cell.name.partition(" ")[2],
+                        "tier": tier,
+                        "claim": claim,
+                        "before": summaries.average(before).mean,
+                        "after": summaries.average(after).mean,
+                        **spread(change),
+                        "tasks": len(before[0].item_ids),
+                        "seeds": " ".join(map(str, one.seeds)),
+                    }
+
+
+def make_failures(found: gather.Findings) -> Iterator[Row]:
+    """Shares of failed episodes with each tag, after each node."""
+    for node in found.done_nodes():
+        surveyed = survey.Survey()
+        for path in survey.find_evaluations(
+            found.place.workdir(node), node.stage.name, node.settings
+        ):
+            for line, episode in enumerate(episodes.read(path), start=1):
+                surveyed.add(episode, f"{path}:{line}")
+        for env in node.settings.environments:
+            failed = surveyed.num_failed(node.stage.name, env)
+            for share in surveyed.shares(node.stage.name, env):
+                yield {
+                    "node": node.id,
+                    "seed": node.settings.seed,
+                    "stage": node.stage.name,
+                    "env": env,
+                    "tag": share.tag,
+                    "count": share.count,
+                    "failed": failed,
+                    **spread(share.share),
+                    "detectable": share.tag not in failures.find_undetectable(env),
+                }
+
+
+def make_learning(found: gather.Findings) -> Iterator[Row]:
+    """Success of training episodes, iteration by iteration."""
+    for node in found.done_nodes():
+        if node.stage.supervised:
+            continue
+        for line in cost.read_lines(found.place, node):
+            for env, _ in node.stage.mixture.environments:
+                yield {
+                    "node": node.id,
+                    "seed": node.settings.seed,
+                    "stage": node.stage.name,
+                    "env": env,
+                    "iteration": line["iteration"],
+                    "success": line.get(f"env/{env}/success"),
+                }
+
+
+def make_costs(found: gather.Findings) -> Iterator[Row]:
+    """Seconds of every node, and where they were spent."""
+    for node in found.wanted.nodes.values():
+        workdir = found.place.workdir(node) / "run.json"
+        run = storage.read_json(workdir, advice="") if workdir.exists() else {}
+        measured = cost.measure(found.place, node)
+        hosts = {e["host"] for e in found.place.sessions(node) if "host" in e}
+        yield {
+            "node": node.id,
+            "seed": node.settings.seed,
+            "stage": node.stage.name,
+            "state": found.states[node.id],
+            "iterations": node.stage.num_iterations,
+            "seconds": cost.seconds_spent(found.place, node),
+            "seconds_per_iteration": measured.iteration if measured else "",
+            "setup_seconds": measured.setup if measured else "",
+            "evaluation_seconds": measured.evaluation if measured else "",
+            "hosts": " ".join(sorted(hosts)),
+            "devices": f"{run['devices']['count']} x {run['devices']['kind']}"
+            if "devices" in run
+            else "",
+            "commit": (run.get("git") or {}).get("commit", ""),
+            "date": run.get("date", ""),
+        }

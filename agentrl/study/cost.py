@@ -1,0 +1,180 @@
+"""What a study costs: seconds of nodes, from iterations that were measured here.
+
+Nothing is made up: a node of whose kind nothing has run yet has no estimate, until a probe
+has trained some iterations of it.
+"""
+
+import dataclasses
+import pathlib
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from agentrl import config
+from agentrl.reporting import metrics
+from agentrl.study import folder, graph
+from agentrl.transcripts import jsonl
+
+PROBE_ITERATIONS = 3  # the first one compiles
+PROBES = "probe"  # folder of probes, within the study's
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """What the work of a node took, in seconds."""
+
+    setup: float  # start of the process, demonstrations, compilation
+    iteration: float
+    evaluation: float  # all that follows the last iteration
+
+    def total(self, num_iterations: int) -> float:
+        """Of a node with this many iterations."""
+        return self.setup + num_iterations * self.iteration + self.evaluation
+
+
+def read_lines(place: folder.Folder, node: graph.Node) -> list[Mapping[str, Any]]:
+    """Lines of `metrics.jsonl` of the node's own stage."""
+    path = place.workdir(node) / metrics.FILE
+    lines = jsonl.read(path) if path.exists() else ()
+    return [line for line in lines if line["stage"] == node.stage.name]
+
+
+def measure(place: folder.Folder, node: graph.Node) -> Measure | None:
+    """What a node has taken; None before its second iteration and its end.
+
+    Iterations of all sessions count. Setup and evaluation are those of nodes that one
+    process went through from begin to end.
+    """
+    lines, events = read_lines(place, node), place.sessions(node)
+    if len(lines) < 2 or len(events) < 2 or events[1].get("code") != 0:
+        return None
+    iteration = statistics.fmean(line["time/total"] for line in lines[1:])
+    # With saving and writing between iterations, where one process did them all.
+    gaps = (lines[-1]["wall_time"] - lines[0]["wall_time"]) / (len(lines) - 1)
+    setup = lines[0]["wall_time"] - events[0]["time"] - gaps
+    rest = events[-1]["time"] - lines[-1]["wall_time"]
+    return Measure(max(setup, 0.0), max(gaps, iteration), rest)
+
+
+def seconds_spent(place: folder.Folder, node: graph.Node) -> float:
+    """Seconds of all processes of a node; of a killed one, until its last line."""
+    total, began = 0.0, None
+    lines = read_lines(place, node)
+    last = lines[-1]["wall_time"] if lines else 0.0
+    for event in place.sessions(node):
+        if event["event"] == "start":
+            if began is not None:
+                total += max(last - began, 0.0) if event["time"] > last else 0.0
+            began = event["time"]
+        elif began is not None:
+            total, began = total + event["time"] - began, None
+    return total
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Measured nodes of a study, to estimate others by."""
+
+    exact: Mapping[str, Measure]  # by what seeds have in common
+    similar: Mapping[str, Measure]  # by kind of the last stage
+
+    @classmethod
+    def read(cls, place: folder.Folder, wanted: graph.Graph) -> "Costs":
+        """Measures whatever has run in the folder, probes last."""
+        probes = folder.Folder(place.root, nodes=PROBES)
+        exact: dict[str, list[Measure]] = {}
+        similar: dict[str, list[Measure]] = {}
+        for node in wanted.nodes.values():
+            found = measure(place, node)
+            if found:
+                exact.setdefault(node.shape, []).append(found)
+                similar.setdefault(kind_of(node), []).append(found)
+        for node in wanted.nodes.values():
+            found = measure(probes, probe_of(node)) if node.shape not in exact else None
+            if found:
+                exact.setdefault(node.shape, []).append(found)
+                similar.setdefault(kind_of(node), []).append(found)
+        return cls(
+            {key: _average(of_key) for key, of_key in exact.items()},
+            {key: _average(of_key) for key, of_key in similar.items()},
+        )
+
+    def estimate(self, node: graph.Node) -> float | None:
+        """Seconds that a whole node takes; None if nothing like it was measured."""
+        found = self.exact.get(node.shape) or self.similar.get(kind_of(node))
+        return found.total(node.stage.num_iterations) if found else None
+
+    def left(self, place: folder.Folder, node: graph.Node) -> float | None:
+        """Seconds that are left of a node under way, by its own iterations."""
+        whole = self.exact.get(node.shape) or self.similar.get(kind_of(node))
+        lines = read_lines(place, node)
+        if not lines:
+            return whole.total(node.stage.num_iterations) if whole else None
+        missing = node.stage.num_iterations - len(lines)
+        seconds = statistics.fmean(line["time/total"] for line in lines)
+        return missing * seconds + (whole.evaluation if whole else 0)
+
+
+def kind_of(node: graph.Node) -> str:
+    """What nodes have in common whose iterations are the same kind of work."""
+    stage = dataclasses.replace(
+        node.stage,
+        name="stage",
+        num_iterations=1,
+        max_turns=(),
+        mixture=config.MixtureConfig(environments=node.stage.mixture.environments),
+    )
+    return graph.digest(dataclasses.replace(node.settings, seed=0, stages=(stage,)))
+
+
+def probe_of(node: graph.Node) -> graph.Node:
+    """A node like this one, with a few iterations in each stage."""
+    stages = tuple(
+        dataclasses.replace(stage, num_iterations=PROBE_ITERATIONS)
+        for stage in node.settings.stages
+    )
+    settings = dataclasses.replace(node.settings, seed=0, stages=stages)
+    parent = dataclasses.replace(settings, stages=stages[:-1])
+    return graph.Node(
+        id=graph.digest(settings),
+        parent=graph.digest(parent) if len(stages) > 1 else None,
+        settings=settings,
+        variants=node.variants,
+    )
+
+
+def probes(wanted: graph.Graph, costs: Costs) -> graph.Graph:
+    """What has to be probed, so that every node has an estimate."""
+    nodes: dict[str, graph.Node] = {}
+    covered = {*costs.exact, *costs.similar}
+    for node in wanted.nodes.values():
+        if {node.shape, kind_of(node)} & covered:
+            continue
+        covered.add(kind_of(node))
+        for length in range(1, len(node.settings.stages) + 1):
+            stages = node.settings.stages[:length]
+            prefix = dataclasses.replace(node.settings, stages=stages)
+            last = node.variants if length == len(node.settings.stages) else ()
+            probe = probe_of(dataclasses.replace(node, settings=prefix, variants=last))
+            nodes.setdefault(probe.id, probe)
+    return graph.Graph(nodes, {})
+
+
+def total(seconds: Iterable[float | None]) -> tuple[float, int]:
+    """Sum of what is known, and how many are not."""
+    known: Sequence[float | None] = list(seconds)
+    return sum(s for s in known if s is not None), sum(s is None for s in known)
+
+
+def caches(root: pathlib.Path) -> list[pathlib.Path]:
+    """Folders of compiled programs, which a study may lose at any time."""
+    return sorted((root / "compilation_cache").glob("*"))
+
+
+def _average(found: Sequence[Measure]) -> Measure:
+    return Measure(
+        *(
+            statistics.fmean(getattr(one, field.name) for one in found)
+            for field in dataclasses.fields(Measure)
+        )
+    )

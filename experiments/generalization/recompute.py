@@ -1,0 +1,228 @@
+"""Recomputes the numbers of a study's page from stored episodes, with NumPy alone.
+
+  python experiments/generalization/recompute.py W
+
+Nothing of agentrl is imported: the outcome of every stored episode is read again, averaged
+over samples and tasks, and given intervals by the formulas of docs/statistics.md, written
+down a second time. Each number is compared with its cell in W/tables, as printed: percent
+or points with one digit. It covers success and score after each stage (all tasks, as
+trained), and
+changes, transfer and forgetting; rows of other kinds are counted as not covered.
+"""
+
+import csv
+import functools
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(200)
+
+
+@functools.cache
+def quantile(df, level=0.975):
+    """Student's t, by integration over the angle atan(t / sqrt(df))."""
+
+    def area(end):
+        return end / 2 * (WEIGHTS * np.cos(end / 2 * (NODES + 1)) ** (df - 1)).sum()
+
+    low, high, wanted = 0.0, np.pi / 2, (2 * level - 1) * area(np.pi / 2)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if area(middle) < wanted else (low, middle)
+    return np.sqrt(df) * np.tan(low)
+
+
+def holders(x):
+    """Effective number of tasks that hold the total."""
+    return x.sum() ** 2 / (x**2).sum() if x.any() else 0.0
+
+
+def share(x, samples):
+    """Wilson's interval for an effective number of samples; x: float[tasks]."""
+    n, m, s2 = len(x), x.mean(), x.var(ddof=1)
+    effect = np.clip(s2 / (m * (1 - m)), 1 / samples, 1) if 0 < m < 1 and s2 else 1.0
+    evidence = min(holders(x), holders(1 - x)) ** 2
+    size = n / ((evidence * effect + 1) / (evidence + 1))
+    q = quantile(n - 1) ** 2
+    half = np.sqrt(q * (m * (1 - m) / size + q / (4 * size**2))) / (1 + q / size)
+    center = (m + q / (2 * size)) / (1 + q / size)
+    return m, np.clip(center - half, 0, m), np.clip(center + half, m, 1)
+
+
+def join(parts, degrees):
+    """Sum of variances and Satterthwaite's degrees of freedom of it."""
+    total = sum(parts)
+    return total, 1 / sum(
+        (p / total) ** 2 / d for p, d in zip(parts, degrees, strict=True)
+    )
+
+
+def difference(tables, claim, step):
+    """Mean over environments of float[seeds, tasks], for policies or for the recipe."""
+    count, seeds = len(tables), len(tables[0])
+    task_means = [t.mean(0) for t in tables]
+    parts = [
+        max(m.var(ddof=1) / m.size, (step / seeds / m.size) ** 2) for m in task_means
+    ]
+    total, df = join(parts, [m.size - 1 for m in task_means])
+    mean, squares = np.mean([t.mean() for t in tables]), total / count**2
+    if claim == "policies":
+        half = quantile(df) * np.sqrt(squares)
+    elif seeds == 2:  # one degree of freedom outweighs tasks
+        spread = np.mean([t.mean(1) for t in tables], 0).var(ddof=1) / seeds
+        smallest = (step / seeds / min(t.shape[1] for t in tables)) ** 2
+        half = quantile(1) * np.sqrt(max(spread, smallest))
+    else:
+        rest = 0.0
+        for t in tables:
+            r = t - t.mean(1, keepdims=True) - t.mean(0, keepdims=True) + t.mean()
+            rest += (r**2).sum() / ((t.shape[0] - 1) * (t.shape[1] - 1)) / t.size
+        spread = np.mean([t.mean(1) for t in tables], 0).var(ddof=1) / seeds
+        of_seeds = max(spread - 0.8 * rest / count**2, 0)
+        half = np.sqrt(
+            quantile(seeds - 1) ** 2 * of_seeds + quantile(df) ** 2 * squares
+        )
+    return mean, max(mean - half, -1), min(mean + half, 1)
+
+
+class Study:
+    """A study's folder: chains of nodes by cell and seed, and their episodes."""
+
+    def __init__(self, root):
+        self.root, self.chains = root, {}
+        for key, ids in json.loads((root / "study.json").read_text())["chains"].items():
+            cell, _, seed = key.rpartition("/")
+            paths = [next((root / "nodes").glob(f"{i}.*.json"), None) for i in ids]
+            paths = [p for p in paths if p and not p.name.endswith(".failed.json")]
+            self.chains[cell, seed] = [
+                json.loads(p.read_text()) | {"dir": p.with_suffix("")} for p in paths
+            ]
+        self.read = {}
+
+    def outcomes(self, cell, seed, stage, env, measure):
+        """By task, success or score of each sample that its environment did not lose."""
+        for node in reversed(self.chains[cell, seed]):
+            path = node["dir"] / "episodes" / f"evaluation.{stage}.{env}.jsonl"
+            if path.exists() and (path, measure) not in self.read:
+                tasks = self.read[path, measure] = {}
+                for line in path.read_text().splitlines():
+                    e = json.loads(line)
+                    if e["ending"] not in ("env_error", "env_timeout"):
+                        tasks.setdefault(e["item_id"], []).append(e[measure])
+            if path.exists():
+                return self.read[path, measure]
+        raise FileNotFoundError(f"no episodes of {cell}, seed {seed}: {stage} on {env}")
+
+    def table(self, cell, seeds, stages, env, measure):
+        """float[stages, seeds, tasks] and the mean number of samples."""
+        found = [
+            [self.outcomes(cell, s, stage, env, measure) for s in seeds]
+            for stage in stages
+        ]
+        flat = [f for row in found for f in row]
+        common = [i for i in flat[0] if all(i in f for f in flat)]
+        table = np.array(
+            [[[np.mean(f[i]) for i in common] for f in row] for row in found]
+        )
+        return table, np.mean([len(v) for f in found[0] for v in f.values()])
+
+    def plan(self, cell, seed):
+        """Names of stages with what reinforcement trains on in each; all environments."""
+        run = self.chains[cell, seed][-1]["config"]
+        trained = {
+            s["name"]: [name for name, _ in s["mixture"]["environments"]]
+            for s in run["stages"]
+            if s["algorithm"]["name"] != "supervised"
+        }
+        own = {}
+        for alone in (False, True):
+            for stage, envs in trained.items():
+                own |= {e: stage for e in envs if not alone or len(envs) == 1}
+        return own, [s["name"] for s in run["stages"]], list(run["environments"])
+
+
+def recompute(study, row, kind):
+    """Mean, low and high of a row; None for kinds of rows that are not covered."""
+    cell = f"{row['axis']}/{row['cell']}"
+    if kind == "results":
+        if row["variant"]:
+            return None
+        seeds = (
+            [s for c, s in study.chains if c == cell]
+            if row["seed"] == "all"
+            else [row["seed"]]
+        )
+        seeds = [
+            s
+            for s in seeds
+            if any(
+                (
+                    n["dir"]
+                    / "episodes"
+                    / f"evaluation.{row['stage']}.{row['env']}.jsonl"
+                ).exists()
+                for n in study.chains[cell, s]
+            )
+        ]
+        table, samples = study.table(
+            cell, seeds, [row["stage"]], row["env"], row["measure"]
+        )
+        if table.shape[2] != int(row["tasks"]):  # a tier of the panel
+            return None
+        return share(table[0].mean(0), samples * len(seeds))
+    seeds = row["seeds"].split()
+    own, names, envs = study.plan(cell, seeds[0])
+    if kind == "forgetting":
+        pairs = {row["env"]: (row["last_stage"], row["own_stage"])}
+    else:
+        before, last = row["baseline"], names[-1]
+        order = [before, *names[names.index(before) + 1 if before in names else 0 :]]
+        pairs = {
+            "change": {row["env"]: (before, last)},
+            "held_in": dict.fromkeys(own, (before, last)),
+            "held_out": {e: (before, last) for e in envs if e not in own},
+            "overall": dict.fromkeys(envs, (before, last)),
+            "backward": {e: (s, last) for e, s in own.items() if s != last},
+            "forward": {
+                e: (before, order[order.index(s) - 1])
+                for e, s in own.items()
+                if order.index(s) > 1
+            },
+        }.get(row["what"])
+        if pairs is None:
+            return None
+    tables, counts = [], []
+    for env, both in pairs.items():
+        table, samples = study.table(
+            cell, seeds, both, env, row.get("measure", "success")
+        )
+        tables.append(table[1] - table[0])
+        counts.append(samples)
+    return difference(tables, row["claim"], 1 / max(counts))
+
+
+def main(root):
+    """Compares all tables; returns a line for each number that differs."""
+    study, covered, skipped, wrong = Study(root), 0, 0, []
+    for kind in ("results", "transfer", "forgetting"):
+        text = (root / "tables" / f"{kind}.csv").read_text()
+        for row in csv.DictReader(text.splitlines()):
+            found = recompute(study, row, kind)
+            if found is None:
+                skipped += 1
+                continue
+            for name, value in zip(("mean", "low", "high"), found, strict=True):
+                covered += 1
+                if f"{100 * value:.1f}" != f"{100 * float(row[name]):.1f}":
+                    wrong.append(f"{kind} {name}: {value} here, {row}")
+    print(
+        f"{covered} numbers recomputed, {len(wrong)} differ; {skipped} rows not covered"
+    )
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit("\n".join(main(pathlib.Path(sys.argv[1]))) or 0)

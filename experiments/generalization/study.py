@@ -1,0 +1,294 @@
+"""The study of arXiv 2603.12011: difficulty, transfer, sequences, mixtures, as data.
+
+  python -m agentrl.launch.study --config=experiments/generalization/study.py \
+    --scale=laptop --axes=across --workdir=W --plan
+
+README.md beside says what each axis asks; RESULTS.md what came out.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+from agentrl import config
+from agentrl.envs import base
+from agentrl.experiments.generalization import published, scales
+from agentrl.study import spec
+
+# Five orders of all environments: from what untrained 7B models solve most to what they
+# solve least, its reverse, the paper's order of listing, and two that mix.
+ORDERS = {
+    "easy_to_hard": ("babyai", "textcraft", "webshop", "searchqa", "alfworld"),
+    "hard_to_easy": ("alfworld", "searchqa", "webshop", "textcraft", "babyai"),
+    "as_listed": ("webshop", "searchqa", "textcraft", "alfworld", "babyai"),
+    "mixed_1": ("textcraft", "alfworld", "babyai", "searchqa", "webshop"),
+    "mixed_2": ("searchqa", "babyai", "alfworld", "textcraft", "webshop"),
+}
+NOISE = 0.25  # sentences without meaning for each sentence of an observation
+# Training tasks of AgentGym's released lists, for the mixture by size.
+SIZES = {
+    "webshop": 3930,
+    "alfworld": 2420,
+    "babyai": 810,
+    "textcraft": 374,
+    "searchqa": 169615,
+}
+
+
+def get_study(scale: str, environments: Sequence[str]) -> spec.Study:
+    """All cells of one scale, for some environments; empty takes all five."""
+    made = scales.make(scale, environments)
+    names = tuple(made.base.environments)
+    return spec.Study(
+        name=f"generalization, {scale} scale",
+        base=made.base,
+        cells=(
+            *across(made, names),
+            *within(made),
+            *sequences(made, names),
+            *pairs(made, names),
+            *mixtures(made, names),
+            *interfaces(made, names),
+            *augmentations(made, names),
+            *controls(made, names),
+        ),
+        difficulty=made.difficulty,
+        published=published.NUMBERS,
+        note=made.note,
+    )
+
+
+def reinforce(
+    made: scales.Scale, name: str, *environments: str, **changes: object
+) -> config.StageConfig:
+    """A stage of GRPO on some environments, as long as their share of the budget."""
+    mixture = config.MixtureConfig(
+        environments=tuple((env, 1.0) for env in environments),
+        tier=made.tier,
+        subsets=tuple(s for env in environments for s in made.trained.get(env, ())),
+    )
+    stage = config.StageConfig(
+        name=name,
+        mixture=mixture,
+        num_iterations=made.num_iterations * len(environments),
+        rollout=made.room(environments),
+        algorithm=made.algorithm,
+        optimizer=made.optimizer,
+    )
+    return dataclasses.replace(stage, **changes)
+
+
+def cell(
+    made: scales.Scale,
+    axis: str,
+    name: str,
+    *stages: config.StageConfig,
+    **more: object,
+) -> spec.Cell:
+    """A cell that begins with the warm start, if the scale has one."""
+    first = () if made.warm_start is None else (made.warm_start,)
+    horizon = (
+        ()
+        if made.test_turns is None
+        else (
+            spec.Variant(
+                name=f"turns_{made.test_turns}",
+                flags=(f"--max_turns={made.test_turns}",),
+            ),
+        )
+    )
+    return spec.Cell(
+        axis=axis,
+        name=name,
+        stages=(*first, *stages),
+        **{"variants": horizon, **more},
+    )
+
+
+def across(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+    """One environment, tested on all."""
+    for env in names:
+        yield cell(made, "across", env, reinforce(made, f"grpo_{env}", env))
+
+
+def within(made: scales.Scale) -> Iterator[spec.Cell]:
+    """Easy and hard tasks of one environment, alone, mixed and in both orders."""
+    for env, tiers in made.difficulty.items():
+        stages = {tier: _on_tier(made, env, tier, tiers) for tier in ("easy", "hard")}
+        mixed = _on_tier(made, env, "mixed", tiers)
+        half = {
+            tier: dataclasses.replace(stage, num_iterations=stage.num_iterations // 2)
+            for tier, stage in stages.items()
+        }
+        chains = {
+            "easy": (stages["easy"],),
+            "hard": (stages["hard"],),
+            "mixed": (mixed,),
+            "easy>hard": (half["easy"], half["hard"]),
+            "hard>easy": (half["hard"], half["easy"]),
+        }
+        for name, chain in chains.items():
+            evaluation = made.difficulty_evaluation
+            yield cell(made, "within", f"{env} {name}", *chain, evaluation=evaluation)
+
+
+def _on_tier(
+    made: scales.Scale, env: str, tier: str, tiers: Mapping[str, tuple[str, ...]]
+) -> config.StageConfig:
+    stage = reinforce(made, f"grpo_{env}_{tier}", env)
+    subsets = tiers.get(tier, tuple(s for of_tier in tiers.values() for s in of_tier))
+    mixture = dataclasses.replace(
+        stage.mixture,
+        tier="all" if subsets or tier == "mixed" else tier,
+        subsets=subsets,
+    )
+    return dataclasses.replace(stage, mixture=mixture)
+
+
+def sequences(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+    """All environments, one after the other, in five orders."""
+    if len(names) < 2:
+        return
+    seen = set()
+    for name, order in ORDERS.items():
+        kept = tuple(env for env in order if env in names)
+        if kept not in seen:  # with few environments, orders coincide
+            seen.add(kept)
+            stages = [reinforce(made, f"grpo_{env}", env) for env in kept]
+            yield cell(made, "sequence", name, *stages)
+
+
+def pairs(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+    """Two environments, one after the other, in every order; only with --axes=pair."""
+    for first, second in itertools.permutations(names, 2):
+        stages = [reinforce(made, f"grpo_{env}", env) for env in (first, second)]
+        yield cell(made, "pair", f"{first}>{second}", *stages)
+
+
+def mixtures(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+    """Several environments at once, with the budget of a sequence of them."""
+    if len(names) < 2:
+        return
+    joint = reinforce(made, "joint_equal", *names)
+    yield cell(made, "mixture", "equal", joint)
+    for name, changes in (
+        ("size", {"environments": tuple((e, float(SIZES[e])) for e in names)}),
+        ("adaptive", {"kind": "adaptive"}),
+    ):
+        mixture = dataclasses.replace(joint.mixture, **changes)
+        stage = dataclasses.replace(joint, name=f"joint_{name}", mixture=mixture)
+        yield cell(made, "mixture", name, stage)
+    if len(names) > 2:
+        for left_out in names:
+            others = [env for env in names if env != left_out]
+            stage = reinforce(
+                made,
+                f"joint_without_{left_out}",
+                *others,
+                num_iterations=joint.num_iterations,  # the same budget in all
+            )
+            yield cell(made, "mixture", f"without_{left_out}", stage)
+
+
+def interfaces(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+    """Lists of actions always or never in training, both in tests."""
+    choices: tuple[base.ListActions, ...] = ("always", "never")
+    for env in ("babyai", "alfworld"):
+        if env not in names:
+            continue
+        for lists in choices:
+            changed = {
+                name: dataclasses.replace(settings, list_actions=lists)
+                if name in ("babyai", "alfworld", "textcraft")
+                else settings
+                for name, settings in made.base.environments.items()
+            }
+            variants = tuple(
+                spec.Variant(name=f"lists_{kind}", flags=(f"--list_actions={kind}",))
+                for kind in choices
+                if kind != lists
+            )
+            wide = _widen(made)
+            yield cell(
+                wide,
+                "interface",
+                f"{env} lists_{lists}",
+                reinforce(wide, f"grpo_{env}_lists_{lists}", env),
+                environments=changed,
+                evaluation=wide.base.evaluation,
+                learner=wide.base.learner,
+                variants=variants,
+            )
+
+
+def augmentations(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+    """Irrelevant text in the observations of training, and in some of the tests.
+
+    Panels without it are those of `across`, whose policies have never seen it.
+    """
+    wide = _widen(made)
+    amount = {"irrelevant_text": NOISE}
+    noisy = {
+        name: dataclasses.replace(settings, options={**settings.options, **amount})
+        for name, settings in made.base.environments.items()
+    }
+    for env in names:
+        yield cell(
+            wide,
+            "augmentation",
+            env,
+            reinforce(wide, f"grpo_{env}_noise", env),
+            environments=noisy,
+            evaluation=dataclasses.replace(
+                wide.base.evaluation, env_options={"irrelevant_text": 0.0}
+            ),
+            learner=wide.base.learner,
+            variants=(
+                spec.Variant(
+                    name="noise", flags=(f"--env_option=irrelevant_text={NOISE}",)
+                ),
+            ),
+        )
+
+
+def _widen(made: scales.Scale) -> scales.Scale:
+    """Twice the room for episodes: lists of actions are as long as observations."""
+
+    def double(room: config.RolloutConfig) -> config.RolloutConfig:
+        return dataclasses.replace(
+            room,
+            max_tokens=2 * room.max_tokens,
+            append_buckets=tuple(2 * n for n in room.append_buckets),
+            cache_buckets=tuple(2 * n for n in room.cache_buckets),
+        )
+
+    evaluation, learner = made.base.evaluation, made.base.learner
+    warm_start = made.warm_start and dataclasses.replace(
+        made.warm_start, rollout=double(made.warm_start.rollout)
+    )
+    return dataclasses.replace(
+        made,
+        room=lambda names: double(made.room(names)),
+        warm_start=warm_start,
+        base=dataclasses.replace(
+            made.base,
+            evaluation=dataclasses.replace(
+                evaluation,
+                rollout=double(evaluation.rollout),
+                rollouts={e: double(r) for e, r in evaluation.rollouts.items()},
+            ),
+            learner=dataclasses.replace(
+                learner,
+                row_tokens=2 * learner.row_tokens,
+                rows_per_microbatch=max(2, learner.rows_per_microbatch // 2 // 2 * 2),
+            ),
+        ),
+    )
+
+
+def controls(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+    """Returns dealt out at random within each group: nothing can be learned from them."""
+    algorithm = dataclasses.replace(made.algorithm, shuffle_returns="group")
+    for env in names[:2]:
+        stage = reinforce(made, f"shuffled_{env}", env, algorithm=algorithm)
+        yield cell(made, "control", f"shuffled {env}", stage)

@@ -1,0 +1,230 @@
+"""Working directories in a store, under the rules of object stores."""
+
+import json
+import pathlib
+import shutil
+
+import fsspec
+import pytest
+from fsspec.implementations import memory
+
+from agentrl import errors
+from agentrl.buckets import lease, mirror, objects
+
+URL = "memory://bucket/run"
+
+
+@pytest.fixture(autouse=True)
+def emptied(monkeypatch, tmp_path):
+    monkeypatch.setenv("AGENTRL_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr(objects, "_FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(lease, "_SETTLING_S", 0.0)
+    monkeypatch.setattr(memory.MemoryFileSystem, "store", {})
+    monkeypatch.setattr(memory.MemoryFileSystem, "pseudo_dirs", [""])
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Names of the objects that are written, in order."""
+    names = []
+    for method in ("pipe_file", "put_file"):
+        original = getattr(memory.MemoryFileSystem, method)
+
+        def recorded(self, *args, _original=original, _method=method, **options):
+            path = args[0] if _method == "pipe_file" else args[1]
+            names.append(path.removeprefix("/bucket/run/"))
+            return _original(self, *args, **options)
+
+        monkeypatch.setattr(memory.MemoryFileSystem, method, recorded)
+    return names
+
+
+def opened(folder) -> mirror.Mirror:
+    folder.mkdir(parents=True, exist_ok=True)
+    found = mirror.Mirror(objects.Store(URL), folder)
+    found.pull()
+    return found
+
+
+def append(path, text):
+    with path.open("a") as file:
+        file.write(text)
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+    """Files that belong to a run, without those that begin with a dot or are saved yet."""
+    found = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not path.name.startswith(".") and "-tmp" not in name:
+            found[name] = path.read_bytes()
+    return found
+
+
+def put(folder, **files):
+    for name, text in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_another_machine_finds_what_was_published(tmp_path, written):
+    here = opened(tmp_path / "a")
+    put(here.local, run="{}", metrics="1\n2\n", checkpoints__3__params="abc")
+    put(
+        here.local,
+        **{"checkpoints__4.orbax-checkpoint-tmp-1__params": "a", ".lock": ""},
+    )
+    here.publish()
+    assert contents(opened(tmp_path / "b").local) == contents(here.local)
+    assert not any("tmp" in name for name in objects.Store(URL).names())
+    assert written[-1] == mirror.MANIFEST
+
+    written.clear()  # what a file gains is written, and nothing else
+    append(here.local / "metrics", "3\n")
+    shutil.rmtree(here.local / "checkpoints/3")
+    here.publish()
+    assert [name.partition("-")[0] for name in written] == [
+        "metrics/000000000004",
+        "manifest.json",
+    ]
+    assert not any("checkpoints" in name for name in objects.Store(URL).names())
+    assert contents(opened(tmp_path / "b").local) == {
+        "run": b"{}",
+        "metrics": b"1\n2\n3\n",
+    }
+
+    put(here.local, metrics="1\n", run='{"changed": 1}')  # cut back, and replaced
+    here.publish()
+    assert contents(opened(tmp_path / "b").local) == contents(here.local)
+
+
+def test_files_in_many_parts_are_joined_in_time(tmp_path):
+    here = opened(tmp_path / "a")
+    for number in range(mirror._MAX_PARTS + 3):
+        append(here.local / "metrics", f"{number}\n")
+        here.publish()
+    assert contents(opened(tmp_path / "b").local) == contents(here.local)
+    assert len(objects.Store(URL).names()) < 8
+
+
+@pytest.mark.parametrize("failing", ["pipe_file", "put_file", "rm_file"])
+def test_whatever_fails_whenever_the_store_holds_one_state(
+    tmp_path, monkeypatch, failing
+):
+    here = opened(tmp_path / "a")
+    put(here.local, run="{}", metrics="1\n", checkpoints__1__params="a" * 10)
+    here.publish()
+    before = contents(here.local)
+    append(here.local / "metrics", "2\n")
+    put(here.local, checkpoints__2__params="b" * 10, checkpoints__2__state="c")
+    shutil.rmtree(here.local / "checkpoints/1")
+    after = contents(here.local)
+    original = getattr(memory.MemoryFileSystem, failing)
+    seen = set()
+    for allowed in range(8):
+        calls = iter(range(allowed))
+
+        def limited(self, *args, _calls=calls, **options):
+            if next(_calls, None) is None:
+                raise OSError("quota exceeded")
+            return original(self, *args, **options)
+
+        monkeypatch.setattr(memory.MemoryFileSystem, failing, limited)
+        again = mirror.Mirror(objects.Store(URL), here.local)
+        again.pull()
+        try:
+            again.publish()
+        except OSError as error:
+            assert "quota exceeded" in str(error)
+            assert URL in str(error)
+        monkeypatch.setattr(memory.MemoryFileSystem, failing, original)
+        fresh = tmp_path / f"fresh{allowed}"
+        found = contents(opened(fresh).local)
+        assert found in (before, after)
+        seen.add(found == after)
+        assert contents(here.local) == after  # nothing is lost here either
+    assert True in seen
+
+
+def test_a_copy_that_is_ahead_goes_on_and_one_that_is_behind_is_made_anew(tmp_path):
+    here, there = opened(tmp_path / "a"), opened(tmp_path / "b")
+    put(here.local, metrics="1\n")
+    here.publish()
+    there.pull()
+    put(there.local, metrics="1\n2\n")  # killed before it was published
+    assert contents(opened(there.local).local) == {"metrics": b"1\n2\n"}
+    put(here.local, metrics="1\n5\n", report="new")  # another machine went on
+    here.publish()
+    assert contents(opened(there.local).local) == contents(here.local)
+
+
+def test_damage_is_named(tmp_path):
+    here = opened(tmp_path / "a")
+    put(here.local, metrics="1\n")
+    here.publish()
+    store = objects.Store(URL)
+    (part,) = [name for name in store.names() if name.startswith("metrics")]
+    store.write(part, b"2\n")
+    with pytest.raises(
+        errors.DamagedFileError, match="memory://bucket/run/metrics/0000"
+    ):
+        opened(tmp_path / "b")
+    store.write(mirror.MANIFEST, b"{")
+    with pytest.raises(errors.DamagedFileError, match=r"manifest.json is damaged"):
+        opened(tmp_path / "b")
+
+
+def test_two_processes_do_not_train_one_run():
+    store = objects.Store(URL)
+    in_use = pytest.raises(errors.ConfigError, match="in use by process")
+    with lease.Lease(store), in_use, lease.Lease(store):
+        pass
+    with lease.Lease(store):  # given back
+        store.write(
+            lease.NAME,
+            json.dumps({"owner": "x", "host": "h", "process": 1, "until": 0}).encode(),
+        )
+        with lease.Lease(store):  # run out
+            pass
+
+
+def test_a_lost_lease_ends_the_run_and_loses_nothing():
+    with (
+        pytest.raises(
+            OSError, match=r"taken over by other, process 7.*Nothing is lost"
+        ),
+        mirror.training(URL) as publisher,
+    ):
+        put(publisher.workdir, metrics="1\n")
+        told = {"owner": "x", "host": "other", "process": 7, "until": 2e9}
+        objects.Store(URL).write(lease.NAME, json.dumps(told).encode())
+    assert (mirror.local_copy(URL) / "metrics").read_text() == "1\n"
+    assert objects.Store(URL).read(mirror.MANIFEST) is None
+    assert json.loads(objects.Store(URL).read(lease.NAME))["owner"] == "x"
+
+
+def test_readers_fetch_the_checkpoint_that_they_need():
+    with mirror.training(URL) as publisher:
+        put(publisher.workdir, **{"run.json": "{}"}, checkpoints__9__p="9")
+        put(publisher.workdir, checkpoints__10__p="10")
+    found = mirror.readable(URL)
+    assert contents(found).keys() == {"run.json", "checkpoints/10/p"}
+    chosen = mirror.readable(f"{URL}/checkpoints/9")
+    assert contents(chosen) == {"p": b"9"}
+    assert (chosen.parents[1] / "run.json").exists()
+    assert mirror.readable("runs/demo") == pathlib.Path("runs/demo")
+    with pytest.raises(errors.ConfigError, match="holds no run"):
+        mirror.readable("memory://bucket/other")
+
+
+def test_addresses_that_cannot_work_are_refused(monkeypatch):
+    with pytest.raises(errors.ConfigError, match="gs://BUCKET/PATH"):
+        objects.Store("gz://bucket/run")
+
+    def missing(url):
+        raise ImportError("Please install gcsfs to access Google Storage")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(errors.ConfigError, match=r"pip install 'agentrl-jax\[gcs\]'"):
+        objects.Store("gs://bucket/run")

@@ -1,0 +1,39 @@
+"""A study whose nodes nobody trains in earnest: see fake_launch."""
+
+import dataclasses
+
+import fake_run
+
+from agentrl import config
+from agentrl.envs import base
+from agentrl.study import spec
+
+
+def stage(name, env, **changes):
+    made = fake_run.make_settings(2).stages[1]
+    mixture = config.MixtureConfig(environments=((env, 1.0),))
+    return dataclasses.replace(
+        made, name=name, mixture=mixture, num_iterations=3, **changes
+    )
+
+
+def make_study(*, seeds=(0,), **changes):
+    """Four nodes a seed: warm -> a, warm -> b, warm -> a -> b."""
+    warm = stage("warm", "textcraft", algorithm=config.Supervised())
+    a, b = stage("grpo_a", "textcraft"), stage("grpo_b", "babyai")
+    run = dataclasses.replace(
+        fake_run.make_settings(2),
+        stages=(),
+        environments={"textcraft": base.EnvConfig(), "babyai": base.EnvConfig()},
+        **changes,
+    )
+    return spec.Study(
+        name="small",
+        base=run,
+        cells=(
+            spec.Cell(axis="across", name="textcraft", stages=(warm, a)),
+            spec.Cell(axis="across", name="babyai", stages=(warm, b)),
+            spec.Cell(axis="sequence", name="a>b", stages=(warm, a, b)),
+        ),
+        seeds=seeds,
+    )

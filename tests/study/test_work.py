@@ -1,0 +1,141 @@
+"""Nodes of a study: what is shared, who works on what, what failures and kills cost."""
+
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import small_study
+
+from agentrl import errors
+from agentrl.study import cost, folder, graph, plan, work
+
+HERE = pathlib.Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def paths(monkeypatch):
+    found = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(found))
+
+
+def make_crew(root, study=None, **changes):
+    wanted = graph.build(study or small_study.make_study())
+    place = folder.Folder(root)
+    said = []
+    return work.Crew(place, wanted, say=said.append, package="fake_launch", **changes)
+
+
+def trained(root):
+    path = root / "nodes" / "trained"
+    return [line.partition(".")[2] for line in path.read_text().splitlines()]
+
+
+def test_cells_share_what_they_have_in_common():
+    study = small_study.make_study(seeds=(0, 1))
+    wanted = graph.build(study)
+    names = [node.name.partition(".")[2] for node in wanted.nodes.values()]
+    assert names == ["warm", "grpo_a", "grpo_b", "grpo_b"] * 2
+    assert wanted.chains["across/textcraft", 0] == wanted.chains["sequence/a>b", 0][:2]
+
+    def ids(**changes):
+        return set(graph.build(small_study.make_study(**changes)).nodes)
+
+    usual = ids()
+    mesh, evaluation = study.base.mesh, study.base.evaluation
+    assert ids(name="other", num_env_workers=7, save_every=3) == usual
+    assert ids(mesh=dataclasses.replace(mesh, cpu_devices=2)) == usual
+    assert ids(env_observation_bytes=99) & usual == set()
+    assert ids(evaluation=dataclasses.replace(evaluation, samples=3)) & usual == set()
+    last = wanted.find(wanted.chains["sequence/a>b", 0][-1])
+    assert tuple(wanted.line(last)) == wanted.chains["sequence/a>b", 0]
+
+
+def test_a_crew_trains_every_node_once_after_its_parent(tmp_path):
+    crew = make_crew(tmp_path)
+    crew.run(2)
+    assert set(crew.place.states(crew.wanted).values()) == {"done"}
+    assert sorted(trained(tmp_path)) == ["grpo_a", "grpo_b", "grpo_b", "warm"]
+    assert trained(tmp_path)[0] == "warm"
+    last = crew.wanted.nodes[crew.wanted.chains["sequence/a>b", 0][-1]]
+    results = crew.place.workdir(last) / "evaluations"
+    assert len(list(results.glob("*.json"))) == 3 * 2  # of all stages of the chain
+    crew.run(1)  # nothing is left
+    assert len(trained(tmp_path)) == 4
+
+
+def test_a_failure_costs_its_descendants_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_FAILURES", "grpo_a")
+    crew = make_crew(tmp_path)
+    crew.run(1)
+    states = crew.place.states(crew.wanted)
+    assert list(states.values()) == ["done", "failed", "done", "blocked"]
+    assert trained(tmp_path).count("grpo_a") == 2
+    assert crew.say.__self__[-3].endswith("launch.train: grpo_a fails")
+    shown = plan.describe(
+        small_study.make_study(), crew.place, crew.wanted, num_workers=1
+    )
+    assert "a node before it failed" in shown and "to have it tried again" in shown
+
+    monkeypatch.delenv("FAKE_FAILURES")
+    failed = crew.wanted.nodes[crew.wanted.chains["across/textcraft", 0][1]]
+    crew.place.beside(failed, ".failed.json").unlink()
+    crew.run(1)
+    assert set(crew.place.states(crew.wanted).values()) == {"done"}
+
+
+def test_what_a_killed_worker_leaves_is_finished_by_another(tmp_path):
+    code = (
+        "import test_work, pathlib, sys;"
+        "test_work.make_crew(pathlib.Path(sys.argv[1])).run(1)"
+    )
+    environment = os.environ | {"FAKE_SECONDS": "1.5"}
+    worker = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment
+    )
+    path = tmp_path / "nodes" / "trained"
+    while not path.exists():
+        assert worker.poll() is None
+        time.sleep(0.02)
+    crew = make_crew(tmp_path)
+    assert next(iter(crew.place.states(crew.wanted).values())) == "running"
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+
+    # What the killed one had begun goes on without it, and is nobody else's till its end.
+    crew.run(2)
+    assert set(crew.place.states(crew.wanted).values()) == {"done"}
+    assert trained(tmp_path).count("warm") in (1, 2)
+    for node in crew.wanted.nodes.values():
+        assert not crew.place.failure(node)
+
+
+def test_another_study_in_a_folder_is_refused_by_naming_fields(tmp_path):
+    study = small_study.make_study()
+    crew = make_crew(tmp_path, study)
+    crew.place.claim_study(study, crew.wanted, write=True)
+    crew.run(1)
+    more = small_study.make_study(seeds=(0, 1))
+    crew.place.claim_study(more, graph.build(more), write=False)
+    other = small_study.make_study(env_observation_bytes=99)
+    with pytest.raises(errors.ConfigError, match="differs in env_observation_bytes"):
+        crew.place.claim_study(other, graph.build(other), write=True)
+
+
+def test_a_plan_estimates_from_what_has_run(tmp_path):
+    study = small_study.make_study(seeds=(0, 1))
+    crew = make_crew(tmp_path, study, max_nodes=2)
+    before = plan.describe(study, crew.place, crew.wanted, num_workers=1)
+    assert "8 nodes of a kind that was not measured yet" in before
+    crew.run(1)
+    costs = cost.Costs.read(crew.place, crew.wanted)
+    warm, other = (crew.wanted.nodes[crew.wanted.chains["across/textcraft", s][0]]
+                   for s in (0, 1))  # fmt: skip
+    assert cost.measure(crew.place, warm).iteration == pytest.approx(2.0, rel=1e-3)
+    assert costs.estimate(other) == costs.estimate(warm) is not None
+    after = plan.describe(study, crew.place, crew.wanted, num_workers=2)
+    assert "2 done" in after and "4 nodes of a kind" in after
