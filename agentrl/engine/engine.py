@@ -29,7 +29,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agentrl import config, types
 from agentrl.engine import buckets, prefix_cache, sampling
-from agentrl.models import kv_cache, transformer
+from agentrl.models import choices, kv_cache, transformer
 from agentrl.parallel import sharding
 
 
@@ -352,16 +352,19 @@ class Engine:
 
 
 def _make_append(model: transformer.Model, mesh: Mesh) -> transformer.AppendFn:
-    """Returns the model's `append`, constrained if the model is sharded over `model`."""
-    if mesh.shape["model"] == 1:
-        return model.append
+    """Returns the model's `append`, constrained if the model is sharded over `model`.
+
+    The compiler leaves no kernel within its reach, not even on an axis of one device.
+    """
     heads = sharding.heads_axis(mesh, model.config.num_kv_heads)
     cache_spec = kv_cache.layer_spec(model.config, heads)
-    return functools.partial(
+    append = functools.partial(
         model.append,
-        constrain=sharding.replicate_over_model,
         split_heads=lambda attend: sharding.split_heads(attend, heads, cache_spec),
     )
+    if mesh.shape["model"] > 1:
+        return functools.partial(append, constrain=sharding.replicate_over_model)
+    return append if choices.attention(model.config) == "pallas" else model.append
 
 
 def _turn(

@@ -6,7 +6,7 @@ FlashAttention: https://arxiv.org/abs/2205.14135; the kernel:
 `jax.experimental.pallas.ops.tpu.splash_attention`.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -67,7 +67,7 @@ def scale(queries: jax.Array) -> jax.Array:
 
 def _make_kernel(
     num_heads: int, num_columns: int, interpret: bool
-) -> Callable[..., jax.Array]:
+) -> Any:  # a callable that returns an array
     size = block_size(num_columns)
     blocks = splash_attention.BlockSizes(
         block_q=size,
