@@ -40,6 +40,7 @@ from typing import Literal
 from agentrl.envs import base, perturbations, prompts, registry
 
 TierChoice = Literal["all", "easy", "hard"]
+Stratify = Literal["", "tier", "subset"]
 File = str | pathlib.Path
 Files = File | Sequence[File]  # one, or several that are read as one
 
@@ -60,6 +61,7 @@ def select_tasks(
     subsets: Sequence[str] = (),
     item_file: Files | None = None,
     limit: int | None = None,
+    stratify: Stratify = "",
 ) -> base.TaskPanel:
     """Chooses tasks of one environment.
 
@@ -78,6 +80,7 @@ def select_tasks(
         of the split's own tasks; each id must be a task of the environment.
       limit: keeps at most this many, the same ones in each process and for each
         larger limit.
+      stratify: with a limit, takes equally many of each structural tier or subset.
 
     Returns:
       The tasks in the order of the split or file, at least one.
@@ -100,7 +103,7 @@ def select_tasks(
     if kept:
         panel = _keep_subsets(panel, spec, config, kept)
     if limit is not None:
-        panel = _sample(panel, limit)
+        panel = _sample(panel, limit, spec, config, stratify)
     panel = dataclasses.replace(panel, version=panel.version + _name_changes(config))
     if not panel.item_ids:
         raise TaskSelectionError(
@@ -119,6 +122,7 @@ def check_selection(
     subsets: Sequence[str] = (),
     item_file: Files | None = None,
     limit: int | None = None,
+    stratify: Stratify = "",
     others: Mapping[str, base.EnvConfig] | None = None,
 ) -> None:
     """Checks the arguments of `select_tasks` for all environments of a selection.
@@ -135,6 +139,7 @@ def check_selection(
       subsets: `env/subset` each, of these environments or of `others`.
       item_file: as in `select_tasks`.
       limit: None, or at least 1.
+      stratify: has no effect without a limit.
       others: environments that are not played here, whose subsets may be named all the
         same: one list of subsets serves all selections of a run.
 
@@ -164,7 +169,7 @@ def check_selection(
                     f"tier_file {name} has no task of environment '{env}', only of "
                     f"{sorted(measured)}; measure it with launch.calibrate."
                 )
-    _check_limit(limit)
+    _check_limit(limit, stratify)
 
 
 def read_items(env: str, files: Files) -> tuple[str, tuple[str, ...]]:
@@ -353,18 +358,34 @@ def _keep_subsets(
     return dataclasses.replace(panel, version=version, item_ids=ids)
 
 
-def _sample(panel: base.TaskPanel, limit: int) -> base.TaskPanel:
-    """Keeps the tasks with the lowest hash: a panel may be sorted by difficulty."""
+def _sample(
+    panel: base.TaskPanel,
+    limit: int,
+    spec: base.EnvSpec,
+    config: base.EnvConfig,
+    stratify: Stratify,
+) -> base.TaskPanel:
+    """Keeps the tasks with the lowest hash, for a panel may be sorted by difficulty.
+
+    With `stratify` the lowest of each tier or subset in turn.
+    """
     _check_limit(limit)
     total = len(panel.item_ids)
     if total <= limit:
         return panel
-    kept = set(
-        sorted(panel.item_ids, key=lambda i: base.stable_hash("sample", i))[:limit]
-    )
+    # Without, each task is a part of its own.
+    find = {"": lambda item, _: item, "tier": spec.tier, "subset": spec.subset}
+    turns = collections.Counter[str]()
+    ordered = []
+    for item in sorted(panel.item_ids, key=lambda i: base.stable_hash("sample", i)):
+        part = find[stratify](item, config)
+        ordered.append((turns[part], len(ordered), item))
+        turns[part] += 1
+    kept = {item for *_, item in sorted(ordered)[:limit]}
+    equal = f", equal by {stratify}" if stratify else ""
     return dataclasses.replace(
         panel,
-        version=f"{panel.version}, {limit} of {total}",
+        version=f"{panel.version}, {limit} of {total}{equal}",
         item_ids=tuple(i for i in panel.item_ids if i in kept),
     )
 
@@ -412,9 +433,14 @@ def _check_registered(env: str) -> None:
         )
 
 
-def _check_limit(limit: int | None) -> None:
+def _check_limit(limit: int | None, stratify: Stratify = "") -> None:
     if limit is not None and limit < 1:
         raise TaskSelectionError(f"limit = {limit}; it must be at least 1.")
+    if stratify and limit is None:
+        raise TaskSelectionError(
+            f"stratify = {stratify!r} has no effect without a number of tasks; give one, "
+            "or leave it out."
+        )
 
 
 def _suggest(value: str, known: Sequence[str]) -> str:

@@ -62,6 +62,9 @@ _ENV_OPTION = flags.DEFINE_multi_string(
 )
 _SAMPLES = flags.DEFINE_integer("samples", None, "Episodes per task, the k of avg@k.")
 _TASKS = flags.DEFINE_integer("tasks", None, "Tasks of each panel; 0 takes all.")
+_STRATIFY = flags.DEFINE_enum(
+    "stratify", None, ["tier", "subset"], "With --tasks: equally many of each."
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -88,6 +91,7 @@ def main(argv: Sequence[str]) -> None:
         "max_turns": _MAX_TURNS.value,
         "list_actions": _LIST_ACTIONS.value,
         "tasks": _TASKS.value,
+        "stratify": _STRATIFY.value,
         "env_options": episode.parse_options(_ENV_OPTION.value) or None,
     }
     given = {name: value for name, value in changes.items() if value is not None}

@@ -76,8 +76,8 @@ MAY_IMPORT = {
         "hardware pretrained learner experiment statistics reporting webpage run loop"
     ),
     "study": (
-        "envs checkpoints storage errors config experiment transcripts statistics "
-        "reporting"
+        "envs checkpoints storage errors config hardware experiment transcripts "
+        "statistics reporting"
     ),
     "findings": (
         "envs storage errors experiment transcripts statistics reporting study"

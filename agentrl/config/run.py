@@ -39,6 +39,7 @@ class EvaluationConfig:
         str, ...
     ] = ()  # such as "textcraft/depth_1"; see `agentrl.envs.tasks`
     tasks: int = 0  # of each panel; 0 takes all
+    stratify: Literal["", "tier", "subset"] = ""  # equally many `tasks` of each
     samples: int = 8  # k of avg@k
     random_policy: bool = True  # play each panel at random, too, to compare with
     before_training: bool = False  # also before the first stage
@@ -59,7 +60,7 @@ class EvaluationConfig:
         """Arguments of `tasks.select_tasks` and `tasks.check_selection`."""
         names = ("split", "tier", "tier_file", "item_file", "subsets")
         chosen = {name: getattr(self, name) for name in names}
-        return {**chosen, "limit": self.tasks or None}
+        return {**chosen, "limit": self.tasks or None, "stratify": self.stratify}
 
     @property
     def env_changes(self) -> dict[str, Any]:
@@ -89,6 +90,13 @@ class EvaluationConfig:
         self.rollout.validate(f"{where}.rollout", training=False)
         for env, rollout in self.rollouts.items():
             rollout.validate(f"{where}.rollouts.{env}", training=False)
+        if self.stratify not in ("", "tier", "subset") or (
+            self.stratify and not self.tasks
+        ):
+            raise errors.ConfigError(
+                f"{where}.stratify = {self.stratify!r} with {where}.tasks = {self.tasks}; "
+                "give 'tier' or 'subset' with a number of tasks, or leave it out."
+            )
         if self.tasks < 0:
             raise errors.ConfigError(
                 f"{where}.tasks = {self.tasks}; 0 takes all tasks."

@@ -28,6 +28,7 @@ from agentrl.parallel import startup
 from agentrl.pretrained import names
 
 RUN_FILE = "run.json"  # what makes a folder the working directory of a run
+STUDY_FILE = "study.json"  # likewise, of a study, whose runs lie in its `nodes/`
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -202,6 +203,11 @@ def read_description(workdir: pathlib.Path) -> dict[str, Any]:
       DamagedFileError: if its `run.json` is empty, cut off, or of something else.
     """
     path = workdir / RUN_FILE
+    if (workdir / STUDY_FILE).is_file():
+        raise errors.ConfigError(
+            f"{workdir} holds a study of many runs: each is in a folder of its nodes/, and "
+            "its page is written by launch.study --report."
+        )
     if not path.is_file():
         raise errors.ConfigError(
             f"{workdir} holds no {RUN_FILE}, so it is not the working directory of a "

@@ -136,6 +136,7 @@ class Run(Layout):
         item_file: tasks.Files | None = None,
         subsets: Sequence[str] = (),
         limit: int | None = None,
+        stratify: tasks.Stratify = "",
     ) -> base.TaskPanel:
         """Returns tasks of one environment; see `tasks.select_tasks`."""
         return tasks.select_tasks(
@@ -147,6 +148,7 @@ class Run(Layout):
             item_file=item_file,
             subsets=subsets,
             limit=limit,
+            stratify=stratify,
         )
 
     def collector(self, settings: RolloutConfig) -> collect.Collector:

@@ -5,7 +5,6 @@ has trained some iterations of it.
 """
 
 import dataclasses
-import pathlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -164,11 +163,6 @@ def total(seconds: Iterable[float | None]) -> tuple[float, int]:
     """Sum of what is known, and how many are not."""
     known: Sequence[float | None] = list(seconds)
     return sum(s for s in known if s is not None), sum(s is None for s in known)
-
-
-def caches(root: pathlib.Path) -> list[pathlib.Path]:
-    """Folders of compiled programs, which a study may lose at any time."""
-    return sorted((root / "compilation_cache").glob("*"))
 
 
 def _average(found: Sequence[Measure]) -> Measure:

@@ -8,7 +8,7 @@
     W/nodes/ID.STAGE.sessions.jsonl     when each process began and ended, and its code
     W/nodes/ID.STAGE.failed.json        failed attempts, with the last lines of output
     W/probe/                            some iterations of each kind of node, for its cost
-    W/compilation_cache/                of JAX, for all processes on machines of one kind
+    W/compilation_cache/                programs that nodes have compiled, by kind of host
 
 Whether a node is done is read off its working directory alone, so nothing has to be
 written at the moment a process is killed.
@@ -32,7 +32,6 @@ from agentrl.statistics import results
 from agentrl.study import graph, spec
 from agentrl.transcripts import jsonl
 
-STUDY_FILE = "study.json"
 MAX_ATTEMPTS = 2  # of a node, before it counts as failed
 _SESSION_LOCK = ".lock"  # of launch.train, in the working directory
 _TO_COPY = ("tokenizer.model", "chat.json", "run.json", "metrics.jsonl")
@@ -216,7 +215,7 @@ class Folder:
           ConfigError: if a cell of the same name and seed was another one before, naming
             the fields that differ.
         """
-        path = self.root / STUDY_FILE
+        path = self.root / files.STUDY_FILE
         stored = storage.read_json(path, advice="restore it.") if path.exists() else {}
         chains = dict(stored.get("chains", {}))
         for (cell, seed), chain in wanted.chains.items():

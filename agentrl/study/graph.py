@@ -6,6 +6,7 @@ stages of the prefix and starts where the node before it ended.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -128,6 +129,7 @@ def _without_defaults(value: Any) -> Any:
     return kept
 
 
+@functools.cache
 def _counts(path: str) -> bool:
     if path.startswith("mesh."):
         return False

@@ -27,19 +27,24 @@ def describe(
     told = ", ".join(f"{count} {state}" for state, count in counts.items())
     lines.append(f"{len(states)} nodes: {told}.")
     if left:
-        known = f"about {work.describe_seconds(seconds)} of work left"
-        if num_workers > 1:
-            known += f" for one worker, at best 1/{num_workers} of it for {num_workers}"
-        lines.append(
-            known
-            + (
-                f", and {unknown} nodes of a kind that was not measured yet (?); --probe "
-                f"trains {cost.PROBE_ITERATIONS} iterations of each."
-                if unknown
-                else "."
-            )
-        )
+        lines.append(_describe_rest(seconds, unknown, len(left), num_workers))
     return "\n".join(lines)
+
+
+def _describe_rest(seconds: float, unknown: int, count: int, num_workers: int) -> str:
+    parts = []
+    if unknown < count:
+        shared = f", at best 1/{num_workers} of it for {num_workers} workers"
+        parts.append(
+            f"about {work.describe_seconds(seconds)} of work left"
+            + (shared if num_workers > 1 else "")
+        )
+    if unknown:
+        parts.append(
+            f"{unknown} nodes are of a kind that was not measured yet (?): --probe trains "
+            f"{cost.PROBE_ITERATIONS} iterations of each kind"
+        )
+    return "; ".join(parts) + "."
 
 
 def _describe_axes(study: spec.Study, wanted: graph.Graph) -> Iterator[str]:

@@ -6,10 +6,8 @@ folder, may work on a study. What a killed one leaves is gone on with by any oth
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import pathlib
-import platform
 import shutil
 import signal
 import socket
@@ -20,6 +18,7 @@ import time
 from collections.abc import Callable
 
 from agentrl import errors
+from agentrl.hardware import compilation
 from agentrl.statistics import results
 from agentrl.study import folder, graph
 
@@ -222,22 +221,9 @@ class Crew:
 
 
 def environment(root: pathlib.Path) -> dict[str, str]:
-    """Variables of a node's process: one compilation cache for machines of one kind.
-
-    Programs compiled for one CPU may not run on another, so each kind has its own.
-    """
-    kind = [platform.machine(), platform.processor()]
-    with contextlib.suppress(OSError):
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        kind += sorted(
-            {line for line in lines if line.startswith(("model name", "flags"))}
-        )
-    name = hashlib.sha256("\n".join(kind).encode()).hexdigest()[:8]
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(root.resolve() / "compilation_cache" / name),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    return {k: v for k, v in cache.items() if k not in os.environ}
+    """Variables of a node's process: compiled programs are kept in the study's folder."""
+    folder = str(root.resolve() / "compilation_cache")
+    return {compilation.VARIABLE: os.environ.get(compilation.VARIABLE, folder)}
 
 
 def describe_seconds(seconds: float) -> str:

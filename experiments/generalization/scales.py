@@ -169,8 +169,7 @@ def _laptop_evaluation(environments: tuple[str, ...]) -> config.EvaluationConfig
 
 def _laptop(environments: tuple[str, ...]) -> Scale:
     longest = _laptop_room(environments).max_tokens
-    # Few environments have too few words for more.
-    vocabulary = 2048 if len(environments) > 3 else 1024
+    vocabulary = 2048 if len(environments) > 3 else 1024  # few have fewer words
     evaluation = _laptop_evaluation(environments)
     return Scale(
         base=config.RunConfig(
@@ -220,6 +219,7 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
                 for name in tier
             ),
             tasks=64,
+            stratify="subset",
         ),
         note=(
             "A model of 1.1 million parameters from random weights, warm-started on "
@@ -280,6 +280,7 @@ def _small(environments: tuple[str, ...]) -> Scale:
     everything = _small_room(environments)
     evaluation = config.EvaluationConfig(
         tasks=48,
+        stratify="tier",
         samples=8,
         before_training=True,
         rollout=everything,

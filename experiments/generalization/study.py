@@ -277,11 +277,7 @@ def _widen(made: scales.Scale) -> scales.Scale:
                 rollout=double(evaluation.rollout),
                 rollouts={e: double(r) for e, r in evaluation.rollouts.items()},
             ),
-            learner=dataclasses.replace(
-                learner,
-                row_tokens=2 * learner.row_tokens,
-                rows_per_microbatch=max(2, learner.rows_per_microbatch // 2 // 2 * 2),
-            ),
+            learner=dataclasses.replace(learner, row_tokens=2 * learner.row_tokens),
         ),
     )
 

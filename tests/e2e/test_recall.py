@@ -143,7 +143,9 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(finished, environment, tmp
             "algorithm.entropy_coefficient=0.01",
             "rehearsal={'environments': [('recall', 1)], 'episodes_per_iteration': 4}",
         ],
-        ["algorithm.name=ppo", "algorithm.gae_level=turn"],
+        pytest.param(
+            ["algorithm.name=ppo", "algorithm.gae_level=turn"], marks=pytest.mark.slow
+        ),
     ],
     ids=["refills", "critic"],
 )

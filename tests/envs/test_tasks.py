@@ -97,6 +97,18 @@ def test_agentgym_files_are_taken_in_their_order(tmp_path):
     assert select(item_file=path, tier="easy").item_ids == ("toy_4",)
 
 
+@pytest.mark.parametrize("by", ["tier", "subset"])
+def test_a_limited_panel_may_hold_as_many_of_each_part(by):
+    for limit in (6, 7):
+        panel = select("train", limit=limit, stratify=by)
+        odd = sum(int(i[4:]) % 2 for i in panel.item_ids)
+        assert len(panel.item_ids) == limit and abs(limit - 2 * odd) <= 1
+        assert panel.version == f"toy-1, {limit} of 20, equal by {by}"
+    assert set(select("train", limit=6, stratify=by).item_ids) < set(panel.item_ids)
+    with pytest.raises(tasks.TaskSelectionError, match="no effect without a number"):
+        tasks.check_selection({"toy": CONFIG}, split="test", stratify=by)
+
+
 def test_limits_are_nested_and_not_the_first_tasks():
     panels = [select("train", limit=n) for n in range(1, 21)]
     chosen = [set(panel.item_ids) for panel in panels]

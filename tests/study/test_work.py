@@ -12,6 +12,7 @@ import pytest
 import small_study
 
 from agentrl import errors
+from agentrl.experiment import files
 from agentrl.study import cost, folder, graph, plan, work
 
 HERE = pathlib.Path(__file__).parent
@@ -119,6 +120,8 @@ def test_another_study_in_a_folder_is_refused_by_naming_fields(tmp_path):
     crew = make_crew(tmp_path, study)
     crew.place.claim_study(study, crew.wanted, write=True)
     crew.run(1)
+    with pytest.raises(errors.ConfigError, match="holds a study of many runs"):
+        files.read_run(tmp_path)
     more = small_study.make_study(seeds=(0, 1))
     crew.place.claim_study(more, graph.build(more), write=False)
     other = small_study.make_study(env_observation_bytes=99)
@@ -130,7 +133,7 @@ def test_a_plan_estimates_from_what_has_run(tmp_path):
     study = small_study.make_study(seeds=(0, 1))
     crew = make_crew(tmp_path, study, max_nodes=2)
     before = plan.describe(study, crew.place, crew.wanted, num_workers=1)
-    assert "8 nodes of a kind that was not measured yet" in before
+    assert "\n8 nodes are of a kind that was not measured yet" in before
     crew.run(1)
     costs = cost.Costs.read(crew.place, crew.wanted)
     warm, other = (crew.wanted.nodes[crew.wanted.chains["across/textcraft", s][0]]
@@ -138,4 +141,8 @@ def test_a_plan_estimates_from_what_has_run(tmp_path):
     assert cost.measure(crew.place, warm).iteration == pytest.approx(2.0, rel=1e-3)
     assert costs.estimate(other) == costs.estimate(warm) is not None
     after = plan.describe(study, crew.place, crew.wanted, num_workers=2)
-    assert "2 done" in after and "4 nodes of a kind" in after
+    assert (
+        "2 done" in after
+        and "at best 1/2" in after
+        and "4 nodes are of a kind" in after
+    )

@@ -4,13 +4,12 @@ import gzip
 import http.client
 import json
 import os
-import pathlib
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 
+import commands
 import fake_run
 import pytest
 
@@ -19,8 +18,6 @@ from agentrl.reporting import metrics
 from agentrl.statistics import results
 from agentrl.transcripts import episodes
 from agentrl.webpage import assets, follow, run_data
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 class Client:
@@ -253,14 +250,8 @@ def test_a_followed_file_that_is_replaced_is_noticed(tmp_path):
 
 
 def test_command_serves_until_it_is_interrupted(run):
-    command = [sys.executable, "-m", "agentrl.launch.watch", f"--workdir={run}"]
-    process = subprocess.Popen(
-        [*command, "--port=0"],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    process = commands.Process(
+        [sys.executable, "-m", "agentrl.launch.watch", f"--workdir={run}", "--port=0"]
     )
     try:
         url = process.stdout.readline().split()[1]

@@ -1,8 +1,6 @@
 import base64
 import dataclasses
 import hashlib
-import os
-import pathlib
 import re
 import sys
 
@@ -17,8 +15,6 @@ from agentrl.reporting import metrics, tables
 from agentrl.statistics import results
 from agentrl.transcripts import episodes
 from agentrl.webpage import assets, report
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 def write(*workdirs, out=None):
@@ -360,9 +356,7 @@ def test_table_for_a_terminal(run):
 
 
 def run_command(*arguments):
-    command = [sys.executable, "-m", "agentrl.launch.report", *arguments]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return commands.run(command, cwd=ROOT, env=environment)
+    return commands.run([sys.executable, "-m", "agentrl.launch.report", *arguments])
 
 
 def test_command_writes_the_page_and_prints_the_table(run):

@@ -1,0 +1,45 @@
+"""The study that comes with the library: cells of every axis, at every scale."""
+
+import pytest
+
+from agentrl.experiment import rules
+from agentrl.experiments.generalization import published, scales, study
+from agentrl.study import graph, spec
+
+
+@pytest.mark.parametrize(
+    ("scale", "devices"), [("laptop", 2), ("short", 2), ("small", 2), ("paper", 8)]
+)
+def test_cells_of_every_axis_are_runs_that_can_begin(scale, devices):
+    made = study.get_study(scale, ())
+    made.validate()
+    assert {cell.axis for cell in made.cells} == set(spec.AXES)
+    for cell in {cell.axis: cell for cell in made.cells}.values():
+        settings = made.settings_of(cell, 0)
+        settings.validate(num_devices=devices)
+        rules.check_evaluation(settings, num_devices=devices)
+    nodes = graph.build(made.select((), (0,))).nodes
+    assert len(nodes) < sum(len(c.stages) for c in made.cells if c.axis != "pair")
+
+
+def test_orders_hold_all_environments_and_budgets_are_equal():
+    for order in study.ORDERS.values():
+        assert sorted(order) == sorted(scales.ENVIRONMENTS)
+    assert study.ORDERS["hard_to_easy"] == study.ORDERS["easy_to_hard"][::-1]
+    made = study.get_study("laptop", ())
+
+    def budget(cell):
+        return sum(s.num_iterations for s in cell.stages if not s.supervised)
+
+    by_axis = {
+        axis: {budget(cell) for cell in made.cells if cell.axis == axis}
+        for axis in ("sequence", "mixture", "within")
+    }
+    assert by_axis["sequence"] == by_axis["mixture"] and len(by_axis["mixture"]) == 1
+    assert len(by_axis["within"]) == 1
+
+
+def test_numbers_of_the_paper_have_a_source():
+    assert all(number.source and number.after for number in published.NUMBERS)
+    with pytest.raises(ValueError, match="no environment 'sciworld'"):
+        scales.make("laptop", ["sciworld"])
