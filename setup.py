@@ -48,6 +48,7 @@ setuptools.setup(
         "chex>=0.1.92",
         "scipy>=1.13",
         "transformers>=5.12",
+        "huggingface_hub>=1.0",
         "tokenizers>=0.22",
         "sentencepiece>=0.2.1",
         "safetensors>=0.8",
@@ -77,6 +78,9 @@ setuptools.setup(
         "dev": ["ruff==0.17.*", "pyright[nodejs]==1.1.*"],
         "browser": ["playwright>=1.50"],  # drives an installed Chromium in tests
         "docs": ["mkdocs-material>=9.6"],
+        "wandb": ["wandb>=0.21"],
+        "mlflow": ["mlflow>=3.1"],
+        "trackio": ["trackio>=0.3"],
         "parity": [
             "torch>=2.9",
             "peft>=0.19",

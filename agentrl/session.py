@@ -14,9 +14,11 @@ import filelock
 import jax
 
 from agentrl import config, errors, loop, preflight, storage, types
+from agentrl.chat import datasets
 from agentrl.checkpoints import checkpoint
 from agentrl.experiment import changes, files, rules
 from agentrl.hardware import roofline, timing, topology
+from agentrl.loggers import outlets
 from agentrl.models import choices
 from agentrl.parallel import interruption, processes, startup, watch
 from agentrl.planning import preview
@@ -58,6 +60,7 @@ def train(
     with contextlib.ExitStack() as stack:
         interrupted = stack.enter_context(interruption.Interruption())
         with interrupted.abandonable("its start, which the same command repeats"):
+            settings = pin_conversations(settings, workdir)
             found = prepare(settings, workdir, stack, allow_changes=allow_changes)
             if processes.is_process_zero():
                 print(choices.describe(settings.model), flush=True)
@@ -180,8 +183,9 @@ def check(settings: config.RunConfig) -> None:
     settings.validate(num_devices=jax.device_count())
     rules.check_evaluation(settings, num_devices=jax.device_count())
     preflight.check_selections(settings)
+    outlets.check(settings.log_to)
     if settings.weights:
-        from agentrl.pretrained import locate
+        from agentrl.sources import locate
 
         locate.find(settings.weights).check(settings.model)
 
@@ -233,6 +237,41 @@ def open_policy(
             path, parameters.abstract, frozen_digest=parameters.frozen_digest
         )
         yield run, stored.params, stored.progress, stored.step
+
+
+def model_of(model: str, workdir: pathlib.Path) -> str:
+    """Returns what --model names: for a run that has begun, what it began with.
+
+    A name on the Hub without a revision means the newest one when a run begins, and that
+    same one whenever it goes on.
+    """
+    if not model or not is_begun(workdir):
+        return model
+    from agentrl.sources import hub, locate
+
+    return hub.keep_revision(locate.hub_name(model), files.read_run(workdir).weights)
+
+
+def pin_conversations(
+    settings: config.RunConfig, workdir: pathlib.Path
+) -> config.RunConfig:
+    """Gives data sets on the Hub, to learn from, the revision that the run began with.
+
+    Raises:
+      ConfigError: if one can neither be found in the cache nor be fetched.
+    """
+    begun = files.read_run(workdir).stages if is_begun(workdir) else ()
+    stages = []
+    for index, stage in enumerate(settings.stages):
+        source = stage.algorithm
+        if isinstance(source, config.Supervised) and source.conversations:
+            other = begun[index].algorithm if index < len(begun) else None
+            known = getattr(other, "conversations", "")
+            pinned = datasets.pin(source.conversations, known)
+            source = dataclasses.replace(source, conversations=pinned)
+            stage = dataclasses.replace(stage, algorithm=source)
+        stages.append(stage)
+    return dataclasses.replace(settings, stages=tuple(stages))
 
 
 def starting_from(

@@ -13,7 +13,6 @@ import dataclasses
 import itertools
 import json
 import pathlib
-import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +31,6 @@ CHECKSUMS = "checksums.json"
 _REMOVED = "removed-"  # before the name of a checkpoint while it is removed
 _ASIDE = "aside-"  # before the name of what stood in the way
 _BLOCK = 1 << 22  # bytes read at a time
-_STACKED = re.compile(r"\['blocks'\]\['")  # path of an array; see `models.layers`
 _MOVE_AWAY = "Move the folder away to go on from the checkpoint before it."
 
 
@@ -210,7 +208,8 @@ class Checkpoints:
     ) -> Mapping[str, Any]:
         self._check_files(step, list(wanted))
         stored = self.read_progress(step)["arrays"]
-        stacked = any(_STACKED.search(path) for item in wanted for path in stored[item])
+        paths = (path for item in wanted for path in stored[item])
+        stacked = layers.name_stacked(paths)
 
         def load(like: Mapping[str, types.PyTree]) -> Mapping[str, Any]:
             self._check_arrays(step, like, stored)

@@ -15,8 +15,9 @@ from agentrl.experiment import files
 from agentrl.export import model_card
 from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
-from agentrl.pretrained import adapters, hf_config, hf_export, locate, orbax_io, weights
+from agentrl.pretrained import adapters, hf_config, hf_export, orbax_io, weights
 from agentrl.run import parameters
+from agentrl.sources import locate
 
 
 def to_orbax(model: str, folder: pathlib.Path) -> None:

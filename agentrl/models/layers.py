@@ -105,6 +105,11 @@ def load_as(
     return stack(load(unstack(like, _cut_struct)), _join_arrays)
 
 
+def name_stacked(paths: Iterable[str]) -> bool:
+    """Returns whether paths as `jax.tree_util.keystr` writes them name stacked leaves."""
+    return any(re.search(r"\['blocks'\]\['", path) for path in paths)
+
+
 def path_in_layer(path: str, layer: int) -> str:
     """Returns the path of one layer's part of a stacked leaf: `blocks/3/mlp/up`."""
     return f"{BLOCKS}/{layer}/{path.removeprefix(BLOCKS + '/')}"

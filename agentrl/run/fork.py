@@ -16,7 +16,7 @@ from agentrl import config, errors, types
 from agentrl.checkpoints import checkpoint
 from agentrl.experiment import files
 from agentrl.models import layers, lora, model_config, transformer
-from agentrl.pretrained import locate
+from agentrl.sources import locate
 
 
 def start_from(

@@ -141,7 +141,7 @@ class Parameters:
                 self.abstract_model,
             )
         if self.config.weights:
-            from agentrl.pretrained import locate  # slow to import
+            from agentrl.sources import locate  # slow to import
 
             return locate.find(self.config.weights).load(self.abstract_model)
         placements = jax.tree.map(lambda s: s.sharding, self.abstract_model)

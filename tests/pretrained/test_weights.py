@@ -13,14 +13,8 @@ from agentrl import config, errors
 from agentrl.export import convert
 from agentrl.models import layers, model_config, transformer
 from agentrl.parallel import sharding
-from agentrl.pretrained import (
-    hf_config,
-    hf_export,
-    locate,
-    names,
-    safetensors_io,
-    weights,
-)
+from agentrl.pretrained import hf_config, hf_export, names, safetensors_io, weights
+from agentrl.sources import locate
 
 CONFIG = model_config.ModelConfig(
     vocab_size=32, hidden_size=16, num_layers=2, head_dim=8, mlp_size=24

@@ -258,7 +258,18 @@ def test_a_live_page_follows_its_run(visit, tmp_path):
         page.wait_for_selector(".status.live >> text=textcraft 3/8")
         assert "token" not in page.url
         assert page.locator("#results").count() == 0
-        fake_run.write_iterations(workdir, settings, first=11, last=14)
+        page.locator("#costs table").scroll_into_view_if_needed()
+        before = page.evaluate(
+            "document.getElementById('costs').getBoundingClientRect().y"
+        )
+        fake_run.write_iterations(workdir, settings, first=11, last=13)
+        page.wait_for_selector(".status.live >> text=textcraft 5/8")
+        page.wait_for_timeout(400)
+        after = page.evaluate(
+            "document.getElementById('costs').getBoundingClientRect().y"
+        )
+        assert abs(after - before) < 150  # the episodes' rows came in above it
+        fake_run.write_iterations(workdir, settings, first=13, last=14)
         fake_run.make_result("warm", 8, "textcraft", 0.25).save(workdir)
         page.wait_for_selector(".status.live >> text=textcraft 6/8")
         page.wait_for_selector("#results svg circle")

@@ -158,7 +158,7 @@
     const select = (label, options, value, change) =>
       h("label", { class: "small soft" }, label, " ", h("select", {
         "aria-label": label,
-        on: { change: (event) => { change(event.target.value); redraw(); } },
+        on: { change: (event) => { change(event.target.value); event.target.blur(); redraw(); } },
       }, options.map(([key, text]) => h("option", { value: key, selected: key === value, text }))));
     return h("div", { class: "controls" },
       select("axis", Object.entries(AXES), choice.axis, (v) => { choice.axis = v; }),

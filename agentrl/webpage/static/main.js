@@ -45,8 +45,14 @@
     ["groups", () => agentrl.drawGroups(), ["together"]],
   ];
 
-  // Folds that a reader has opened stay open when their part is drawn anew.
+  // A part that is drawn anew keeps what a reader has done with it: folds that are open, a
+  // list of choices that is being looked at, and the place that the window is scrolled to
+  // (charts draw themselves a moment later, so the part keeps its height until then).
   function drawPart(node, draw) {
+    const active = document.activeElement;
+    if (active && active.tagName === "SELECT" && node.contains(active)) return;
+    node.style.setProperty("min-height", `${node.offsetHeight}px`);
+    window.setTimeout(() => node.style.removeProperty("min-height"), 300);
     const open = new Set([...node.querySelectorAll("details[open] > summary")].map((s) => s.textContent));
     agentrl.replace(node, ...draw());
     for (const summary of node.querySelectorAll("details > summary")) {

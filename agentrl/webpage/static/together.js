@@ -67,7 +67,7 @@
       if (!names.includes(chosen.stages)) chosen.stages = names[names.length - 1] || "";
       const select = (label, options, value, change) =>
         h("label", { class: "small soft" }, label, " ", h("select", { "aria-label": label,
-          on: { change: (event) => { change(event.target.value); redraw(); } } },
+          on: { change: (event) => { change(event.target.value); event.target.blur(); redraw(); } } },
           options.map(([key, text]) => h("option", { value: key, selected: String(key) === String(value), text }))));
       agentrl.replace(content,
         h("div", { class: "controls" },
