@@ -158,12 +158,13 @@ class Engine:
         )
         shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
         batch, replicated = PartitionSpec(sharding.BATCH_AXES), PartitionSpec()
+        rows = kv_cache.specs(shape, batch_axes=sharding.BATCH_AXES)
         self.turn = jax.jit(
             sharding.shard_map_rows(
                 turn,
                 mesh,
-                in_specs=(replicated, batch, replicated, batch),
-                out_specs=batch,
+                in_specs=(replicated, rows, replicated, batch),
+                out_specs=(batch, rows),
             ),
             donate_argnums=1,
             out_shardings=(self._batch_sharding, shardings),
