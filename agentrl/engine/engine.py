@@ -158,13 +158,13 @@ class Engine:
         )
         shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
         batch, replicated = PartitionSpec(sharding.BATCH_AXES), PartitionSpec()
-        by_rows = kv_cache.specs(shape, batch_axes=sharding.BATCH_AXES)
+        rows = kv_cache.specs(shape, batch_axes=sharding.BATCH_AXES)
         self.turn = jax.jit(
             sharding.shard_map_rows(
                 turn,
                 mesh,
-                in_specs=(replicated, by_rows, replicated, batch),
-                out_specs=(batch, by_rows),
+                in_specs=(replicated, rows, replicated, batch),
+                out_specs=(batch, rows),
             ),
             donate_argnums=1,
             out_shardings=(self._batch_sharding, shardings),

@@ -289,6 +289,7 @@ def describe_git(root: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _git(root: pathlib.Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
+    # A lock of the index would be in the way of whoever works in the checkout.
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -99,6 +99,7 @@ def _write(
     num_columns = keys.shape[3]
     width = _WRITTEN_AT_ONCE[chunk == 1]
     last_block = num_columns // width - 1
+    blocks = (chunk + width - 2) // width + 1
 
     def cached_block(row: Any, step: Any, layer: Any, starts: Any, counts: Any) -> Any:
         first, last = _written_blocks(starts[row], counts[row], width, last_block)
@@ -116,15 +117,26 @@ def _write(
         grid_spec=tpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(scalars),
             # A chunk that starts inside a block reaches into one more.
-            grid=(batch_size, (chunk + width - 2) // width + 1),
+            grid=(batch_size, blocks),
             in_specs=[new_spec, new_spec, cache_spec, cache_spec],
             out_specs=[cache_spec, cache_spec],
         ),
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (keys, values)],
         input_output_aliases={len(scalars) + 2: 0, len(scalars) + 3: 1},
+        cost_estimate=_cost(keys, 4 * batch_size * width * blocks),
         interpret=interpret,
         name="write_cache",
     )(*scalars, *by_heads, keys, values)
+
+
+def _cost(keys: jax.Array, columns: int, flops: int = 0) -> pallas.CostEstimate:
+    """Returns what a kernel costs that moves so many columns of a layer's cache."""
+    heads, size = keys.shape[2], keys.shape[4]
+    return pallas.CostEstimate(
+        flops=flops,
+        transcendentals=0,
+        bytes_accessed=columns * heads * size * keys.dtype.itemsize,
+    )
 
 
 def _written_blocks(start: Any, count: Any, width: int, last_block: int) -> Any:
@@ -232,6 +244,10 @@ def _attend(
             ],
         ),
         out_shape=jax.ShapeDtypeStruct(matrices.shape, queries.dtype),
+        # Of rows as long as the cache: shorter ones read less.
+        cost_estimate=_cost(
+            keys, 2 * batch_size * num_columns, flops=4 * queries.size * num_columns
+        ),
         interpret=interpret,
         name="attend_cache",
     )(*scalars, offsets, matrices, keys, values)

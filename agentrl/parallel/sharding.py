@@ -246,6 +246,8 @@ def shard_map_rows(
       out_specs: as of `jax.shard_map`.
       manual_model: maps over `model` as well, which else is left to the compiler.
     """
+    # The compiler partitions no Pallas kernel, not even over an axis of one device.
+    manual_model = manual_model or mesh.shape["model"] == 1
     return jax.shard_map(
         function,
         mesh=mesh,

@@ -16,6 +16,13 @@ from agentrl.models import lora, transformer
 from agentrl.parallel import rng, sharding
 
 
+def check(settings: RunConfig) -> None:
+    """Raises `ConfigError` if what is to be trained names no parameter of the model."""
+    if settings.lora is not None or settings.trainable is not None:
+        mesh = sharding.make_mesh(settings.mesh)
+        _ = Parameters(settings, transformer.Model(settings.model), mesh).abstract
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Parameters:
     """A run's parameters, partitioned into trained and frozen ones.
