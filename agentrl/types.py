@@ -225,7 +225,7 @@ class TrainState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RunState:
-    """Everything that changes in a run, and exactly what a checkpoint stores."""
+    """Everything that changes in a run, all of which a checkpoint stores."""
 
     learner: TrainState
     mixture: MixtureState

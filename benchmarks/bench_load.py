@@ -26,7 +26,8 @@ from absl import app, flags
 from agentrl import config
 from agentrl.models import transformer
 from agentrl.parallel import sharding
-from agentrl.pretrained import hf_export, locate, presets
+from agentrl.pretrained import hf_export, presets
+from agentrl.sources import locate
 
 _MODEL = flags.DEFINE_string("model", None, "Folder, GGUF file or name to load.")
 _SHAPE = flags.DEFINE_string("shape", "smollm2-135m", "Of the random weights.")

@@ -15,6 +15,7 @@ _MODULES = {
     "webshop": "agentrl.envs.webshop",
     "sciworld": "agentrl.envs.sciworld",
     "sokoban": "agentrl.envs.sokoban",
+    "textworld": "agentrl.envs.textworld",
 }
 
 
@@ -28,7 +29,8 @@ def get_spec(name: str) -> base.EnvSpec:
     """Loads an environment's module and returns its `SPEC`.
 
     Raises:
-      EnvConfigError: if no environment has that name; lists the closest ones.
+      EnvConfigError: if no environment has that name, which lists the closest ones, or
+        there is no module where one from outside is said to be.
     """
     if name not in _MODULES:
         close = difflib.get_close_matches(name, _MODULES, n=3)
@@ -36,7 +38,16 @@ def get_spec(name: str) -> base.EnvSpec:
         raise base.EnvConfigError(
             f"unknown environment {name!r}.{hint} Registered: {list(_MODULES)}."
         )
-    return importlib.import_module(_MODULES[name]).SPEC
+    module = _MODULES[name]
+    try:
+        return importlib.import_module(module).SPEC
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, and lacks another one
+        raise base.EnvConfigError(
+            f"environment {name!r}: there is no module {error.name!r}, which AGENTRL_ENVS "
+            "names; correct it, or add the module's folder to PYTHONPATH."
+        ) from error
 
 
 def summary(name: str) -> str:

@@ -20,8 +20,10 @@ COMMANDS = {
     "list": "environments, subsets, algorithms, models, experiments",
     "calibrate": "measure how hard each task is for a policy",
     "convert": "convert models from and to Hugging Face folders",
+    "suggest": "sizes that suit a model and the tasks of an environment, with reasons",
     "plan": "whether a run fits its devices, and how long an iteration takes",
     "launch": "start a run on TPU VMs, GKE, Slurm or Kubernetes",
+    "completion": "a script that completes commands and flags in bash, zsh or fish",
 }
 EXAMPLES = """\
   agentrl train demo --workdir=runs/demo
@@ -30,6 +32,7 @@ EXAMPLES = """\
   agentrl watch --workdir=runs/demo
   agentrl evaluate --checkpoint=runs/demo --envs=babyai --out=/tmp/babyai
   agentrl play --env=babyai --checkpoint=runs/demo
+  agentrl suggest --env=webshop --model=Qwen/Qwen2.5-0.5B-Instruct
   agentrl list environments"""
 
 

@@ -201,7 +201,11 @@ def _load(
         )
     run = files.load(_CONFIG.value, overrides=_SET.value, platform=platform)
     work = workloads.of_run(
-        run, num_devices=num_devices, num_local=num_local, tensor=_TENSOR.value
+        run,
+        platform=platform,
+        num_devices=num_devices,
+        num_local=num_local,
+        tensor=_TENSOR.value,
     )
     return run, work
 

@@ -3,14 +3,21 @@ r"""Plays one task in the terminal: by hand, by an oracle or a policy, or a stor
   python -m agentrl.launch.play --env=textcraft
   python -m agentrl.launch.play --env=textcraft --task=textcraft_12 --oracle=observational
   python -m agentrl.launch.play --env=babyai --checkpoint=runs/demo
+  python -m agentrl.launch.play --env=babyai --checkpoint=runs/demo --tokens --take_over
+  python -m agentrl.launch.play --checkpoint=Qwen/Qwen2.5-0.5B-Instruct --own_task
   python -m agentrl.launch.play --replay=runs/demo/episodes/textcraft.jsonl:17
 
 By hand, type an action, or a whole answer (`Thought: ... Action: ...`) on one line; `?`
 lists the available actions where the environment knows them; `quit` or Ctrl-D ends.
 
---checkpoint is a run's working directory, one of its checkpoints/STEP, or a Hugging Face
-folder with a chat template. The environment is configured as the run configures it, and
-each answer is shown with the probability that the policy gave to its tokens.
+--checkpoint is a run's working directory, one of its checkpoints/STEP, or what
+launch.train --model takes: a name on the Hugging Face Hub, a folder, a GGUF file. The
+environment is configured as the run configures it, and each answer is shown with the
+probability that the policy gave to its tokens; --tokens shows that of each one.
+
+With --take_over a person sees each answer before it is sent: Enter sends it, an action
+typed in its place is sent instead, `again` draws another one. With --own_task the person
+is the environment and types the observations; --env gives its instruction.
 
 A stored episode is a JSON line with `item_id`, `turns`, each with an `action` and the
 `observation` before it, and perhaps a `final_observation`. A `config` with `profile`,
@@ -20,6 +27,7 @@ otherwise. Where the environment now says something else than then, both are sho
 The exit status is 0 unless an oracle fails or a replay differs.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -40,8 +48,21 @@ _ORACLE = flags.DEFINE_enum(
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
-    "Watch a policy play: a run's working directory, one of its checkpoints/STEP, or a "
-    "Hugging Face folder.",
+    "Watch a policy play: a run's working directory, one of its checkpoints/STEP, or what "
+    "launch.train --model takes.",
+)
+_TOKENS = flags.DEFINE_bool(
+    "tokens", False, "With --checkpoint: show each token with its probability."
+)
+_TAKE_OVER = flags.DEFINE_bool(
+    "take_over",
+    False,
+    "With --checkpoint: ask before each answer, to send another one.",
+)
+_OWN_TASK = flags.DEFINE_bool(
+    "own_task",
+    False,
+    "With --checkpoint: type the observations yourself; --env only instructs.",
 )
 _TEMPERATURE = flags.DEFINE_float(
     "temperature",
@@ -66,6 +87,8 @@ _OPTION = flags.DEFINE_multi_string(
     "option", [], "Option of the environment: --option=key=value. Repeatable."
 )
 
+MISSING_ENV = f"--env is missing; choose one of {list(registry.names())}."
+
 
 def read_changes() -> dict[str, object]:
     """Returns the fields of the environment's configuration that flags give."""
@@ -76,6 +99,48 @@ def read_changes() -> dict[str, object]:
         "options": episode.parse_options(_OPTION.value) or None,
     }
     return {field: value for field, value in flagged.items() if value is not None}
+
+
+def play_policy(
+    checkpoint: str, changes: dict[str, object], out: rich_console.Console
+) -> None:
+    """Lets a stored policy play, or answer a person."""
+    if _ORACLE.value:
+        raise base.EnvConfigError("give --oracle or --checkpoint, not both.")
+    if _OWN_TASK.value and (_TASK.value or _TAKE_OVER.value):
+        raise base.EnvConfigError(
+            "--own_task goes with neither --task nor --take_over."
+        )
+    if _ENV.value is None and not _OWN_TASK.value:
+        raise base.EnvConfigError(f"{MISSING_ENV} Or give --own_task.")
+    if _ENV.value is not None:
+        registry.get_spec(_ENV.value)  # before a model is loaded
+    logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
+    from agentrl.buckets import mirror
+    from agentrl.play import policy, watch  # import JAX
+
+    stored = policy.load(
+        mirror.readable(checkpoint) if mirror.is_remote(checkpoint) else checkpoint,
+        temperature=_TEMPERATURE.value,
+        seed=_SEED.value,
+    )
+    if not _OWN_TASK.value:
+        watch.watch(
+            stored,
+            _ENV.value or "",
+            _TASK.value,
+            changes,
+            out,
+            show_tokens=_TOKENS.value,
+            take_over=_TAKE_OVER.value,
+        )
+        return
+    instruction = ""
+    if _ENV.value is not None:
+        known = stored.environments.get(_ENV.value, base.EnvConfig())
+        config = dataclasses.replace(known, **changes)  # type: ignore[arg-type]
+        instruction = registry.make(_ENV.value, config).instruction
+    watch.converse(stored, out, instruction=instruction, show_tokens=_TOKENS.value)
 
 
 def run() -> int:
@@ -91,25 +156,16 @@ def run() -> int:
         recording = episode.read_recording(_REPLAY.value)
         config = episode.make_config(recording.config, changes)
         return int(not episode.replay(recording, config, out))
-    if _ENV.value is None:
-        raise base.EnvConfigError(
-            f"--env is missing; choose one of {list(registry.names())}."
-        )
     if _CHECKPOINT.value is not None:
-        if _ORACLE.value:
-            raise base.EnvConfigError("give --oracle or --checkpoint, not both.")
-        logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-        from agentrl.buckets import mirror
-        from agentrl.play import policy  # imports JAX
-
-        found = _CHECKPOINT.value
-        stored = policy.load(
-            mirror.readable(found) if mirror.is_remote(found) else found,
-            temperature=_TEMPERATURE.value,
-            seed=_SEED.value,
-        )
-        policy.watch(stored, _ENV.value, _TASK.value, changes, out)
+        play_policy(_CHECKPOINT.value, changes, out)
         return 0
+    for flag in (_TOKENS, _TAKE_OVER, _OWN_TASK):
+        if flag.value:
+            raise base.EnvConfigError(
+                f"--{flag.name} shows a policy; name it with --checkpoint."
+            )
+    if _ENV.value is None:
+        raise base.EnvConfigError(MISSING_ENV)
     config = episode.make_config({}, changes)
     if _ORACLE.value:
         return int(

@@ -13,10 +13,16 @@ SIGTERM and the first Ctrl-C finish the iteration, save it and end with exit cod
 (EX_TEMPFAIL), on which a launcher starts the same command again; the second one ends at
 once, with code 143 or 130. An evaluation under way is given up, and repeated later.
 
-A run starts from random weights, or from a model that others trained: a Hugging Face
-folder, a folder of launch.convert, or the name of one that a package carries:
+A run starts from random weights, or from a model that others trained: its name on the
+Hugging Face Hub (from the cache, if it is there), a folder, a GGUF file, a folder of
+launch.convert, or the name of one that a package carries:
 
+  --model=Qwen/Qwen2.5-0.5B-Instruct
+  --model=Qwen/Qwen2.5-0.5B-Instruct@7ae557604adf67be50417f59c2c2f167def9a775
+  --model=models/qwen
   --model=smollm2-135m-instruct
+
+run.json records the commit, and the same command goes on with it.
 
 Single fields are overridden by their path, stages by name or `*`:
 
@@ -54,7 +60,10 @@ _DRY_RUN = flags.DEFINE_bool(
     "Check and describe the run, then stop. Nothing is written; --workdir is not needed.",
 )
 _MODEL = flags.DEFINE_string(
-    "model", "", "Pretrained model: folder, GGUF file or smollm2-135m-instruct."
+    "model",
+    "",
+    "Pretrained model: name on the Hub (OWNER/NAME or OWNER/NAME@REVISION), folder, GGUF "
+    "file, or one of `agentrl list models`.",
 )
 _START = flags.DEFINE_string(
     "start_from",
@@ -72,6 +81,13 @@ _SET = flags.DEFINE_multi_string(
     "set", [], "Override of one field: --set=seed=1. Repeatable."
 )
 
+
+_LOG_TO = flags.DEFINE_list(
+    "log_to",
+    None,
+    "Where metrics go besides metrics.jsonl: tensorboard, wandb, mlflow, trackio. By "
+    "default what the experiment says, tensorboard unless it says something else.",
+)
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
@@ -125,6 +141,7 @@ def main(argv: Sequence[str]) -> None:
     from agentrl.hardware import compilation
     from agentrl.parallel import startup
 
+    log_to = [] if _LOG_TO.value is None else [f"log_to={tuple(_LOG_TO.value)!r}"]
     compilation.enable_cache()
     try:
         startup.join(
@@ -138,8 +155,8 @@ def main(argv: Sequence[str]) -> None:
         with mirror.opened(wanted) as (workdir, publish):
             settings = files.load(
                 given[0],
-                overrides=_SET.value,
-                model=_MODEL.value,
+                overrides=[*_SET.value, *log_to],
+                model=session.model_of(_MODEL.value, workdir),
                 start=session.starting_from(given_start, workdir),
             )
             if _DRY_RUN.value:

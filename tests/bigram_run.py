@@ -37,7 +37,7 @@ class Bigram:
             "critic": jax.random.normal(keys[2], (D,)),
         }
 
-    def hidden(self, params, tokens, positions, segment_ids, *, remat, constrain):
+    def hidden(self, params, tokens, positions, segment_ids, *, remat, constrain, **_):
         del positions, segment_ids, remat
         return constrain(params["embedding"][tokens])
 

@@ -19,25 +19,31 @@ MAY_IMPORT = {
     "refusals": "envs errors",
     "types": "",
     "ops": "",
-    "models": "errors types ops",
+    "kernels": "",
+    "models": "errors types ops kernels",
     "config": "envs errors models",
     "parallel": "envs refusals errors types config",
     "hardware": "envs errors models",
     "clusters": "errors",
     "initial": "types models",
     "pretrained": "errors storage types models",
-    "chat": "envs storage errors pretrained",
+    "sources": "errors types models pretrained",
+    "chat": "envs storage errors pretrained sources",
     "engine": "errors types models config parallel",
     "rollout": "envs errors types config parallel chat engine",
     "learner": "errors types ops config",
     "experiment": (
-        "envs storage errors types models config parallel hardware pretrained learner"
+        "envs storage errors types models config parallel hardware pretrained sources "
+        "learner"
     ),
-    "checkpoints": "errors storage types experiment",
+    "checkpoints": "errors storage types models experiment",
     "buckets": "errors storage",
     "transcripts": "envs errors storage types config",
     "statistics": "errors storage config transcripts",
-    "reporting": ("envs storage errors types config experiment transcripts statistics"),
+    "loggers": "storage errors types config",
+    "reporting": (
+        "envs storage errors types config experiment transcripts statistics loggers"
+    ),
     "webpage": (
         "envs refusals storage errors types config hardware experiment transcripts "
         "statistics reporting"
@@ -45,7 +51,8 @@ MAY_IMPORT = {
     "live": "refusals webpage",
     "run": (
         "envs checkpoints storage errors types ops models config parallel hardware "
-        "initial pretrained chat engine rollout learner experiment transcripts statistics "
+        "initial pretrained sources chat engine rollout learner experiment transcripts "
+        "statistics "
         "reporting"
     ),
     "preflight": "envs errors types config chat run",
@@ -55,7 +62,7 @@ MAY_IMPORT = {
         "experiment run programs"
     ),
     "export": (
-        "errors checkpoints storage types models config parallel pretrained chat "
+        "errors checkpoints storage types models config parallel pretrained sources chat "
         "experiment run"
     ),
     "evaluation": (
@@ -63,16 +70,18 @@ MAY_IMPORT = {
         "reporting run"
     ),
     "play": (
-        "envs checkpoints errors types ops models config parallel pretrained chat "
+        "envs checkpoints errors types ops models config parallel pretrained sources chat "
         "engine experiment run"
     ),
+    "advice": ("envs errors types config models chat learner experiment run"),
     "loop": (
         "envs checkpoints storage errors types config parallel hardware rollout "
         "learner evaluation statistics reporting run"
     ),
     "session": (
-        "errors preflight planning checkpoints storage types config parallel hardware "
-        "pretrained learner experiment statistics reporting webpage run loop"
+        "errors preflight planning checkpoints chat storage types models config "
+        "parallel hardware pretrained sources learner experiment statistics loggers "
+        "reporting webpage run loop"
     ),
     "study": (
         "envs checkpoints storage errors config hardware experiment transcripts "
@@ -86,7 +95,7 @@ MAY_IMPORT = {
         "envs buckets config clusters programs planning refusals errors export "
         "evaluation "
         "parallel hardware pretrained experiment transcripts statistics reporting "
-        "webpage live run play session study findings "
+        "webpage live run play advice session study findings "
         "api"
     ),
     "experiments": "envs config models pretrained study",

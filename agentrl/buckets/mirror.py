@@ -250,7 +250,8 @@ def opened(workdir: str) -> Iterator[tuple[pathlib.Path, Callable[[], None]]]:
     if not is_remote(workdir):
         yield pathlib.Path(workdir), lambda: None
         return
-    if (hosts := jax.process_count()) > 1:
+    # Counting processes starts the devices, which a run has yet to divide.
+    if jax.distributed.is_initialized() and (hosts := jax.process_count()) > 1:
         raise errors.ConfigError(
             f"{workdir}: a run of {hosts} hosts needs a working directory that "
             "all of them share; mount the bucket (gcsfuse, s3fs) or a network disk on "

@@ -1,11 +1,14 @@
-"""Files of conversations to learn from, in two common formats.
+"""Conversations to learn from: a file, or a data set on the Hub, in two common formats.
 
   AgentTraj-L  {"item_id": "babyai_3", "conversations":
                [{"from": "human" | "gpt", "value": text, "loss": true | false | null}]}
   OpenAI       {"messages": [{"role": "system" | "user" | "assistant", "content": text}]}
 
-A file is a JSON list of such objects, or holds one in every line. Every answer is trained
-unless its `loss` is false.
+A file is a JSON list of such objects, or holds one in every line; Parquet files have one
+in every row. Every answer is trained unless its `loss` is false.
+
+A data set is named as `OWNER/NAME`, `OWNER/NAME@REVISION`, and with `:FILE` behind it if it
+has several files. It comes from the Hugging Face cache if it is there.
 """
 
 import json
@@ -14,6 +17,7 @@ from typing import Any
 
 from agentrl import errors
 from agentrl.chat.renderer import Message
+from agentrl.sources import hub
 
 _ROLES = {"human": "user", "gpt": "assistant"}
 _FOLLOWS = {
@@ -25,19 +29,55 @@ _FOLLOWS = {
 }
 
 
-def read(path: pathlib.Path) -> list[tuple[str, list[Message]]]:
+def pin(where: str, begun: str = "") -> str:
+    """Returns the name of a data set on the Hub with its commit; a path as it is.
+
+    Args:
+      where: a path or name, as `read` takes it.
+      begun: the pinned name that a run began with; it stays unless `where` differs.
+
+    Raises:
+      ConfigError: if the data set can neither be found in the cache nor be fetched.
+    """
+    name, colon, file = where.partition(":")
+    if not hub.is_name(name):
+        return where
+    known, _, known_file = begun.partition(":")
+    if file == known_file:
+        name = hub.keep_revision(name, known)
+    _, pinned = hub.fetch(name, "dataset")
+    return f"{pinned}{colon}{file}"
+
+
+def locate(where: str) -> pathlib.Path:
+    """Returns the file that a path or name of a data set means.
+
+    Raises:
+      ConfigError: if the data set cannot be found, or has no such file.
+    """
+    name, _, file = where.partition(":")
+    if not hub.is_name(name):
+        return pathlib.Path(where)
+    folder, _ = hub.fetch(name, "dataset")
+    return hub.choose_file(folder, file, name)
+
+
+def read(where: str | pathlib.Path) -> list[tuple[str, list[Message]]]:
     """Reads (item id, messages) of every conversation; a missing id becomes its number.
+
+    Args:
+      where: a file, or the name of a data set; see the module docstring.
 
     Raises:
       ConfigError: if the file cannot be read, or a conversation has another form or no
         answer to train on.
     """
+    path = locate(str(where))
     try:
-        text = path.read_text("utf-8")
-        if text.lstrip().startswith("["):
-            stored = json.loads(text)
+        if path.suffix == ".parquet":
+            stored = _read_parquet(path)
         else:
-            stored = [json.loads(line) for line in text.split("\n") if line.strip()]
+            stored = _parse(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise errors.ConfigError(
             f"cannot read conversations from {path}: {error}"
@@ -53,6 +93,23 @@ def read(path: pathlib.Path) -> list[tuple[str, list[Message]]]:
             ) from error
         found.append((str(item.get("item_id", number)), messages))
     return found
+
+
+def _parse(text: str) -> list[Any]:
+    if text.lstrip().startswith("["):
+        return json.loads(text)
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
+
+
+def _read_parquet(path: pathlib.Path) -> list[Any]:
+    try:
+        from pyarrow import parquet  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise errors.ConfigError(
+            f"{path} is a Parquet file, which pyarrow reads; run `python -m pip install "
+            "pyarrow`, or give a file of JSON lines."
+        ) from error
+    return parquet.read_table(path).to_pylist()
 
 
 def _read_messages(item: dict[str, Any]) -> list[Message]:

@@ -11,7 +11,8 @@ import transformers
 
 from agentrl import errors
 from agentrl.chat import chat_template, renderer
-from agentrl.pretrained import locate, tokenizer_json
+from agentrl.pretrained import tokenizer_json
+from agentrl.sources import locate
 
 _CONFIG = "config.json"
 _GENERATION = "generation_config.json"

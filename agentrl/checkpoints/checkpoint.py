@@ -2,9 +2,10 @@
 
 A run keeps its newest few checkpoints and the last one of every stage, in
 `WORKDIR/checkpoints/STEP`. Arrays are restored onto whatever shardings are asked for,
-so the devices may have changed. A checkpoint appears whole and disappears whole, both by
-a rename, and carries the CRC-32 of its files: a damaged one that is asked for is
-reported, never skipped, and one that is not asked for hinders nobody.
+so the devices may have changed, and into blocks unrolled or stacked, whichever is stored.
+A checkpoint appears whole and disappears whole, both by a rename, and carries the CRC-32
+of its files: a damaged one that is asked for is reported, never skipped, and one that is
+not asked for hinders nobody.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from absl import logging
 
 from agentrl import errors, types
 from agentrl.experiment import files
+from agentrl.models import layers
 
 FOLDER = "checkpoints"
 CHECKSUMS = "checksums.json"
@@ -205,9 +207,17 @@ class Checkpoints:
         self, step: int, wanted: Mapping[str, types.PyTree]
     ) -> Mapping[str, Any]:
         self._check_files(step, list(wanted))
-        self._check_arrays(step, wanted)
-        args = {name: ocp.args.StandardRestore(like) for name, like in wanted.items()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        stored = self.read_progress(step)["arrays"]
+        paths = (path for item in wanted for path in stored[item])
+        stacked = layers.name_stacked(paths)
+
+        def load(like: Mapping[str, types.PyTree]) -> Mapping[str, Any]:
+            self._check_arrays(step, like, stored)
+            args = {name: ocp.args.StandardRestore(t) for name, t in like.items()}
+            restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+            return {name: restored[name] for name in like}
+
+        restored = layers.load_as(wanted, load, stacked=stacked)
         for name, like in wanted.items():
             _check_restored(restored[name], like)
         return restored
@@ -280,8 +290,12 @@ class Checkpoints:
             "%s is not used, and is called %s now: %s", path, aside.name, reason
         )
 
-    def _check_arrays(self, step: int, wanted: Mapping[str, types.PyTree]) -> None:
-        stored = self.read_progress(step)["arrays"]
+    def _check_arrays(
+        self,
+        step: int,
+        wanted: Mapping[str, types.PyTree],
+        stored: Mapping[str, Mapping[str, str]],
+    ) -> None:
         for item, tree in wanted.items():
             here, there = _describe_arrays(tree), stored[item]
             for name in [*here, *there]:

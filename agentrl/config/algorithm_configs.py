@@ -82,7 +82,9 @@ class Supervised(AlgorithmConfig):
     renamed_copies: tuple[tuple[str, int], ...] = ()
     # Of the names that copies rename: words in small letters, or any of letters and digits.
     renamed_spellings: Literal["lower", "all"] = "lower"
-    conversations: str = ""  # file to learn from in the oracle's place
+    # File, or data set on the Hub, to learn from in the oracle's place; see
+    # `agentrl.chat.datasets`.
+    conversations: str = ""
 
     def validate(self, where: str) -> None:
         """Raises `ConfigError` on the first field that cannot work or has no effect."""

@@ -184,6 +184,7 @@ class RunConfig:
     save_every: int = 10  # iterations between checkpoints, besides each stage's end
     keep_checkpoints: int = 2
     token_episodes: int = 16  # of each iteration and evaluation, stored token by token
+    log_to: tuple[str, ...] = ("tensorboard",)  # see `agentrl.loggers.outlets`
 
     def validate(self, *, num_devices: int) -> None:
         """Raises `ConfigError` on the first field that cannot work."""

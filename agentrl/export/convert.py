@@ -1,5 +1,6 @@
 """Whole models between folders: into orbax, and out of a run or a converted folder."""
 
+import dataclasses
 import pathlib
 import tempfile
 from collections.abc import Mapping
@@ -14,8 +15,9 @@ from agentrl.experiment import files
 from agentrl.export import model_card
 from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
-from agentrl.pretrained import adapters, hf_config, hf_export, locate, orbax_io, weights
+from agentrl.pretrained import adapters, hf_config, hf_export, orbax_io, weights
 from agentrl.run import parameters
+from agentrl.sources import locate
 
 
 def to_orbax(model: str, folder: pathlib.Path) -> None:
@@ -236,7 +238,11 @@ def _restore(
 def _abstract(
     model: model_config.ModelConfig, dtypes: Mapping[str, str] | None = None
 ) -> types.PyTree:
-    """Returns shapes of the parameters, sharded over all devices, by path and dtype."""
+    """Returns shapes of the parameters, sharded over all devices, by path and dtype.
+
+    Blocks are those of single layers, as files name them.
+    """
+    model = dataclasses.replace(model, scan_blocks="never")
     shapes = jax.eval_shape(transformer.Model(model).init, jax.random.key(0))
     if dtypes is not None:
         shapes = jax.tree.map_with_path(

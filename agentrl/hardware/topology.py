@@ -18,6 +18,7 @@ from agentrl.hardware import devices
 INSTALL = "pip install 'agentrl-jax[tpu-plan]'"
 _NAME = re.compile(r"(?P<kind>[a-z0-9]+):(?P<shape>\d+(x\d+){1,2})")
 _DIMENSIONS = {"v5e": 2, "v6e": 2}  # of the torus; all other kinds have three
+_HOST_SHAPE = {2: "2x2", 3: "2x2x1"}  # chips of a host of several, by dimensions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ def parse(name: str) -> tuple[devices.Device, int]:
             "the shape of its torus, such as v5e:4x8 or v5p:2x2x4."
         )
     sizes = [int(size) for size in found["shape"].split("x")]
-    wanted = _DIMENSIONS.get(found["kind"], 3)
+    wanted = _dimensions(found["kind"])
     if len(sizes) != wanted or not all(sizes):
         raise errors.ConfigError(
             f"--topology={name!r} has {len(sizes)} dimensions; a slice of "
@@ -95,17 +96,30 @@ def open_slice(name: str) -> Slice:
         ("TF_CPP_MIN_LOG_LEVEL", "3"),
     ):
         os.environ.setdefault(variable, value)
-    from jax.experimental import topologies
-
     try:
-        described = topologies.get_topology_desc(
-            platform="tpu", topology_name=name.replace("v7x", "tpu7x")
-        )
+        found = _describe(name)
+        hosts = {device.process_index for device in found}
+        # The compiler wants all devices of a slice: what a host does on its own is
+        # compiled for a slice of one host.
+        of_host = f"{device.name}:{_HOST_SHAPE[_dimensions(device.name)]}"
+        local = found if len(hosts) == 1 else _describe(of_host)
     except Exception as error:
         raise errors.ConfigError(
             f"--topology={name}: the TPU compiler has no such slice, or cannot be "
             f"loaded: {str(error).splitlines()[0]}"
         ) from error
-    first = min(found.process_index for found in described.devices)
-    local = [found for found in described.devices if found.process_index == first]
-    return Slice(name, device, described.devices, local)
+    return Slice(name, device, found, local)
+
+
+def _describe(name: str) -> Sequence[Any]:
+    """Returns the devices of a slice, by its name."""
+    from jax.experimental import topologies
+
+    described = topologies.get_topology_desc(
+        platform="tpu", topology_name=name.replace("v7x", "tpu7x")
+    )
+    return described.devices
+
+
+def _dimensions(kind: str) -> int:
+    return _DIMENSIONS.get(kind, 3)

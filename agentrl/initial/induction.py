@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from agentrl import types
-from agentrl.models import model_config, transformer
+from agentrl.models import layers, model_config, transformer
 
 _POSITION_BIAS = 6.0  # puts nearly all weight on one relative position
 _MATCH_SHARPNESS = 1.5  # a match stands out from some hundred random tokens
@@ -30,10 +30,12 @@ def init(model: transformer.Model, key: jax.Array) -> types.PyTree:
       model: a shape that `has_room_for_induction`.
       key: PRNG key.
     """
-    full = dataclasses.replace(model.config, precision=None)  # the circuit in float32
+    # The circuit in float32, in layers that can be told apart.
+    full = dataclasses.replace(model.config, precision=None, scan_blocks="never")
     params = transformer.Model(full).init(key)
     params = add_induction_heads(params, model.config, key)
-    return optax.tree.cast(params, model.config.dtypes.params)
+    params = optax.tree.cast(params, model.config.dtypes.params)
+    return layers.stack(params) if model.scanned else params
 
 
 def add_induction_heads(

@@ -62,7 +62,8 @@ def decay_mask(params: types.PyTree) -> types.PyTree:
 
     def is_matrix(path: tuple[object, ...], leaf: jax.Array) -> bool:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return leaf.ndim >= 2 and not name.endswith("bias")
+        # Stacked vectors have two axes.
+        return leaf.ndim >= 2 and not name.endswith(("bias", "scale"))
 
     return jax.tree.map_with_path(is_matrix, params)
 

@@ -2,35 +2,19 @@
 
 On CPU it is plain matrix products: query heads that share a key-value head (GQA) are rows
 of one matrix, because repeating keys and values costs two to three times more, and cached
-keys are transposed. Elsewhere it is `jax.nn.dot_product_attention`, on GPUs in half
-precision with cuDNN's kernel. Scores and softmax are float32 everywhere.
+keys are transposed. On TPUs it is a Pallas kernel (`agentrl.kernels`), on GPUs in half
+precision cuDNN's, elsewhere `jax.nn.dot_product_attention`. Scores and softmax are float32
+everywhere. `choices` says which is taken.
 """
-
-from typing import Literal
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from agentrl.models import model_config
+from agentrl.kernels import flash_decode, splash
+from agentrl.models import kv_cache, model_config
 
-Implementation = Literal["matmul", "xla", "cudnn"]
 _MASKED = -1e30  # finite: a fully masked query must not become NaN
-
-
-def select_implementation(config: model_config.ModelConfig) -> Implementation:
-    """Returns the implementation for this platform, unless `config.attention` names one.
-
-    cuDNN's kernel supports bfloat16 and head sizes that are multiples of 8 up to 128.
-    """
-    if config.attention != "auto":
-        return config.attention
-    if jax.default_backend() == "cpu":
-        return "matmul"
-    supported = config.dtypes.compute == "bfloat16" and config.head_dim in range(
-        8, 129, 8
-    )
-    return "cudnn" if supported and jax.default_backend() == "gpu" else "xla"
 
 
 def attend_segments(
@@ -38,7 +22,7 @@ def attend_segments(
     keys: jax.Array,
     values: jax.Array,
     segment_ids: jax.Array,
-    implementation: Implementation = "matmul",
+    implementation: model_config.Implementation = "matmul",
 ) -> jax.Array:
     """Computes causal attention within the segments of packed rows.
 
@@ -47,14 +31,27 @@ def attend_segments(
       keys: float[R, T, H, Dh]; H divides Q.
       values: float[R, T, H, Dh].
       segment_ids: int32[R, T]; tokens attend to earlier ones of their own segment.
-      implementation: from `select_implementation`.
+      implementation: from `choices`.
 
     Returns:
       float[R, T, Q, Dh] in the dtype of `queries`.
     """
     chex.assert_rank([queries, keys, values, segment_ids], [4, 4, 4, 2])
+    if implementation == "pallas":
+        return splash.attend(queries, keys, values, segment_ids)
     num_tokens = queries.shape[1]
     same_segment = segment_ids[:, :, None] == segment_ids[:, None, :]
+    if (
+        implementation == "cudnn"
+    ):  # skips what is behind a query, told so beside the mask
+        return jax.nn.dot_product_attention(
+            queries,
+            keys,
+            values,
+            mask=same_segment[:, None],
+            is_causal=True,
+            implementation=implementation,
+        )
     mask = jnp.tril(same_segment)[:, None]
     if implementation != "matmul":
         return jax.nn.dot_product_attention(
@@ -84,17 +81,16 @@ def attend_cache(
     keys: jax.Array,
     values: jax.Array,
     positions: jax.Array,
-    implementation: Implementation = "matmul",
+    implementation: model_config.Implementation = "matmul",
 ) -> jax.Array:
     """Computes attention of a chunk of new tokens over a cache that already holds them.
 
     Args:
       queries: float[B, C, Q, Dh].
-      keys: float[B, H, Dh, S], transposed, as the product with queries reads them.
-        All implementations but "matmul" take [B, S, H, Dh].
-      values: float[B, H, S, Dh], or [B, S, H, Dh] as the keys.
+      keys: the layer's keys, in the layout of the implementation; see `kv_cache`.
+      values: the layer's values.
       positions: int32[B, C], cache position of each query, the last that it attends to.
-      implementation: from `select_implementation`.
+      implementation: from `choices`; any but "pallas".
 
     Returns:
       float[B, C, Q, Dh] in the dtype of `queries`.
@@ -103,12 +99,71 @@ def attend_cache(
     transposed = implementation == "matmul"
     key_positions = jnp.arange(keys.shape[3 if transposed else 1])
     mask = (key_positions[None, None] <= positions[:, :, None])[:, None]
-    if not transposed:
-        keys, values = keys.astype(queries.dtype), values.astype(queries.dtype)
+    if transposed:
+        return _attend(queries, keys, values, mask)
+    keys, values = keys.astype(queries.dtype), values.astype(queries.dtype)
+    if implementation == "cudnn":
+        # Reads no further than a row's last query; one query alone needs no mask.
+        lengths = jnp.minimum(positions[:, -1] + 1, keys.shape[1])
         return jax.nn.dot_product_attention(
-            queries, keys, values, mask=mask, implementation=implementation
+            queries,
+            keys,
+            values,
+            mask=mask if queries.shape[1] > 1 else None,
+            key_value_seq_lengths=lengths,
+            implementation=implementation,
         )
-    return _attend(queries, keys, values, mask)
+    return jax.nn.dot_product_attention(
+        queries, keys, values, mask=mask, implementation="xla"
+    )
+
+
+def append_and_attend(
+    queries: jax.Array,
+    new_keys: jax.Array,
+    new_values: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    starts: jax.Array,
+    counts: jax.Array,
+    layer: jax.Array | None,
+    *,
+    layout: kv_cache.Layout,
+    implementation: model_config.Implementation,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Writes keys and values of one layer into the cache, then attends to it.
+
+    Args:
+      queries: float[B, C, Q, Dh].
+      new_keys: float[B, C, H, Dh].
+      new_values: float[B, C, H, Dh].
+      keys: the layer's entry of `KVCache.keys`, or all of a stacked cache.
+      values: the same of `KVCache.values`.
+      starts: int32[B], tokens cached before.
+      counts: int32[B], new tokens of each row; what is behind them is padding.
+      layer: index into a stacked cache; None if there is none.
+      layout: of the cache.
+      implementation: from `choices`.
+
+    Returns:
+      float[B, C, Q, Dh] in the dtype of `queries`, and the updated `keys` and `values`.
+    """
+    if implementation == "pallas":
+        return flash_decode.append_and_attend(
+            queries, new_keys, new_values, keys, values, starts, counts, layer
+        )
+    offsets = jnp.arange(queries.shape[1])[None]
+    positions = starts[:, None] + offsets
+    columns = keys.shape[{"transposed": -1, "tokens": -3, "heads": -2}[layout]]
+    targets = jnp.where(offsets < counts[:, None], positions, columns)  # dropped
+    keys, values = kv_cache.write(
+        keys, values, new_keys, new_values, targets, layout, layer
+    )
+    one_keys, one_values = (
+        (keys, values) if layer is None else (keys[layer], values[layer])
+    )
+    attended = attend_cache(queries, one_keys, one_values, positions, implementation)
+    return attended, keys, values
 
 
 def _attend(

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from agentrl import errors, types
-from agentrl.models import model_config
+from agentrl.models import layers, model_config
 
 _INT8_MAX = 127
 
@@ -90,8 +90,13 @@ def split(
       The trained parameters and the frozen ones, both nested dictionaries.
 
     Raises:
-      ConfigError: if a pattern matches no parameter.
+      ConfigError: if a pattern matches no parameter, or only some of stacked layers.
     """
+    if layers.is_stacked(params):  # names, and draws, are those of single layers
+        unstacked = layers.unstack(params)
+        parts = split(unstacked, key, lora=lora, trainable=trainable, config=config)
+        trained, frozen = map(layers.stack, parts)
+        return trained, frozen
     if trainable is None:
         trainable = () if lora else (".*",)
     targets = lora.targets if lora else ()
@@ -130,6 +135,9 @@ def join(trained: types.PyTree, frozen: types.PyTree, scale: float = 1.0) -> Any
 
 def merge(params: types.PyTree) -> types.PyTree:
     """Merges adapters into their kernels and dequantizes, in float32."""
+    if layers.is_stacked(params):
+        rest = {name: part for name, part in params.items() if name != layers.BLOCKS}
+        return merge(rest) | {layers.BLOCKS: jax.vmap(merge)(params[layers.BLOCKS])}
 
     def to_array(leaf: Any) -> jax.Array:
         if isinstance(leaf, Adapted):
@@ -166,8 +174,9 @@ def for_rollouts(
 def digest(params: types.PyTree) -> jax.Array:
     """Returns a checksum uint32[] of all leaves, independent of their sharding.
 
-    It depends on every bit, on its index and on the leaf's path.
+    It depends on every bit, on its index and on the leaf's path in unstacked layers.
     """
+    params = layers.unstack(params)
     total = jnp.uint32(0)
     for path, leaf in jax.tree.leaves_with_path(params):
         unsigned = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 Dtype = Literal["float32", "bfloat16"]
+Implementation = Literal["matmul", "xla", "cudnn", "pallas"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,8 +52,10 @@ class ModelConfig:
     max_positions: int = 32_768  # tokens; context length of pre-training
     init: Literal["random", "induction"] = "random"  # see `initial.named`
     precision: Precision | None = None  # None: float32; commands take the platform's
-    # How attention is computed; "auto": see `attention.select_implementation`.
-    attention: Literal["auto", "matmul", "xla", "cudnn"] = "auto"
+    # How attention is computed; "auto": what suits the platform, see `choices`.
+    attention: Literal["auto", "matmul", "xla", "cudnn", "pallas"] = "auto"
+    # Whether one block is compiled and scanned over stacked parameters; "auto": on TPUs.
+    scan_blocks: Literal["auto", "always", "never"] = "auto"
 
     @property
     def dtypes(self) -> Precision:

@@ -7,7 +7,7 @@ their log-probabilities agree by construction.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,25 @@ import optax
 from flax import nnx
 
 from agentrl import types
-from agentrl.models import attention, kv_cache, lora, model_config, rotary
+from agentrl.models import (
+    attention,
+    choices,
+    kv_cache,
+    layers,
+    lora,
+    model_config,
+    rotary,
+)
 
-# (layer, queries, keys, values) -> attended, all float[batch, tokens, heads, Dh]
-AttendFn = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Array]
+# (layer, memory, queries, keys, values) -> (attended, memory); arrays are float[batch,
+# tokens, heads, Dh], `memory` is what passes from layer to layer: a cache, or nothing.
+# `layer` is a number where blocks are unrolled, and traced where they are scanned.
+AttendFn = Callable[..., tuple[jax.Array, types.PyTree]]
+# (queries, keys, values, segment ids) -> attended
+AttendSegmentsFn = Callable[..., jax.Array]
 # Constrains the sharding of hidden states float[batch, tokens, D]
 ConstrainFn = Callable[[jax.Array], jax.Array]
-# (queries, new keys, new values, cached keys, cached values, positions to write, positions)
-# -> (attended, cached keys, cached values), of one layer
+# As `attention.append_and_attend`, with its keyword arguments bound
 AttendCacheFn = Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
 # Signature of `Model.append`, with its keyword arguments bound
 AppendFn = Callable[..., tuple[jax.Array, kv_cache.KVCache]]
@@ -71,8 +82,12 @@ class Attention(nnx.Module):
         self.config = config
 
     def __call__(
-        self, x: jax.Array, positions: jax.Array, attend: Callable[..., jax.Array]
-    ) -> jax.Array:
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        memory: types.PyTree,
+        attend: AttendFn,
+    ) -> tuple[jax.Array, types.PyTree]:
         """Mixes the tokens of float[batch, tokens, D] with `attend`."""
         queries = lora.project(x, self.query.get_value())
         keys = lora.project(x, self.key.get_value())
@@ -85,8 +100,8 @@ class Attention(nnx.Module):
             queries, keys = self.query_norm(queries), self.key_norm(keys)
         queries = rotary.rotate(queries, positions, self.config)
         keys = rotary.rotate(keys, positions, self.config)
-        attended = attend(queries, keys, values)
-        return lora.project(attended, self.out.get_value(), 2)
+        attended, memory = attend(memory, queries, keys, values)
+        return lora.project(attended, self.out.get_value(), 2), memory
 
 
 class MLP(nnx.Module):
@@ -115,20 +130,40 @@ class Block(nnx.Module):
         self.mlp = MLP(config, rngs)
 
     def __call__(
-        self, x: jax.Array, positions: jax.Array, attend: Callable[..., jax.Array]
-    ) -> jax.Array:
-        """Applies the layer to float[batch, tokens, D]."""
-        x = x + self.attention(self.attention_norm(x), positions, attend)
-        return x + self.mlp(self.mlp_norm(x))
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        memory: types.PyTree,
+        attend: AttendFn,
+    ) -> tuple[jax.Array, types.PyTree]:
+        """Applies the layer to float[batch, tokens, D]; passes the memory on."""
+        mixed, memory = self.attention(
+            self.attention_norm(x), positions, memory, attend
+        )
+        x = x + mixed
+        return x + self.mlp(self.mlp_norm(x)), memory
 
 
 class Transformer(nnx.Module):
-    """Embedding, blocks, final norm and, unless tied, an output head."""
+    """Embedding, blocks, final norm and, unless tied, an output head.
 
-    def __init__(self, config: model_config.ModelConfig, rngs: nnx.Rngs):
+    If blocks are scanned there is one, whose parameters are stacked arrays; see `layers`.
+    """
+
+    def __init__(
+        self,
+        config: model_config.ModelConfig,
+        rngs: nnx.Rngs,
+        *,
+        scanned: bool = False,
+    ):
         shape = (config.vocab_size, config.hidden_size)
         self.embedding = _dense(rngs, shape, config.hidden_size)
-        self.blocks = nnx.List([Block(config, rngs) for _ in range(config.num_layers)])
+        self.blocks = (
+            Block(config, rngs)
+            if scanned
+            else nnx.List([Block(config, rngs) for _ in range(config.num_layers)])
+        )
         self.norm = RMSNorm(config.hidden_size, config)
         if not config.tied_embeddings:
             self.head = _dense(rngs, shape[::-1], config.hidden_size)
@@ -141,16 +176,22 @@ class Transformer(nnx.Module):
         tokens: jax.Array,
         positions: jax.Array,
         attend: AttendFn,
+        memory: types.PyTree,
+        *,
         constrain: ConstrainFn,
         remat: bool,
-    ) -> jax.Array:
-        """Returns final hidden states float[batch, tokens, D] of int32[batch, tokens]."""
+    ) -> tuple[jax.Array, types.PyTree]:
+        """Returns final hidden states float[batch, tokens, D] of int32[batch, tokens].
+
+        The second result is what became of `memory` in the layers.
+        """
         x = constrain(self.embedding[...][tokens].astype(self.config.dtypes.compute))
-        for layer, block in enumerate(self.blocks):
-            apply = functools.partial(block, attend=functools.partial(attend, layer))
-            x = jax.checkpoint(apply)(x, positions) if remat else apply(x, positions)
-            x = constrain(x)
-        return self.norm(x)
+        rest = (x, positions, attend, memory, constrain, remat)
+        if isinstance(self.blocks, Block):
+            x, memory = _scan(self.blocks, *rest)
+        else:
+            x, memory = _unroll(self.blocks, *rest)
+        return self.norm(x), memory
 
     def unembedding(self) -> jax.Array:
         """Returns the output matrix float[D, V]."""
@@ -165,11 +206,17 @@ class Model:
 
     config: model_config.ModelConfig
 
+    @property
+    def scanned(self) -> bool:
+        """Whether blocks are scanned, and their parameters stacked; see `layers`."""
+        return choices.scans(self.config)
+
     def init(self, key: jax.Array) -> types.PyTree:
-        """Draws random parameters, nested dicts of arrays."""
+        """Draws random parameters, nested dicts of arrays; the same in either form."""
         model = Transformer(self.config, nnx.Rngs(params=key))
         params = nnx.to_pure_dict(nnx.split(model)[1])
-        return optax.tree.cast(params, self.config.dtypes.params)
+        params = optax.tree.cast(params, self.config.dtypes.params)
+        return layers.stack(params) if self.scanned else params
 
     def hidden(
         self,
@@ -180,6 +227,7 @@ class Model:
         *,
         remat: bool = False,
         constrain: ConstrainFn = lambda x: x,
+        split_rows: Callable[[AttendSegmentsFn], AttendSegmentsFn] = lambda f: f,
     ) -> jax.Array:
         """Computes the hidden states of packed rows.
 
@@ -190,24 +238,32 @@ class Model:
           segment_ids: int32[R, T]; tokens attend within their segment.
           remat: recomputes activations in the backward pass, block by block.
           constrain: constrains the sharding of hidden states.
+          split_rows: makes a kernel run on each device's own rows and heads; the compiler
+            cannot partition one.
 
         Returns:
           float[R, T, D], after the final norm.
         """
+        implementation = choices.attention(self.config)
+        attend_segments = functools.partial(
+            attention.attend_segments, implementation=implementation
+        )
+        if implementation == "pallas":
+            attend_segments = split_rows(attend_segments)
 
         def attend(
-            layer: int, queries: jax.Array, keys: jax.Array, values: jax.Array
-        ) -> jax.Array:
+            layer: int,
+            memory: types.PyTree,
+            queries: jax.Array,
+            keys: jax.Array,
+            values: jax.Array,
+        ) -> tuple[jax.Array, types.PyTree]:
             del layer
-            return attention.attend_segments(
-                queries,
-                keys,
-                values,
-                segment_ids,
-                attention.select_implementation(self.config),
-            )
+            return attend_segments(queries, keys, values, segment_ids), memory
 
-        return self._bind(params).hidden(tokens, positions, attend, constrain, remat)
+        return self._bind(params).hidden(
+            tokens, positions, attend, (), constrain=constrain, remat=remat
+        )[0]
 
     def append(
         self,
@@ -233,33 +289,28 @@ class Model:
           Hidden state float[B, D] of each row's last valid token (of the first one where
           the count is 0), and the cache.
         """
-        offsets = jnp.arange(tokens.shape[1])
-        positions = cache.lengths[:, None] + offsets[None]
-        out_of_range = cache.max_length  # such writes are dropped
-        targets = jnp.where(offsets[None] < counts[:, None], positions, out_of_range)
-        keys, values = list(cache.keys), list(cache.values)
+        positions = cache.lengths[:, None] + jnp.arange(tokens.shape[1])[None]
         attend_layer = split_heads(
             functools.partial(
-                _attend_cache,
-                transposed=cache.transposed,
-                implementation=attention.select_implementation(self.config),
+                attention.append_and_attend,
+                layout=cache.layout,
+                implementation=choices.attention(self.config),
             )
         )
 
-        def attend(layer: int, *projected: jax.Array) -> jax.Array:
-            attended, keys[layer], values[layer] = attend_layer(
-                *projected, keys[layer], values[layer], targets, positions
-            )
-            return attended
-
-        hidden = self._bind(params).hidden(
-            tokens, positions, attend, constrain=constrain, remat=False
+        hidden, (keys, values) = self._bind(params).hidden(
+            tokens,
+            positions,
+            _attend_in(cache, counts, attend_layer),
+            (cache.keys, cache.values),
+            constrain=constrain,
+            remat=False,
         )
         last = jnp.maximum(counts - 1, 0)[:, None, None]
         last_hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
         lengths = cache.lengths + counts
         return last_hidden, dataclasses.replace(
-            cache, keys=tuple(keys), values=tuple(values), lengths=lengths
+            cache, keys=keys, values=values, lengths=lengths
         )
 
     def unembedding(self, params: types.PyTree) -> jax.Array:
@@ -276,7 +327,8 @@ class Model:
 
     @functools.cached_property
     def _structure(self) -> tuple[nnx.GraphDef, nnx.State]:
-        abstract = nnx.eval_shape(lambda: Transformer(self.config, nnx.Rngs(params=0)))
+        make = functools.partial(Transformer, self.config, scanned=self.scanned)
+        abstract = nnx.eval_shape(lambda: make(nnx.Rngs(params=0)))
         return nnx.split(abstract)
 
     def _bind(self, params: types.PyTree) -> Transformer:
@@ -286,24 +338,75 @@ class Model:
         return nnx.merge(graph, state)
 
 
-def _attend_cache(
-    queries: jax.Array,
-    new_keys: jax.Array,
-    new_values: jax.Array,
-    keys: jax.Array,
-    values: jax.Array,
-    targets: jax.Array,
+def _attend_in(
+    cache: kv_cache.KVCache, counts: jax.Array, attend_layer: AttendCacheFn
+) -> AttendFn:
+    """Returns attention over a cache, whose keys and values pass through the layers."""
+
+    def attend_stacked(
+        layer: jax.Array, memory: types.PyTree, *projected: jax.Array
+    ) -> tuple[jax.Array, types.PyTree]:
+        attended, *memory = attend_layer(
+            *projected, *memory, cache.lengths, counts, layer
+        )
+        return attended, tuple(memory)
+
+    def attend_one(
+        layer: int, memory: types.PyTree, *projected: jax.Array
+    ) -> tuple[jax.Array, types.PyTree]:
+        keys, values = map(list, memory)
+        attended, keys[layer], values[layer] = attend_layer(
+            *projected, keys[layer], values[layer], cache.lengths, counts, None
+        )
+        return attended, (tuple(keys), tuple(values))
+
+    return attend_stacked if cache.stacked else attend_one
+
+
+def _unroll(
+    blocks: Iterable[Block],
+    x: jax.Array,
     positions: jax.Array,
-    *,
-    transposed: bool,
-    implementation: attention.Implementation,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Writes keys and values of one layer into the cache, then attends to it."""
-    keys, values = kv_cache.write(
-        keys, values, new_keys, new_values, targets, transposed
-    )
-    attended = attention.attend_cache(queries, keys, values, positions, implementation)
-    return attended, keys, values
+    attend: AttendFn,
+    memory: types.PyTree,
+    constrain: ConstrainFn,
+    remat: bool,
+) -> tuple[jax.Array, types.PyTree]:
+    """Applies one block after the other."""
+    for layer, block in enumerate(blocks):
+        apply = functools.partial(block, attend=functools.partial(attend, layer))
+        apply = jax.checkpoint(apply) if remat else apply
+        x, memory = apply(x, positions, memory)
+        x = constrain(x)
+    return x, memory
+
+
+def _scan(
+    stacked: Block,
+    x: jax.Array,
+    positions: jax.Array,
+    attend: AttendFn,
+    memory: types.PyTree,
+    constrain: ConstrainFn,
+    remat: bool,
+) -> tuple[jax.Array, types.PyTree]:
+    """Applies a block to each layer of its stacked parameters, compiled once."""
+    graph, params = nnx.split(stacked)
+
+    def apply(
+        carry: tuple[jax.Array, types.PyTree], one: tuple[jax.Array, nnx.State]
+    ) -> tuple[tuple[jax.Array, types.PyTree], None]:
+        (x, memory), (layer, layer_params) = carry, one
+        block = nnx.merge(graph, layer_params)
+        attend_layer = functools.partial(attend, layer)
+        x, memory = block(x, positions, memory, attend_layer)
+        return (constrain(x), memory), None
+
+    # In a scan nothing is merged across layers that had to be prevented.
+    apply = jax.checkpoint(apply, prevent_cse=False) if remat else apply
+    num_layers = jax.tree.leaves(params)[0].shape[0]
+    numbers = jnp.arange(num_layers)
+    return jax.lax.scan(apply, (x, memory), (numbers, params))[0]
 
 
 def _align(param: jax.Array, x: jax.Array) -> jax.Array:

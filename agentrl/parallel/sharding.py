@@ -6,6 +6,7 @@ slots refill and loops end at different times in different processes:
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,6 +39,8 @@ TRANSFORMER_RULES: Rules = (
     (r"head$", _P("fsdp", "model")),
     (r".*", _P()),
 )
+# Of stacked blocks: the layers are a first axis, which no rule counts and nothing shards.
+_STACKED = re.compile(r"(^|/)blocks/(?!\d)")
 
 
 def make_mesh(mesh: config.MeshConfig) -> Mesh:
@@ -105,7 +108,7 @@ def shardings_for(
     names = [
         jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths
     ]
-    specs = [next((s for pat, s in rules if re.search(pat, n)), None) for n in names]
+    specs = [_find_spec(name, rules) for name in names]
     if unmatched := [n for n, spec in zip(names, specs, strict=True) if spec is None]:
         raise ValueError(
             f"{len(unmatched)} parameters match no sharding rule: {unmatched}. "
@@ -117,6 +120,11 @@ def shardings_for(
         if spec is not None
     ]
     return jax.tree.unflatten(treedef, leaves)
+
+
+def _find_spec(name: str, rules: Rules) -> PartitionSpec | None:
+    spec = next((s for pattern, s in rules if re.search(pattern, name)), None)
+    return spec if spec is None or not _STACKED.search(name) else _P(None, *spec)
 
 
 def with_shardings(shapes: types.PyTree, mesh: Mesh) -> types.PyTree:
@@ -238,6 +246,8 @@ def shard_map_rows(
       out_specs: as of `jax.shard_map`.
       manual_model: maps over `model` as well, which else is left to the compiler.
     """
+    # The compiler partitions no Pallas kernel, not even over an axis of one device.
+    manual_model = manual_model or mesh.shape["model"] == 1
     return jax.shard_map(
         function,
         mesh=mesh,
@@ -263,16 +273,55 @@ def split_heads(
     Args:
       attend: a `transformer.AttendCacheFn`.
       heads: from `heads_axis`; with None, every device computes all heads.
-      cache_spec: of a layer's cached keys, and of its values.
+      cache_spec: of the cached keys and values that it is given.
     """
     projected, replicated = PartitionSpec(None, None, heads), PartitionSpec()
     return jax.shard_map(
         attend,
-        in_specs=(*(projected,) * 3, cache_spec, cache_spec, replicated, replicated),
+        in_specs=(*(projected,) * 3, *(cache_spec,) * 2, *(replicated,) * 3),
         out_specs=(projected, cache_spec, cache_spec),
         axis_names={"model"},
         check_vma=False,
     )
+
+
+def split_rows(attend: Callable[..., Any], *, mesh: Mesh) -> Callable[..., Any]:
+    """Maps attention over packed rows to each device's own rows and heads.
+
+    Where `model` does not divide the key-value heads but the query heads, each device gets
+    copies of those that its query heads read; where it divides neither, every device
+    computes all heads of its rows.
+
+    Args:
+      attend: a `transformer.AttendSegmentsFn`.
+      mesh: the learner's.
+    """
+    size = mesh.shape["model"]
+
+    def attend_shards(
+        queries: jax.Array, keys: jax.Array, values: jax.Array, segment_ids: jax.Array
+    ) -> jax.Array:
+        num_heads, kv_heads = queries.shape[2], keys.shape[2]
+        heads = "model" if num_heads % size == 0 else None
+        if heads and kv_heads % size:
+            copies = math.lcm(kv_heads, size) // kv_heads
+            if num_heads % (kv_heads * copies):
+                heads = None
+            else:
+                keys, values = (x.repeat(copies, axis=2) for x in (keys, values))
+        rows, by_heads = (
+            PartitionSpec(BATCH_AXES),
+            PartitionSpec(BATCH_AXES, None, heads),
+        )
+        return jax.shard_map(
+            attend,
+            mesh=mesh,
+            in_specs=(by_heads, by_heads, by_heads, rows),
+            out_specs=by_heads,
+            check_vma=False,
+        )(queries, keys, values, segment_ids)
+
+    return attend_shards
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -43,7 +43,6 @@ class Request:
         return workloads.to_run(
             self.run,
             work,
-            platform=self.device.platform,
             num_devices=len(self.target.devices),
             num_local=len(self.target.local_devices),
             max_action_tokens=self.demand.action,

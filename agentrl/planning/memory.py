@@ -195,7 +195,8 @@ def _activation_bytes(work: Workload) -> int:
 
     A block keeps, per token: its input, both norms and the residual in between (4 hidden
     sizes), the queries, keys, values and attention outputs, three MLP sizes, and the
-    attention weights of all earlier tokens, in float32 and in the compute dtype. With
+    attention weights of all earlier tokens, in float32 and in the compute dtype; the
+    TPU kernels keep one float32 number for each head in their place. With
     remat only the inputs of blocks are kept, and one block is recomputed at a time.
     """
     model, size = work.model, _size(work.model.dtypes.compute)
@@ -203,7 +204,8 @@ def _activation_bytes(work: Workload) -> int:
     heads = model.num_heads / shards
     kv_heads = model.num_kv_heads / shards
     wide = 3 * model.mlp_size / shards + 2 * (heads + kv_heads) * model.head_dim
-    weights = heads * work.row_tokens * (size + 4)
+    flash = model.attention == "pallas"
+    weights = heads * (4 if flash else work.row_tokens * (size + 4))
     per_block = tokens * (size * (4 * model.hidden_size + wide) + weights)
     inputs = tokens * model.hidden_size * size * model.num_layers
     if not work.remat:
@@ -228,14 +230,16 @@ def _sampling_bytes(work: Workload) -> int:
     """Returns the peak bytes of a turn besides parameters and cache.
 
     That is the larger of float32 logits in decoding, and in prefill one layer's attention
-    scores, in float32 and in the compute dtype, or its MLP.
+    scores, in float32 and in the compute dtype, which the TPU kernels never hold, or its
+    MLP.
     """
     model = work.model
     size = _size(model.dtypes.compute)
     tokens = work.slots_per_device * work.append
+    heads = 0 if model.attention == "pallas" else model.num_heads // _head_shards(work)
     widest = max(
         3 * 4 * work.slots_per_device * model.vocab_size,
-        tokens * model.num_heads // _head_shards(work) * work.context * (4 + size),
+        tokens * heads * work.context * (4 + size),
         tokens * 3 * model.mlp_size * size,
     )
     return widest + tokens * 4 * model.hidden_size * size

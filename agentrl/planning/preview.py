@@ -132,7 +132,11 @@ def _workload(
     sharded = settings.mesh.fsdp * settings.mesh.model
     mesh = dataclasses.replace(settings.mesh, data=num_devices // sharded)
     work = workloads.of_run(
-        settings, num_devices=num_devices, num_local=num_local, tensor=mesh.model
+        settings,
+        platform=jax.default_backend(),
+        num_devices=num_devices,
+        num_local=num_local,
+        tensor=mesh.model,
     )
     return dataclasses.replace(work, mesh=mesh)
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from agentrl import config
 from agentrl.envs import base
-from agentrl.experiment import fields, files, precision
+from agentrl.experiment import fields, precision
 from agentrl.hardware import devices
-from agentrl.models import model_config
+from agentrl.models import choices, model_config
 from agentrl.planning import memory
 from agentrl.pretrained import presets
 
@@ -59,20 +59,13 @@ def of_model(
     work = memory.Workload(model=model, mesh=config.MeshConfig(), lora=lora, **sizes)  # type: ignore[arg-type]
     for override in overrides:
         work = fields.override(work, override)
-    return work
+    return _on_platform(work, platform)
 
 
-def of_experiment(
-    path: str,
-    overrides: Sequence[str],
-    *,
-    platform: str,
-    num_devices: int,
-    tensor: int | None,
-) -> memory.Workload:
-    """Returns the workload of an experiment file: the largest over its stages."""
-    run = files.load(path, overrides=overrides, platform=platform)
-    return of_run(run, num_devices=num_devices, tensor=tensor)
+def _on_platform(work: memory.Workload, platform: str) -> memory.Workload:
+    """Says how the model is computed there, which is not where it is planned."""
+    model = choices.for_platform(work.model, platform)
+    return dataclasses.replace(work, model=model)
 
 
 def rollouts_of(run: config.RunConfig) -> list[config.RolloutConfig]:
@@ -84,6 +77,7 @@ def rollouts_of(run: config.RunConfig) -> list[config.RolloutConfig]:
 def of_run(
     run: config.RunConfig,
     *,
+    platform: str,
     num_devices: int,
     tensor: int | None,
     num_local: int | None = None,
@@ -92,6 +86,7 @@ def of_run(
 
     Args:
       run: the configuration.
+      platform: of its devices, as `jax.default_backend` names it.
       num_devices: of the run.
       tensor: devices that share the work of each layer; None takes `mesh.model`.
       num_local: devices of a host, over which its slots are sharded; None takes all.
@@ -99,7 +94,7 @@ def of_run(
     rollouts = rollouts_of(run)
     shards = num_devices // (tensor or run.mesh.model)
     local_shards = max((num_local or num_devices) // (tensor or run.mesh.model), 1)
-    return memory.Workload(
+    work = memory.Workload(
         model=run.model,
         mesh=run.mesh,
         lora=run.lora,
@@ -117,22 +112,13 @@ def of_run(
         else memory.PREFIXES,
         overlap=any(stage.overlap for stage in run.stages),
     )
-
-
-def for_platform(
-    model: model_config.ModelConfig, platform: str
-) -> model_config.ModelConfig:
-    """Returns a model as another platform than this one computes it."""
-    if model.attention == "auto" and platform == "tpu":
-        return dataclasses.replace(model, attention="xla")
-    return model
+    return _on_platform(work, platform)
 
 
 def to_run(
     run: config.RunConfig | None,
     work: memory.Workload,
     *,
-    platform: str,
     num_devices: int,
     num_local: int,
     max_action_tokens: int = 64,
@@ -142,7 +128,6 @@ def to_run(
     Args:
       run: the run that is planned; None makes one up that trains with GRPO.
       work: its sizes, and its mesh.
-      platform: of the devices, as `jax.default_backend` names it.
       num_devices: of the run.
       num_local: of a host.
       max_action_tokens: of a run that is made up.
@@ -170,7 +155,7 @@ def to_run(
     )
     return dataclasses.replace(
         run,
-        model=for_platform(work.model, platform),
+        model=work.model,
         mesh=work.mesh,
         lora=work.lora,
         stages=stages,

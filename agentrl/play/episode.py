@@ -30,6 +30,10 @@ REFUSALS = (
 )
 
 
+# What is typed and begins so is a whole answer, not an action alone.
+WHOLE_ANSWERS = ("Thought:", "Action:", "<")
+
+
 class ReplayError(ValueError):
     """A stored episode cannot be read."""
 
@@ -151,14 +155,19 @@ def make_hand(env: base.Environment, out: rich_console.Console) -> Actor:
                 return None
             if text != "?":
                 break
-            actions = env.available_actions()
-            known = "\n".join(actions) if actions else "They cannot be listed."
-            out.print(known, style="dim", markup=False)
-        if text.startswith(("Thought:", "Action:", "<")):
+            show_actions(env, out)
+        if text.startswith(WHOLE_ANSWERS):
             return text
         return parsing.render_react("", text)
 
     return act
+
+
+def show_actions(env: base.Environment, out: rich_console.Console) -> None:
+    """Prints the actions that are available now."""
+    actions = env.available_actions()
+    known = "\n".join(actions) if actions else "They cannot be listed."
+    out.print(known, style="dim", markup=False)
 
 
 def play(

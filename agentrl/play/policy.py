@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from rich import console as rich_console
 
 from agentrl import config, errors, types
 from agentrl.chat import history, huggingface, renderer, tokenizer
@@ -26,9 +25,8 @@ from agentrl.experiment import files, precision
 from agentrl.models import lora, transformer
 from agentrl.ops import logprobs
 from agentrl.parallel import sharding, startup
-from agentrl.play import episode
-from agentrl.pretrained import locate
 from agentrl.run import assemble, parameters
+from agentrl.sources import locate
 
 _Role = Literal["system", "user", "assistant"]
 _ONE_DEVICE = config.MeshConfig(data=1, fsdp=1, model=1)
@@ -217,8 +215,9 @@ def load(
     """Loads a policy to converse with.
 
     Args:
-      path: a run's working directory, one of its checkpoints/STEP, or a Hugging Face
-        folder (or what else `train --model` takes) whose tokenizer has a chat template.
+      path: a run's working directory, one of its checkpoints/STEP, or what
+        `train --model` takes, a Hugging Face folder or name, whose tokenizer has a chat
+        template.
       temperature: of sampling; 0 is greedy. None takes the run's in evaluation, or 1.
       max_action_tokens: most tokens of an answer; None takes the run's, or 512.
       max_tokens: most tokens of a conversation; None takes the run's, or what the model
@@ -235,70 +234,11 @@ def load(
         "max_tokens": max_tokens,
     }
     given = {name: value for name, value in changes.items() if value is not None}
-    path = pathlib.Path(path)
-    if str(path) in locate.PACKAGES or (path / "config.json").is_file():
+    if locate.is_model(str(path)):
         parts = _read_model(str(path), given)
     else:
-        parts = _read_run(path, given)
+        parts = _read_run(pathlib.Path(path), given)
     return Policy(parts, seed=seed)
-
-
-def watch(
-    policy: Policy,
-    name: str,
-    item_id: str | None,
-    changes: Mapping[str, object],
-    out: rich_console.Console,
-) -> bool:
-    """Shows a policy playing a task.
-
-    Args:
-      policy: whose run, if any, configures the environment.
-      name: of the environment.
-      item_id: the task; None takes the first test task.
-      changes: fields of the environment's configuration to replace.
-      out: where to print.
-
-    Returns:
-      Whether the task was solved.
-    """
-    known = policy.environments.get(name, base.EnvConfig())
-    settings = dataclasses.replace(known, **changes)  # type: ignore[arg-type]
-    chosen = item_id or episode.first_task(name, settings)
-    with episode.opened(name, settings) as env:
-        conversation: list[Mapping[str, str] | Reply] = []
-
-        def act(observation: str) -> str | None:
-            if conversation:
-                conversation.append({"role": "user", "content": observation})
-            else:
-                conversation.extend(_open(policy.chat, env, observation, chosen))
-            reply = policy.act(conversation)
-            conversation.append(reply)
-            out.print(_describe(reply), style="dim", markup=False)
-            return reply.text
-
-        _, solved = episode.play(env, chosen, lambda: act, out, echo=True)
-    return solved
-
-
-def _open(
-    chat: renderer.Chat, env: base.Environment, observation: str, item_id: str
-) -> list[dict[str, str]]:
-    """The messages that an episode begins with in the policy's frame."""
-    acknowledged = {env.name: env.acknowledgement}
-    chat = dataclasses.replace(chat, acknowledgements=acknowledged)
-    messages = chat.episode(env.instruction, [(observation, "")], item_id)[:-1]
-    return [{"role": message.role, "content": message.text} for message in messages]
-
-
-def _describe(reply: Reply) -> str:
-    least = int(np.argmin(reply.logprobs))
-    cut = "" if reply.stopped else "; cut at the limit of tokens"
-    return (
-        f"{len(reply.tokens)} tokens, mean probability {reply.probability:.2f}, least "
-        f"{math.exp(reply.logprobs[least]):.2f} at token {least + 1}{cut}"
-    )
 
 
 def _first_device() -> Mesh:

@@ -12,7 +12,7 @@ import numpy as np
 import safetensors.numpy
 
 from agentrl import errors, types
-from agentrl.models import model_config
+from agentrl.models import layers, model_config
 from agentrl.pretrained import hf_export, names, weights
 
 CONFIG = "adapter_config.json"
@@ -43,7 +43,7 @@ def write(
     """
     table = names.table(config)
     tensors, modules, others = {}, set(), []
-    for path, leaf in jax.tree.leaves_with_path(trained):
+    for path, leaf in jax.tree.leaves_with_path(layers.unstack(trained)):
         kernel, _, factor = weights.path_of(path).rpartition("/")
         if factor not in ("a", "b") or kernel not in table:
             others.append(weights.path_of(path))

@@ -1,11 +1,13 @@
 """Folders that `launch.convert` makes: config.json, tokenizer files, weights in orbax."""
 
+import functools
 import pathlib
 
 import jax
 import orbax.checkpoint as ocp
 
 from agentrl import errors, types
+from agentrl.models import layers
 from agentrl.pretrained import weights
 
 PARAMS = "params"
@@ -35,10 +37,16 @@ def stored_dtypes(folder: pathlib.Path) -> dict[str, str]:
 def load(folder: pathlib.Path, like: types.PyTree) -> types.PyTree:
     """Reads parameters onto the placements and into the dtypes of `like`.
 
+    The folder has blocks of single layers; `like` may have stacked ones.
+
     Raises:
       CheckpointError: listing parameters that are missing, left over or of other shapes;
         or if files are damaged.
     """
+    return layers.load_as(like, functools.partial(_load, folder), stacked=False)
+
+
+def _load(folder: pathlib.Path, like: types.PyTree) -> types.PyTree:
     path = folder.resolve() / PARAMS
     with ocp.StandardCheckpointer() as checkpointer:
         there, here = _shapes(_metadata(checkpointer, path)), _shapes(like)

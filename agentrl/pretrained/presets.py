@@ -4,6 +4,8 @@ Base and instruction-tuned models of one name share a shape.
 """
 
 import dataclasses
+import difflib
+import re
 from typing import Any
 
 from agentrl import errors
@@ -68,14 +70,44 @@ PRESETS = {
 }
 
 
+# Preset -> where its weights are on the Hub; "-instruct" asks for the tuned ones.
+_REPOSITORIES = {
+    "qwen2.5": ("Qwen/Qwen2.5-{}", "Qwen/Qwen2.5-{}-Instruct"),
+    "qwen3": ("Qwen/Qwen3-{}-Base", "Qwen/Qwen3-{}"),
+    "llama-3.2": ("meta-llama/Llama-3.2-{}", "meta-llama/Llama-3.2-{}-Instruct"),
+    "smollm2": ("HuggingFaceTB/SmolLM2-{}", "HuggingFaceTB/SmolLM2-{}-Instruct"),
+}
+_SUFFIXES = re.compile(r"-(instruct|base|it|chat)$")
+
+
 def get(name: str) -> ModelConfig:
     """Returns the shape of a published model.
+
+    Args:
+      name: of a preset, or of a model on the Hub, such as `Qwen/Qwen2.5-7B-Instruct`.
 
     Raises:
       ConfigError: if there is no preset of that name.
     """
-    if name not in PRESETS:
+    known = _SUFFIXES.sub("", name.partition("@")[0].rpartition("/")[2].lower())
+    if known not in PRESETS:
+        close = difflib.get_close_matches(known, PRESETS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise errors.ConfigError(
-            f"no preset named {name!r}; there are {', '.join(PRESETS)}."
+            f"no preset named {name!r}.{hint} There are {', '.join(PRESETS)}."
         )
-    return PRESETS[name]
+    return PRESETS[known]
+
+
+def repository(name: str) -> str | None:
+    """Returns where the weights of a preset are on the Hub; None if it is no preset.
+
+    Args:
+      name: of the preset; `-instruct` behind it asks for the instruction-tuned weights.
+    """
+    shape = name.removesuffix("-instruct")
+    if shape not in PRESETS:
+        return None
+    family, _, size = shape.rpartition("-")
+    base, tuned = _REPOSITORIES[family]
+    return (base if shape == name else tuned).format(size.upper())

@@ -1,10 +1,11 @@
 """Weights of a checkpoint in the Hugging Face layout, placed leaf by leaf.
 
-Each device's part of a parameter is read from the file and put onto the device before the
-next one is read: no host ever holds the model.
+Each device's part of a parameter, of all layers if they are stacked, is read from the file
+and put onto the device before the next one is read: no host ever holds the model.
 """
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentrl import errors, types
-from agentrl.models import model_config
+from agentrl.models import layers, model_config
 from agentrl.pretrained import names
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -57,7 +58,8 @@ def load(
     Args:
       source: where from.
       config: shape of the model.
-      like: `jax.ShapeDtypeStruct`s with shardings; values are converted to its dtypes.
+      like: `jax.ShapeDtypeStruct`s with shardings, blocks unrolled or stacked; values
+        are converted to its dtypes.
 
     Raises:
       CheckpointError: listing every tensor that is missing, not expected, or of another
@@ -67,11 +69,17 @@ def load(
     check(source, config)
 
     def load_leaf(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        tensor = tensors[path_of(path)]
+        name = path_of(path)
 
         def read(index: Any) -> np.ndarray:  # a slice for each axis
-            part = tensor.read(source.read, index)
-            return part.astype(leaf.dtype, order="C")
+            if name in tensors:
+                part = tensors[name].read(source.read, index)
+                return part.astype(leaf.dtype, order="C")
+            parts = [
+                tensors[layers.path_in_layer(name, n)].read(source.read, index[1:])
+                for n in range(*index[0].indices(config.num_layers))
+            ]
+            return np.stack(parts, dtype=leaf.dtype, casting="unsafe")
 
         array = jax.make_array_from_callback(leaf.shape, leaf.sharding, read)
         return jax.block_until_ready(array)  # or copies of many leaves pile up
@@ -149,8 +157,8 @@ def _is_redundant(source: Source, config: model_config.ModelConfig, name: str) -
 class Export:
     """Our parameters in their layout, fetched from the devices one at a time."""
 
-    leaves: Mapping[str, jax.Array]  # by path
-    tensors: Mapping[str, names.Tensor]  # by path
+    leaves: Mapping[str, jax.Array]  # by path, blocks unrolled or stacked
+    tensors: Mapping[str, names.Tensor]  # by path, of single layers
     dtype: str | None  # None keeps each parameter's
 
     @classmethod
@@ -182,10 +190,11 @@ class Export:
 
     def num_bytes(self, path: str) -> int:
         """Returns the size of one tensor in the file."""
-        leaf = self.leaves[path]
-        return leaf.size * jnp.dtype(self.dtype or leaf.dtype).itemsize
+        dtype = jnp.dtype(self.dtype or layers.find(self.leaves, path)[0].dtype)
+        return math.prod(self.tensors[path].shape) * dtype.itemsize
 
     def fetch(self, path: str) -> np.ndarray:
         """Returns one tensor in host memory."""
-        leaf = np.asarray(jax.device_get(self.leaves[path]))
+        leaf, layer = layers.find(self.leaves, path)
+        leaf = np.asarray(jax.device_get(leaf if layer is None else leaf[layer]))
         return self.tensors[path].to_hf(leaf.astype(self.dtype or leaf.dtype))

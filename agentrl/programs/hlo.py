@@ -99,7 +99,7 @@ class Instruction:
     operands: tuple[str, ...]
     rest: str  # attributes
     is_root: bool
-    index: int = -1  # of a parameter
+    index: int = -1  # of a parameter; the value of a whole number
 
 
 Computation = Mapping[str, Instruction]
@@ -136,7 +136,8 @@ def _parse_instruction(name: str, line: str, is_root: bool) -> Instruction:
     end = _closing(line)
     inside, rest, opcode = line[:end], line[end + 1 :], opcode.strip()
     operands = tuple(re.findall(r"%([\w.\-]+)", inside))
-    index = int(inside) if opcode == "parameter" else -1
+    whole = opcode in ("parameter", "constant") and inside.isdigit()
+    index = int(inside) if whole else -1
     return Instruction(name, opcode, _arrays(kind), operands, rest, is_root, index)
 
 
@@ -225,9 +226,36 @@ class _Analysis:
             trip += self.cost(name).of(1)
         if self._loops_once:
             return ProgramCost(trip)
+        trips = self._count_trips(loop)
+        return ProgramCost(Cost(), trip) if trips is None else ProgramCost(trip * trips)
+
+    def _count_trips(self, loop: Instruction) -> int | None:
+        """Returns how often a loop runs; None if that depends on data.
+
+        Where the compiler has left no note, the loop is one of `jax.lax.scan` if all that
+        it asks is whether a counter is below a constant.
+        """
         if known := _TRIPS.search(loop.rest):
-            return ProgramCost(trip * int(known[1]))
-        return ProgramCost(Cost(), trip)
+            return int(known[1])
+        name = re.search(r"condition=%?([\w.\-]+)", loop.rest)
+        condition = self._computations.get(name[1], {}) if name else {}
+        root = next((i for i in condition.values() if i.is_root), None)
+        operands = (
+            [condition[n] for n in root.operands if n in condition] if root else []
+        )
+        if root is not None and root.opcode == "fusion":
+            inner = self._computations.get(_CALLED.findall(root.rest)[0], {})
+            root = next((i for i in inner.values() if i.is_root), None)
+            compared = [inner[n] for n in root.operands if n in inner] if root else []
+            operands = [
+                operands[i.index] if i.opcode == "parameter" else i for i in compared
+            ]
+        if root is None or root.opcode != "compare" or "direction=LT" not in root.rest:
+            return None
+        kinds = [i.opcode for i in operands]
+        if kinds != ["get-tuple-element", "constant"] or operands[1].index < 0:
+            return None
+        return operands[1].index
 
     def _flops(self, instruction: Instruction, body: Computation) -> float:
         """Of matrix products, those inside of fusions included."""
@@ -280,6 +308,10 @@ class _Analysis:
             estimate = _estimate(instruction.rest, "bytes_accessed")
             if estimate is not None:
                 return estimate
+            # In place: nobody knows how much of it a kernel reads.
+            in_place = set(map(int, re.findall(r"\}: \((\d+),", instruction.rest)))
+            read = [n for i, n in enumerate(operands) if i not in in_place]
+            return self._operand_size(read, body) + (0 if in_place else result)
         if opcode == "fusion":
             inner = self._computations.get(_CALLED.findall(instruction.rest)[0], {})
             reads = self._fusion_reads(operands, body, inner)
@@ -299,7 +331,7 @@ class _Analysis:
     ) -> float:
         total, users = 0.0, _users(inner)
         for parameter in inner.values():
-            if 0 <= parameter.index < len(operands):
+            if parameter.opcode == "parameter" and parameter.index < len(operands):
                 operand = operands[parameter.index : parameter.index + 1]
                 read = self._read_inside(parameter, inner, users)
                 total += min(self._operand_size(operand, body), read)
@@ -326,7 +358,7 @@ class _Analysis:
                 nested_users = _users(nested)
                 for parameter in nested.values():
                     if (
-                        parameter.index >= 0
+                        parameter.opcode == "parameter"
                         and user.operands[parameter.index] == value.name
                     ):
                         total += self._read_inside(parameter, nested, nested_users)

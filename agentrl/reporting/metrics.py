@@ -1,4 +1,4 @@
-"""Metrics of a run: `metrics.jsonl`, TensorBoard events, episodes, progress bar.
+"""Metrics of a run: `metrics.jsonl`, episodes, loggers, progress bar.
 
 Metric names are `where/what`. When a run resumes, its files are truncated to the iteration
 that it resumes from, so they are the same as without the interruption.
@@ -12,16 +12,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-import rich.console
-import rich.progress
 
-from agentrl import config, types
-from agentrl.reporting import coverage, events, silence
+from agentrl import config, errors, types
+from agentrl.experiment import files
+from agentrl.loggers import outlets, points, terminal
+from agentrl.reporting import coverage, silence
 from agentrl.statistics import results
 from agentrl.transcripts import episodes, failures, jsonl, tokens
 
 FILE = "metrics.jsonl"
-_SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal to draw a bar on
+_PLACE = ("stage_index", "stage", "iteration", "step", "wall_time")
+# What a run has seen and spent so far; curves may be drawn over it.
+_AXES = ("progress/episodes", "progress/env_steps", "progress/tokens", "time/elapsed")
+_MAX_SAMPLE = 8000  # characters of a transcript that loggers get
 
 
 class Writer:
@@ -52,22 +55,27 @@ class Writer:
         self._decode, self._token_episodes = decode, settings.token_episodes
         self._signals: Sequence[types.Signal] | None = None
         self._workdir = workdir
+        self._settings = settings
         self._stages = settings.stages
         self._env_configs = settings.environments
-        self._progress_bar = ProgressBar(settings)
+        self._progress_bar = terminal.ProgressBar(settings)
         self._clock = clock
-        self._first_step: int | None = None  # of this session; None before `resume`
-        self._events: events.EventFile | None = None  # made when there is one to write
+        self._outlets: outlets.Outlets | None = None  # None before `resume`
+        # As the last iteration left them.
+        self._axes: dict[str, float] = dict.fromkeys(_AXES, 0)
         self._silence = silence.SilenceWatch()
 
     def __enter__(self) -> "Writer":
         self._progress_bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
         self._progress_bar.stop()
-        if self._events is not None:
-            self._events.close()
+        if self._outlets is not None:
+            failed = error is not None and not isinstance(error, errors.InterruptedRun)
+            self._outlets.close(failed=failed)
 
     def hold(self, signals: Sequence[types.Signal]) -> None:
         """Keeps what the episodes of the next `write` train with, in their order."""
@@ -93,11 +101,40 @@ class Writer:
           OSError: if a file cannot be written, naming it and what to do.
         """
         iteration = progress.iteration - 1
-        if self._first_step is None:
+        if self._outlets is None:
             before = dataclasses.replace(progress, iteration=iteration)
             self.resume(before, step=step - 1)
         wall_time = self._clock()
         stage = progress.stage_name
+        self._store_episodes(trajectories, stage, iteration)
+        numbers = {name: _to_number(value) for name, value in values.items()}
+        numbers |= self._advance(numbers, trajectories)
+        place = {
+            "stage_index": progress.stage,
+            "stage": stage,
+            "iteration": iteration,
+            "step": step,
+            "wall_time": wall_time,  # seconds since 1970
+        }
+        jsonl.append(self._workdir / FILE, [place | numbers])
+        assert self._outlets is not None
+        self._outlets.log(
+            points.Point(
+                step=step,
+                wall_time=wall_time,
+                numbers=numbers,
+                axes=dict(self._axes),
+                texts=sample_texts(trajectories),
+                histograms=sample_histograms(trajectories),
+            )
+        )
+        self._progress_bar.update(progress, numbers)
+        if message := self._silence.observe(stage, iteration, numbers):
+            self._progress_bar.say(message)
+
+    def _store_episodes(
+        self, trajectories: Sequence[types.Trajectory], stage: str, iteration: int
+    ) -> None:
         limit = self._token_episodes if self._decode else 0
         by_token = tokens.keep(trajectories, self._decode or str, limit, self._signals)
         self._signals = None
@@ -116,43 +153,32 @@ class Writer:
                 for t, of_episode in zip(trajectories, by_token, strict=True)
             ),
         )
-        numbers = {name: _to_number(value) for name, value in values.items()}
-        place = {
-            "stage_index": progress.stage,
-            "stage": stage,
-            "iteration": iteration,
-            "step": step,
-            "wall_time": wall_time,  # seconds since 1970
+
+    def _advance(
+        self,
+        numbers: Mapping[str, float | None],
+        trajectories: Sequence[types.Trajectory],
+    ) -> dict[str, float]:
+        """Adds an iteration to what the run has seen and spent so far."""
+        tokens = sum(t.num_tokens for t in trajectories)
+        if not trajectories:  # of demonstrations
+            tokens = numbers.get("learner/tokens") or 0
+        spent = {
+            "progress/episodes": len(trajectories),
+            "progress/env_steps": sum(len(t.turns) for t in trajectories),
+            "progress/tokens": tokens,
+            "time/elapsed": numbers.get("time/total") or 0,
         }
-        jsonl.append(self._workdir / FILE, [place | numbers])
-        self._write_events(numbers, step=step, wall_time=wall_time)
-        self._progress_bar.update(progress, numbers)
-        if message := self._silence.observe(stage, iteration, numbers):
-            self._progress_bar.say(message)
+        self._axes = {name: self._axes[name] + x for name, x in spent.items()}
+        return dict(self._axes)
 
     def write_evaluations(self, found: Iterable[results.EvaluationResult]) -> None:
-        """Adds events of results, after `resume`; those of earlier sessions stay."""
+        """Gives results to the loggers, after `resume`; each has them once."""
+        assert self._outlets is not None
         for result in found:
-            earlier = result.step < (self._first_step or 0)  # than this session
-            there = events.find_tags(self._workdir, step=result.step) if earlier else ()
-            numbers = {
-                tag: value
-                for name, value in result.means.items()
-                if (tag := f"evaluation/{result.env}/{name}") not in there
-            }
-            if numbers:
-                self._write_events(numbers, step=result.step, wall_time=self._clock())
-
-    def _write_events(
-        self, numbers: Mapping[str, float | None], *, step: int, wall_time: float
-    ) -> None:
-        """Writes events; a session that has none to write leaves no file of them."""
-        if self._events is None:
-            assert self._first_step is not None
-            self._events = events.EventFile(
-                self._workdir, first_step=self._first_step, wall_time=wall_time
+            self._outlets.log(
+                _point_of(result, wall_time=self._clock(), axes=self._axes)
             )
-        self._events.write(numbers, step=step, wall_time=wall_time)
 
     def resume(self, progress: types.Progress, *, step: int) -> None:
         """Makes the files agree with the checkpoint that a session goes on from.
@@ -171,15 +197,47 @@ class Writer:
         end = coverage.Place(progress.stage, progress.iteration)
         self._resume_metrics(end)
         self._resume_episodes(end)
-        self._first_step = step + 1
+        self._outlets = outlets.Outlets(
+            self._settings.log_to,
+            workdir=self._workdir,
+            name=self._settings.name,
+            config=files.to_json(self._settings),
+            step=step,
+            axes=self._axes,
+            before=self._read_points,
+            say=self._progress_bar.say,
+        )
 
     def _resume_metrics(self, end: coverage.Place) -> None:
         path = self._workdir / FILE
         jsonl.cut(path, lambda record: coverage.place_of(record, path) < end)
-        lines = jsonl.read(path) if path.exists() else ()
+        lines = list(jsonl.read(path)) if path.exists() else []
         places = (coverage.place_of(record, path) for record in lines)
         found = list(coverage.check_order(places, path))
         self._warn_of_missing(path, end, found)
+        last = lines[-1] if lines else {}
+        self._axes = {name: last.get(name, 0) for name in _AXES}
+
+    def _read_points(self) -> list[points.Point]:
+        """What the run has recorded, as loggers get it, in its order."""
+        path = self._workdir / FILE
+        found: list[points.Point] = []
+        for record in jsonl.read(path) if path.exists() else ():
+            found.append(
+                points.Point(
+                    step=record["step"],
+                    wall_time=record["wall_time"],
+                    numbers={k: x for k, x in record.items() if k not in _PLACE},
+                    axes={name: record.get(name, 0) for name in _AXES},
+                )
+            )
+        for result in results.load_all(self._workdir, self._settings.environments):
+            before = [p for p in found if p.step <= result.step and not p.evaluation]
+            if before:
+                last = before[-1]
+                point = _point_of(result, wall_time=last.wall_time, axes=last.axes)
+                found.insert(found.index(last) + 1, point)
+        return found
 
     def _resume_episodes(self, end: coverage.Place) -> None:
         """Cuts the episodes of the stage under way; those of earlier ones are whole."""
@@ -217,95 +275,46 @@ class Writer:
         return self._workdir / episodes.FOLDER / f"{stage}.jsonl"
 
 
-class ProgressBar:
-    """Stage, iteration, return, success, speed and time left, on one line.
-
-    On a terminal the line is redrawn; elsewhere plain lines are printed, a few seconds
-    apart, and always at the end of a stage.
-    """
-
-    def __init__(
-        self,
-        settings: config.RunConfig,
-        *,
-        console: rich.console.Console | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        self._totals = {stage.name: stage.num_iterations for stage in settings.stages}
-        self._console = console or rich.console.Console()
-        self._clock = clock
-        self._bar: rich.progress.Progress | None = None
-        self._tasks: dict[str, rich.progress.TaskID] = {}
-        self._last_line = -math.inf
-        self._started: dict[str, tuple[float, int]] = {}  # stage -> (time, iterations)
-
-    def start(self) -> None:
-        """Draws the bar, if there is a terminal."""
-        if self._console.is_terminal:
-            self._bar = rich.progress.Progress(
-                rich.progress.TextColumn("[bold]{task.description}"),
-                rich.progress.BarColumn(bar_width=24),
-                rich.progress.MofNCompleteColumn(),
-                rich.progress.TextColumn("{task.fields[summary]}"),
-                rich.progress.TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._bar.start()
-
-    def stop(self) -> None:
-        """Leaves the last state of the bar on the screen."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def say(self, message: str) -> None:
-        """Prints a line above the bar, or among the plain lines."""
-        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
-
-    def update(
-        self, progress: types.Progress, values: Mapping[str, float | None]
-    ) -> None:
-        """Shows the iteration that `progress` has just finished."""
-        stage, done = progress.stage_name, progress.iteration
-        total = self._totals[stage]
-        summary = summarize_line(values)
-        if self._bar is not None:
-            if stage not in self._tasks:
-                self._tasks[stage] = self._bar.add_task(
-                    stage, total=total, completed=done, summary=summary
-                )
-            self._bar.update(self._tasks[stage], completed=done, summary=summary)
-            return
-        now = self._clock()
-        first, before = self._started.setdefault(stage, (now, done))
-        if now - self._last_line < _SECONDS_BETWEEN_LINES and done < total:
-            return
-        self._last_line = now
-        left = ""
-        if before < done < total:
-            seconds = (now - first) / (done - before) * (total - done)
-            left = f"  {_format_seconds(seconds)} left"
-        self._console.print(
-            f"{stage} {done}/{total}  {summary}{left}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+def sample_texts(trajectories: Sequence[types.Trajectory]) -> dict[str, str]:
+    """Returns one transcript of each environment, as Markdown that shows it verbatim."""
+    found: dict[str, str] = {}
+    for trajectory in trajectories:
+        name = f"samples/{trajectory.task.env}"
+        if name in found or not trajectory.turns:
+            continue
+        parts = [f"{trajectory.task.item_id}: {trajectory.ending.value}"]
+        for turn in trajectory.turns:
+            parts += [f"[{trajectory.task.env}] {turn.observation}"]
+            parts += [f"[policy] {turn.action}"]
+        text = "\n\n".join([*parts, trajectory.final_observation])[:_MAX_SAMPLE]
+        found[name] = "\n".join(f"    {line}" for line in text.splitlines())
+    return found
 
 
-def summarize_line(values: Mapping[str, float | None]) -> str:
-    """Formats the main metrics of an iteration for the progress bar."""
-    parts = []
-    for name, label, form in (
-        ("rollout/return", "return", ".3f"),
-        ("rollout/success", "success", ".1%"),
-        ("policy/loss", "loss", ".4f"),
-        ("perf/decode_tokens_per_second", "tok/s", ",.0f"),
-    ):
-        value = values.get(name)
-        if value is not None and not (name == "policy/loss" and parts):
-            parts.append(f"{label} {value:{form}}")
-    return "  ".join(parts)
+def sample_histograms(
+    trajectories: Sequence[types.Trajectory],
+) -> dict[str, Sequence[float]]:
+    """Returns what TensorBoard shows the distribution of; lost episodes left out."""
+    played = [t for t in trajectories if not t.ending.lost]
+    logprobs = [turn.action_logprobs for t in played for turn in t.turns]
+    return {
+        "histogram/return": [t.episode_return for t in played],
+        "histogram/turns": [len(t.turns) for t in played],
+        "histogram/tokens": [t.num_tokens for t in played],
+        "histogram/logprob": np.concatenate(logprobs).tolist() if logprobs else [],
+    }
+
+
+def _point_of(
+    result: results.EvaluationResult, *, wall_time: float, axes: Mapping[str, float]
+) -> points.Point:
+    return points.Point(
+        step=result.step,
+        wall_time=wall_time,
+        numbers={f"evaluation/{result.env}/{k}": x for k, x in result.means.items()},
+        evaluation=f"{result.stage}/{result.env}/{result.step}",
+        axes=dict(axes),
+    )
 
 
 def summarize_trajectories(trajectories: Sequence[types.Trajectory]) -> types.Metrics:
@@ -371,9 +380,3 @@ def _to_number(value: float) -> float | None:
         return value
     number = float(value)
     return number if math.isfinite(number) else None
-
-
-def _format_seconds(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

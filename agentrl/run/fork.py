@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 from agentrl import config, errors, types
 from agentrl.checkpoints import checkpoint
 from agentrl.experiment import files
-from agentrl.models import lora, model_config, transformer
-from agentrl.pretrained import locate
+from agentrl.models import layers, lora, model_config, transformer
+from agentrl.sources import locate
 
 
 def start_from(
@@ -83,6 +83,9 @@ def load(
         folder, stored.abstract, frozen_digest=stored.frozen_digest
     )
     params = lora.merge(stored.join(types.Params(policy.params, stored.frozen)))
+    params = layers.load_as(
+        like, lambda _: params, stacked=stored.model.scanned
+    )  # the other run may have asked for another form
     if model.critic and not settings.model.critic:
         zeros = jax.tree.map(
             lambda s: jax.numpy.zeros(s.shape, s.dtype, device=s.sharding),

@@ -16,6 +16,13 @@ from agentrl.models import lora, transformer
 from agentrl.parallel import rng, sharding
 
 
+def check(settings: RunConfig) -> None:
+    """Raises `ConfigError` if what is to be trained names no parameter of the model."""
+    if settings.lora is not None or settings.trainable is not None:
+        mesh = sharding.make_mesh(settings.mesh)
+        _ = Parameters(settings, transformer.Model(settings.model), mesh).abstract
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Parameters:
     """A run's parameters, partitioned into trained and frozen ones.
@@ -141,7 +148,7 @@ class Parameters:
                 self.abstract_model,
             )
         if self.config.weights:
-            from agentrl.pretrained import locate  # slow to import
+            from agentrl.sources import locate  # slow to import
 
             return locate.find(self.config.weights).load(self.abstract_model)
         placements = jax.tree.map(lambda s: s.sharding, self.abstract_model)

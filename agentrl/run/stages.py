@@ -221,6 +221,7 @@ def _make_forward(
             run.model.hidden,
             remat=run.config.learner.remat == "full",
             constrain=functools.partial(sharding.constrain_rows, mesh=run.mesh),
+            split_rows=functools.partial(sharding.split_rows, mesh=run.mesh),
         ),
         run.model.unembedding,
         chunk=run.config.learner.logprob_chunk,

@@ -6,7 +6,6 @@ so that supervised and reinforcement learning stages share everything but the lo
 """
 
 import itertools
-import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -79,8 +78,7 @@ def collect_demonstrations(
       EnvFaultsError: if an environment loses more demonstrations.
     """
     if source.conversations:
-        path = pathlib.Path(source.conversations)
-        stored = {str(path): datasets.read(path)}
+        stored = {source.conversations: datasets.read(source.conversations)}
     else:
         stored = {
             env: _demonstrate(envs, panel, source, chat, max_error_fraction)

@@ -3,6 +3,8 @@
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import fsspec
 import pytest
@@ -216,6 +218,16 @@ def test_readers_fetch_the_checkpoint_that_they_need():
     assert mirror.readable("runs/demo") == pathlib.Path("runs/demo")
     with pytest.raises(errors.ConfigError, match="holds no run"):
         mirror.readable("memory://bucket/other")
+
+
+def test_opening_starts_no_device():
+    code = (
+        "from agentrl.buckets import mirror\n"
+        f"with mirror.opened({URL!r}):\n"
+        "    from jax._src import xla_bridge\n"
+        "    assert not xla_bridge.backends_are_initialized()\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_addresses_that_cannot_work_are_refused(monkeypatch):

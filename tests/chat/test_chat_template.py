@@ -11,7 +11,7 @@ import transformers
 from agentrl import errors
 from agentrl.chat import chat_template, renderer
 from agentrl.chat.huggingface import HuggingFaceTokenizer
-from agentrl.pretrained import locate
+from agentrl.sources import locate
 
 FAMILIES = list(chat_families.FAMILIES)
 MARKERS = [*chat_families.CHATML, *chat_families.LLAMA]

@@ -29,6 +29,7 @@ COUNTS = {  # tasks in train and test
     "searchqa": (None, 400),
     "sciworld": (643, 200),
     "sokoban": (1500, 300),
+    "textworld": (900, 150),
     "guess_number": (421, 79),
 }
 

@@ -101,7 +101,7 @@ def main() -> None:
 
     undisturbed = given.folder / "undisturbed"
     begun = time.monotonic()
-    assert kill_runs.start(undisturbed, []).wait() == 0
+    assert kill_runs.start(undisturbed).wait() == 0
     length = time.monotonic() - begun
 
     scratch, log = given.folder / "scratch", given.folder / "bucket.log"
@@ -109,7 +109,7 @@ def main() -> None:
     kills = 0
     while kills < given.kills:
         process = start(url, scratch, log)
-        if not kill_after(process, draw.uniform(0.3, 0.8) * length):
+        if not kill_after(process, draw.uniform(0.2, 0.7) * length):
             break
         kills += 1
         if kills % 2 == 0:

@@ -33,9 +33,9 @@ sys.path.insert(0, str(ROOT))
 from agentrl import config, errors, types  # noqa: E402
 from agentrl.checkpoints import checkpoint  # noqa: E402
 from agentrl.experiment import files  # noqa: E402
+from agentrl.loggers import tensorboard  # noqa: E402
 from agentrl.models import transformer  # noqa: E402
 from agentrl.parallel import sharding  # noqa: E402
-from agentrl.reporting import events  # noqa: E402
 from agentrl.run import parameters  # noqa: E402
 
 KILLS_A_RUN = 5
@@ -158,7 +158,8 @@ def read_events(workdir: pathlib.Path) -> list[tuple[str, int, float]]:
     """Scalars as tensorboard shows them: each file purges what is repeated later."""
     shown: list[tuple[str, int, float]] = []
     for path in sorted(
-        (workdir / events.FOLDER).iterdir(), key=lambda p: int(p.name.split(".")[-1])
+        (workdir / tensorboard.FOLDER).glob("events.*"),
+        key=lambda p: int(p.name.split(".")[-1]),
     ):
         content = path.read_bytes()
         while len(content) > 12:

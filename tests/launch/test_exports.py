@@ -15,7 +15,8 @@ from agentrl.chat import renderer, tokenizer
 from agentrl.export import convert, model_card
 from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
-from agentrl.pretrained import locate, safetensors_io
+from agentrl.pretrained import safetensors_io
+from agentrl.sources import locate
 from tests.chat import chat_families
 
 SHAPE = model_config.ModelConfig(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo
 
 from agentrl.models import attention
 
@@ -29,3 +30,35 @@ def test_implementations_agree_with_gradients(num_columns):
         jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def lower_for_gpu(function, *shapes):
+    arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
+    lowered = jax.jit(function).trace(*arrays).lower(lowering_platforms=("cuda",))
+    lines = lowered.as_text().splitlines()
+    return [line for line in lines if "cudnn$fmha" in line or "__cudnn" in line]
+
+
+@pytest.mark.parametrize(
+    ("chunk", "operands"), [(0, "CAUSAL"), (1, "PADDING"), (16, "PADDING")]
+)
+def test_cudnn_is_told_what_it_may_skip(monkeypatch, chunk, operands):
+    # Lowered for a GPU that is not there; what it computes waits for one.
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
+
+    def learner(*arrays):
+        return attention.attend_segments(*arrays, "cudnn")
+
+    def sampler(*arrays):
+        return attention.attend_cache(*arrays, "cudnn")
+
+    half, ids = jnp.bfloat16, jnp.int32
+    narrow = ((2, 64, 2, 64), half)
+    if chunk:
+        shapes = [((2, chunk, 4, 64), half), narrow, narrow, ((2, chunk), ids)]
+        (call,) = lower_for_gpu(sampler, *shapes)
+        assert ("fmhaScaleBias" in call) == (chunk > 1)
+    else:
+        shapes = [((2, 64, 4, 64), half), narrow, narrow, ((2, 64), ids)]
+        (call,) = lower_for_gpu(learner, *shapes)
+    assert f'"mask_type": "{operands}"' in call.replace("\\22", '"')

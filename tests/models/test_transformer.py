@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agentrl.models import attention, kv_cache, model_config, transformer
+from agentrl.models import choices, kv_cache, model_config, transformer
 
 SMALL = model_config.ModelConfig(
     vocab_size=50, hidden_size=32, num_layers=2, head_dim=8, mlp_size=48
@@ -111,9 +111,8 @@ def test_grown_cache_continues_the_same(setup):
 
 def test_attention_implementations_agree(setup):
     model, params, tokens, hidden = setup
-    other = {"matmul": "xla", "xla": "matmul"}[
-        attention.select_implementation(model.config)
-    ]
+    chosen = choices.attention(model.config)
+    other = {"matmul": "xla", "xla": "matmul"}[chosen]
     same = transformer.Model(dataclasses.replace(model.config, attention=other))
     positions = jnp.tile(jnp.arange(T)[None], (3, 1))
     segments = jnp.ones((3, T), jnp.int32)
@@ -121,7 +120,7 @@ def test_attention_implementations_agree(setup):
         same.hidden(params, tokens, positions, segments), hidden, atol=2e-5
     )
     cache = kv_cache.empty(same.config, 3, T + 1)
-    assert cache.transposed != kv_cache.empty(model.config, 3, T).transposed
+    assert cache.layout != kv_cache.empty(model.config, 3, T).layout
     counts = jnp.full(3, T - 1)
     _, cache = same.append(params, tokens[:, :-1], counts, cache)
     last, _ = same.append(params, tokens[:, -1:], jnp.ones(3, jnp.int32), cache)
@@ -143,20 +142,22 @@ def test_rows_continue_a_copied_beginning(setup):
 
 
 @pytest.mark.parametrize(
-    ("platform", "dtype", "expected"),
+    ("platform", "head_dim", "dtype", "attention", "scan_blocks"),
     [
-        ("cpu", "bfloat16", "matmul"),
-        ("tpu", "bfloat16", "xla"),
-        ("gpu", "float32", "xla"),
-        ("gpu", "bfloat16", "cudnn"),
+        ("cpu", 64, "bfloat16", "matmul", "never"),
+        ("tpu", 64, "bfloat16", "pallas", "always"),
+        ("tpu", 8, "bfloat16", "xla", "always"),
+        ("gpu", 64, "float32", "xla", "never"),
+        ("gpu", 64, "bfloat16", "cudnn", "never"),
     ],
 )
-def test_the_platform_chooses_the_attention(monkeypatch, platform, dtype, expected):
-    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+def test_the_platform_chooses(platform, head_dim, dtype, attention, scan_blocks):
     half = model_config.Precision(compute=dtype)
-    config = dataclasses.replace(SMALL, precision=half)
-    assert attention.select_implementation(config) == expected
-    assert (
-        attention.select_implementation(dataclasses.replace(config, attention="xla"))
-        == "xla"
+    config = dataclasses.replace(SMALL, precision=half, head_dim=head_dim)
+    found = choices.for_platform(config, platform)
+    assert (found.attention, found.scan_blocks) == (attention, scan_blocks)
+    own = dataclasses.replace(config, attention="xla", scan_blocks="always")
+    assert choices.for_platform(own, platform) == own
+    assert f"On {platform}, with head size {head_dim} in {dtype}." in choices.describe(
+        config, platform
     )

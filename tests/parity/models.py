@@ -9,7 +9,7 @@ import numpy as np
 from agentrl import config
 from agentrl.models import transformer
 from agentrl.parallel import sharding
-from agentrl.pretrained import locate
+from agentrl.sources import locate
 
 VOCABULARY = 64
 _SHAPE = {

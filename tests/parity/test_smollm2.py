@@ -9,7 +9,7 @@ import importlib.util  # noqa: E402
 import transformers  # noqa: E402
 
 from agentrl.models import transformer  # noqa: E402
-from agentrl.pretrained import locate  # noqa: E402
+from agentrl.sources import locate  # noqa: E402
 from tests.parity import models  # noqa: E402
 
 pytestmark = [

@@ -27,9 +27,7 @@ WORK = memory.Workload(
 def test_the_programs_of_a_run_take_what_their_arrays_do():
     devices = jax.devices()[:2]
     target = topology.Slice("two devices", None, devices, devices)
-    run = workloads.to_run(
-        None, WORK, platform="cpu", num_devices=2, num_local=2, max_action_tokens=4
-    )
+    run = workloads.to_run(None, WORK, num_devices=2, num_local=2, max_action_tokens=4)
     plan = compiled.compile_run(run, target)
     estimate = memory.estimate(WORK)
     for name, size in estimate.state.items():
@@ -78,10 +76,11 @@ def test_of_many_hosts_each_has_the_slots_of_its_configuration():
     run = workloads.to_run(
         None,
         dataclasses.replace(WORK, mesh=config.MeshConfig(data=8)),
-        platform="tpu",
         num_devices=8,
         num_local=4,
     )
     assert run.stages[0].rollout.num_slots == 8  # two for each device of a host
-    work = workloads.of_run(run, num_devices=8, num_local=4, tensor=None)
+    work = workloads.of_run(
+        run, platform="cpu", num_devices=8, num_local=4, tensor=None
+    )
     assert work.slots_per_device == 2

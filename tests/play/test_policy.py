@@ -6,7 +6,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from rich import console as rich_console
 
 from agentrl import errors
 from agentrl.models import model_config, transformer
@@ -115,13 +114,3 @@ def test_conversations_that_cannot_be_are_refused(loaded, conversation, message)
 def test_a_folder_of_nothing_is_refused(tmp_path):
     with pytest.raises(errors.CheckpointError):
         policy.load(tmp_path)
-
-
-def test_watching_shows_answers_with_their_probabilities(loaded, capsys):
-    out = rich_console.Console(highlight=False, width=200)
-    changes = {"max_turns": 2, "options": {"distractors": 0}}
-    short = policy.watch(loaded, "textcraft", "textcraft_12", changes, out)
-    printed = capsys.readouterr().out
-    assert not short
-    assert "textcraft_12 (" in printed and "turn 1 of 2" in printed
-    assert "12 tokens, mean probability 0.0" in printed and "cut at" in printed

@@ -10,7 +10,8 @@ import pytest
 from agentrl import config, errors
 from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
-from agentrl.pretrained import gguf_io, locate, names, weights
+from agentrl.pretrained import gguf_io, names, weights
+from agentrl.sources import locate
 
 CONFIG = model_config.ModelConfig(
     vocab_size=64,

@@ -11,16 +11,10 @@ import safetensors.numpy
 
 from agentrl import config, errors
 from agentrl.export import convert
-from agentrl.models import model_config, transformer
+from agentrl.models import layers, model_config, transformer
 from agentrl.parallel import sharding
-from agentrl.pretrained import (
-    hf_config,
-    hf_export,
-    locate,
-    names,
-    safetensors_io,
-    weights,
-)
+from agentrl.pretrained import hf_config, hf_export, names, safetensors_io, weights
+from agentrl.sources import locate
 
 CONFIG = model_config.ModelConfig(
     vocab_size=32, hidden_size=16, num_layers=2, head_dim=8, mlp_size=24
@@ -270,3 +264,19 @@ def test_theirs_and_ours_are_inverse(shape):
         whole = [slice(None)] * found.leaves[path].ndim
         back = tensor.read(lambda name, region: tensors[name][tuple(region)], whole)
         np.testing.assert_array_equal(back, found.leaves[path])
+
+
+def test_stacked_blocks_are_read_and_written_as_single_layers(folder, tmp_path):
+    scanned = dataclasses.replace(CONFIG, scan_blocks="always")
+    like = placed(scanned, data=1, fsdp=2, model=4)
+    convert.to_orbax(str(folder), tmp_path / "orbax")
+    expected = layers.stack(make_params())
+    for where in (folder, tmp_path / "orbax"):
+        loaded = find(where).load(like)
+        jax.tree.map(np.testing.assert_array_equal, loaded, expected)
+        assert jax.tree.map(lambda x: x.sharding, loaded) == jax.tree.map(
+            lambda x: x.sharding, like
+        )
+    hf_export.write(loaded, scanned, tmp_path / "out", tokenizer_folder=folder)
+    found = find(tmp_path / "out").load(placed())
+    jax.tree.map(np.testing.assert_array_equal, found, make_params())

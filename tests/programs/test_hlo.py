@@ -60,6 +60,26 @@ def test_loops_count_as_often_as_they_run():
     assert hlo.analyze(known).of(7) == hlo.analyze(known).once
 
 
+def test_a_scan_counts_by_its_condition_where_the_compiler_left_no_note():
+    condition = """\
+%cond (arg.2: (s32[], f32[4,8,16])) -> pred[] {
+  %arg.2 = (s32[], f32[4,8,16]{2,1,0}) parameter(0)
+  %counter = s32[] get-tuple-element(%arg.2), index=0
+  %limit = s32[]{:T(128)} constant(4)
+  ROOT %less = pred[] compare(%counter, %limit), direction=LT
+}
+
+ENTRY"""
+    text = TEXT.replace("BACKEND", "x={}").replace("ENTRY", condition)
+    less = hlo.Cost(bytes=4 + 4 + 1)  # the comparison itself
+    assert hlo.analyze(text) == hlo.ProgramCost((TRIP + less) * 4 + OUTSIDE)
+    by_data = text.replace(
+        "%limit = s32[]{:T(128)} constant(4)",
+        "%limit = s32[] get-tuple-element(%arg.2), index=0",
+    )
+    assert hlo.analyze(by_data) == hlo.ProgramCost(OUTSIDE, TRIP + less)
+
+
 def test_a_batched_product_as_a_convolution_counts_once():
     line = (
         "HloModule m\n\nENTRY %main (a: f32[16,8,32], b: f32[16,32,4]) -> f32[16,8,4] {\n"

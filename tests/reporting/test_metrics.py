@@ -1,16 +1,15 @@
 import dataclasses
-import io
 import json
 import math
 
 import fake_run
 import pytest
-import rich.console
 from tensorboardX.proto import event_pb2
 
 from agentrl import errors, types
 from agentrl.envs import base
-from agentrl.reporting import events, metrics, silence
+from agentrl.loggers import tensorboard
+from agentrl.reporting import metrics, silence
 from agentrl.transcripts import episodes, jsonl
 
 SETTINGS = fake_run.make_settings(num_iterations=3)
@@ -112,6 +111,9 @@ def test_lines_say_where_they_belong_and_hold_no_nan(tmp_path):
         "stage_index": 1, "stage": "textcraft", "iteration": 2, "step": 12,
         "wall_time": 1.5e9,
         "a": None, "b": None, "c": 0.5, "d": 3,
+        "progress/episodes": 1, "progress/env_steps": 1,
+        "progress/tokens": len("Goal: craft stick." + "Action:\nget 1 dirt"),
+        "time/elapsed": 0,
     }  # fmt: skip
     (stored,) = episodes.read(tmp_path / "episodes" / "textcraft.jsonl")
     assert stored.config == {
@@ -123,7 +125,7 @@ def test_lines_say_where_they_belong_and_hold_no_nan(tmp_path):
 def test_events_reach_tensorboard(tmp_path):
     fake_run.write_iterations(tmp_path, SETTINGS, last=4)
 
-    (path,) = (tmp_path / "tensorboard").iterdir()
+    (path,) = (tmp_path / "tensorboard").glob("events*")
     expected = [("policy/loss", n, pytest.approx(2.0 / n)) for n in range(1, 5)]
     assert losses_in(path) == expected
 
@@ -147,21 +149,21 @@ def test_events_are_on_disk_when_an_iteration_is_recorded(tmp_path):
                 values={"policy/loss": 2.0, **{f"x/{n}": 0.0 for n in range(50)}},
                 trajectories=[],
             )
-            (path,) = (tmp_path / "tensorboard").iterdir()
+            (path,) = (tmp_path / "tensorboard").glob("events*")
             assert len(losses_in(path)) == step
 
 
 def test_a_resumed_run_makes_tensorboard_forget_what_is_repeated(tmp_path):
     fake_run.write_iterations(tmp_path, SETTINGS, last=4)
-    (first,) = (tmp_path / "tensorboard").iterdir()
+    (first,) = (tmp_path / "tensorboard").glob("events*")
     with metrics.Writer(tmp_path, SETTINGS) as writer:
         progress = types.Progress(stage=0, stage_name="warm", iteration=2)
         writer.resume(progress, step=2)
         progress = types.Progress(stage=0, stage_name="warm", iteration=3)
         writer.write(progress, step=5, values={}, trajectories=[])
 
-    (second,) = set((tmp_path / "tensorboard").iterdir()) - {first}
-    *_, start = read_events(second)
+    (second,) = set((tmp_path / "tensorboard").glob("events*")) - {first}
+    (start,) = [e for e in read_events(second) if e.session_log.status]
     assert (start.session_log.status, start.step) == (start.session_log.START, 3)
 
 
@@ -256,7 +258,7 @@ def test_evaluations_reach_tensorboard_at_the_step_of_their_policy(tmp_path):
             writer.resume(types.Progress(stage_name="warm"), step=7)
             writer.write_evaluations([result])
 
-    (path,) = (tmp_path / "tensorboard").iterdir()
+    (path,) = (tmp_path / "tensorboard").glob("events*")
     points = {
         value.tag: (event.step, value.simple_value)
         for event in read_events(path)
@@ -281,19 +283,19 @@ def test_evaluations_that_a_killed_session_did_not_add_are_added(tmp_path):
 
     tags = [
         value.tag
-        for path in (tmp_path / "tensorboard").iterdir()
+        for path in (tmp_path / "tensorboard").glob("events*")
         for event in read_events(path)
         for value in event.summary.value
     ]
     assert len(tags) == len(set(tags)) == 8
-    assert events.find_tags(tmp_path, step=7) == set(tags)
-    assert events.find_tags(tmp_path, step=6) == set()
+    assert tensorboard.find_tags(tmp_path / "tensorboard", step=7) == set(tags)
+    assert tensorboard.find_tags(tmp_path / "tensorboard", step=6) == set()
 
     # A session that repeats the step from before makes tensorboard forget them.
     with metrics.Writer(tmp_path, SETTINGS) as writer:
         writer.resume(types.Progress(stage_name="warm"), step=6)
         writer.write_evaluations(stored[:1])
-    assert len(events.find_tags(tmp_path, step=7)) == 4
+    assert len(tensorboard.find_tags(tmp_path / "tensorboard", step=7)) == 4
 
 
 def read_events(path):
@@ -357,69 +359,3 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
     blocked.write_text("")
     with pytest.raises(OSError, match=r"repeat the command.*file/x.jsonl"):
         jsonl.append(blocked / "x.jsonl", [{}])
-
-
-class Clock:
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-def print_lines(times, *, total=10):
-    """Lines printed if iteration i + 1 ends at times[i]."""
-    output, clock = io.StringIO(), Clock()
-    bar = metrics.ProgressBar(
-        fake_run.make_settings(total),
-        console=rich.console.Console(file=output, force_terminal=False),
-        clock=clock,
-    )
-    bar.start()
-    for index, now in enumerate(times):
-        clock.now = now
-        bar.update(
-            types.Progress(stage=1, stage_name="textcraft", iteration=index + 1),
-            {"rollout/return": 0.25, "rollout/success": 0.5, "policy/loss": 1.0},
-        )
-    bar.stop()
-    return output.getvalue().splitlines()
-
-
-def test_plain_lines_are_a_few_seconds_apart_and_end_with_the_stage():
-    lines = print_lines([0, 1, 2, 6, 7, 8, 9, 10, 10.5, 10.6])
-
-    assert lines == [
-        "textcraft 1/10  return 0.250  success 50.0%",
-        # 6 s for 3 more iterations: 12 s for the 6 that are left.
-        "textcraft 4/10  return 0.250  success 50.0%  0:12 left",
-        "textcraft 10/10  return 0.250  success 50.0%",
-    ]
-
-
-def test_time_left_is_counted_from_where_this_session_began():
-    output, clock = io.StringIO(), Clock()
-    console = rich.console.Console(file=output, force_terminal=False)
-    bar = metrics.ProgressBar(fake_run.make_settings(10), console=console, clock=clock)
-    for now, iteration in [(0, 5), (3600, 6)]:
-        clock.now = now
-        progress = types.Progress(1, "textcraft", iteration)
-        bar.update(progress, {"policy/loss": 1.0})
-
-    assert output.getvalue().splitlines()[1] == (
-        "textcraft 6/10  loss 1.0000  4:00:00 left"
-    )
-
-
-def test_a_terminal_gets_a_bar():
-    output = io.StringIO()
-    console = rich.console.Console(file=output, force_terminal=True, width=120)
-    bar = metrics.ProgressBar(fake_run.make_settings(2), console=console)
-    bar.start()
-    for iteration in (1, 2):
-        progress = types.Progress(1, "textcraft", iteration)
-        bar.update(progress, {"perf/decode_tokens_per_second": 1234.0})
-    bar.stop()
-
-    assert "2/2" in output.getvalue()
-    assert "tok/s 1,234" in output.getvalue()

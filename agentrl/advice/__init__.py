@@ -1,0 +1,1 @@
+"""What sizes suit a model and the tasks of an environment."""

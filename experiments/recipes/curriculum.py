@@ -1,0 +1,37 @@
+"""A curriculum: the turn limit grows within a stage, and a harder stage follows.
+
+  agentrl train recipes/curriculum --workdir=runs/curriculum
+
+Its result has not been measured yet.
+
+`max_turns` is (from this iteration, turn limit). `mixture.tier` with a `tier_file` of
+`agentrl calibrate` makes stages by how often a policy solves a task.
+"""
+
+import dataclasses
+
+from agentrl import config
+from agentrl.experiments.recipes import small
+
+
+def get_config() -> config.RunConfig:
+    """BabyAI: going somewhere in few turns, in more, then fetching things, too."""
+    near = config.StageConfig(
+        name="near",
+        mixture=small.mixture("babyai"),
+        num_iterations=8,
+        max_turns=((0, 3), (4, 6)),
+        rollout=small.ROLLOUT,
+        algorithm=config.Grpo(clip_high=0.28),
+        optimizer=config.OptimizerConfig(learning_rate=5e-4, warmup_steps=2),
+    )
+    fetching = dataclasses.replace(
+        near,
+        name="fetching",
+        mixture=small.mixture("babyai", subsets=("babyai/GoTo", "babyai/Pickup")),
+        max_turns=(),
+        num_iterations=4,
+        carry_optimizer=True,
+        optimizer=config.OptimizerConfig(learning_rate=5e-4),
+    )
+    return small.run("curriculum", small.warm_start("babyai"), near, fetching)

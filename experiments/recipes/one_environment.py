@@ -1,0 +1,22 @@
+"""One environment: a warm start on demonstrations, then GRPO.
+
+  agentrl train recipes/one_environment --workdir=runs/one
+
+Its result has not been measured yet.
+"""
+
+from agentrl import config
+from agentrl.experiments.recipes import small
+
+
+def get_config() -> config.RunConfig:
+    """TextCraft: goals with one recipe after demonstrations of two."""
+    reinforce = config.StageConfig(
+        name="grpo",
+        mixture=small.mixture("textcraft"),
+        num_iterations=12,
+        rollout=small.SHORT,
+        algorithm=config.Grpo(clip_high=0.28),
+        optimizer=config.OptimizerConfig(learning_rate=3e-4, warmup_steps=2),
+    )
+    return small.run("one_environment", small.warm_start("textcraft"), reinforce)

@@ -1,0 +1,152 @@
+"""Advice for real environments and tokenizers holds when it is followed."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from agentrl import config, preflight, session, types
+from agentrl.advice import choose, suggest
+from agentrl.envs import base, registry
+from agentrl.learner import packing
+from agentrl.models import model_config, transformer
+from agentrl.parallel import rng
+from agentrl.pretrained import hf_export
+from agentrl.run import warmstart
+
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "chat"))
+import chat_families
+
+ROOT = pathlib.Path(__file__).parents[2]
+MOST_PADDING = 0.15
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A folder with the chat template of Qwen2.5 and a small vocabulary."""
+    base_folder = tmp_path_factory.mktemp("model")
+    tokens = base_folder / "tokenizer"
+    chat_families.make_family("qwen2.5").save_pretrained(tokens)
+    shape = model_config.ModelConfig(
+        vocab_size=416, hidden_size=16, num_layers=1, head_dim=8, mlp_size=16
+    )
+    params = transformer.Model(shape).init(jax.random.key(0))
+    hf_export.write(params, shape, base_folder / "model", tokenizer_folder=tokens)
+    return base_folder / "model"
+
+
+def make_run(measured_with, env, advice):
+    """A warm start and a stage of GRPO that follow the advice."""
+    mixture = config.MixtureConfig(environments=((env, 1.0),))
+    stages = tuple(
+        config.StageConfig(
+            name=name, mixture=mixture, num_iterations=2, algorithm=algorithm,
+            evaluate_after=False,
+        )
+        for name, algorithm in (
+            ("warm_start", config.Supervised(demonstrations=64)),
+            ("grpo", config.Grpo(keep_zero_variance=True)),
+        )
+    )  # fmt: skip
+    return choose.apply(dataclasses.replace(measured_with, stages=stages), advice)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["own", "published"])
+@pytest.mark.parametrize("env", registry.names())
+def test_no_task_is_refused_and_little_is_padding(env, kind, published, tmp_path):
+    if env in ("sciworld", "textworld"):
+        pytest.importorskip(env.replace("sci", "science"))
+    settings = suggest.make_settings(
+        {env: base.EnvConfig()}, str(published) if kind == "published" else ""
+    )
+    _, advice = suggest.suggest(
+        settings, [env], choose.Wishes(), num_prompts=100, num_episodes=48
+    )
+    run = make_run(settings, env, advice)
+    run.validate(num_devices=1)
+
+    found = preflight.check(run, tmp_path)  # names tasks and demonstrations too long
+
+    assert found.notes == []
+    stage = run.stages[0]
+    learned = found.demonstrations[stage.name]
+    for iteration in range(3):
+        chosen = warmstart.choose_batch(
+            learned, rng.stream_key(jax.random.key(0), "demonstrations"), iteration,
+            weights=stage.mixture.environments,
+            batch_size=stage.algorithm.episodes_per_step,
+        )  # fmt: skip
+        _, report = packing.pack(
+            chosen,
+            [types.Signal(ce_weights=1.0)] * len(chosen),
+            learner_config=run.learner,
+            num_batches=1,
+            seed=iteration,
+        )
+        assert report.summarize()["perf/padding_fraction"] < MOST_PADDING
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env", ["textcraft", "babyai"])
+def test_training_with_the_advice_wastes_little(env, tmp_path):
+    changes = {"textcraft": {"options": {"distractors": 0}}}.get(env, {})
+    settings = suggest.make_settings(
+        {env: base.EnvConfig(max_turns=5, **changes)}, "", "bare"
+    )
+    wishes = choose.Wishes(tasks_per_iteration=16, devices=jax.device_count())
+    settings = dataclasses.replace(
+        settings,
+        model=model_config.ModelConfig(
+            vocab_size=1024, hidden_size=32, num_layers=1, head_dim=8, mlp_size=32
+        ),
+    )
+    _, advice = suggest.suggest(settings, [env], wishes, thoughts=False)
+    run = make_run(settings, env, advice)
+    session.train(run, tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    padding = [json.loads(line)["perf/padding_fraction"] for line in lines]
+    assert len(padding) == 4 and max(padding) < MOST_PADDING
+
+
+def test_the_command_prints_what_can_be_pasted(tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "agentrl.launch.suggest", "--env=textcraft"),
+            *("--option=textcraft.distractors=0", "--prompts=20", "--episodes=8"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    code = done.stdout.partition("In an experiment file:")[2]
+    names = {}
+    exec(code.partition("On the command line:")[0], names)
+    assert names["ROLLOUT"].max_tokens <= names["LEARNER"].row_tokens
+    most = f"--set='stages.*.rollout.max_tokens={names['ROLLOUT'].max_tokens}'"
+    assert most in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either --env or --config"),
+        (["--env=textcrft"], "Did you mean ['textcraft']?"),
+        (["--env=babyai", "--option=distractors=0"], "write --option=ENV.key=value"),
+        (["--env=babyai", "--model=absent"], "there is no model 'absent'"),
+    ],
+)
+def test_mistakes_are_told(arguments, message):
+    done = subprocess.run(
+        [sys.executable, "-m", "agentrl.launch.suggest", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode != 0 and message in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
