@@ -235,5 +235,8 @@ SPEC = base.EnvSpec(
     subsets=lambda config: tuple(f"quest_{length}" for length in _QUESTS),
     # No fingerprint: it would take seconds a task, and splits share none by construction.
     oracles={"privileged": SolutionOracle},
-    verbs=("go", "open", "close", "take", "put", "insert", "unlock", "lock", "examine"),
+    verbs=(
+        *("go", "open", "close", "take", "put", "insert", "drop", "unlock", "lock"),
+        *("examine", "look", "inventory", "eat"),
+    ),
 )

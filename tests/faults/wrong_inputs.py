@@ -149,7 +149,7 @@ OTHER_COMMANDS = (
     Wrong("env", ("--checkpoint={whole}", "--env=recal", "--out={new}"), "calibrate"),
     Wrong("env", ("--env=recal",), "play"),
     Wrong("episode", ("--replay=/nowhere:1",), "play"),
-    Wrong("experiment", ("--config=/nowhere.py",), "plan"),
+    Wrong("experiment", ("--config=/nowhere.py", "--hbm_gib=80"), "plan"),
 )
 
 

@@ -46,6 +46,7 @@ CHANGES = {
     "odd_vocabulary_head": {"vocab_size": 255, "tied_embeddings": False},
     "other_attention": {"attention": "xla", "num_kv_heads": 4},
     "odd_mlp": {"mlp_size": 45},
+    "scanned": {"scan_blocks": "always", "num_layers": 3},
     "bfloat16": {
         "precision": model_config.Precision(compute="bfloat16", cache="bfloat16")
     },
