@@ -66,8 +66,10 @@ def models() -> Iterator[str]:
 
 def experiments() -> Iterator[str]:
     """Yields a line for each packaged experiment, which `agentrl train NAME` takes."""
-    for name, path in packaged.names().items():
-        yield f"{name:12} {packaged.summary(path)}  ({path})"
+    found = packaged.names()
+    width = max(map(len, found))
+    for name, path in found.items():
+        yield f"{name:{width}} {packaged.summary(path)}  ({path})"
 
 
 KINDS: Mapping[str, Callable[..., Iterator[str]]] = {
