@@ -147,10 +147,14 @@ def lower_turn(model: transformer.Model, mesh: Mesh) -> Any:
         stop_tokens=(1,),
         num_valid_tokens=shape.vocab_size,
     )
-    by_rows, whole = PartitionSpec(sharding.BATCH_AXES), PartitionSpec()
+    rows_spec, whole = PartitionSpec(sharding.BATCH_AXES), PartitionSpec()
+    cache_spec = kv_cache.specs(shape, batch_axes=sharding.BATCH_AXES)
     return jax.jit(
         sharding.shard_map_rows(
-            turn, mesh, in_specs=(whole, by_rows, whole, by_rows), out_specs=by_rows
+            turn,
+            mesh,
+            in_specs=(whole, cache_spec, whole, rows_spec),
+            out_specs=(rows_spec, cache_spec),
         ),
         donate_argnums=1,
         out_shardings=(batch, jax.tree.map(lambda s: s.sharding, cache)),

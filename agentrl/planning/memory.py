@@ -155,7 +155,10 @@ def _parameter_shapes(
 def cache_bytes(work: Workload) -> int:
     """Returns the bytes of the key-value cache on one device."""
     shape = work.model
-    numbers = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim
+    size = shape.head_dim
+    if shape.attention == "pallas":  # which fills lanes
+        size = -(-size // 128) * 128
+    numbers = 2 * shape.num_layers * shape.num_kv_heads * size
     token = numbers * _size(shape.dtypes.cache)
     return work.slots_per_device * work.context * token // _head_shards(work)
 

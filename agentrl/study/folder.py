@@ -97,9 +97,11 @@ class Folder:
 
     def is_running(self, node: graph.Node) -> bool:
         """Whether a process works on a node, be it one whose worker was killed."""
-        return _is_locked(self.beside(node, ".lock")) or _is_locked(
-            self.workdir(node) / _SESSION_LOCK
-        )
+        return _is_locked(self.beside(node, ".lock")) or self.is_training(node)
+
+    def is_training(self, node: graph.Node) -> bool:
+        """Whether a process trains in the node's working directory."""
+        return _is_locked(self.workdir(node) / _SESSION_LOCK)
 
     def failure(self, node: graph.Node) -> Mapping[str, Any]:
         """What is known of failed attempts; empty if there were none."""
@@ -141,7 +143,7 @@ class Folder:
             yield False
             return
         try:
-            yield not _is_locked(self.workdir(node) / _SESSION_LOCK)
+            yield not self.is_training(node)
         finally:
             lock.release()
 

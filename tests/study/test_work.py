@@ -89,6 +89,17 @@ def test_a_failure_costs_its_descendants_alone(tmp_path, monkeypatch):
     assert set(crew.place.states(crew.wanted).values()) == {"done"}
 
 
+def test_a_node_that_never_is_done_fails_instead_of_being_trained_for_ever(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(folder.Folder, "_look", lambda *_: False)
+    crew = make_crew(tmp_path)
+    crew.run(1)
+    states = list(crew.place.states(crew.wanted).values())
+    assert states == ["failed", "blocked", "blocked", "blocked"]
+    assert trained(tmp_path) == ["warm", "warm"]
+
+
 def test_what_a_killed_worker_leaves_is_finished_by_another(tmp_path):
     code = (
         "import test_work, pathlib, sys;"
