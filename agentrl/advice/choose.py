@@ -16,7 +16,7 @@ from agentrl.models import model_config
 MAX_PADDING = (
     0.12  # of a layout that is accepted; the metric's healthy range ends at 0.3
 )
-_MIN_ROWS = 10  # of a batch, on each device
+_MIN_ROWS = 20  # of a batch, on each device
 _LARGE = 1e9  # parameters from which published recipes take their rates
 _OF_TRAINING = ("tasks_per_iteration", "group_size")  # an evaluation has its own
 _STEP = 16  # tokens that sizes are rounded up to; 64 from 512 tokens on

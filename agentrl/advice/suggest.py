@@ -16,7 +16,7 @@ from agentrl.models import transformer
 from agentrl.models.model_config import ModelConfig
 from agentrl.run import assemble
 
-_OWN_VOCABULARY = 1024
+_OWN_VOCABULARY = 512
 _MIN_TUNED_ANSWER = 128  # tokens that a model tuned to explain itself may want
 
 

@@ -48,7 +48,8 @@ def build(
 
 
 def _answers(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.Block]:
-    yield found.study.note
+    if found.study.note:
+        yield found.study.note
     missing = [s for s in found.states.values() if s != "done"]
     if missing:
         yield (

@@ -67,7 +67,8 @@ def seconds_spent(place: folder.Folder, node: graph.Node) -> float:
             began = event["time"]
         elif began is not None:
             total, began = total + event["time"] - began, None
-    return total
+    # Without an end it was begun by a worker that was killed, or is under way.
+    return total if began is None else total + max(last - began, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,7 +50,6 @@ CHANGES = {
     "bfloat16": {
         "precision": model_config.Precision(compute="bfloat16", cache="bfloat16")
     },
-    "scanned": {"scan_blocks": "always"},  # rows are the second axis of the cache
     "top_k": {"top_k": 5},
     "top_p": {"top_p": 0.9},
     "greedy": {"temperature": 0.0},

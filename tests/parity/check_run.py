@@ -80,7 +80,9 @@ def answer(run: assemble.Run, params, prompts: list[list[int]]) -> list[list[int
         row: engine.SlotInput(prompt, (row, 0), budget)
         for row, prompt in enumerate(prompts)
     }
-    pending = acting.act(run.rollout_params(params), cohort, rows, jax.random.key(0))
+    pending = acting.dispatch(
+        run.rollout_params(params), cohort, rows, jax.random.key(0)
+    )
     actions = acting.fetch(cohort, pending)
     return [actions[row].tokens.tolist() for row in range(len(prompts))]
 

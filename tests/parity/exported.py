@@ -217,6 +217,6 @@ def _answers(shape, params, tokenizer, prompts):
         row: engine.SlotInput(prompt, (row, 0), MAX_NEW_TOKENS)
         for row, prompt in enumerate(prompts)
     }
-    pending = acting.act(placed, cohort, rows, jax.random.key(0))
+    pending = acting.dispatch(placed, cohort, rows, jax.random.key(0))
     actions = acting.fetch(cohort, pending)
     return [actions[row].tokens.tolist() for row in range(len(prompts))]
