@@ -189,6 +189,8 @@ def _become(request, fds):
 
     from agentrl.envs import registry
 
+    # A shell that starts the tests in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if request["own_group"]:
         os.setpgid(0, 0)
     for number, fd in enumerate(fds):

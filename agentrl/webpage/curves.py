@@ -129,7 +129,7 @@ def _totals(curves: StageCurves, settings: config.RunConfig) -> dict[str, Any]:
     times = {
         name.removeprefix("time/"): curves.total(name)
         for name in curves.names()
-        if name.startswith("time/") and name != "time/total"
+        if name.startswith("time/") and name not in ("time/total", "time/elapsed")
     }
     seconds = curves.total("time/total") or sum(times.values())
     times["rest"] = max(0.0, seconds - sum(times.values()))

@@ -27,7 +27,7 @@ def get_config() -> config.RunConfig:
         tokenizer=config.TokenizerConfig(vocab_size=300),
         evaluation=config.EvaluationConfig(samples=4, rollout=ROLLOUT),
         learner=config.LearnerConfig(
-            row_tokens=64, rows_per_microbatch=8, max_microbatches=2
+            row_tokens=64, rows_per_microbatch=8, max_microbatches=3
         ),
         mesh=config.MeshConfig(cpu_devices=2),
         save_every=2,

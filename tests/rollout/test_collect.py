@@ -389,7 +389,9 @@ def test_a_prefix_is_prefilled_once_until_parameters_change(model):
     ("append_buckets", "cache_buckets"),
     [
         (SETTINGS.append_buckets, SETTINGS.cache_buckets),
-        ((4, 48), (16, 24, 48)),  # wider than most caches
+        pytest.param(
+            (4, 48), (16, 24, 48), marks=pytest.mark.slow
+        ),  # wider than caches
     ],
 )
 def test_nothing_is_compiled_after_the_warm_up(

@@ -39,6 +39,7 @@ def recall(monkeypatch):
     registry.register("recall", "recall_env")
 
 
+@pytest.mark.slow
 def test_a_chain_of_nodes_is_one_run(recall, tmp_path):
     study = spec.load(HERE / "recall_study.py", "laptop", ())
     wanted = graph.build(study)
