@@ -109,7 +109,7 @@ def main() -> None:
     kills = 0
     while kills < given.kills:
         process = start(url, scratch, log)
-        if not kill_after(process, draw.uniform(0.2, 0.7) * length):
+        if not kill_after(process, draw.uniform(0.3, 0.6) * length):
             break
         kills += 1
         if kills % 2 == 0:
