@@ -121,6 +121,8 @@ class Mirror:
         rest = status.st_size - start
         if rest or not kept:
             kept = [*kept, self._upload_part(name, path, start, rest)]
+        if path.stat().st_ino != status.st_ino:  # replaced meanwhile: not half of each
+            return self._upload(name, path)
         self._known[name] = stamp, kept
         return kept
 
@@ -150,6 +152,10 @@ class Mirror:
             for part in parts:
                 fetched = partial.with_name(partial.name + ".part")
                 self._store.download(_object(name, part), fetched)
+                if fetched.stat().st_size > part[1]:
+                    # The file has grown while it was uploaded; what it gained then is
+                    # in the next part.
+                    os.truncate(fetched, part[1])
                 if _digest_of(fetched, 0, part[1]) != part[2]:
                     raise errors.DamagedFileError(
                         f"{self._store.url}/{_object(name, part)} is not what was written "

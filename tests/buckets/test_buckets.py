@@ -10,7 +10,7 @@ import fsspec
 import pytest
 from fsspec.implementations import memory
 
-from agentrl import errors
+from agentrl import errors, storage
 from agentrl.buckets import lease, mirror, objects
 
 URL = "memory://bucket/run"
@@ -99,6 +99,40 @@ def test_another_machine_finds_what_was_published(tmp_path, written):
     put(here.local, metrics="1\n", run='{"changed": 1}')  # cut back, and replaced
     here.publish()
     assert contents(opened(tmp_path / "b").local) == contents(here.local)
+
+
+def test_a_file_that_grows_while_it_is_uploaded_is_no_longer_for_it(
+    tmp_path, monkeypatch
+):
+    here = opened(tmp_path / "a")
+    put(here.local, metrics="1\n")
+    upload = objects.Store.upload
+
+    def late(self, name, path):
+        append(path, "2\n")
+        upload(self, name, path)
+
+    monkeypatch.setattr(objects.Store, "upload", late)
+    here.publish()
+    monkeypatch.setattr(objects.Store, "upload", upload)
+    assert contents(opened(tmp_path / "b").local) == {"metrics": b"1\n"}
+    here.publish()
+    assert contents(opened(tmp_path / "c").local) == {"metrics": b"1\n2\n"}
+
+
+def test_a_file_that_is_replaced_while_it_is_uploaded_is_whole(tmp_path, monkeypatch):
+    here = opened(tmp_path / "a")
+    put(here.local, run="old")
+    upload = objects.Store.upload
+
+    def late(self, name, path):
+        monkeypatch.setattr(objects.Store, "upload", upload)
+        storage.write(path, "new and longer")
+        upload(self, name, path)
+
+    monkeypatch.setattr(objects.Store, "upload", late)
+    here.publish()
+    assert contents(opened(tmp_path / "b").local) == {"run": b"new and longer"}
 
 
 def test_files_in_many_parts_are_joined_in_time(tmp_path):
