@@ -303,7 +303,10 @@ GOAL, UNKNOWN = "Your goal: go to the red ball\n", "The action is not recognized
 @pytest.mark.parametrize(
     ("action", "expected"),
     [
-        ("go to red ball", "state_inconsistency"),  # the goal names it, nothing shows it
+        (
+            "go to red ball",
+            "state_inconsistency",
+        ),  # the goal names it, nothing shows it
         ("go to red ball 1", "state_inconsistency"),
         ("go to red 1", "fabrication"),
         ("go to blue ball 1", "fabrication"),

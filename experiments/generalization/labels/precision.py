@@ -34,9 +34,7 @@ def read(env: str) -> Iterator[tuple[str, episodes.StoredEpisode, set[str], set[
 def restore(stored: dict) -> episodes.StoredEpisode:
     """The episode as rules take it; what they do not read is left at nothing."""
     turns = tuple(
-        episodes.StoredTurn(
-            **turn, reward=0.0, observation_tokens=0, action_tokens=0
-        )
+        episodes.StoredTurn(**turn, reward=0.0, observation_tokens=0, action_tokens=0)
         for turn in stored["turns"]
     )
     return episodes.StoredEpisode(
@@ -75,7 +73,9 @@ def compare(env: str) -> dict[str, collections.Counter]:
 def main(*chosen: str) -> None:
     """Prints the table as Markdown."""
     names = chosen or sorted(path.stem for path in HERE.glob("*.csv"))
-    print("| environment | tag | given | right | unclear | wrong | precision | missed |")
+    print(
+        "| environment | tag | given | right | unclear | wrong | precision | missed |"
+    )
     print("|" + "---|" * 8)
     for env in names:
         for tag, n in compare(env).items():

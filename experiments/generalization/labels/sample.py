@@ -1,6 +1,6 @@
 """Draws failed episodes to be labelled by reading, without what any rule says of them.
 
-  python experiments/generalization/labels/sample.py textcraft 100 OUT.jsonl.gz RUN [RUN ...]
+  python experiments/generalization/labels/sample.py ENV 100 OUT.jsonl.gz RUN [RUN ...]
 
 RUN is a working directory. The same number is drawn of each file of evaluated episodes of
 the environment, with a fixed seed and at most one of each text. Only what a reader and the
@@ -44,7 +44,9 @@ def name(kept: dict) -> str:
 def draw(env: str, count: int, runs: list[pathlib.Path]) -> list[dict]:
     """Failed episodes, as evenly over stages as there are enough."""
     rng, drawn = random.Random(SEED), {}
-    paths = [p for r in runs for p in sorted(r.glob(f"episodes/evaluation.*.{env}.jsonl"))]
+    paths = [
+        p for r in runs for p in sorted(r.glob(f"episodes/evaluation.*.{env}.jsonl"))
+    ]
     pools = []
     for path in paths:
         found = [e for e in map(reduce_to_text, path.open()) if e is not None]
