@@ -1,6 +1,6 @@
 """Compares the rules for failure tags with what a reader found in the same episodes.
 
-  python experiments/generalization/labels/precision.py [ENV ...]
+  python tests/reporting/labels/precision.py [ENV ...]
 
 prints, per environment and tag: of the episodes to which the rules give the tag, in how
 many a reader found it, did not, or left it unclear; and in how many the rules missed it.

@@ -1,6 +1,6 @@
 """Draws failed episodes to be labelled by reading, without what any rule says of them.
 
-  python experiments/generalization/labels/sample.py ENV 100 OUT.jsonl.gz RUN [RUN ...]
+  python tests/reporting/labels/sample.py ENV 100 OUT.jsonl.gz RUN [RUN ...]
 
 RUN is a working directory. The same number is drawn of each file of evaluated episodes of
 the environment, with a fixed seed and at most one of each text. Only what a reader and the
