@@ -8,7 +8,7 @@ import browser
 import pytest
 import small_study
 
-from agentrl.experiments.generalization import study as generalization
+from agentrl.experiments.generalization import study
 from agentrl.findings import gather, page
 from agentrl.study import folder, graph
 
@@ -19,11 +19,11 @@ AXES = ("across", "sequence")
 
 def write_page(root):
     """A page of all five environments, made of made-up numbers."""
-    study = generalization.get_study("laptop", ()).select(AXES, (0, 1))
-    wanted, place = graph.build(study), folder.Folder(root)
-    place.claim_study(study, wanted, write=True)
+    made = study.get_study("laptop", ()).select(AXES, (0, 1))
+    wanted, place = graph.build(made), folder.Folder(root)
+    place.claim_study(made, wanted, write=True)
     small_study.leave_all(place, wanted)
-    return page.write(gather.gather(study, place, wanted))
+    return page.write(gather.gather(made, place, wanted))
 
 
 def test_the_page_fits_a_desk_and_a_telephone_light_and_dark(tmp_path):
