@@ -7,6 +7,7 @@ their log-probabilities agree by construction.
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Iterable
 
 import jax
@@ -31,6 +32,8 @@ from agentrl.models import (
 AttendFn = Callable[..., tuple[jax.Array, types.PyTree]]
 # (queries, keys, values, segment ids) -> attended
 AttendSegmentsFn = Callable[..., jax.Array]
+# (embedding float[V, D], tokens int32[batch, tokens]) -> float[batch, tokens, D]
+LookUpFn = Callable[[jax.Array, jax.Array], jax.Array]
 # Constrains the sharding of hidden states float[batch, tokens, D]
 ConstrainFn = Callable[[jax.Array], jax.Array]
 # As `attention.append_and_attend`, with its keyword arguments bound
@@ -180,12 +183,14 @@ class Transformer(nnx.Module):
         *,
         constrain: ConstrainFn,
         remat: bool,
+        look_up: LookUpFn = operator.getitem,
     ) -> tuple[jax.Array, types.PyTree]:
         """Returns final hidden states float[batch, tokens, D] of int32[batch, tokens].
 
         The second result is what became of `memory` in the layers.
         """
-        x = constrain(self.embedding[...][tokens].astype(self.config.dtypes.compute))
+        embedded = look_up(self.embedding[...], tokens)
+        x = constrain(embedded.astype(self.config.dtypes.compute))
         rest = (x, positions, attend, memory, constrain, remat)
         if isinstance(self.blocks, Block):
             x, memory = _scan(self.blocks, *rest)
@@ -227,6 +232,7 @@ class Model:
         *,
         remat: bool = False,
         constrain: ConstrainFn = lambda x: x,
+        look_up: LookUpFn = operator.getitem,
         split_rows: Callable[[AttendSegmentsFn], AttendSegmentsFn] = lambda f: f,
     ) -> jax.Array:
         """Computes the hidden states of packed rows.
@@ -238,6 +244,7 @@ class Model:
           segment_ids: int32[R, T]; tokens attend within their segment.
           remat: recomputes activations in the backward pass, block by block.
           constrain: constrains the sharding of hidden states.
+          look_up: reads the embeddings of tokens.
           split_rows: makes a kernel run on each device's own rows and heads; the compiler
             cannot partition one.
 
@@ -262,7 +269,13 @@ class Model:
             return attend_segments(queries, keys, values, segment_ids), memory
 
         return self._bind(params).hidden(
-            tokens, positions, attend, (), constrain=constrain, remat=remat
+            tokens,
+            positions,
+            attend,
+            (),
+            constrain=constrain,
+            remat=remat,
+            look_up=look_up,
         )[0]
 
     def append(

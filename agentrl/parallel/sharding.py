@@ -147,7 +147,7 @@ def _fit(
     """
     fitted = []
     for dimension, (axis, size) in enumerate(zip(spec, shape, strict=False)):
-        if axis is not None and size % mesh.shape[axis] != 0:
+        if isinstance(axis, str) and size % mesh.shape[axis] != 0:
             if name is not None:
                 _warn_replicated(
                     _kind_of(name), tuple(shape), dimension, axis, mesh.shape[axis]
@@ -204,20 +204,50 @@ def constrain_rows(x: jax.Array, *, mesh: Mesh) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, row_sharding(mesh))
 
 
-def gather_vocabulary(params: types.PyTree, mesh: Mesh) -> types.PyTree:
-    """All-gathers the embedding and the head over `fsdp`.
+def split_vocabulary(matrix: jax.Array, mesh: Mesh) -> jax.Array:
+    """Constrains an output matrix float[D, V] to be sharded over the vocabulary.
 
-    They are gathered once, not per chunk; logits stay sharded over the vocabulary.
+    Over `model` and, where both divide it, over `fsdp`: no device holds it in full. The
+    rows of a chunk of logits are gathered in its place (`gather_rows`).
     """
-    specs = {"embedding": PartitionSpec("model"), "head": PartitionSpec(None, "model")}
-    return params | {
-        name: jax.lax.with_sharding_constraint(
-            params[name],
-            NamedSharding(mesh, _fit(spec, params[name].shape, mesh, name)),
-        )
-        for name, spec in specs.items()
-        if name in params
-    }
+    axes = vocabulary_axes(matrix.shape[1], mesh)
+    matrix = _constrain(matrix, _P("fsdp", "model"), mesh)  # and its gradient
+    return _constrain(matrix, _P(None, axes), mesh)
+
+
+def gather_rows(x: jax.Array, *, mesh: Mesh, vocab_size: int) -> jax.Array:
+    """All-gathers the rows of a chunk over the devices that share a vocabulary."""
+    if "fsdp" not in vocabulary_axes(vocab_size, mesh):
+        return x
+    return _constrain(x, _P("data"), mesh)
+
+
+def vocabulary_axes(vocab_size: int, mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
+    """Returns the mesh axes that logits are sharded over."""
+    axes = ()
+    for axis in ("model", "fsdp"):
+        size = math.prod(mesh.shape[a] for a in (*axes, axis))
+        if mesh.shape[axis] > 1 and vocab_size % size == 0:
+            axes = (*axes, axis)
+    return axes
+
+
+def look_up(table: jax.Array, tokens: jax.Array, *, mesh: Mesh) -> jax.Array:
+    """Looks tokens int32[R, T] up in an embedding float[V, D].
+
+    Each device reads its own part of the columns for all rows; the parts are exchanged
+    when `constrain_rows` follows. Without this the table, and the gradient of all of it,
+    would be in every device's memory.
+    """
+    if mesh.shape["fsdp"] == 1:
+        return table[tokens]
+    table = _constrain(table, _P("model", "fsdp"), mesh)  # and its gradient
+    return _constrain(table[tokens], _P("data", None, "fsdp"), mesh)
+
+
+def _constrain(x: jax.Array, spec: PartitionSpec, mesh: Mesh) -> jax.Array:
+    fitted = _fit(spec, x.shape, mesh, None)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, fitted))
 
 
 def heads_axis(mesh: Mesh | AbstractMesh, num_kv_heads: int) -> str | None:
