@@ -34,6 +34,8 @@ AttendFn = Callable[..., tuple[jax.Array, types.PyTree]]
 AttendSegmentsFn = Callable[..., jax.Array]
 # (embedding float[V, D], tokens int32[batch, tokens]) -> float[batch, tokens, D]
 LookUpFn = Callable[[jax.Array, jax.Array], jax.Array]
+# (parameters of a block) -> the same, gathered from the devices that share them
+GatherFn = Callable[[types.PyTree], types.PyTree]
 # Constrains the sharding of hidden states float[batch, tokens, D]
 ConstrainFn = Callable[[jax.Array], jax.Array]
 # As `attention.append_and_attend`, with its keyword arguments bound
@@ -184,6 +186,7 @@ class Transformer(nnx.Module):
         constrain: ConstrainFn,
         remat: bool,
         look_up: LookUpFn = operator.getitem,
+        gather: GatherFn = lambda params: params,
     ) -> tuple[jax.Array, types.PyTree]:
         """Returns final hidden states float[batch, tokens, D] of int32[batch, tokens].
 
@@ -193,7 +196,7 @@ class Transformer(nnx.Module):
         x = constrain(embedded.astype(self.config.dtypes.compute))
         rest = (x, positions, attend, memory, constrain, remat)
         if isinstance(self.blocks, Block):
-            x, memory = _scan(self.blocks, *rest)
+            x, memory = _scan(self.blocks, *rest, gather)
         else:
             x, memory = _unroll(self.blocks, *rest)
         return self.norm(x), memory
@@ -233,6 +236,7 @@ class Model:
         remat: bool = False,
         constrain: ConstrainFn = lambda x: x,
         look_up: LookUpFn = operator.getitem,
+        gather: GatherFn = lambda params: params,
         split_rows: Callable[[AttendSegmentsFn], AttendSegmentsFn] = lambda f: f,
     ) -> jax.Array:
         """Computes the hidden states of packed rows.
@@ -245,6 +249,7 @@ class Model:
           remat: recomputes activations in the backward pass, block by block.
           constrain: constrains the sharding of hidden states.
           look_up: reads the embeddings of tokens.
+          gather: gathers the parameters of a scanned block, forward and backward.
           split_rows: makes a kernel run on each device's own rows and heads; the compiler
             cannot partition one.
 
@@ -276,6 +281,7 @@ class Model:
             constrain=constrain,
             remat=remat,
             look_up=look_up,
+            gather=gather,
         )[0]
 
     def append(
@@ -402,6 +408,7 @@ def _scan(
     memory: types.PyTree,
     constrain: ConstrainFn,
     remat: bool,
+    gather: GatherFn,
 ) -> tuple[jax.Array, types.PyTree]:
     """Applies a block to each layer of its stacked parameters, compiled once."""
     graph, params = nnx.split(stacked)
@@ -410,6 +417,8 @@ def _scan(
         carry: tuple[jax.Array, types.PyTree], one: tuple[jax.Array, nnx.State]
     ) -> tuple[tuple[jax.Array, types.PyTree], None]:
         (x, memory), (layer, layer_params) = carry, one
+        gathered = gather(nnx.to_pure_dict(layer_params))
+        nnx.replace_by_pure_dict(layer_params, gathered)
         block = nnx.merge(graph, layer_params)
         attend_layer = functools.partial(attend, layer)
         x, memory = block(x, positions, memory, attend_layer)

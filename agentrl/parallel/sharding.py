@@ -204,6 +204,35 @@ def constrain_rows(x: jax.Array, *, mesh: Mesh) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, row_sharding(mesh))
 
 
+def gather_layer(params: types.PyTree, *, mesh: Mesh, dtype: str) -> types.PyTree:
+    """All-gathers the parameters of a block over `fsdp`, in the type of the products.
+
+    Left to itself the compiler passes parts of a matrix round and adds up products with
+    them: each step reads and writes all activations.
+
+    Args:
+      params: of one block, without an axis of layers.
+      mesh: the learner's.
+      dtype: that the block casts floats to.
+    """
+    if mesh.shape["fsdp"] == 1:
+        return params
+
+    def gather(leaf: jax.Array, stored: NamedSharding) -> jax.Array:
+        leaf = jax.lax.with_sharding_constraint(leaf, stored)
+        if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
+            leaf = leaf.astype(dtype)
+        return _constrain(leaf, _keep_model(stored), mesh)
+
+    return jax.tree.map(
+        gather, params, shardings_for(params, mesh, TRANSFORMER_RULES, warn=False)
+    )
+
+
+def _keep_model(sharding: NamedSharding) -> PartitionSpec:
+    return PartitionSpec(*(a if a == "model" else None for a in sharding.spec))
+
+
 def split_vocabulary(matrix: jax.Array, mesh: Mesh) -> jax.Array:
     """Constrains an output matrix float[D, V] to be sharded over the vocabulary.
 
@@ -384,13 +413,9 @@ def make_rollout_params(
       view: function from the learner's trees to the parameters that rollouts read.
       *abstract: shapes of the arguments of `view`.
     """
-
-    def keep_model(sharding: NamedSharding) -> PartitionSpec:
-        return PartitionSpec(*(a if a == "model" else None for a in sharding.spec))
-
     shapes = jax.eval_shape(view, *abstract)
     shardings = shardings_for(shapes, mesh, TRANSFORMER_RULES)
-    specs = jax.tree.map(keep_model, shardings)
+    specs = jax.tree.map(_keep_model, shardings)
     gathered = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
     # A copy even on one device: the learner donates its own buffers to the next update.
     gather = jax.jit(

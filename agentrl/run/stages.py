@@ -248,6 +248,9 @@ def place_forward(
             remat=remat,
             constrain=functools.partial(sharding.constrain_rows, mesh=mesh),
             look_up=functools.partial(sharding.look_up, mesh=mesh),
+            gather=functools.partial(
+                sharding.gather_layer, mesh=mesh, dtype=model.config.dtypes.compute
+            ),
             split_rows=functools.partial(sharding.split_rows, mesh=mesh),
         ),
         unembedding,
