@@ -23,6 +23,6 @@ def test_what_goes_wrong_on_one_host_is_told_to_all(monkeypatch, error, reason):
     assert told == [reason]
 
     monkeypatch.setattr(processes, "gather", lambda items: [reason, *items])
-    with pytest.raises(errors.ConfigError, match=f"host 0 refuses: {reason}"):
-        with processes.agreed():
-            pass
+    refused = pytest.raises(errors.ConfigError, match=f"host 0 refuses: {reason}")
+    with refused, processes.agreed():
+        pass
