@@ -177,8 +177,10 @@ def test_one_host_goes_on_after_a_signal_to_one_of_two(runs, tmp_path, number):
 def test_hosts_come_and_go(runs, tmp_path):
     workdir = tmp_path / "run"
     finished = 0
-    for num_hosts, after in ((2, 6), (1, 12)):
-        hosts = start_hosts(workdir, num_hosts=num_hosts)
+    # Saves count steps, and the session that is interrupted its own iterations.
+    every = "--set=save_every=1"
+    for num_hosts, after in ((2, 6), (1, 10), (4, 14)):
+        hosts = start_hosts(workdir, every, num_hosts=num_hosts)
         wait_for_iterations(workdir, after, hosts)
         hosts[-1].send_signal(signal.SIGTERM)
         for host in hosts:
@@ -186,7 +188,7 @@ def test_hosts_come_and_go(runs, tmp_path):
             assert host.returncode == 75, complaints[-3000:]
         before, finished = finished, len(read_metrics(workdir))
         assert before < finished < 23
-    finish(*start_hosts(workdir, num_hosts=4))
+    finish(*start_hosts(workdir, every, num_hosts=4))
     assert_close(read_metrics(runs[0]), read_metrics(workdir))
 
 
