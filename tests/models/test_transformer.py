@@ -78,9 +78,7 @@ def test_packed_segments_do_not_see_each_other(setup):
     segments = jnp.array([1] * 10 + [2] * 9 + [0] * 5)
     positions = jnp.array([*range(10), *range(9), *range(5)])
 
-    packed = hidden_states(
-        model, params, row[None], positions[None], segments[None]
-    )[0]
+    packed = hidden_states(model, params, row[None], positions[None], segments[None])[0]
 
     np.testing.assert_allclose(packed[:10], hidden[0, :10], atol=2e-5)
     np.testing.assert_allclose(packed[10:19], hidden[1, :9], atol=2e-5)
