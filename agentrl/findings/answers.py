@@ -6,8 +6,8 @@ from agentrl.findings import gather, tables
 
 _NAMES = {
     "held_in": "itself (Held-In)",
-    "held_out": "the environments it was not trained on (Held-Out)",
-    "overall": "all environments (Overall)",
+    "held_out": "the others (Held-Out)",
+    "overall": "all (Overall)",
 }
 
 
@@ -21,19 +21,18 @@ def describe(found: gather.Findings, rows: Sequence[tables.Row]) -> Iterator[str
             f"Fewer than {tables.MIN_SEEDS} seeds: what follows holds for these runs "
             "only, not for the recipes."
         )
-    for row in kept:
-        if row["axis"] == "across" and row["what"] in _NAMES:
-            yield (
-                f"Training on {row['cell']} changed success on {_NAMES[row['what']]} by "
-                f"{_tell(row)}"
-            )
+    across = [row for row in kept if row["axis"] == "across"]
+    for cell in dict.fromkeys(row["cell"] for row in across):
+        changes = {row["what"]: _tell(row) for row in across if row["cell"] == cell}
+        told = [f"{name} by {changes[w]}" for w, name in _NAMES.items() if w in changes]
+        yield f"Training on {cell} changed success on {', on '.join(told)}."
     for row in kept:
         corrected = row["p_holm"]
         called = row["axis"] == "across" and corrected != "" and corrected < 0.05
         if called and row["cell"] != row["env"]:
             yield (
-                f"Training on {row['cell']} changed {row['env']} by {_tell(row)} "
-                "Corrected for all changes of the axis, too."
+                f"Training on {row['cell']} changed {row['env']} by {_tell(row)}, also "
+                "when corrected for all changes of the axis."
             )
     for row in kept:
         if row["axis"] == "control" and row["what"] == "change" and row["mean"] != "":
@@ -41,17 +40,16 @@ def describe(found: gather.Findings, rows: Sequence[tables.Row]) -> Iterator[str
             if trained == row["env"]:
                 yield (
                     f"With shuffled returns, training on {trained} changed it by "
-                    f"{_tell(row)}"
+                    f"{_tell(row)}."
                 )
         if row["axis"] == "sequence" and row["what"] == "gap_to_joint":
             yield (
-                f"The order {row['cell']} lacks {_tell(row, sign=False)} of joint "
-                "training with the same budget."
+                f"The order {row['cell']} ends below joint training with the same budget "
+                f"by {_tell(row)}."
             )
 
 
-def _tell(row: tables.Row, *, sign: bool = True) -> str:
+def _tell(row: tables.Row) -> str:
     mean, low, high = (100 * row[name] for name in ("mean", "low", "high"))
-    form = "+.1f" if sign else ".1f"
-    numbers = f"{mean:{form}} points [{low:{form}}, {high:{form}}]"
-    return f"{numbers}: not called a difference." if low <= 0 <= high else f"{numbers}."
+    numbers = f"{mean:+z.1f} points [{low:+z.1f}, {high:+z.1f}]"
+    return f"{numbers} (not called a difference)" if low <= 0 <= high else numbers

@@ -29,6 +29,14 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell | str]]
     note: str = ""
+    folded: bool = False  # in HTML, until it is clicked
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """Sentences, one below the other."""
+
+    sentences: Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Chart:
     caption: str
 
 
-Block = str | Table | Chart
+Block = str | Points | Table | Chart
 
 
 def to_markdown(title: str, sections: Mapping[str, Sequence[Block]]) -> str:
@@ -50,6 +58,8 @@ def to_markdown(title: str, sections: Mapping[str, Sequence[Block]]) -> str:
         for block in blocks:
             if isinstance(block, str):
                 lines += [block, ""]
+            elif isinstance(block, Points):
+                lines += [*(f"* {sentence}" for sentence in block.sentences), ""]
             elif isinstance(block, Table):
                 lines.append(f"| {' | '.join(block.header)} |")
                 lines.append("|" + "---|" * len(block.header))
@@ -74,6 +84,9 @@ def to_html(title: str, sections: Mapping[str, Sequence[Block]]) -> str:
         for block in blocks:
             if isinstance(block, str):
                 parts.append(f"<p>{html.escape(block)}</p>")
+            elif isinstance(block, Points):
+                items = (f"<li>{html.escape(text)}</li>" for text in block.sentences)
+                parts.append(f"<ul>{''.join(items)}</ul>")
             elif isinstance(block, Table):
                 parts.append(_table_to_html(block))
             else:
@@ -89,19 +102,24 @@ def _table_to_html(table: Table) -> str:
     header = "".join(f"<th>{html.escape(name)}</th>" for name in table.header)
     rows = "".join(f"<tr>{''.join(map(_cell_to_html, row))}</tr>" for row in table.rows)
     note = f"<p class='note'>{html.escape(table.note)}</p>" if table.note else ""
-    return (
+    shown = (
         f"<div class='scroll'><table><thead><tr>{header}</tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>{note}"
+        f"<tbody>{rows}</tbody></table></div>"
     )
+    if table.folded:
+        shown = f"<details><summary>{len(table.rows)} rows</summary>{shown}</details>"
+    return shown + note
 
 
 def _cell_to_html(cell: Cell | str) -> str:
     if isinstance(cell, str):
         return f"<td>{html.escape(cell)}</td>"
+    value, bracket, interval = html.escape(cell.text).partition(" [")
+    text = f"{value}<small> [{interval}</small>" if bracket else value
     side = "gain" if (cell.shade or 0) > 0 else "loss"
     style = ""
     if cell.shade:
         share = min(100, round(100 * abs(cell.shade) ** 0.5))
         style = f" style='--share: {share}%'"
     classes = " ".join((*([side] if cell.shade else []), *cell.marks))
-    return f"<td class='{classes}'{style}>{html.escape(cell.text)}</td>"
+    return f"<td class='{classes}'{style}>{text}</td>"

@@ -7,8 +7,10 @@ from typing import Any
 from agentrl import storage
 from agentrl.findings import answers, blocks, charts, gather, tables
 from agentrl.study import work
+from agentrl.transcripts import failures
 
 HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
+_MANY = 20  # rows of a table that nobody reads from begin to end
 
 
 def write(found: gather.Findings) -> pathlib.Path:
@@ -56,7 +58,8 @@ def _answers(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks
             f"{len(missing)} of {len(found.states)} nodes are not done yet; what needs "
             f"them is a hole ({blocks.HOLE})."
         )
-    yield from answers.describe(found, made["transfer"])
+    if sentences := list(answers.describe(found, made["transfer"])):
+        yield blocks.Points(sentences)
 
 
 def select(rows: Sequence[tables.Row], **wanted: str) -> list[tables.Row]:
@@ -70,10 +73,10 @@ def points(row: tables.Row | None, *, level: bool = False, marks=()) -> blocks.C
         return blocks.Cell(blocks.HOLE)
     mean, low, high = (100 * row[name] for name in ("mean", "low", "high"))
     if level:
-        return blocks.Cell(f"{mean:.1f} [{low:.1f}, {high:.1f}]")
+        return blocks.Cell(f"{mean:z.1f} [{low:z.1f}, {high:z.1f}]")
     unsure = ("unsure",) if low <= 0 <= high else ()
     return blocks.Cell(
-        f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]", mean / 100, (*unsure, *marks)
+        f"{mean:+z.1f} [{low:+z.1f}, {high:+z.1f}]", mean / 100, (*unsure, *marks)
     )
 
 
@@ -360,12 +363,14 @@ def _failures(
             next((r["failed"] for r in kept if (r["node"], r["env"]) == (n, env)), 0)
             for n in (before, after)
         ]
+        hidden = sorted(failures.find_undetectable(env))
         if rows:
             yield blocks.Table(
                 [f"{env}: failed episodes with the tag, %", "before", "after"],
                 rows,
                 f"Seed {chains[0][-1].settings.seed}; {counts[0]} failed episodes before, "
-                f"{counts[1]} after; an episode may carry several tags.",
+                f"{counts[1]} after; an episode may carry several tags. No rule can see "
+                f"here: {', '.join(hidden) or 'none'}.",
             )
 
 
@@ -409,6 +414,7 @@ def _costs(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
             for row in rows
         ],
         f"In all {work.describe_seconds(total)} of processes, evaluation included.",
+        folded=len(rows) > _MANY,
     )  # fmt: skip
 
 

@@ -42,7 +42,9 @@ def is_foreign(env: str, text: str) -> bool:
     if not own or text.count("Action:") > 1:
         return False
     others = {verb for name in registry.names() for verb in verbs_of(name)}
-    return _uses(text, others.difference(own)) and not _uses(text, own)
+    # "go toward" is a garbled "go to", though another environment has a plain `go`.
+    own_words = {*own, *(verb.split()[0] for verb in own)}
+    return _uses(text, others - own_words) and not _uses(text, own)
 
 
 @functools.cache

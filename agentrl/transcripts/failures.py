@@ -84,12 +84,13 @@ def _without_cut_off(episode: episodes.StoredEpisode) -> episodes.StoredEpisode:
     """Leaves out a last answer that the token limit cut off.
 
     Half an answer is never sent to the environment, so what it answered last is still what
-    was shown before that turn.
+    was shown before that turn. What it had answered before, word for word, is a whole one.
     """
     if episode.ending is not types.Ending.MAX_TOKENS or not episode.turns:
         return episode
     *turns, last = episode.turns
-    if last.valid or episode.final_observation != last.observation:
+    is_whole = any(turn.action == last.action for turn in turns)
+    if last.valid or is_whole or episode.final_observation != last.observation:
         return episode
     return dataclasses.replace(
         episode, turns=tuple(turns), final_observation=last.observation
@@ -134,13 +135,14 @@ def _classify_refusal(
     if action is None:
         return "format_error"
     names, seen = actions.named_things(env, action), _seen(episode, index)
-    if not actions.shows(env, seen, names):
+    if not actions.shows(env, seen, names) and not _is_asked_for(env, seen[0], names):
         return "fabrication"
     if env == "textcraft" and _gets_what_is_crafted(seen, action, names):
         return "wrong_plan"
     if inconsistent:
         return "state_inconsistency"
-    if env in _STATE_IS_SHOWN and not actions.shows(env, [turn.observation], names):
+    view = unchecked.find_view(episode, index)
+    if env in _STATE_IS_SHOWN and not actions.shows(env, [view], names):
         return "state_inconsistency"
     return "invalid_action"
 
@@ -170,6 +172,14 @@ def _find_contradictions(episode: episodes.StoredEpisode) -> set[int]:
         elif state.contradicts(action):
             found.add(index)
     return found
+
+
+def _is_asked_for(env: str, first_observation: str, names: Sequence[str]) -> bool:
+    """Whether the goal of BabyAI names these things, whose numbers nothing has shown."""
+    goal = re.search(r"Your goal: (.*)", first_observation) if env == "babyai" else None
+    kinds = [re.sub(r" \d+$", "", name) for name in names]
+    are_things = all(re.search(r"\b(ball|box|door|key)$", kind) for kind in kinds)
+    return goal is not None and are_things and actions.shows(env, [goal[1]], kinds)
 
 
 def _gets_what_is_crafted(

@@ -6,6 +6,7 @@ https://arxiv.org/abs/2603.12011, describe the kind; the rules are ours. TextCra
 such act: nothing that a policy does there ends the task or claims that it is done.
 """
 
+import itertools
 import re
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from agentrl.transcripts import actions, episodes
 
 _Rule = Callable[[episodes.StoredEpisode], int | None]
 PLAIN_ANSWERS = ("yes", "no")  # no passage has to hold them
+_NOTICES = ("No change in state.",)  # of BabyAI: the scene is as before
 
 
 def find(episode: episodes.StoredEpisode) -> int | None:
@@ -139,7 +141,7 @@ def _took_another(episode: episodes.StoredEpisode) -> int | None:
             continue
         if _fits(thing.groupdict(), wanted) or (locked and thing["kind"] == "key"):
             return None
-        in_sight = [m.groupdict() for m in _OBJECT.finditer(_view(turn.observation))]
+        in_sight = [m.groupdict() for m in _OBJECT.finditer(find_view(episode, index))]
         if verb == "pickup" or any(_fits(other, wanted) for other in in_sight):
             return index
     return None
@@ -153,9 +155,17 @@ def _fits(thing: dict[str, str | None], wanted: list[dict[str, str | None]]) -> 
     )
 
 
-def _view(observation: str) -> str:
-    """What is seen, without the goal and the list of actions."""
-    seen = re.sub(r"Your goal: .*", "", observation)
+def find_view(episode: episodes.StoredEpisode, index: int) -> str:
+    """What was last shown before turn `index`, without the goal and lists of actions.
+
+    Refusals show nothing, nor do notices that nothing has changed.
+    """
+    turns = episode.turns[: index + 1]
+    shown = [turns[0].observation]
+    for before, turn in itertools.pairwise(turns):
+        if before.valid and turn.observation not in _NOTICES:
+            shown.append(turn.observation)
+    seen = re.sub(r"Your goal: .*", "", shown[-1])
     return seen.partition("Available actions:")[0]
 
 

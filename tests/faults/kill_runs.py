@@ -200,6 +200,8 @@ def main() -> None:
     parser.add_argument("--signal", choices=["KILL", "TERM", "INT"], default="KILL")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
+    # A shell that starts this in the background has it ignored, and so would the runs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     number = signal.Signals[f"SIG{options.signal}"]
     rng = random.Random(options.seed)
     whole = options.folder / "undisturbed"

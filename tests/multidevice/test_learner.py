@@ -63,8 +63,8 @@ def problem():
 @pytest.mark.parametrize(
     "mesh_config",
     [
-        config.MeshConfig(data=8),
-        config.MeshConfig(fsdp=8),
+        pytest.param(config.MeshConfig(data=8), marks=pytest.mark.slow),
+        pytest.param(config.MeshConfig(fsdp=8), marks=pytest.mark.slow),
         config.MeshConfig(data=2, fsdp=2, model=2),
     ],
     ids=["data", "fsdp", "data_fsdp_model"],

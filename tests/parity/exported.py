@@ -6,7 +6,6 @@ import random
 import jax
 import numpy as np
 import transformers
-from e2e import recall_experiment
 from tokenizers import Regex, normalizers, pre_tokenizers
 from transformers.models.qwen2 import tokenization_qwen2
 
@@ -17,6 +16,7 @@ from agentrl.export import convert
 from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
 from tests.chat import chat_families
+from tests.e2e import recall_experiment
 
 NUM_PROMPTS, NUM_TEXTS, MAX_NEW_TOKENS = 50, 1000, 24
 ROLLOUT = config.RolloutConfig(

@@ -27,8 +27,8 @@ TOKENS = np.random.default_rng(0).integers(0, 300, (2, 40))
 
 def launch(module, *arguments):
     variables = {
-        "AGENTRL_ENVS": "recall=recall_env",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "AGENTRL_ENVS": "recall=tests.recall_env",
+        "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
     }
     done = subprocess.run(
@@ -152,3 +152,6 @@ def test_a_full_run_is_exported_as_it_was_trained(folder, tmp_path):
         models.their_logits(back, TOKENS), expected, atol=TOLERANCE
     )
     assert np.abs(expected - base_logits(folder)).max() > 100 * TOLERANCE
+    counts = "--prompts=8", "--texts=50"
+    said = launch("tests.parity.check_run", f"--workdir={workdir}", *counts)
+    assert "equal: answers 8 of 8, ids 50 of 50, texts 50 of 50" in said

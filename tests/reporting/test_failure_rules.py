@@ -186,6 +186,7 @@ def test_actions_of_other_environments(env, answer):
         ("mygame", act("get 4 stick")),  # exports no verbs
         ("babyai", "Action: get 4 stick\nAction: turn left"),
         ("babyai", "I would search for the ball"),
+        ("babyai", act("go toward the ball")),  # a garbled verb of its own
     ],
 )
 def test_what_is_not_foreign(env, answer):
@@ -294,3 +295,42 @@ def test_an_episode_without_turns_has_tags():
             play(name, "start"), ending=types.Ending.MAX_TOKENS
         )
         assert failures.find_tags(episode) == ("timeout",)
+
+
+GOAL, UNKNOWN = "Your goal: go to the red ball\n", "The action is not recognized."
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        (
+            "go to red ball",
+            "state_inconsistency",
+        ),  # the goal names it, nothing shows it
+        ("go to red ball 1", "state_inconsistency"),
+        ("go to red 1", "fabrication"),
+        ("go to blue ball 1", "fabrication"),
+    ],
+)
+def test_what_only_the_goal_names_is_not_there(action, expected):
+    assert refused("babyai", GOAL + "You see a grey key 1.", action)[0] == expected
+
+
+def test_a_refusal_leaves_in_sight_what_was():
+    view = "You see a red ball 1, and a grey box 1."
+    garbled = (GOAL + view, act("jump"), False)
+
+    tags = find("babyai", garbled, (UNKNOWN, act("pickup red ball"), False), UNKNOWN)
+    biased = find("babyai", garbled, (UNKNOWN, act("go to grey box 1"), True), view)
+
+    assert tags == ("invalid_action", "timeout")
+    assert biased[:1] == ("confirmation_bias",)
+
+
+def test_an_answer_given_before_is_not_cut_off():
+    again = (UNKNOWN, act("jump"), False)
+    turns = [("You see it.", act("jump"), False), again, again]
+
+    tags = find("babyai", *turns, UNKNOWN, ending="max_tokens")
+
+    assert "repeat_loop" in tags

@@ -65,7 +65,9 @@ def test_the_page_and_its_markdown_say_the_same_and_need_nothing_else(finished):
     for row in markdown.splitlines():
         if row.startswith("| trained on"):
             for cell in filter(None, map(str.strip, row.strip("|").split("|"))):
-                assert f">{cell}</td>" in html
+                value, bracket, interval = cell.partition(" [")
+                shown = f"{value}<small> [{interval}</small>" if bracket else value
+                assert f">{shown}</td>" in html
     assert "http" not in html.replace("http-equiv", "")
     assert "hold for these policies on other tasks, not for other seeds" in markdown
     assert "Corrected for the 4 changes of this table (Holm)" in markdown

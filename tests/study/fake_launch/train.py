@@ -51,6 +51,9 @@ def leave(workdir, stored, stage):
     (saved / "checksums.json").write_text("{}")
     trained = [name for name, _ in stage["mixture"]["environments"]]
     for place, env in enumerate(stored["environments"]):
+        if stored["evaluation"]["before_training"] and stage is stored["stages"][0]:
+            before = {**stage, "name": "untrained", "num_iterations": 0}
+            evaluate(workdir, stored, before, env, digest=str(place), good=False)
         evaluate(workdir, stored, stage, env, digest=str(place), good=env in trained)
 
 
@@ -96,7 +99,7 @@ def evaluate(workdir, stored, stage, env, *, digest, good):
         step=steps,
         env=env,
         split="test",
-        tier="all",
+        tier=stored["evaluation"]["tier"],
         panel_version="1",
         panel_digest=digest,
         item_ids=items,
