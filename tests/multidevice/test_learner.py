@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import re
 
@@ -8,7 +9,7 @@ import pytest
 
 from agentrl import config, types
 from agentrl.learner import algorithms, optimizer, update
-from agentrl.models import model_config, transformer
+from agentrl.models import layers, model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.run import stages
 
@@ -25,7 +26,10 @@ OPTIMIZER = optimizer.make_optimizer(
 )
 
 
-def make_step(mesh=None):
+SCANNED = transformer.Model(dataclasses.replace(MODEL.config, scan_blocks="always"))
+
+
+def make_step(mesh=None, model=MODEL):
     settings = {
         "chunk": 32,
         "temperature": 1.0,
@@ -36,7 +40,7 @@ def make_step(mesh=None):
     forward = (
         update.make_forward(MODEL.hidden, MODEL.unembedding, **settings)
         if mesh is None
-        else stages.place_forward(MODEL, mesh, remat=False, **settings)
+        else stages.place_forward(model, mesh, remat=model is SCANNED, **settings)
     )
     stage = config.StageConfig(
         name="only",
@@ -61,23 +65,25 @@ def problem():
 
 
 @pytest.mark.parametrize(
-    "mesh_config",
+    ("mesh_config", "model"),
     [
-        pytest.param(config.MeshConfig(data=8), marks=pytest.mark.slow),
-        pytest.param(config.MeshConfig(fsdp=8), marks=pytest.mark.slow),
-        config.MeshConfig(data=2, fsdp=2, model=2),
+        pytest.param(config.MeshConfig(data=8), MODEL, marks=pytest.mark.slow),
+        pytest.param(config.MeshConfig(fsdp=8), MODEL, marks=pytest.mark.slow),
+        (config.MeshConfig(data=2, fsdp=2, model=2), SCANNED),
     ],
-    ids=["data", "fsdp", "data_fsdp_model"],
+    ids=["data", "fsdp", "data_fsdp_model_scanned"],
 )
-def test_eight_devices_take_the_step_of_one(problem, mesh_config, make_batch):
+def test_eight_devices_take_the_step_of_one(problem, mesh_config, model, make_batch):
     step, state = problem
     batch = make_batch(0, shape=(2, 8, 24))
     expected_state, expected_metrics = jax.jit(step)(state, batch)
+    if model is SCANNED:
+        state, expected_state = map(layers.stack, (state, expected_state))
 
     mesh = sharding.make_mesh(mesh_config)
     placements = sharding.shardings_for(state, mesh, sharding.TRANSFORMER_RULES)
     jitted = jax.jit(
-        make_step(mesh), out_shardings=(placements, sharding.replicated(mesh))
+        make_step(mesh, model), out_shardings=(placements, sharding.replicated(mesh))
     )
     new_state, metrics = jitted(
         jax.device_put(state, placements), sharding.to_global(batch, mesh)
