@@ -62,9 +62,7 @@ class Checkpoints:
             min_slice_bytes_for_replica_parallel=1 << 26
         )
         verbosity = logging.get_verbosity()
-        logging.set_verbosity(
-            logging.ERROR
-        )  # orbax warns of overrides and read-only use
+        logging.set_verbosity(logging.ERROR)  # it warns of overrides and read-only use
         ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
         self._manager = ocp.CheckpointManager(
             self.folder,
@@ -80,6 +78,8 @@ class Checkpoints:
             ),
         )
         logging.set_verbosity(verbosity)
+        # JAX finds the iteration to stop after by counts of `parallel.interruption`.
+        self._manager.reached_preemption = lambda step: False
         if not read_only and jax.process_index() == 0:
             self._clear_leftovers()
 

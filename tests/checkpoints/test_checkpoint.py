@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import states
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agentrl import errors, types
@@ -21,6 +22,15 @@ def test_restores_bit_for_bit_with_progress(tmp_path):
     assert states.to_bytes(restored) == states.to_bytes(states.make_state(3))
     assert jax.tree.structure(restored) == jax.tree.structure(states.make_state(3))
     assert progress == types.Progress(0, "stage0", 3)
+
+
+def test_a_save_leaves_the_sync_point_of_hosts_alone(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        multihost_utils, "reached_preemption_sync_point", lambda n: told.append(n)
+    )
+    states.save_all(tmp_path, [3])
+    assert told == []
 
 
 def test_what_was_restored_is_saved_and_restored_again(tmp_path):
