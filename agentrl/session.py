@@ -161,9 +161,12 @@ def prepare(
     with processes.agreed():
         check(settings)
         changed = find_changes(settings, workdir, allow_changes)
+        is_new = not is_begun(workdir)
+        # On every process: each waits for the others where checkpoints are opened.
+        progress = resume.find_progress(workdir) if changed else types.Progress()
     with processes.process_zero_first():
-        if processes.is_process_zero() and (changed or not is_begun(workdir)):
-            first = resume.find_stage(settings, workdir)
+        if processes.is_process_zero() and (changed or is_new):
+            first = resume.find_stage(settings, progress)
             found = preflight.check(settings, workdir, first_stage=first)
             for note in [*found.notes, *changes.describe_schedules(changed, settings)]:
                 print(note, flush=True)
@@ -171,7 +174,7 @@ def prepare(
         stack.enter_context(hold(workdir))
     with processes.process_zero_first():
         if processes.is_process_zero():
-            claim(settings, workdir, changed, allow_changes)
+            claim(settings, workdir, changed, allow_changes, progress)
     return found
 
 
@@ -314,6 +317,7 @@ def claim(
     workdir: pathlib.Path,
     changed: Sequence[changes.Change],
     allowed: Sequence[str],
+    progress: types.Progress,
 ) -> None:
     """Writes `run.json`, or enters into it what changes of the run."""
     path = workdir / files.RUN_FILE
@@ -321,7 +325,6 @@ def claim(
         storage.write_json(path, files.describe_run(settings))
     elif changed:
         described = files.read_description(workdir)
-        progress = resume.find_progress(workdir)
         entry = changes.to_record(
             changed,
             stage=progress.stage_name,

@@ -37,6 +37,7 @@ from agentrl.learner import algorithms, optimizer, update
 from agentrl.models import kv_cache, lora, model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.pretrained import presets
+from agentrl.run import stages
 
 VARIANTS = {
     "plain": {"attention": "xla", "scan_blocks": "never"},
@@ -70,17 +71,12 @@ def lower_learner(model: transformer.Model, mesh: Mesh) -> Any:
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     step = functools.partial(
         update.train_step,
-        forward=update.make_forward(
-            functools.partial(
-                model.hidden,
-                remat=True,
-                constrain=functools.partial(sharding.constrain_rows, mesh=mesh),
-                split_rows=functools.partial(sharding.split_rows, mesh=mesh),
-            ),
-            model.unembedding,
+        forward=stages.place_forward(
+            model,
+            mesh,
+            remat=True,
             chunk=config.LearnerConfig().logprob_chunk,
             temperature=1.0,
-            join=lambda p: sharding.gather_vocabulary(p.trained, mesh),
         ),
         objective=algorithms.resolve(stage).objective,
         optimizer=optimize,

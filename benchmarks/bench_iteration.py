@@ -34,6 +34,7 @@ from agentrl.envs import base
 from agentrl.hardware import timing
 from agentrl.models import model_config
 from agentrl.parallel import startup
+from agentrl.reporting import metrics
 from agentrl.run import assemble, references, stages
 from benchmarks.peers import link
 
@@ -184,8 +185,16 @@ def measure(folder: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
     with (
         assemble.assemble(settings, folder) as run,
         checkpoint.Checkpoints(folder) as checkpoints,
+        metrics.Writer(folder, settings, decode=run.chat.tokenizer.decode) as writer,
     ):
-        recorder: Any = _Timing(timing.Timers(), folder, checkpoints)
+        recorder = loop.Recorder(
+            workdir=folder,
+            checkpoints=checkpoints,
+            writer=writer,
+            timers=timing.Timers(),
+            compilations=timing.CompilationCounter(),
+            peak_flops=1.0,  # nothing is reported of it
+        )
         trainer = Trainer(run, recorder)
         variants = {"agentrl": trainer.run}
         variants |= {
@@ -198,15 +207,6 @@ def measure(folder: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
             for name, one_round in variants.items():
                 found[name].append(one_round())
     return found
-
-
-@dataclasses.dataclass(frozen=True)
-class _Timing:
-    """The part of `loop.Recorder` that single iterations use."""
-
-    timers: timing.Timers
-    workdir: pathlib.Path
-    checkpoints: checkpoint.Checkpoints
 
 
 def main(argv: list[str]) -> None:

@@ -12,8 +12,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Most of a test is compilation of what runs for milliseconds: LLVM may leave its code as
-# it is. `make test-all` sets the variable, so that it compiles as users do.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# it is, and XLA may emit loops the short way, which takes half the time. `make test-all`
+# sets the variable, so that it compiles as users do.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+)
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402

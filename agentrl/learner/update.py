@@ -65,6 +65,7 @@ def make_forward(
     num_valid_tokens: int | None = None,
     value_fn: ValueFn | None = None,
     entropy_gradient: bool = False,
+    gather: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> ForwardFn:
     """Binds the static parts of the forward pass over one microbatch.
 
@@ -77,6 +78,7 @@ def make_forward(
       num_valid_tokens: ids from here on are padding of the vocabulary.
       value_fn: the critic, where the algorithm has one.
       entropy_gradient: whether a gradient flows through the entropy.
+      gather: as of `logprobs.chunked_token_logprobs`.
     """
 
     def forward(params: types.Params, rows: types.TrainBatch) -> TokenOutputs:
@@ -93,6 +95,7 @@ def make_forward(
                 num_valid=num_valid_tokens,
                 mask=rows.trained,
                 entropy_gradient=entropy_gradient,
+                gather=gather,
             )
         values = None if value_fn is None else logprobs.align(value_fn(joined, hidden))
         return TokenOutputs(*scores, values)

@@ -7,6 +7,7 @@ their log-probabilities agree by construction.
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Iterable
 
 import jax
@@ -31,6 +32,10 @@ from agentrl.models import (
 AttendFn = Callable[..., tuple[jax.Array, types.PyTree]]
 # (queries, keys, values, segment ids) -> attended
 AttendSegmentsFn = Callable[..., jax.Array]
+# (embedding float[V, D], tokens int32[batch, tokens]) -> float[batch, tokens, D]
+LookUpFn = Callable[[jax.Array, jax.Array], jax.Array]
+# (parameters of a block) -> the same, gathered from the devices that share them
+GatherFn = Callable[[types.PyTree], types.PyTree]
 # Constrains the sharding of hidden states float[batch, tokens, D]
 ConstrainFn = Callable[[jax.Array], jax.Array]
 # As `attention.append_and_attend`, with its keyword arguments bound
@@ -180,15 +185,18 @@ class Transformer(nnx.Module):
         *,
         constrain: ConstrainFn,
         remat: bool,
+        look_up: LookUpFn = operator.getitem,
+        gather: GatherFn = lambda params: params,
     ) -> tuple[jax.Array, types.PyTree]:
         """Returns final hidden states float[batch, tokens, D] of int32[batch, tokens].
 
         The second result is what became of `memory` in the layers.
         """
-        x = constrain(self.embedding[...][tokens].astype(self.config.dtypes.compute))
+        embedded = look_up(self.embedding[...], tokens)
+        x = constrain(embedded.astype(self.config.dtypes.compute))
         rest = (x, positions, attend, memory, constrain, remat)
         if isinstance(self.blocks, Block):
-            x, memory = _scan(self.blocks, *rest)
+            x, memory = _scan(self.blocks, *rest, gather)
         else:
             x, memory = _unroll(self.blocks, *rest)
         return self.norm(x), memory
@@ -227,6 +235,8 @@ class Model:
         *,
         remat: bool = False,
         constrain: ConstrainFn = lambda x: x,
+        look_up: LookUpFn = operator.getitem,
+        gather: GatherFn = lambda params: params,
         split_rows: Callable[[AttendSegmentsFn], AttendSegmentsFn] = lambda f: f,
     ) -> jax.Array:
         """Computes the hidden states of packed rows.
@@ -238,6 +248,8 @@ class Model:
           segment_ids: int32[R, T]; tokens attend within their segment.
           remat: recomputes activations in the backward pass, block by block.
           constrain: constrains the sharding of hidden states.
+          look_up: reads the embeddings of tokens.
+          gather: gathers the parameters of a scanned block, forward and backward.
           split_rows: makes a kernel run on each device's own rows and heads; the compiler
             cannot partition one.
 
@@ -262,7 +274,14 @@ class Model:
             return attend_segments(queries, keys, values, segment_ids), memory
 
         return self._bind(params).hidden(
-            tokens, positions, attend, (), constrain=constrain, remat=remat
+            tokens,
+            positions,
+            attend,
+            (),
+            constrain=constrain,
+            remat=remat,
+            look_up=look_up,
+            gather=gather,
         )[0]
 
     def append(
@@ -389,6 +408,7 @@ def _scan(
     memory: types.PyTree,
     constrain: ConstrainFn,
     remat: bool,
+    gather: GatherFn,
 ) -> tuple[jax.Array, types.PyTree]:
     """Applies a block to each layer of its stacked parameters, compiled once."""
     graph, params = nnx.split(stacked)
@@ -397,6 +417,8 @@ def _scan(
         carry: tuple[jax.Array, types.PyTree], one: tuple[jax.Array, nnx.State]
     ) -> tuple[tuple[jax.Array, types.PyTree], None]:
         (x, memory), (layer, layer_params) = carry, one
+        gathered = gather(nnx.to_pure_dict(layer_params))
+        nnx.replace_by_pure_dict(layer_params, gathered)
         block = nnx.merge(graph, layer_params)
         attend_layer = functools.partial(attend, layer)
         x, memory = block(x, positions, memory, attend_layer)

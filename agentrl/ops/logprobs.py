@@ -1,6 +1,8 @@
 """Log-probabilities of tokens. The only module that shifts them against predictions."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
 
 import chex
 import jax
@@ -19,6 +21,7 @@ def chunked_token_logprobs(
     num_valid: int | None = None,
     mask: jax.Array | None = None,
     entropy_gradient: bool = False,
+    gather: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of each token, and entropy of the distribution it came from.
 
@@ -39,6 +42,7 @@ def chunked_token_logprobs(
         None takes all V.
       mask: bool[R, T], tokens that matter; the others get 0. None takes all.
       entropy_gradient: whether a gradient flows through the entropy.
+      gather: constrains the rows of a chunk, where devices share the vocabulary.
 
     Returns:
       logprobs float32[R, T], nats, aligned with `tokens`; column 0 has no predictor and
@@ -61,10 +65,7 @@ def chunked_token_logprobs(
         targets,
         jnp.argsort(~wanted, axis=1, stable=True),  # the wanted ones first
         -(-jnp.max(jnp.sum(wanted, axis=1)) // width),
-        width,
-        temperature,
-        num_valid,
-        entropy_gradient,
+        _Settings(width, temperature, num_valid, entropy_gradient, gather),
     )
     logprobs, entropy = (align(jnp.where(wanted, x, 0)) for x in scores)
     return logprobs, entropy
@@ -75,23 +76,29 @@ def align(predictions: jax.Array) -> jax.Array:
     return jnp.pad(predictions[:, :-1], ((0, 0), (1, 0)))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8))
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """The static arguments of `chunked_token_logprobs`, and columns of a chunk."""
+
+    width: int
+    temperature: float
+    num_valid: int
+    entropy_gradient: bool
+    gather: Callable[[jax.Array], jax.Array]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _score(
     hidden: jax.Array,
     unembedding: jax.Array,
     targets: jax.Array,
     order: jax.Array,
     num_chunks: jax.Array,
-    width: int,
-    temperature: float,
-    num_valid: int,
-    entropy_gradient: bool,
+    settings: _Settings,
 ) -> tuple[jax.Array, jax.Array]:
     """Scores of the columns in the first `num_chunks` chunks of `order`, else 0."""
     arguments = (hidden, unembedding, targets, order, num_chunks)
-    return _score_forward(*arguments, width, temperature, num_valid, entropy_gradient)[
-        0
-    ]
+    return _score_forward(*arguments, settings)[0]
 
 
 def _score_forward(
@@ -100,59 +107,56 @@ def _score_forward(
     targets: jax.Array,
     order: jax.Array,
     num_chunks: jax.Array,
-    width: int,
-    temperature: float,
-    num_valid: int,
-    entropy_gradient: bool,
+    settings: _Settings,
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
-    states, ids = _split(hidden, order, width), _split(targets, order, width)
+    chunks = [_split(x, order, settings.width) for x in (hidden, targets)]
 
     def score_chunk(index: jax.Array, scores: jax.Array) -> jax.Array:
-        logits = _logits(states[index], unembedding, temperature, num_valid)
+        states, ids = (settings.gather(x[index]) for x in chunks)
+        logits = _logits(states, unembedding, settings)
         total = jax.nn.logsumexp(logits, axis=-1)
-        chosen = jnp.take_along_axis(logits, ids[index][..., None], axis=-1)[..., 0]
+        chosen = jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
         probabilities = jnp.exp(logits - total[..., None])
         entropy = total - jnp.sum(probabilities * logits, axis=-1)
         return scores.at[:, index].set(jnp.stack([chosen - total, entropy, total]))
 
-    scores = jnp.zeros((3, *ids.shape), jnp.float32)
+    scores = jnp.zeros((3, *chunks[1].shape), jnp.float32)
     scores = jax.lax.fori_loop(0, num_chunks, score_chunk, scores)
     logprobs, entropy, total = (_join(part, order) for part in scores)
     residuals = (hidden, unembedding, targets, order, num_chunks, total)
-    if entropy_gradient:
+    if settings.entropy_gradient:
         residuals = (*residuals, entropy)
     return (logprobs, entropy), residuals
 
 
 def _score_backward(
-    width: int,
-    temperature: float,
-    num_valid: int,
-    entropy_gradient: bool,
+    settings: _Settings,
     residuals: tuple[jax.Array, ...],
     cotangents: tuple[jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array, None, None, None]:
     hidden, unembedding, targets, order, num_chunks, total, *entropy = residuals
     dtype = jnp.result_type(hidden, unembedding)
     whole = (hidden, targets, total, cotangents[0])
-    if entropy_gradient:
+    if settings.entropy_gradient:
         whole = (*whole, *entropy, cotangents[1])
-    chunks = tuple(_split(x, order, width) for x in whole)
+    chunks = tuple(_split(x, order, settings.width) for x in whole)
 
     def differentiate_chunk(
         index: jax.Array, sums: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
         weight_gradient, state_gradients = sums
-        states, ids, totals, gradients, *of_entropy = (x[index] for x in chunks)
-        logits = _logits(states, unembedding, temperature, num_valid)
+        states, ids, totals, gradients, *of_entropy = (
+            settings.gather(x[index]) for x in chunks
+        )
+        logits = _logits(states, unembedding, settings)
         columns = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2)
         scores = logits - totals[..., None]
         surprise = (columns == ids[..., None]) - jnp.exp(scores)
-        scaled = surprise * (gradients / temperature)[..., None]
-        if entropy_gradient:  # dH / dlogit = -p (log p + H)
+        scaled = surprise * (gradients / settings.temperature)[..., None]
+        if settings.entropy_gradient:  # dH / dlogit = -p (log p + H)
             entropies, slopes = of_entropy
             moved = -jnp.exp(scores) * (scores + entropies[..., None])
-            scaled += moved * (slopes / temperature)[..., None]
+            scaled += moved * (slopes / settings.temperature)[..., None]
         scaled = scaled.astype(dtype)
         weight_gradient += jnp.einsum(
             "rcd,rcv->dv", states, scaled, preferred_element_type=jnp.float32
@@ -174,14 +178,16 @@ _score.defvjp(_score_forward, _score_backward)
 
 
 def _logits(
-    states: jax.Array, unembedding: jax.Array, temperature: float, num_valid: int
+    states: jax.Array, unembedding: jax.Array, settings: _Settings
 ) -> jax.Array:
     # bf16 logits would put an error of about 1e-2 nats on every log-probability. "high":
     # TPUs round float32 operands to bf16 otherwise.
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     logits = product("rcd,dv->rcv", states, unembedding, precision="high")
     columns = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2)
-    return jnp.where(columns < num_valid, logits / temperature, _MASKED)
+    return jnp.where(
+        columns < settings.num_valid, logits / settings.temperature, _MASKED
+    )
 
 
 def _split(x: jax.Array, order: jax.Array, width: int) -> jax.Array:

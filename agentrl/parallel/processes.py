@@ -72,11 +72,15 @@ def agreed() -> Iterator[None]:
         yield
         return
     refusal: Exception | None = None
+    reason = ""
     try:
         yield
-    except refusals.EXPECTED as error:
+    except Exception as error:  # faults of ours, too: others would wait for ever
         refusal = error
-    told = gather([f"{refusal}" if refusal else ""])
+        reason = str(error)
+        if not isinstance(error, refusals.EXPECTED):
+            reason = f"{type(error).__name__}: {error}"
+    told = gather([reason])
     if refusal:
         raise refusal
     for host, reason in enumerate(told):

@@ -147,7 +147,7 @@ def _fit(
     """
     fitted = []
     for dimension, (axis, size) in enumerate(zip(spec, shape, strict=False)):
-        if axis is not None and size % mesh.shape[axis] != 0:
+        if isinstance(axis, str) and size % mesh.shape[axis] != 0:
             if name is not None:
                 _warn_replicated(
                     _kind_of(name), tuple(shape), dimension, axis, mesh.shape[axis]
@@ -204,20 +204,79 @@ def constrain_rows(x: jax.Array, *, mesh: Mesh) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, row_sharding(mesh))
 
 
-def gather_vocabulary(params: types.PyTree, mesh: Mesh) -> types.PyTree:
-    """All-gathers the embedding and the head over `fsdp`.
+def gather_layer(params: types.PyTree, *, mesh: Mesh, dtype: str) -> types.PyTree:
+    """All-gathers the parameters of a block over `fsdp`, in the type of the products.
 
-    They are gathered once, not per chunk; logits stay sharded over the vocabulary.
+    Left to itself the compiler passes parts of a matrix round and adds up products with
+    them: each step reads and writes all activations.
+
+    Args:
+      params: of one block, without an axis of layers.
+      mesh: the learner's.
+      dtype: that the block casts floats to.
     """
-    specs = {"embedding": PartitionSpec("model"), "head": PartitionSpec(None, "model")}
-    return params | {
-        name: jax.lax.with_sharding_constraint(
-            params[name],
-            NamedSharding(mesh, _fit(spec, params[name].shape, mesh, name)),
-        )
-        for name, spec in specs.items()
-        if name in params
-    }
+    if mesh.shape["fsdp"] == 1:
+        return params
+
+    def gather(leaf: jax.Array, stored: NamedSharding) -> jax.Array:
+        leaf = jax.lax.with_sharding_constraint(leaf, stored)
+        if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
+            leaf = leaf.astype(dtype)
+        return _constrain(leaf, _keep_model(stored), mesh)
+
+    return jax.tree.map(
+        gather, params, shardings_for(params, mesh, TRANSFORMER_RULES, warn=False)
+    )
+
+
+def _keep_model(sharding: NamedSharding) -> PartitionSpec:
+    return PartitionSpec(*(a if a == "model" else None for a in sharding.spec))
+
+
+def split_vocabulary(matrix: jax.Array, mesh: Mesh) -> jax.Array:
+    """Constrains an output matrix float[D, V] to be sharded over the vocabulary.
+
+    Over `model` and, where both divide it, over `fsdp`: no device holds it in full. The
+    rows of a chunk of logits are gathered in its place (`gather_rows`).
+    """
+    axes = vocabulary_axes(matrix.shape[1], mesh)
+    matrix = _constrain(matrix, _P("fsdp", "model"), mesh)  # and its gradient
+    return _constrain(matrix, _P(None, axes), mesh)
+
+
+def gather_rows(x: jax.Array, *, mesh: Mesh, vocab_size: int) -> jax.Array:
+    """All-gathers the rows of a chunk over the devices that share a vocabulary."""
+    if "fsdp" not in vocabulary_axes(vocab_size, mesh):
+        return x
+    return _constrain(x, _P("data"), mesh)
+
+
+def vocabulary_axes(vocab_size: int, mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
+    """Returns the mesh axes that logits are sharded over."""
+    axes = ()
+    for axis in ("model", "fsdp"):
+        size = math.prod(mesh.shape[a] for a in (*axes, axis))
+        if mesh.shape[axis] > 1 and vocab_size % size == 0:
+            axes = (*axes, axis)
+    return axes
+
+
+def look_up(table: jax.Array, tokens: jax.Array, *, mesh: Mesh) -> jax.Array:
+    """Looks tokens int32[R, T] up in an embedding float[V, D].
+
+    Each device reads its own part of the columns for all rows; the parts are exchanged
+    when `constrain_rows` follows. Without this the table, and the gradient of all of it,
+    would be in every device's memory.
+    """
+    if mesh.shape["fsdp"] == 1:
+        return table[tokens]
+    table = _constrain(table, _P("model", "fsdp"), mesh)  # and its gradient
+    return _constrain(table[tokens], _P("data", None, "fsdp"), mesh)
+
+
+def _constrain(x: jax.Array, spec: PartitionSpec, mesh: Mesh) -> jax.Array:
+    fitted = _fit(spec, x.shape, mesh, None)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, fitted))
 
 
 def heads_axis(mesh: Mesh | AbstractMesh, num_kv_heads: int) -> str | None:
@@ -354,13 +413,9 @@ def make_rollout_params(
       view: function from the learner's trees to the parameters that rollouts read.
       *abstract: shapes of the arguments of `view`.
     """
-
-    def keep_model(sharding: NamedSharding) -> PartitionSpec:
-        return PartitionSpec(*(a if a == "model" else None for a in sharding.spec))
-
     shapes = jax.eval_shape(view, *abstract)
     shardings = shardings_for(shapes, mesh, TRANSFORMER_RULES)
-    specs = jax.tree.map(keep_model, shardings)
+    specs = jax.tree.map(_keep_model, shardings)
     gathered = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
     # A copy even on one device: the learner donates its own buffers to the next update.
     gather = jax.jit(

@@ -165,19 +165,15 @@ def cache_bytes(work: Workload) -> int:
 
 def _head_shards(work: Workload) -> int:
     """Returns the number of devices that rollouts shard key-value heads over."""
-    sizes = (work.mesh.data, work.mesh.fsdp, work.mesh.model)
-    mesh = AbstractMesh(sizes, sharding.AXES)
-    cut = sharding.heads_axis(mesh, work.model.num_kv_heads)
+    cut = sharding.heads_axis(_abstract(work.mesh), work.model.num_kv_heads)
     return work.mesh.model if cut else 1
 
 
 def _sharded(tree: types.PyTree, mesh: config.MeshConfig) -> int:
     """Returns the bytes of a tree on one device of a mesh, by the sharding rules."""
-    sizes = (mesh.data, mesh.fsdp, mesh.model)
-    abstract = AbstractMesh(sizes, sharding.AXES)
     shardings = sharding.shardings_for(
         tree,
-        abstract,  # type: ignore[arg-type]
+        _abstract(mesh),  # type: ignore[arg-type]
         sharding.TRANSFORMER_RULES,
         warn=False,  # most meshes are candidates only
     )
@@ -187,6 +183,10 @@ def _sharded(tree: types.PyTree, mesh: config.MeshConfig) -> int:
             jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True
         )
     )
+
+
+def _abstract(mesh: config.MeshConfig) -> AbstractMesh:
+    return AbstractMesh((mesh.data, mesh.fsdp, mesh.model), sharding.AXES)
 
 
 def _size(dtype: model_config.Dtype) -> int:
@@ -217,16 +217,21 @@ def _activation_bytes(work: Workload) -> int:
 
 
 def _logits_bytes(work: Workload) -> int:
-    """Returns the bytes of a chunk of logits, their gradient and the gathered head."""
-    model = work.model
-    rows = work.rows_per_device * work.mesh.data * work.mesh.fsdp
-    chunk = max(work.logprob_chunk // rows, 1) * work.rows_per_device
-    columns = model.vocab_size / work.mesh.model
+    """Returns the bytes of a chunk of logits, their gradient and a part of the head.
+
+    Where devices share the vocabulary, each has the logits of all their rows for its part.
+    """
+    model, mesh = work.model, work.mesh
+    axes = sharding.vocabulary_axes(model.vocab_size, _abstract(mesh))
+    columns = model.vocab_size / math.prod(getattr(mesh, axis) for axis in axes)
+    rows = work.rows_per_device * mesh.data * mesh.fsdp
+    sharers = mesh.fsdp if "fsdp" in axes else 1
+    chunk = max(work.logprob_chunk // rows, 1) * work.rows_per_device * sharers
     frozen = work.lora is not None or work.trainable is not None
     held = model.dtypes.head if frozen else model.dtypes.params
-    gathered = _size(held) if work.mesh.fsdp > 1 else 0
+    placed = _size(held) if mesh.fsdp > 1 else 0
     gradient = 0 if frozen else 4  # of the vocabulary, summed over chunks in float32
-    return int(columns * (chunk * 2 * 4 + model.hidden_size * (gradient + gathered)))
+    return int(columns * (chunk * 2 * 4 + model.hidden_size * (gradient + placed)))
 
 
 def _sampling_bytes(work: Workload) -> int:

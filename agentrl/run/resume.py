@@ -111,9 +111,8 @@ def check_place(
         )
 
 
-def find_stage(settings: config.RunConfig, workdir: pathlib.Path) -> int:
-    """Index of the first stage that the run's newest checkpoint does not finish."""
-    progress = find_progress(workdir)
+def find_stage(settings: config.RunConfig, progress: types.Progress) -> int:
+    """Index of the first stage that is not finished where a run stands."""
     chain = settings.stages[progress.stage :][:1]
     finished = any(progress.iteration >= stage.num_iterations for stage in chain)
     return progress.stage + finished

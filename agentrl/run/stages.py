@@ -3,14 +3,17 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from agentrl import config, types
 from agentrl.envs import base
 from agentrl.learner import algorithms, optimizer, scoring, update
+from agentrl.models import transformer
 from agentrl.parallel import processes, rng, sharding
 from agentrl.rollout import collect, mixture
 from agentrl.run import assemble, warmstart
@@ -213,25 +216,50 @@ def _make_learner(
 def _make_forward(
     run: assemble.Layout, settings: config.StageConfig, algorithm: algorithms.Algorithm
 ) -> update.ForwardFn:
-    """Binds the model, as its parameters lie on the learner's mesh."""
-
-    def join(params: types.Params) -> types.PyTree:
-        return sharding.gather_vocabulary(run.parameters.join(params), run.mesh)
-
-    return update.make_forward(
-        functools.partial(
-            run.model.hidden,
-            remat=run.config.learner.remat == "full",
-            constrain=functools.partial(sharding.constrain_rows, mesh=run.mesh),
-            split_rows=functools.partial(sharding.split_rows, mesh=run.mesh),
-        ),
-        run.model.unembedding,
+    return place_forward(
+        run.model,
+        run.mesh,
+        remat=run.config.learner.remat == "full",
         chunk=run.config.learner.logprob_chunk,
         temperature=1.0 if settings.supervised else settings.rollout.temperature,
-        join=join,
+        join=run.parameters.join,
         num_valid_tokens=run.num_valid_tokens,
         value_fn=run.model.values if algorithm.needs_values else None,
         entropy_gradient=algorithm.objective.entropy_coefficient > 0,
+    )
+
+
+def place_forward(
+    model: transformer.Model, mesh: Mesh, *, remat: bool, **settings: Any
+) -> update.ForwardFn:
+    """Binds a model, as its parameters and rows lie on the learner's mesh.
+
+    Args:
+      model: whose forward pass it is.
+      mesh: the learner's.
+      remat: as of `Model.hidden`.
+      **settings: as of `update.make_forward`.
+    """
+
+    def unembedding(params: types.PyTree) -> jax.Array:
+        return sharding.split_vocabulary(model.unembedding(params), mesh)
+
+    return update.make_forward(
+        functools.partial(
+            model.hidden,
+            remat=remat,
+            constrain=functools.partial(sharding.constrain_rows, mesh=mesh),
+            look_up=functools.partial(sharding.look_up, mesh=mesh),
+            gather=functools.partial(
+                sharding.gather_layer, mesh=mesh, dtype=model.config.dtypes.compute
+            ),
+            split_rows=functools.partial(sharding.split_rows, mesh=mesh),
+        ),
+        unembedding,
+        gather=functools.partial(
+            sharding.gather_rows, mesh=mesh, vocab_size=model.config.vocab_size
+        ),
+        **settings,
     )
 
 

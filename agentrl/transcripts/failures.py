@@ -135,7 +135,8 @@ def _classify_refusal(
     if action is None:
         return "format_error"
     names, seen = actions.named_things(env, action), _seen(episode, index)
-    if not actions.shows(env, seen, names) and not _is_asked_for(env, seen[0], names):
+    unseen = [name for name in names if not actions.shows(env, seen, [name])]
+    if unseen and not _is_asked_for(env, seen[0], unseen):
         return "fabrication"
     if env == "textcraft" and _gets_what_is_crafted(seen, action, names):
         return "wrong_plan"
@@ -174,12 +175,18 @@ def _find_contradictions(episode: episodes.StoredEpisode) -> set[int]:
     return found
 
 
+# What the kinds of things are called that a goal may ask for.
+_KINDS = {"babyai": r"\b(ball|box|door|key)$", "alfworld": r"^[a-z]{3,}$"}
+
+
 def _is_asked_for(env: str, first_observation: str, names: Sequence[str]) -> bool:
-    """Whether the goal of BabyAI names these things, whose numbers nothing has shown."""
-    goal = re.search(r"Your goal: (.*)", first_observation) if env == "babyai" else None
+    """Whether the goal names these things, whose numbers nothing has shown."""
+    goal = re.search(r"Your (?:goal|task is to): (.*)", first_observation)
+    if goal is None or env not in _KINDS:
+        return False
     kinds = [re.sub(r" \d+$", "", name) for name in names]
-    are_things = all(re.search(r"\b(ball|box|door|key)$", kind) for kind in kinds)
-    return goal is not None and are_things and actions.shows(env, [goal[1]], kinds)
+    are_things = all(re.search(_KINDS[env], kind) for kind in kinds)
+    return are_things and actions.shows(env, [goal[1]], kinds)
 
 
 def _gets_what_is_crafted(

@@ -180,7 +180,11 @@ def test_damaged_files_are_named(copied, name, text, message):
             "{% endfor %}",
             "seconds of computation",
         ),
-        ("{{ 2 ** (2 ** 40) }}", "stopped while it rendered|MemoryError"),
+        pytest.param(
+            "{{ 2 ** (2 ** 40) }}",
+            "stopped while it rendered|MemoryError",
+            marks=pytest.mark.slow,
+        ),
         ("{{ 'a' * 2 ** 34 }}", "fills 4 GiB"),
         ("{{ 'a'.ljust(2 ** 34) }}", "fills 4 GiB"),
     ],

@@ -36,6 +36,12 @@ def test_paths_on_pages_exist(page):
     assert missing == []
 
 
+@pytest.mark.parametrize("script", ["Makefile", ".ci/test-versions"])
+def test_tests_that_scripts_name_exist(script):
+    named = re.findall(r"\btests/[\w./]+", (ROOT / script).read_text())
+    assert named and [path for path in named if not (ROOT / path).exists()] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_between_pages_exist(page):
     targets = re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", page.read_text())

@@ -27,6 +27,7 @@ def get_config() -> config.RunConfig:
         },
         model=ModelConfig(
             vocab_size=512,
+            hidden_size=64,
             num_layers=2,
             mlp_size=128,
             tied_embeddings=False,
@@ -42,7 +43,7 @@ def get_config() -> config.RunConfig:
             config.StageConfig(
                 name="warm_start",
                 mixture=mixture,
-                num_iterations=25,
+                num_iterations=12,
                 rollout=ROLLOUT,
                 optimizer=config.OptimizerConfig(learning_rate=3e-3),
                 algorithm=config.Supervised(

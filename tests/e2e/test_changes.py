@@ -17,6 +17,9 @@ SHORT = (
     "--set=stages.warm_start.num_iterations=4",
     "--set=stages.recall.num_iterations=4",
     "--set=save_every=3",
+    # Half the programs.
+    "--set=stages.*.rollout.cache_buckets=(64,)",
+    "--set=evaluation.rollout.cache_buckets=(64,)",
 )
 TIMING = ("time/", "wall_time", "perf/")
 
@@ -75,10 +78,8 @@ def undisturbed(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize(
-    ("number", "after"),
-    [(signal.SIGTERM, 5), pytest.param(signal.SIGINT, 1, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "after"), [(signal.SIGTERM, 5), (signal.SIGINT, 1)])
 def test_a_signal_costs_nothing(undisturbed, tmp_path, number, after):
     workdir = tmp_path / "run"
     said = interrupt(workdir, number, after=after)
@@ -134,8 +135,9 @@ ROUNDING = {
 
 def test_free_fields_leave_a_run_as_it_is(undisturbed, tmp_path):
     workdir = tmp_path / "run"
-    interrupt(workdir, signal.SIGTERM, after=2)
+    said = interrupt(workdir, signal.SIGTERM, after=2)
     done = len(read_metrics(workdir))
+    assert f"stage 'warm_start' is finished and saved as checkpoint {done}" in said
     finish(start(workdir, *(f"--set={field}" for field in FREE)))
 
     assert read_metrics(workdir) == read_metrics(undisturbed)
@@ -158,6 +160,7 @@ def test_other_shapes_leave_a_run_as_it_is_but_for_rounding(
     assert_close(read_metrics(workdir), read_metrics(undisturbed))
 
 
+@pytest.mark.slow
 def test_a_finished_run_grows(undisturbed, tmp_path):
     workdir = tmp_path / "run"
     finish(start(workdir, "--set=stages.recall.num_iterations=2"))
@@ -171,19 +174,23 @@ def test_a_finished_run_grows(undisturbed, tmp_path):
     ]
 
 
-def test_what_changes_results_is_refused_or_recorded(undisturbed, tmp_path):
-    workdir = tmp_path / "run"
-    rate = "--set=stages.recall.optimizer.learning_rate=1e-2"
-    interrupt(workdir, signal.SIGTERM, after=2)
-    before = read_run(workdir)
+RATE = "--set=stages.recall.optimizer.learning_rate=1e-2"
+ALLOWED = "--allow_changes=stages.recall.optimizer.learning_rate"
 
-    said = finish(start(workdir, rate), code=1)
+
+def test_what_changes_results_is_refused(undisturbed):
+    before = read_run(undisturbed)
+    said = finish(start(undisturbed, RATE), code=1)
     assert "stages.1.optimizer.learning_rate was 0.001 and is 0.01" in said
-    allowed = "--allow_changes=stages.recall.optimizer.learning_rate"
-    assert said.rstrip().endswith(allowed)
-    assert read_run(workdir) == before
+    assert said.rstrip().endswith(ALLOWED)
+    assert read_run(undisturbed) == before
 
-    finish(start(workdir, rate, allowed))
+
+@pytest.mark.slow
+def test_what_changes_results_is_recorded_where_it_is_allowed(undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    interrupt(workdir, signal.SIGTERM, after=2)
+    finish(start(workdir, RATE, ALLOWED))
     (change,) = read_run(workdir)["changes"]
     assert change["allowed"] == ["stages.recall.optimizer.learning_rate"]
     assert read_metrics(workdir) != read_metrics(undisturbed)

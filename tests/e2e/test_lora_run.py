@@ -13,6 +13,9 @@ from agentrl.checkpoints import checkpoint
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 SHORT = (
+    "--set=mesh.cpu_devices=1",
+    "--set=stages.*.rollout.cache_buckets=(64,)",
+    "--set=evaluation.rollout.cache_buckets=(64,)",
     "--set=stages.warm_start.num_iterations=2",
     "--set=stages.recall.num_iterations=2",
     # So short a warm start may solve nothing: what is equal trains, too.

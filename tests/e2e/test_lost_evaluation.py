@@ -5,6 +5,7 @@ import pathlib
 import sys
 
 import commands
+import pytest
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -23,6 +24,7 @@ def run(module, *arguments, broken_if):
     )
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_the_evaluation_that_was_refused(tmp_path):
     workdir, broken = tmp_path / "run", tmp_path / "broken"
     train = (f"--config={HERE / 'shaky_experiment.py'}", f"--workdir={workdir}")

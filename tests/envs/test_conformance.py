@@ -90,6 +90,8 @@ def test_published_subsets_are_those_of_the_panels(name):
     if published is None:
         return
     panels = [spec.panel(split, config).item_ids for split in ("train", "test")]
+    if name == "sokoban":  # which draws each of its warehouses anew
+        panels = [ids[:200] for ids in panels]
     found = {spec.subset(i, config) for i in itertools.chain(*panels)}
     assert found <= set(published)
     if name != "sciworld":  # where no solution of some kinds is known

@@ -53,14 +53,17 @@ def clock(monkeypatch):
     return Clock.install(monkeypatch)
 
 
-def is_alive(pid):
+def state_of(pid):
+    """What Linux says of a process: R, S, T (stopped), Z (ended), ...; None if gone."""
     try:
-        state = (
-            pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        )
+        text = pathlib.Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
-        return False
-    return state != "Z"
+        return None
+    return text.rpartition(")")[2].split()[0]
+
+
+def is_alive(pid):
+    return state_of(pid) not in (None, "Z")
 
 
 # What goes in comes out.
@@ -230,7 +233,10 @@ def test_a_stopped_worker_stops_nobody():
     # Time enough for the other worker, and for the replays, on a busy machine.
     with pool.EnvPool(CONFIGS, num_workers=2, call_timeout_s=10.0) as envs:
         start(envs, range(40))
-        os.kill(envs._workers[0].process.pid, signal.SIGSTOP)
+        stopped = envs._workers[0].process.pid
+        os.kill(stopped, signal.SIGSTOP)
+        # A signal that is on its way lets the worker take one more message.
+        wait_until(lambda: state_of(stopped) == "T")
 
         replies = play(envs, {slot: f"x{slot:020000}" for slot in range(40)})
 

@@ -145,7 +145,8 @@ def test_processes_that_start_at_once_build_one_same_corpus(factbook_builds):
     cache, ((first, first_code), (second, second_code)) = factbook_builds
     assert (first_code, second_code) == (0, 0)
     assert first == second and b"Question: " in first
-    assert sorted(path.name for path in cache.iterdir()) == [
+    # Other modules' tests keep what they build in the same cache.
+    assert sorted(path.name for path in cache.glob("searchqa*")) == [
         dataset.FOLDER,
         f"{dataset.FOLDER}.lock",
     ]

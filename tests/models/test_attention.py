@@ -23,7 +23,8 @@ def test_implementations_agree_with_gradients(num_columns):
             out = attention.attend_segments(*arrays, segments, implementation)
             return jnp.sum(weights * out), out
 
-        return jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(*arrays)
+        compute = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
+        return jax.jit(compute)(*arrays)
 
     found, expected = attend("matmul"), attend("xla")
     for ours, theirs in zip(

@@ -20,6 +20,17 @@ MODELS = {
     "xla": dataclasses.replace(SMALL, attention="xla"),
 }
 T = 24
+# Compiled as a whole: operation by operation takes longer.
+hidden_states = jax.jit(
+    lambda model, params, *arrays, remat=False: model.hidden(
+        params, *arrays, remat=remat
+    ),
+    static_argnums=0,
+    static_argnames="remat",
+)
+append = jax.jit(
+    lambda model, params, *arrays: model.append(params, *arrays), static_argnums=0
+)
 
 
 @pytest.fixture(params=MODELS, scope="module")
@@ -34,7 +45,8 @@ def setup(request):
     )
     tokens = jax.random.randint(jax.random.key(2), (3, T), 0, 50)
     positions = jnp.tile(jnp.arange(T)[None], (3, 1))
-    hidden = model.hidden(params, tokens, positions, jnp.ones((3, T), jnp.int32))
+    segments = jnp.ones((3, T), jnp.int32)
+    hidden = hidden_states(model, params, tokens, positions, segments)
     return model, params, tokens, hidden
 
 
@@ -43,7 +55,6 @@ def setup(request):
 def test_appending_in_pieces_equals_the_full_forward(setup, pieces):
     model, params, tokens, hidden = setup
     cache = kv_cache.empty(model.config, 3, T + 8)
-    append = jax.jit(model.append)
     start = 0
     for piece in pieces:
         stop = min(start + piece, T)
@@ -53,7 +64,7 @@ def test_appending_in_pieces_equals_the_full_forward(setup, pieces):
             .set(tokens[:, start:stop])
         )
         counts = jnp.array([stop - start, stop - start, 0])
-        last, cache = append(params, chunk, counts, cache)
+        last, cache = append(model, params, chunk, counts, cache)
         if stop > start:
             np.testing.assert_allclose(last[:2], hidden[:2, stop - 1], atol=2e-5)
         start = stop
@@ -67,7 +78,7 @@ def test_packed_segments_do_not_see_each_other(setup):
     segments = jnp.array([1] * 10 + [2] * 9 + [0] * 5)
     positions = jnp.array([*range(10), *range(9), *range(5)])
 
-    packed = model.hidden(params, row[None], positions[None], segments[None])[0]
+    packed = hidden_states(model, params, row[None], positions[None], segments[None])[0]
 
     np.testing.assert_allclose(packed[:10], hidden[0, :10], atol=2e-5)
     np.testing.assert_allclose(packed[10:19], hidden[1, :9], atol=2e-5)
@@ -82,8 +93,8 @@ def test_remat_changes_no_value_and_no_gradient(setup):
         out = model.hidden(params, tokens, positions, segments, remat=remat)
         return jnp.sum(jnp.sin(out))
 
-    plain = jax.value_and_grad(loss)(params, False)
-    saved = jax.value_and_grad(loss)(params, True)
+    compute = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    plain, saved = compute(params, False), compute(params, True)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), plain, saved)
 
 
@@ -93,9 +104,9 @@ def test_columns_beyond_the_cache_are_dropped():
     params = model.init(jax.random.key(0))
     cache = kv_cache.empty(config, 1, 4)
     tokens = jnp.arange(8)[None]
-    _, cache = model.append(params, tokens, jnp.array([3]), cache)
+    _, cache = append(model, params, tokens, jnp.array([3]), cache)
     before = cache.keys[0]
-    _, cache = model.append(params, tokens, jnp.array([5]), cache)
+    _, cache = append(model, params, tokens, jnp.array([5]), cache)
     np.testing.assert_array_equal(cache.keys[0][..., :3], before[..., :3])
 
 
@@ -103,9 +114,9 @@ def test_grown_cache_continues_the_same(setup):
     model, params, tokens, hidden = setup
     cache = kv_cache.empty(model.config, 3, 12)
     counts = jnp.full(3, 10)
-    _, cache = model.append(params, tokens[:, :10], counts, cache)
+    _, cache = append(model, params, tokens[:, :10], counts, cache)
     cache = kv_cache.grow(cache, 32)
-    last, _ = model.append(params, tokens[:, 10:20], counts, cache)
+    last, _ = append(model, params, tokens[:, 10:20], counts, cache)
     np.testing.assert_allclose(last, hidden[:, 19], atol=2e-5)
 
 
@@ -117,25 +128,25 @@ def test_attention_implementations_agree(setup):
     positions = jnp.tile(jnp.arange(T)[None], (3, 1))
     segments = jnp.ones((3, T), jnp.int32)
     np.testing.assert_allclose(
-        same.hidden(params, tokens, positions, segments), hidden, atol=2e-5
+        hidden_states(same, params, tokens, positions, segments), hidden, atol=2e-5
     )
     cache = kv_cache.empty(same.config, 3, T + 1)
     assert cache.layout != kv_cache.empty(model.config, 3, T).layout
     counts = jnp.full(3, T - 1)
-    _, cache = same.append(params, tokens[:, :-1], counts, cache)
-    last, _ = same.append(params, tokens[:, -1:], jnp.ones(3, jnp.int32), cache)
+    _, cache = append(same, params, tokens[:, :-1], counts, cache)
+    last, _ = append(same, params, tokens[:, -1:], jnp.ones(3, jnp.int32), cache)
     np.testing.assert_allclose(last, hidden[:, -1], atol=2e-5)
 
 
 def test_rows_continue_a_copied_beginning(setup):
     model, params, tokens, hidden = setup
     shared = kv_cache.empty(model.config, 1, T + 8)
-    _, shared = model.append(params, tokens[:1, :10], jnp.array([10]), shared)
+    _, shared = append(model, params, tokens[:1, :10], jnp.array([10]), shared)
     cache = kv_cache.empty(model.config, 3, T)
     cache = kv_cache.copy_row(cache, shared, jnp.array([True, False, True]))
     cache = dataclasses.replace(cache, lengths=jnp.array([10, 0, 10]))
     chunk = jnp.tile(tokens[:1, 10:20], (3, 1))
-    last, cache = model.append(params, chunk, jnp.array([10, 0, 10]), cache)
+    last, cache = append(model, params, chunk, jnp.array([10, 0, 10]), cache)
     np.testing.assert_allclose(last[0], hidden[0, 19], atol=2e-5)
     np.testing.assert_array_equal(last[2], last[0])
     np.testing.assert_array_equal(cache.keys[0][1], 0)

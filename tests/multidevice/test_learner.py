@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import re
 
@@ -8,8 +9,9 @@ import pytest
 
 from agentrl import config, types
 from agentrl.learner import algorithms, optimizer, update
-from agentrl.models import model_config, transformer
+from agentrl.models import layers, model_config, transformer
 from agentrl.parallel import sharding
+from agentrl.run import stages
 
 MODEL = transformer.Model(
     model_config.ModelConfig(
@@ -24,15 +26,21 @@ OPTIMIZER = optimizer.make_optimizer(
 )
 
 
-def make_step(hidden=MODEL.hidden, gather=lambda params: params):
-    forward = update.make_forward(
-        hidden,
-        MODEL.unembedding,
-        chunk=32,
-        temperature=1.0,
-        join=lambda params: gather(params.trained),
-        num_valid_tokens=13,
-        entropy_gradient=True,
+SCANNED = transformer.Model(dataclasses.replace(MODEL.config, scan_blocks="always"))
+
+
+def make_step(mesh=None, model=MODEL):
+    settings = {
+        "chunk": 32,
+        "temperature": 1.0,
+        "join": lambda params: params.trained,
+        "num_valid_tokens": 13,
+        "entropy_gradient": True,
+    }
+    forward = (
+        update.make_forward(MODEL.hidden, MODEL.unembedding, **settings)
+        if mesh is None
+        else stages.place_forward(model, mesh, remat=model is SCANNED, **settings)
     )
     stage = config.StageConfig(
         name="only",
@@ -49,16 +57,6 @@ def make_step(hidden=MODEL.hidden, gather=lambda params: params):
     return lambda state, batch: train_step(state, {}, batch, None)
 
 
-def make_placed_step(mesh):
-    return make_step(
-        functools.partial(
-            MODEL.hidden,
-            constrain=functools.partial(sharding.constrain_rows, mesh=mesh),
-        ),
-        functools.partial(sharding.gather_vocabulary, mesh=mesh),
-    )
-
-
 @pytest.fixture(scope="module")
 def problem():
     params = MODEL.init(jax.random.key(0))
@@ -67,23 +65,25 @@ def problem():
 
 
 @pytest.mark.parametrize(
-    "mesh_config",
+    ("mesh_config", "model"),
     [
-        config.MeshConfig(data=8),
-        config.MeshConfig(fsdp=8),
-        config.MeshConfig(data=2, fsdp=2, model=2),
+        pytest.param(config.MeshConfig(data=8), MODEL, marks=pytest.mark.slow),
+        pytest.param(config.MeshConfig(fsdp=8), MODEL, marks=pytest.mark.slow),
+        (config.MeshConfig(data=2, fsdp=2, model=2), SCANNED),
     ],
-    ids=["data", "fsdp", "data_fsdp_model"],
+    ids=["data", "fsdp", "data_fsdp_model_scanned"],
 )
-def test_eight_devices_take_the_step_of_one(problem, mesh_config, make_batch):
+def test_eight_devices_take_the_step_of_one(problem, mesh_config, model, make_batch):
     step, state = problem
     batch = make_batch(0, shape=(2, 8, 24))
     expected_state, expected_metrics = jax.jit(step)(state, batch)
+    if model is SCANNED:
+        state, expected_state = map(layers.stack, (state, expected_state))
 
     mesh = sharding.make_mesh(mesh_config)
     placements = sharding.shardings_for(state, mesh, sharding.TRANSFORMER_RULES)
     jitted = jax.jit(
-        make_placed_step(mesh), out_shardings=(placements, sharding.replicated(mesh))
+        make_step(mesh, model), out_shardings=(placements, sharding.replicated(mesh))
     )
     new_state, metrics = jitted(
         jax.device_put(state, placements), sharding.to_global(batch, mesh)
@@ -103,7 +103,7 @@ def test_eight_devices_take_the_step_of_one(problem, mesh_config, make_batch):
 
 
 def activation_shapes(step, state, batch, mesh):
-    """Shapes of the rank-3 results of collectives in the compiled step."""
+    """Shapes of the results of collectives in the compiled step."""
     placements = sharding.shardings_for(state, mesh, sharding.TRANSFORMER_RULES)
     jitted = jax.jit(step, out_shardings=(placements, sharding.replicated(mesh)))
     lowered = jitted.lower(
@@ -123,7 +123,7 @@ def test_with_fsdp_weights_move_and_rows_stay(problem, make_batch):
         shapes = activation_shapes(step, state, batch, mesh)
         return {shape for shape in shapes if shape[:2] == (8, 24)}
 
-    assert whole_rows(make_placed_step(mesh)) == set()
+    assert whole_rows(make_step(mesh)) == set()
     assert whole_rows(step)  # left to itself, the compiler adds up parts of all rows
 
 
@@ -131,10 +131,15 @@ def test_logits_stay_sharded_over_the_vocabulary(problem, make_batch):
     _, state = problem
     batch = make_batch(0, shape=(2, 8, 24))
     mesh = sharding.make_mesh(config.MeshConfig(data=2, fsdp=2, model=2))
-    shapes = activation_shapes(make_placed_step(mesh), state, batch, mesh)
-    rows, width, vocabulary = 8 // 4, 32 // 8, MODEL.config.vocab_size
+    shapes = activation_shapes(make_step(mesh), state, batch, mesh)
+    rows, width, vocabulary = 8 // 2, 32 // 8, MODEL.config.vocab_size
     assert (rows, width) in shapes  # the maximum and the sum over all shards
-    assert (rows, width, vocabulary) not in shapes
+    assert not {
+        s for s in shapes if s[0] == rows and s[-1] in (vocabulary, vocabulary // 2)
+    }
+    # Nor is the table, or its gradient, ever in one place.
+    size = MODEL.config.hidden_size
+    assert not {s for s in shapes if sorted(s) == [size, vocabulary]}
 
 
 def test_unused_microbatches_are_skipped_on_all_devices_alike(problem, make_batch):

@@ -77,8 +77,15 @@ def assert_named(process, lost):
     assert "Traceback" not in complaints
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-@pytest.mark.parametrize("lost", [0, 2])
+@pytest.mark.parametrize(
+    ("number", "lost"),
+    [
+        (signal.SIGKILL, 0),
+        (signal.SIGSTOP, 2),
+        pytest.param(signal.SIGKILL, 2, marks=pytest.mark.slow),
+        pytest.param(signal.SIGSTOP, 0, marks=pytest.mark.slow),
+    ],
+)
 def test_a_lost_host_is_named_by_the_others(tmp_path, number, lost):
     hosts = start_all(tmp_path)
     time.sleep(0.7)  # a few signs of life
@@ -105,7 +112,9 @@ def test_a_host_that_hangs_is_named_although_it_is_alive(tmp_path):
         host.communicate()
 
 
-@pytest.mark.parametrize("how", ["abort", "raise"])
+@pytest.mark.parametrize(
+    "how", ["abort", pytest.param("raise", marks=pytest.mark.slow)]
+)
 def test_what_a_lost_host_leads_to_is_not_taken_for_the_cause(tmp_path, how):
     hosts = start_all(tmp_path, (how, how, "line"))
     hosts[2].kill()

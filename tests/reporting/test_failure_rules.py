@@ -132,6 +132,9 @@ NOTHING = "Nothing happens."
         ([GO, ("close fridge 1", NOTHING)], "state_inconsistency"),
         ([TAKE, GO, ("move plate 1 to fridge 1", NOTHING)], "state_inconsistency"),
         ([("go to table 2", NOTHING)], "state_inconsistency"),  # is there
+        # The task asks for a plate; nothing has shown that there is a seventh.
+        ([("take plate 7 from table 2", NOTHING)], "state_inconsistency"),
+        ([("take mug 7 from table 2", NOTHING)], "fabrication"),
         ([TAKE, GO, ("heat apple 1 with fridge 1", NOTHING)], "state_inconsistency"),
         # Nothing seen so far speaks against these.
         ([TAKE, GO, OPEN, ("move plate 1 to fridge 1", NOTHING)], "invalid_action"),

@@ -131,6 +131,7 @@ def test_every_task_comes_back_in_order(played):
 @pytest.mark.parametrize("which", ["played", "played_cut"])
 def test_learner_scores_the_context_that_the_sampler_saw(model, framed, request, which):
     params, (trajectories, _) = request.getfixturevalue(which)
+    unembedding = model.unembedding(params)
     hidden = jax.jit(model.hidden)
     for trajectory in trajectories:
         tokens = np.zeros((1, SETTINGS.max_tokens), np.int32)
@@ -138,8 +139,7 @@ def test_learner_scores_the_context_that_the_sampler_saw(model, framed, request,
         tokens[0, :used] = tokens_of(trajectory)
         columns = np.arange(SETTINGS.max_tokens)[None]
         states = hidden(params, tokens, columns, (columns < used).astype(np.int32))
-        logits = states @ model.unembedding(params)
-        logits = logits[0, :, : framed.tokenizer.vocab_size]
+        logits = (states @ unembedding)[0, :, : framed.tokenizer.vocab_size]
         logprobs = jax.nn.log_softmax(logits)
         start = 0
         for turn in trajectory.turns:
@@ -277,7 +277,7 @@ def test_turns_hold_the_tokens_of_their_text(framed, played):
         (1, {}),
         (8, {"num_cohorts": 1}),
         (2, {"num_slots": 4, "row_buckets": ()}),
-        (8, {"row_buckets": ()}),
+        pytest.param(8, {"row_buckets": ()}, marks=pytest.mark.slow),
     ],
     ids=["one_device", "one_cohort", "refilled_slots", "full_rows"],
 )
@@ -320,7 +320,9 @@ def test_horizon_ends_episodes(model, framed, envs):
     assert types.Ending.MAX_TURNS in {t.ending for t in trajectories}
 
 
-@pytest.mark.parametrize("frame", ["bare", "plain"])
+@pytest.mark.parametrize(
+    "frame", ["bare", pytest.param("plain", marks=pytest.mark.slow)]
+)
 def test_prefix_caching_changes_nothing(model, framed, envs, frame, monkeypatch):
     reframed = dataclasses.replace(framed, frame=frame)
     settings = dataclasses.replace(SETTINGS, max_tokens=96, cache_buckets=(32, 96))
@@ -400,7 +402,7 @@ def test_nothing_is_compiled_after_the_warm_up(
     settings = dataclasses.replace(
         SETTINGS,
         num_slots=8,
-        row_buckets=(1, 2),
+        row_buckets=(1,),
         max_tokens=40,
         append_buckets=append_buckets,
         cache_buckets=cache_buckets,
