@@ -1,14 +1,18 @@
 """Coordination of a run's processes outside of jitted code: episodes and files."""
 
 import contextlib
+import itertools
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from agentrl import errors, refusals
+
+_LONGEST_WAIT_MS = 24 * 3600 * 1000  # who waits for a lost host is ended by `watch`
+_barriers = itertools.count()
 
 
 def is_process_zero() -> bool:
@@ -31,6 +35,30 @@ def gather(items: list) -> list:
     padded = np.pad(packed, (0, sizes.max() - packed.size))
     rows = zip(multihost_utils.process_allgather(padded), sizes, strict=True)
     return [item for row, size in rows for item in pickle.loads(row[:size].tobytes())]
+
+
+def compile_together(function: jax.stages.Wrapped) -> Callable:
+    """Makes hosts wait for each other where a jitted function meets new shapes.
+
+    In the first run of a program XLA gives the hosts of a CPU 30 seconds to meet, fewer
+    than a busy one may need to compile it. All hosts call the function alike.
+    """
+    if jax.process_count() == 1:
+        return function
+    from orbax.checkpoint import multihost
+
+    met = set()
+
+    def call(*arguments: object) -> object:
+        shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(arguments))
+        if shapes not in met:
+            met.add(shapes)
+            function.lower(*arguments).compile()
+            wait = multihost.get_barrier_sync_fn()
+            wait(key=f"compiled {next(_barriers)}", timeout_ms=_LONGEST_WAIT_MS)
+        return function(*arguments)
+
+    return call
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from agentrl import config, types
 from agentrl.envs import base
 from agentrl.learner import algorithms, optimizer, scoring, update
 from agentrl.models import transformer
-from agentrl.parallel import rng, sharding
+from agentrl.parallel import processes, rng, sharding
 from agentrl.rollout import collect, mixture
 from agentrl.run import assemble, warmstart
 
@@ -194,7 +194,9 @@ def _make_learner(
     optimize: optax.GradientTransformation,
 ) -> tuple[TrainStepFn, scoring.ScoreFn]:
     """Binds frozen parameters and the placement of batches to the jitted functions."""
-    step, score = jit_learner(run, settings, algorithm, optimize)
+    step, score = map(
+        processes.compile_together, jit_learner(run, settings, algorithm, optimize)
+    )
     frozen = run.parameters.frozen
 
     def train_step(
