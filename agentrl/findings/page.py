@@ -147,8 +147,22 @@ def _across(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.
             f"95 % intervals. {CLAIM_NOTES[claim]} Corrected for the {len(holm)} changes "
             f"of this table (Holm), these differ from zero: {', '.join(called) or 'none'}. "
             "Smallest differences that the design would have called 4 times in 5: "
-            f"{100 * min(smallest):.1f} to {100 * max(smallest):.1f} points.",
+            f"{100 * min(smallest):.1f} to {100 * max(smallest):.1f} points."
+            f"{_tell_seeds(levels, changes)}",
         )
+
+
+def _tell_seeds(levels: Sequence[tables.Row], changes: Sequence[tables.Row]) -> str:
+    """Names the seeds of levels and of changes where these are fewer."""
+    of_levels = " ".join(dict.fromkeys(r["seed"] for r in levels if r["seed"] != "all"))
+    of_changes = {row["cell"]: row["seeds"] for row in changes}
+    if all(seeds == of_levels for seeds in of_changes.values()):
+        return ""
+    told = ", ".join(f"{cell} {seeds}" for cell, seeds in of_changes.items())
+    return (
+        f" Levels are of seeds {of_levels}, changes of those whose chains are done: "
+        f"{told}."
+    )
 
 
 def _within(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
@@ -408,7 +422,9 @@ def _costs(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
                 row["node"], str(row["seed"]), row["stage"], row["state"],
                 str(row["iterations"]),
                 work.describe_seconds(row["seconds"]) if row["seconds"] else blocks.HOLE,
-                f"{row['seconds_per_iteration'] or 0:.2f}",
+                f"{row['seconds_per_iteration']:.2f}"
+                if row["seconds_per_iteration"] != ""
+                else blocks.HOLE,
                 row["devices"],
             ]
             for row in rows

@@ -11,7 +11,8 @@ from agentrl.experiment import files, packaged
 from agentrl.experiments.agentgym_rl import protocol
 from agentrl.planning import preview
 
-README = pathlib.Path(protocol.__file__).with_name("README.md")
+ROOT = pathlib.Path(__file__).parents[2]
+README = ROOT / "experiments" / "agentgym_rl" / "README.md"
 NAMES = [name for name in packaged.names() if name.startswith("agentgym_rl/")]
 TINY = [  # a stand-in of the model's family
     f"model.{field}={value}"

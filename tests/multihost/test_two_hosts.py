@@ -30,7 +30,11 @@ def start(workdir, *arguments, num_devices):
         "JAX_NUM_CPU_DEVICES": str(num_devices),
         # Optimised, as for users: without, the rounding of one device and of two differs
         # more often, and flips draws between tokens.
-        "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+        "XLA_FLAGS": " ".join(
+            flag
+            for flag in os.environ.get("XLA_FLAGS", "").split()
+            if not flag.startswith("--xla_backend_optimization_level")
+        ),
     }
     arguments = (f"--config={EXPERIMENT}", f"--workdir={workdir}", *SHORT, *arguments)
     return commands.Process(

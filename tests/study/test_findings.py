@@ -96,3 +96,12 @@ def test_what_is_not_done_is_a_hole(finished, tmp_path, monkeypatch):
     assert "2 of 4 nodes are not done yet" in shown.read_text()
     assert "trained on babyai | \N{EM DASH} |" in shown.read_text()
     assert "Fewer than 3 seeds" in shown.read_text()
+
+
+def test_levels_of_more_seeds_than_changes_are_named():
+    levels = [{"seed": seed} for seed in ("0", "1", "all")]
+    both, one = ({"cell": "babyai", "seeds": seeds} for seeds in ("0 1", "0"))
+
+    assert page._tell_seeds(levels, [both]) == ""
+    assert "seeds 0 1, changes" in page._tell_seeds(levels, [one])
+    assert page._tell_seeds(levels, [one]).endswith("done: babyai 0.")
