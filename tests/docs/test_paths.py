@@ -14,7 +14,7 @@ PAGES = [
     ROOT / "docs" / "decisions" / "0007-rooms-and-budgets.md",
 ]
 FOLDERS = ("agentrl", "benchmarks", "docs", "envs", "experiments", "launch", "tests")
-ROOMS = sorted(path.name for path in (ROOT / "agentrl").iterdir() if path.is_dir())
+ROOMS = sorted(path.name for path in (ROOT / "agentrl").glob("[a-z]*/"))
 # What a page tells its reader to write, or what a run makes.
 EXAMPLES = {"experiments/mine.py"}
 
