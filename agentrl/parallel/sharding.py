@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from agentrl import config, errors, types
@@ -80,8 +81,11 @@ def make_mesh_of(mesh: config.MeshConfig, devices: Sequence[Any]) -> Mesh:
             f"mesh data x fsdp x model = {shape} covers {np.prod(shape)} devices, but "
             f"{len(devices)} are present; set mesh.data = -1 to use all remaining devices."
         )
-    axis_types = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(shape, AXES, axis_types=axis_types, devices=devices)
+    # Not `jax.make_mesh`: on most TPUs that refuses to split an axis of their torus.
+    arranged = mesh_utils.create_device_mesh(
+        shape, devices, allow_split_physical_axes=True
+    )
+    return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def shardings_for(

@@ -1,5 +1,8 @@
 import dataclasses
+import importlib.util
 import logging
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -68,3 +71,28 @@ def test_leaves_without_a_rule_are_all_listed():
     tree = {name: jnp.zeros(8) for name in ("head", "gate", "up")}
     with pytest.raises(ValueError, match=r"2 parameters match no .*\['gate', 'up'\]"):
         sharding.shardings_for(tree, mesh, rules)
+
+
+@pytest.mark.slow
+def test_every_mesh_can_be_laid_out_on_slices():
+    """Also those that have to split an axis of the torus."""
+    if importlib.util.find_spec("libtpu") is None:  # imported, it would hold the TPU
+        pytest.skip("needs libtpu (extra tpu-plan)")
+    code = """
+import itertools, os
+from agentrl import config
+from agentrl.hardware import topology
+from agentrl.parallel import sharding
+
+for name in ("v5e:4x8", "v5p:2x2x4", "v6e:4x8"):
+    devices = topology.open_slice(name).devices
+    for fsdp, model in itertools.product((1, 2, 4, 8, 16), (1, 2)):
+        if len(devices) % (fsdp * model) == 0:
+            mesh = sharding.make_mesh_of(
+                config.MeshConfig(fsdp=fsdp, model=model), devices
+            )
+            assert {*mesh.devices.flat} == {*devices}, (name, fsdp, model)
+os._exit(0)  # libtpu does not always end by itself
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
