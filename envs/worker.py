@@ -30,6 +30,12 @@ from agentrl.envs import base, border, episodes, faults, memory, registry, wire
 
 GRACE_S = 2.0  # for closing environments once the parent has gone or closed the pool
 MEMORY_EXIT_CODE = 113  # a call left the worker over its memory limit
+_SELF_EXPLAINING = (
+    base.EnvConfigError,
+    base.InvalidResultError,
+    base.MissingDataError,
+    base.UnknownItemError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +135,7 @@ class Instances:
         except BaseException as error:  # the worker border: whatever it raises
             _end_copy(pid)
             invalid = isinstance(error, base.InvalidResultError)
-            text = str(error) if invalid else traceback.format_exc()
+            text = _explain(error)
             self._drop(call)
         fault = faults.Fault.INVALID if invalid else faults.Fault.RAISED
         return Answer(error=border.shorten_error(text), fault=fault).encode()
@@ -204,6 +210,13 @@ def _end_group() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def _explain(error: BaseException) -> str:
+    """What is told of an error: its message if that says what to do, else all of it."""
+    if isinstance(error, _SELF_EXPLAINING):
+        return str(error)
+    return "".join(traceback.format_exception(error))
+
+
 def serve(link: socket.socket, token: int) -> None:
     """Answers calls until the parent closes its end.
 
@@ -216,8 +229,8 @@ def serve(link: socket.socket, token: int) -> None:
     settings = inbox.get()
     try:
         instances = Instances(settings)
-    except Exception:  # the worker border: bad configuration, missing data
-        link.sendall(wire.frame(token, 0, pickle.dumps(traceback.format_exc())))
+    except Exception as error:  # the worker border: bad configuration, missing data
+        link.sendall(wire.frame(token, 0, pickle.dumps(_explain(error))))
         return
     link.sendall(wire.frame(token, 0, pickle.dumps(instances.acknowledgements)))
     limit, number = settings.memory_limit_bytes, 0

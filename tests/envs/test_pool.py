@@ -189,8 +189,9 @@ def test_sizes_must_be_positive(workers, timeout):
 
 def test_an_environment_that_cannot_be_made_is_told_at_the_start():
     configs = {"scripted": base.EnvConfig(options={"refuse": True})}
-    with pytest.raises(pool.PoolError, match="told to refuse"):
+    with pytest.raises(pool.PoolError, match="told to refuse") as error:
         pool.EnvPool(configs, num_workers=2)
+    assert "Traceback" not in str(error.value)
     with pytest.raises(pool.PoolError, match=r"'scriptde'.*Did you mean"):
         pool.EnvPool({"scriptde": base.EnvConfig()}, num_workers=1)
 
