@@ -8,39 +8,16 @@ import numpy as np
 import pytest
 
 from agentrl import errors
-from agentrl.models import model_config, transformer
+from agentrl.models import transformer
 from agentrl.play import policy
-from agentrl.pretrained import hf_export
 
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "chat"))
 import chat_families
 
-SHAPE = model_config.ModelConfig(
-    vocab_size=416,
-    hidden_size=32,
-    num_layers=2,
-    head_dim=8,
-    mlp_size=48,
-    max_positions=1024,
-)
 START = [
     {"role": "system", "content": "You play."},
     {"role": "user", "content": "You see a red ball."},
 ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    base = tmp_path_factory.mktemp("model")
-    chat_families.make_family("qwen2.5").save_pretrained(base / "tokenizer")
-    params = transformer.Model(SHAPE).init(jax.random.key(0))
-    hf_export.write(params, SHAPE, base / "model", tokenizer_folder=base / "tokenizer")
-    return base / "model"
-
-
-@pytest.fixture(scope="module")
-def loaded(folder):
-    return policy.load(folder, max_action_tokens=12, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +35,12 @@ def test_a_conversation_is_rendered_as_the_models_template_does(loaded, reply):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
-def test_logprobs_are_those_of_the_whole_context(folder, temperature):
+def test_logprobs_are_those_of_the_whole_context(shape, folder, temperature):
     loaded = policy.load(folder, max_action_tokens=12, temperature=temperature)
     reply = loaded.act(START)
     start = loaded.render(START)
     ids = np.array([*start, *reply.tokens], np.int32)[None]
-    model = transformer.Model(SHAPE)
+    model = transformer.Model(shape)
     params = model.init(jax.random.key(0))
     positions = np.arange(ids.shape[1], dtype=np.int32)[None]
     hidden = model.hidden(params, ids, positions, segment_ids=np.ones_like(ids))

@@ -2,38 +2,12 @@
 
 import io
 import math
-import pathlib
-import sys
 
-import jax
-import pytest
 from rich import console as rich_console
 
-from agentrl.models import model_config, transformer
-from agentrl.play import policy, watch
-from agentrl.pretrained import hf_export
+from agentrl.play import watch
 
-sys.path.append(str(pathlib.Path(__file__).parents[1] / "chat"))
-import chat_families
-
-SHAPE = model_config.ModelConfig(
-    vocab_size=416,
-    hidden_size=32,
-    num_layers=2,
-    head_dim=8,
-    mlp_size=48,
-    max_positions=1024,
-)
 CHANGES = {"max_turns": 2, "options": {"distractors": 0}}
-
-
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
-    base = tmp_path_factory.mktemp("model")
-    chat_families.make_family("qwen2.5").save_pretrained(base / "tokenizer")
-    params = transformer.Model(SHAPE).init(jax.random.key(0))
-    hf_export.write(params, SHAPE, base / "model", tokenizer_folder=base / "tokenizer")
-    return policy.load(base / "model", max_action_tokens=12, seed=3)
 
 
 def on_terminal(typed=""):
