@@ -9,6 +9,7 @@ import pytest
 
 from agentrl.envs import http_calls
 
+BODY = "{}"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -22,7 +23,10 @@ def serve(answer):
                 while True:
                     connection, _ = listener.accept()
                     with connection, contextlib.suppress(OSError):
-                        connection.recv(65536)
+                        # A socket closed with anything unread resets its connection.
+                        piece = connection.recv(65536)
+                        while piece and not piece.endswith(BODY.encode()):
+                            piece = connection.recv(65536)
                         answer(connection)
 
         threading.Thread(target=run, daemon=True).start()
@@ -42,7 +46,7 @@ def drip(head, piece):
 
 
 def call(url, **bounds):
-    return http_calls.exchange("POST", url, "{}", **{"timeout_s": 5.0, **bounds})
+    return http_calls.exchange("POST", url, BODY, **{"timeout_s": 5.0, **bounds})
 
 
 def test_a_reply_is_returned():
