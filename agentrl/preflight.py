@@ -11,7 +11,7 @@ from typing import Any
 
 from agentrl import config, errors, types
 from agentrl.chat import renderer
-from agentrl.envs import base, pool, tasks
+from agentrl.envs import base, pool, registry, tasks
 from agentrl.run import assemble, warmstart
 
 MAX_TASKS = 32  # of each panel whose first observations are looked at
@@ -89,6 +89,34 @@ def check_selections(settings: config.RunConfig) -> None:
             tasks.check_selection(played, others=settings.environments, **selection)
         except tasks.TaskSelectionError as error:
             raise errors.ConfigError(f"{where}: {error}") from error
+
+
+def check_oracles(settings: config.RunConfig) -> None:
+    """Checks that environments have the oracles that a run learns words and acts from.
+
+    Raises:
+      ConfigError: naming the field, and what to give for an environment without one.
+    """
+    everywhere = tuple(settings.environments)
+    needs: list[tuple[str, tuple[str, ...], str]] = []
+    if settings.tokenizer.kind == "train_sentencepiece" and not settings.start_from:
+        kinds = "another kind, such as 'bytes', or a model with its own vocabulary"
+        needs.append(("tokenizer.kind = 'train_sentencepiece'", everywhere, kinds))
+    if shown := settings.tokenizer.few_shot:
+        needs.append((f"tokenizer.few_shot = {shown}", everywhere, "0"))
+    for stage in settings.stages:
+        source = stage.algorithm
+        if isinstance(source, config.Supervised) and not source.conversations:
+            names = tuple(name for name, _ in stage.mixture.environments)
+            where = f"stage '{stage.name}': a warm start without a file"
+            needs.append((where, names, "algorithm.conversations=FILE"))
+    for where, names, instead in needs:
+        for name in names:
+            if "observational" not in registry.get_spec(name).oracles:
+                raise errors.ConfigError(
+                    f"{where} learns from an observational oracle, and environment "
+                    f"'{name}' has none; give {instead}."
+                )
 
 
 def check_first_observations(

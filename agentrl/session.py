@@ -186,6 +186,7 @@ def check(settings: config.RunConfig) -> None:
     settings.validate(num_devices=jax.device_count())
     rules.check_evaluation(settings, num_devices=jax.device_count())
     preflight.check_selections(settings)
+    preflight.check_oracles(settings)
     outlets.check(settings.log_to)
     parameters.check(settings)
     if settings.weights:

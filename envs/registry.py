@@ -30,7 +30,8 @@ def get_spec(name: str) -> base.EnvSpec:
 
     Raises:
       EnvConfigError: if no environment has that name, which lists the closest ones, or
-        there is no module where one from outside is said to be.
+        there is no module where one from outside is said to be, or that module's
+        environment has another name, which its item ids bear.
     """
     if name not in _MODULES:
         close = difflib.get_close_matches(name, _MODULES, n=3)
@@ -40,7 +41,7 @@ def get_spec(name: str) -> base.EnvSpec:
         )
     module = _MODULES[name]
     try:
-        return importlib.import_module(module).SPEC
+        spec = importlib.import_module(module).SPEC
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the module is there, and lacks another one
@@ -48,6 +49,12 @@ def get_spec(name: str) -> base.EnvSpec:
             f"environment {name!r}: there is no module {error.name!r}, which AGENTRL_ENVS "
             "names; correct it, or add the module's folder to PYTHONPATH."
         ) from error
+    if spec.name != name:
+        raise base.EnvConfigError(
+            f"environment {name!r}: the environment in {module!r} is named {spec.name!r}; "
+            f"register it as {spec.name}={module}."
+        )
+    return spec
 
 
 def summary(name: str) -> str:

@@ -361,3 +361,10 @@ def test_gymnasium_environments_must_observe_text(say_number, monkeypatch):
     monkeypatch.setattr(say_number.SayNumber, "reset", lambda self, seed: (seed, {}))
     with pytest.raises(TypeError, match="observes int, not text"):
         registry.make("say_number").reset("say_number_0")
+
+
+def test_an_environment_keeps_the_name_that_its_item_ids_bear(monkeypatch):
+    module = "agentrl.envs.adapters.agentgym.textcraft"
+    monkeypatch.setitem(registry._MODULES, "craft", module)
+    with pytest.raises(base.EnvConfigError, match=f"register it as textcraft={module}"):
+        registry.get_spec("craft")

@@ -92,8 +92,9 @@ FLAGS = (
     "--model=Nobody/Nothing-1B",
     "--start_from=/nowhere",
 )
-_SERVER = "recall=agentrl.envs.adapters.agentgym.textcraft"
-DEAD = {"server": "http://127.0.0.1:9", "timeout_s": 2}
+AGENTGYM = "agentrl.envs.adapters.agentgym.textcraft"
+OPENENV = "agentrl.envs.adapters.openenv"
+SERVED = (f"--config={HERE / 'served.py'}",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,11 +117,9 @@ UNREACHABLE = (
         ("--set=num_env_workers=1",),
         environments="recall=no_such_module",
     ),
-    Wrong(
-        "an environment's server",
-        (f"--set=environments.recall.options={DEAD}",),
-        environments=_SERVER,
-    ),
+    Wrong("a server of AgentGym's", SERVED, environments=f"textcraft={AGENTGYM}"),
+    Wrong("a server of OpenEnv's", SERVED, environments=f"openenv={OPENENV}"),
+    Wrong("a server under another name", SERVED, environments=f"craft={AGENTGYM}"),
     Wrong(
         "a tenth host of three",
         ("--coordinator=127.0.0.1:9", "--num_hosts=3", "--host_index=9"),
@@ -164,6 +163,7 @@ def execute(wrong: Wrong, workdir: pathlib.Path) -> tuple[int, str, float]:
         "AGENTRL_ENVS": wrong.environments,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "JAX_PLATFORMS": "cpu",
+        "ITEMS": str(workdir.with_name("items.txt")),
     }
     command = [sys.executable, "-m", f"agentrl.launch.{wrong.module}"]
     if wrong.module == "train":
@@ -278,6 +278,7 @@ def main() -> None:
     if not (whole / "report.html").exists():  # else an earlier command has made it
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        (folder / "items.txt").write_text("textcraft_0\ntextcraft_1\n")
         assert run(whole, *settings)[0] == 0
 
     def give(wrong: Wrong) -> tuple[bool, float]:

@@ -97,6 +97,27 @@ def test_names_and_files_of_selections_are_checked_without_loading_tasks(
         preflight.check_selections(dataclasses.replace(settings, evaluation=evaluation))
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "train_sentencepiece"}, r"kind = 'train_sentencepiece'.*'bytes'"),
+        ({"kind": "bytes", "few_shot": 2}, r"few_shot = 2 .*'recall' has none; give 0"),
+        (
+            {"kind": "bytes"},
+            r"'warm': a warm start.*conversations=FILE",
+        ),
+    ],
+)
+def test_what_needs_an_oracle_says_so(settings, monkeypatch, fields, message):
+    preflight.check_oracles(settings)
+    bare = dataclasses.replace(registry.get_spec("recall"), oracles={})
+    monkeypatch.setattr(recall_env, "SPEC", bare)
+    clear_specs()
+    settings = dataclasses.replace(settings, tokenizer=config.TokenizerConfig(**fields))
+    with pytest.raises(errors.ConfigError, match=message):
+        preflight.check_oracles(settings)
+
+
 def test_a_list_of_subsets_may_serve_stages_on_other_environments():
     settings = demo.get_config()
     preflight.check_selections(settings)
