@@ -9,7 +9,7 @@ Its result has not been measured yet.
 
 Each host plays its share of the episodes with environments of its own; the learner's mesh
 covers all devices, here with one copy of the parameters sharded over two (`fsdp`). TPU
-pods and Slurm need no flags: `launch/pods/` has scripts, docs/howto_pod.md the details.
+pods and Slurm need no flags: `agentrl launch` starts them, docs/howto_pod.md says how.
 """
 
 import dataclasses
