@@ -159,7 +159,7 @@ def _laptop_evaluation(environments: tuple[str, ...]) -> config.EvaluationConfig
     return config.EvaluationConfig(
         tier="easy",
         subsets=_subsets(_LAPTOP_TRAINED, environments),
-        tasks=32,
+        tasks=64,
         samples=8,
         before_training=True,
         rollout=_laptop_room(environments),
@@ -200,7 +200,7 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
         # not drown short solved ones.
         algorithm=config.Grpo(clip_high=0.28),
         optimizer=config.OptimizerConfig(learning_rate=4e-4, warmup_steps=2),
-        num_iterations=16,
+        num_iterations=32,
         tier="easy",
         trained=_LAPTOP_TRAINED,
         difficulty={
