@@ -4,14 +4,21 @@ import contextlib
 import http.server
 import importlib
 import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
-from agentrl.envs import base, registry, tasks
+from agentrl.envs import base, http_calls, registry, tasks
 from agentrl.envs.adapters import openenv
 from agentrl.envs.adapters.openenv import server
 
+ROOT = pathlib.Path(__file__).parents[2]
 TEXT_ACTION = {"message": {"type": "string"}, "metadata": {"type": "object"}}
 
 
@@ -139,3 +146,59 @@ def test_a_server_without_a_free_session_is_told(served):
         make(served).reset("openenv_0")
     for env in open_ones:
         env.close()
+
+
+@pytest.fixture
+def echo_server(tmp_path):
+    """Address of the echo environment that `openenv init` writes, for many sessions."""
+    pytest.importorskip("openenv", reason="extra openenv")
+    openenv_command = pathlib.Path(sys.executable).with_name("openenv")
+    subprocess.run([openenv_command, "init", "echo_env"], cwd=tmp_path, check=True)
+    app = tmp_path / "echo_env" / "server" / "app.py"
+    one, many = "max_concurrent_envs=1,", "max_concurrent_envs=32,"
+    source = app.read_text()
+    assert one in source
+    app.write_text(source.replace(one, many))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    server_command = [sys.executable, "-m", "uvicorn", "echo_env.server.app:app"]
+    running = subprocess.Popen([*server_command, f"--port={port}"], cwd=tmp_path)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            assert running.poll() is None
+            with contextlib.suppress(http_calls.CallError):
+                http_calls.exchange("GET", f"{address}/health", "", timeout_s=2.0)
+                break
+            time.sleep(0.2)
+        yield address
+    finally:
+        running.terminate()
+        running.wait()
+
+
+@pytest.mark.slow
+def test_training_on_a_published_environment(echo_server, tmp_path):
+    command = [
+        *(sys.executable, "-m", "agentrl.launch.train"),
+        f"--config={ROOT / 'tests' / 'faults' / 'served.py'}",
+        f"--workdir={tmp_path / 'run'}",
+        "--set=environments.openenv.options.num_test=8",
+        "--set=environments.openenv.max_turns=3",
+    ]
+    variables = {
+        "AGENTRL_ENVS": "openenv=agentrl.envs.adapters.openenv",
+        "SERVER": echo_server,
+        "JAX_PLATFORMS": "cpu",
+    }
+    done = subprocess.run(
+        command, env=os.environ | variables, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    iterations = [json.loads(line) for line in lines]
+    assert len(iterations) == 2
+    # A tenth of a point for each letter that is sent.
+    assert all(values["rollout/return"] > 0 for values in iterations)
+    assert all(values["optimizer/grad_norm"] > 0 for values in iterations)
+    assert list((tmp_path / "run" / "evaluations").glob("grpo.openenv.*.json"))

@@ -3,7 +3,9 @@ r"""Kills a run whose working directory lies in a store, and compares what it en
   python tests/faults/bucket_runs.py --kills=10 --folder=/tmp/bucket_runs --seed=0
 
 The store is a folder under the rules of object stores: objects appear whole, or not at all.
-After every second kill the local copy is removed, as on another machine. At the end the
+The run saves after each iteration. One kill in three comes anywhere before the session's
+first save, the others just after it has begun to arrive. After every second kill the local
+copy is removed, as on another machine. At the end the
 metrics (times apart), evaluations, episodes and parameters are compared with those of the
 same run in a local directory, bit for bit.
 """
@@ -23,6 +25,8 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(HERE)]
 
 import kill_runs  # noqa: E402
+
+from agentrl.checkpoints import checkpoint  # noqa: E402
 
 TRAIN = """
 import os, sys
@@ -70,7 +74,14 @@ def start(url: str, scratch: pathlib.Path, log: pathlib.Path) -> subprocess.Pope
     config = f"--config={HERE / 'three_stages.py'}"
     with log.open("a") as out:
         return subprocess.Popen(
-            [sys.executable, "-c", TRAIN, config, f"--workdir={url}"],
+            [
+                sys.executable,
+                "-c",
+                TRAIN,
+                config,
+                f"--workdir={url}",
+                "--set=save_every=1",
+            ],
             env=os.environ | variables,
             stdout=out,
             stderr=out,
@@ -78,15 +89,17 @@ def start(url: str, scratch: pathlib.Path, log: pathlib.Path) -> subprocess.Pope
         )
 
 
-def kill_after(process: subprocess.Popen, seconds: float) -> bool:
-    """Kills a run and its workers after a while; False if it ended by itself."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
-    return False
+def stored_steps(store: pathlib.Path) -> set[str]:
+    """The checkpoints of which the store holds something."""
+    folder = store / checkpoint.FOLDER
+    return set(os.listdir(folder)) if folder.is_dir() else set()
+
+
+def wait_for_upload(store: pathlib.Path, process: subprocess.Popen) -> None:
+    """Waits until a checkpoint begins to arrive in the store, or the process ends."""
+    before = stored_steps(store)
+    while process.poll() is None and not stored_steps(store) - before:
+        time.sleep(0.002)
 
 
 def main() -> None:
@@ -100,28 +113,39 @@ def main() -> None:
     draw = random.Random(given.seed)
 
     undisturbed = given.folder / "undisturbed"
-    begun = time.monotonic()
     assert kill_runs.start(undisturbed).wait() == 0
-    length = time.monotonic() - begun
 
     scratch, log = given.folder / "scratch", given.folder / "bucket.log"
-    url = f"whole://{given.folder / 'store'}"
-    kills = 0
-    while kills < given.kills:
-        process = start(url, scratch, log)
-        if not kill_after(process, draw.uniform(0.3, 0.6) * length):
+    store = given.folder / "store"
+    until_upload = 5.0  # seconds; then as long as the last session took
+    kills: list[str] = []
+    while len(kills) < given.kills:
+        process, begun = start(f"whole://{store}", scratch, log), time.monotonic()
+        anywhere = draw.random() < 1 / 3
+        if anywhere:
+            time.sleep(draw.uniform(0.1, 1.0) * until_upload)
+        else:
+            wait_for_upload(store, process)
+            until_upload = time.monotonic() - begun
+            time.sleep(draw.uniform(0.0, 0.3))
+        if process.poll() is not None:
             break
-        kills += 1
-        if kills % 2 == 0:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kills.append("anywhere" if anywhere else "upload")
+        if len(kills) % 2 == 0:
             shutil.rmtree(scratch, ignore_errors=True)
         time.sleep(2.5)  # the lease of the killed process runs out
     else:
-        process = start(url, scratch, log)
+        process = start(f"whole://{store}", scratch, log)
     assert process.wait() == 0, log.read_text()[-2000:]
     (found,) = [path for path in scratch.iterdir() if not path.name.endswith("-read")]
     different = kill_runs.compare(undisturbed, found)
-    print(f"{kills} kills; different: {different or 'nothing'}")
-    sys.exit(bool(different))
+    print(
+        f"{len(kills)} kills of one run, {kills.count('upload')} of them in an upload; "
+        f"different: {different or 'nothing'}"
+    )
+    sys.exit(bool(different) or len(kills) < given.kills)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""GRPO on the environment that AGENTRL_ENVS names, on a server where nobody is at home."""
+"""GRPO on the environment that AGENTRL_ENVS names, on the server at SERVER.
+
+Without that variable it is an address where nobody is at home.
+"""
 
 import dataclasses
 import os
@@ -14,7 +17,8 @@ from agentrl.envs import base
 
 def get_config() -> config.RunConfig:
     name = os.environ["AGENTRL_ENVS"].partition("=")[0]
-    options: dict[str, str | int] = {"server": "http://127.0.0.1:9", "timeout_s": 2}
+    server = os.environ.get("SERVER", "http://127.0.0.1:9")
+    options: dict[str, str | int] = {"server": server, "timeout_s": 2}
     if name == "textcraft":  # AgentGym's servers have no lists of their tasks
         options |= {
             f"{split}_items": os.environ["ITEMS"] for split in ("train", "test")
