@@ -184,6 +184,8 @@ def test_training_on_a_published_environment(echo_server, tmp_path):
         f"--config={ROOT / 'tests' / 'faults' / 'served.py'}",
         f"--workdir={tmp_path / 'run'}",
         "--set=environments.openenv.options.num_test=8",
+        "--set=environments.openenv.options.whole_answer=True",
+        "--set=stages.grpo.rollout.cut_actions=play",
         "--set=environments.openenv.max_turns=3",
     ]
     variables = {
