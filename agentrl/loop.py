@@ -37,6 +37,7 @@ from agentrl.run import (
     assemble,
     checks,
     experiences,
+    hindsight,
     references,
     resume,
     stages,
@@ -186,7 +187,6 @@ def rl_iteration(
         assert algorithm.estimate is not None
         group_size = stage.settings.rollout.group_size
         signals = algorithm.estimate(episodes, scores, group_size, iteration)
-        recorder.writer.hold(signals)
         rehearsed, their_signals = rehearse(stage, iteration)
         batches, packed = packing.pack(
             [*episodes, *rehearsed],
@@ -210,6 +210,9 @@ def rl_iteration(
         if snapshot:
             ahead = play(run, stage, state, iteration + 1, recorder, snapshot=snapshot)
         updates = fetch(pending)
+    recorder.writer.hold(
+        signals, hindsight.look_back(run, stage, learner.params, episodes)
+    )
     values = mean_of(updates) | experience.values | packed.summarize()
     values["policy/first_logprob_mismatch"] = updates[0]["policy/logprob_mismatch"]
     values["policy/staleness"] = first_step - min(t.policy_step for t in episodes)

@@ -188,7 +188,7 @@ def spy_on_updates(stage):
 def make_recorder(checkpoints=None):
     """Times, and checkpoints if there are any; what is to be written is lost."""
     writer = pytypes.SimpleNamespace(
-        resume=lambda progress, step: None, hold=lambda signals: None
+        resume=lambda progress, step: None, hold=lambda signals, hindsight: None
     )
     return pytypes.SimpleNamespace(
         timers=timing.Timers(), checkpoints=checkpoints, writer=writer

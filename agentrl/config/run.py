@@ -184,6 +184,7 @@ class RunConfig:
     save_every: int = 10  # iterations between checkpoints, besides each stage's end
     keep_checkpoints: int = 2
     token_episodes: int = 16  # of each iteration and evaluation, stored token by token
+    token_hindsight: bool = False  # with their ratios and entropies after the update
     log_to: tuple[str, ...] = ("tensorboard",)  # see `agentrl.loggers.outlets`
 
     def validate(self, *, num_devices: int) -> None:

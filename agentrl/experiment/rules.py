@@ -45,6 +45,7 @@ CHANGES: Mapping[str, Change] = {
     "save_every": "free",
     "keep_checkpoints": "free",
     "token_episodes": "free",
+    "token_hindsight": "free",
     "log_to": "free",
     "stages": "grows",
     "stages.*": "results",

@@ -13,9 +13,8 @@ import numpy as np
 from agentrl import config, types
 from agentrl.learner import credit, packing, update
 
-# (trained parameters, microbatch of NumPy arrays [1, R, T]) -> (values or None,
-# log-probabilities), float32[R, T] each
-ScoreFn = Callable[[types.PyTree, types.TrainBatch], tuple[jax.Array | None, jax.Array]]
+# (trained parameters, microbatch of NumPy arrays [1, R, T]) -> float32[R, T] each
+ScoreFn = Callable[[types.PyTree, types.TrainBatch], update.TokenOutputs]
 
 
 def score(
@@ -42,11 +41,11 @@ def score(
     values = (
         [None] * len(trajectories)
         if critic is None
-        else _unpacked(trajectories, score_fn, learner_config, critic, which=0)
+        else ask(trajectories, score_fn, learner_config, critic, "values")
     )
     logprobs: list[np.ndarray | None] = [None] * len(trajectories)
     for reference in _distinct(references or {}):
-        found = _unpacked(trajectories, score_fn, learner_config, reference, which=1)
+        found = ask(trajectories, score_fn, learner_config, reference, "logprobs")
         for index, trajectory in enumerate(trajectories):
             if (references or {})[trajectory.task.env] is reference:
                 logprobs[index] = found[index]
@@ -58,21 +57,27 @@ def score(
 
 def score_rows(
     params: types.Params, batch: types.TrainBatch, *, forward: update.ForwardFn
-) -> tuple[jax.Array | None, jax.Array]:
+) -> update.TokenOutputs:
     """Runs the forward pass over one microbatch [1, R, T]; see `ScoreFn`."""
-    outputs = forward(params, jax.tree.map(lambda x: x[0], batch))
-    return outputs.values, outputs.logprobs
+    return forward(params, jax.tree.map(lambda x: x[0], batch))
 
 
-def _unpacked(
+def ask(
     trajectories: Sequence[types.Trajectory],
     score_fn: ScoreFn,
     learner_config: config.LearnerConfig,
     params: types.PyTree,
-    *,
-    which: int,
+    which: str,
 ) -> list[np.ndarray]:
-    """One of the results of `score_fn` at each trajectory's action tokens, float64[A]."""
+    """Returns a field of what a model says of each trajectory's sampled tokens, float64[A].
+
+    Args:
+      trajectories: any.
+      score_fn: the compiled forward pass.
+      learner_config: T, R and M.
+      params: trained parameters of the model.
+      which: field of `TokenOutputs`.
+    """
     pieces, origins = packing.unfold(trajectories)
     everything = [types.Signal(rl_weights=1.0)] * len(pieces)
     found = [np.zeros(t.num_action_tokens) for t in pieces]
@@ -82,7 +87,8 @@ def _unpacked(
         rows = []
         for m in range(num_used):
             microbatch = jax.tree.map(lambda x, m=m: x[m : m + 1], batch)
-            rows.append(np.asarray(score_fn(params, microbatch)[which]))
+            outputs = score_fn(params, microbatch)
+            rows.append(np.asarray(getattr(outputs, which)))
         unpacked = packing.unpack(placement, pieces, np.concatenate(rows))
         for index, values in unpacked.items():
             found[index] = values

@@ -54,6 +54,7 @@ class Writer:
         """
         self._decode, self._token_episodes = decode, settings.token_episodes
         self._signals: Sequence[types.Signal] | None = None
+        self._hindsight: Sequence[tokens.Hindsight] = ()
         self._workdir = workdir
         self._settings = settings
         self._stages = settings.stages
@@ -77,9 +78,18 @@ class Writer:
             failed = error is not None and not isinstance(error, errors.InterruptedRun)
             self._outlets.close(failed=failed)
 
-    def hold(self, signals: Sequence[types.Signal]) -> None:
-        """Keeps what the episodes of the next `write` train with, in their order."""
-        self._signals = signals
+    def hold(
+        self,
+        signals: Sequence[types.Signal],
+        hindsight: Sequence[tokens.Hindsight] = (),
+    ) -> None:
+        """Keeps what the episodes of the next `write` train with, in their order.
+
+        Args:
+          signals: of all episodes.
+          hindsight: of the first ones.
+        """
+        self._signals, self._hindsight = signals, hindsight
 
     def write(
         self,
@@ -136,8 +146,10 @@ class Writer:
         self, trajectories: Sequence[types.Trajectory], stage: str, iteration: int
     ) -> None:
         limit = self._token_episodes if self._decode else 0
-        by_token = tokens.keep(trajectories, self._decode or str, limit, self._signals)
-        self._signals = None
+        by_token = tokens.keep(
+            trajectories, self._decode or str, limit, self._signals, self._hindsight
+        )
+        self._signals, self._hindsight = None, ()
         episodes.append(
             self._episodes_path(stage),
             (

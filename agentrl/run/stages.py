@@ -206,7 +206,7 @@ def _make_learner(
 
     def score_tokens(
         params: types.PyTree, batch: types.TrainBatch
-    ) -> tuple[jax.Array | None, jax.Array]:
+    ) -> update.TokenOutputs:
         placed = sharding.to_global(batch, run.mesh)
         return score(types.Params(params, frozen), placed)
 

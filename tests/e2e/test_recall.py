@@ -160,6 +160,7 @@ def test_overlap_and_divergence_in_the_reward_resume_too(
         "--set=stages.warm_start.num_iterations=2",
         "--set=stages.*.evaluate_after=False",
         "--set=save_every=3",
+        "--set=token_hindsight=True",
         "--set=model.critic=True",
         *(f"--set=stages.recall.{option}" for option in options),
     ]

@@ -18,4 +18,6 @@ def get_config() -> config.RunConfig:
         dataclasses.replace(reinforced, num_iterations=5),
         dataclasses.replace(reinforced, name="overlap", overlap=True, num_iterations=6),
     )
-    return dataclasses.replace(recall, name="three stages", stages=stages)
+    return dataclasses.replace(
+        recall, name="three stages", stages=stages, token_hindsight=True
+    )

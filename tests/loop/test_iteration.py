@@ -1,5 +1,7 @@
 """Each line of an iteration with a bigram model, against the same without packing."""
 
+import dataclasses
+
 import bigram_run
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from agentrl import config, loop, types
-from agentrl.run import references, warmstart
+from agentrl.run import hindsight, references, warmstart
 
 
 def make_episodes(params, rewards=(1.0, 0.0, 0.0, 2.0), first_seed=0):
@@ -133,6 +135,30 @@ def test_an_iteration_takes_the_step_of_the_unpacked_loss(algorithm, weigh):
     assert values["policy/staleness"] == 0 and values["learner/dropped"] == 0
     assert values["learner/trained_actions"] == sum(lengths)
     assert int(state.learner.step) == 1
+
+
+def test_the_updated_policy_looks_back_at_the_episodes_that_are_stored():
+    run = bigram_run.make_run(bigram_run.make_stage("only", config.Grpo()))
+    stage, state = bigram_run.start(run)
+    episodes = make_episodes(state.learner.params)
+    state, _ = bigram_run.train_on(run, stage, state, episodes)
+    params = state.learner.params
+    assert hindsight.look_back(run, stage, params, episodes) == []
+    run.config = dataclasses.replace(run.config, token_hindsight=True, token_episodes=3)
+
+    found = hindsight.look_back(run, stage, params, episodes)
+
+    assert len(found) == 3
+    for episode, later in zip(episodes, found, strict=False):
+        expected, _ = bigram_run.action_scores(params, episode)
+        np.testing.assert_allclose(later.logprobs, expected, atol=1e-5)
+        tokens, mask = bigram_run.tokens_of(episode)
+        logits = params["embedding"][tokens[:-1]] @ params["head"]
+        chances = jax.nn.softmax(logits / bigram_run.TEMPERATURE)[mask[1:]]
+        entropy = -jnp.sum(chances * jnp.log(chances), axis=-1)
+        np.testing.assert_allclose(later.entropies, entropy, atol=1e-5)
+        behavior = np.concatenate([turn.action_logprobs for turn in episode.turns])
+        assert np.abs(later.logprobs - behavior).max() > 1e-3  # it has moved
 
 
 def test_groups_without_signal_are_dropped():

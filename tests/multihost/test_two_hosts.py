@@ -19,6 +19,7 @@ SHORT = (
     "--set=stages.warm_start.num_iterations=20",
     "--set=stages.recall.num_iterations=3",
     "--set=mesh.fsdp=2",
+    "--set=token_hindsight=True",
 )
 
 

@@ -75,6 +75,29 @@ def test_the_first_episodes_of_an_iteration_are_stored_token_by_token(tmp_path):
     assert first.turns[0].tokens == kept[0]
 
 
+def test_tokens_that_were_put_in_have_no_part_in_the_streams():
+    whole = fake_run.make_trajectory(actions=("go",))
+    (turn,) = whole.turns
+    sampled = np.arange(len(turn.action_tokens)) != 2  # the third one was put in
+    count = int(sampled.sum())
+    turn = dataclasses.replace(
+        turn, sampled=sampled, action_logprobs=np.full(len(sampled), -0.5, np.float32)
+    )
+    episode = dataclasses.replace(whole, turns=(turn,))
+    signal = types.Signal(advantages=np.arange(1.0, count + 1), rl_weights=1.0)
+    later = tokens.Hindsight(np.full(count, -0.5 + np.log(1.5)), np.full(count, 0.25))
+
+    (numbers,) = tokens.describe(
+        episode, tokenizer.ByteTokenizer().decode, signal, later
+    )
+
+    assert numbers["advantages"][:4] == [1, 2, 0, 3]
+    assert numbers["weights"][:4] == [1, 1, 0, 1]
+    assert numbers["ratios"][:4] == [1.5, 1.5, 1, 1.5]
+    assert numbers["entropies"][:4] == [0.25, 0.25, 0, 0.25]
+    assert len(numbers["ratios"]) == len(turn.action_tokens)
+
+
 def test_without_a_tokenizer_or_a_limit_nothing_is_kept(tmp_path):
     settings = dataclasses.replace(fake_run.make_settings(), token_episodes=0)
     assert tokens.keep([fake_run.make_trajectory()], str, 0) == [None]
