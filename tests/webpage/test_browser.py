@@ -64,6 +64,8 @@ def with_tokens(stored):
             "logprobs": [-0.01] * (count - 1) + [-4.0, -0.5],
             "advantages": [0.0] * (count - 1) + [1.5, -1.5],
             "weights": 1.0,
+            "ratios": [1.0] * (count - 1) + [0.6, 1.0],
+            "entropies": [0.1] * (count - 1) + [2.0, 0.3],
         }
         turns.append(dataclasses.replace(turn, tokens=numbers))
     return dataclasses.replace(stored, turns=tuple(turns))
@@ -156,8 +158,9 @@ def test_tokens_are_coloured_by_what_is_stored_of_them(visit, run):
     page = visit(f"file://{run}/report.html#view=episodes&n=111").page
     page.wait_for_selector("[data-do=color]")
     choices = page.locator("[data-do=color] option").all_inner_texts()
-    assert choices == ["plain", "mask: what is trained on", "log-probability",
-                       "advantage"]  # fmt: skip
+    assert choices == ["plain", "mask: what is trained on", "log-probability", "advantage",
+                       "ratio of probabilities, after to before the update",
+                       "entropy"]  # fmt: skip
     assert page.locator(".token").count() > 5  # the mask, by token
 
     page.select_option("[data-do=color]", "logprob")
@@ -175,6 +178,14 @@ def test_tokens_are_coloured_by_what_is_stored_of_them(visit, run):
     stop = page.locator(".turn >> nth=0").locator(".token.stop")
     tints = {one.evaluate("e => e.style.backgroundColor") for one in (unlikely, stop)}
     assert len(tints) == 2 and any("--down" in tint for tint in tints)
+    page.select_option("[data-do=color]", "ratio")
+    page.wait_for_function("location.hash.includes('color=ratio')")
+    assert "--down" in unlikely.evaluate("e => e.style.backgroundColor")
+    unlikely.hover()
+    assert "ratio 0.600" in page.inner_text(".tooltip")
+    page.select_option("[data-do=color]", "entropy")
+    page.wait_for_function("location.hash.includes('color=entropy')")
+    assert likely.evaluate(opacity) < 0.05 < 0.5 < unlikely.evaluate(opacity)
 
 
 def test_text_is_searched_and_rewards_filter(visit, run):

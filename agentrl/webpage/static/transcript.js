@@ -9,7 +9,7 @@
     mask: "mask: what is trained on",
     logprob: "log-probability",
     advantage: "advantage",
-    ratio: "ratio, learner to sampler",
+    ratio: "ratio of probabilities, after to before the update",
     entropy: "entropy",
   };
 
