@@ -239,6 +239,9 @@ def _convert_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
     # The exact type first: True must not become 1.0, nor 3 become 3.0.
     if type(value) in choices:
         return value
+    others = [choice for choice in choices if choice is not type(None)]
+    if len(others) == 1 and isinstance(value, Mapping):
+        return convert(value, others[0], where)  # its error names the field inside
     for choice in choices:
         try:
             return convert(value, choice, where)

@@ -112,9 +112,10 @@ def complete(
     JAX has counted its devices already.
 
     Raises:
-      ConfigError: if an override names an unknown field, gives a value of another type or
-        has no effect, or the model cannot be read.
+      ConfigError: if a field holds a value of another type, an override names an unknown
+        field or has no effect, or the model cannot be read.
     """
+    from_json(to_json(settings))  # refuses values of other types
     if model:
         from agentrl.experiment import base_model
 

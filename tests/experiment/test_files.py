@@ -284,6 +284,25 @@ def test_a_wrong_field_in_a_file_is_one_line(tmp_path, algorithm, message):
     assert str(caught.value).startswith(f"{path}, line {line + 1}: ")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": "1"}, r"config\.seed: '1' is not int"),
+        ({"save_every": 1.5}, r"config\.save_every: 1\.5 is not int"),
+        ({"mesh": None}, r"config\.mesh: None is not MeshConfig"),
+        ({"environments": ["textcraft"]}, r"config\.environments: .* is not a mapping"),
+        (
+            {"evaluation": config.EvaluationConfig(tasks=None)},
+            r"config\.evaluation\.tasks: None is not int",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_refused(change, message):
+    settings = files.load("demo")
+    with pytest.raises(errors.ConfigError, match=message):
+        files.complete(dataclasses.replace(settings, **change))
+
+
 def test_other_faults_of_a_file_name_their_line(tmp_path):
     path = tmp_path / "some.py"
     path.write_text(EXPERIMENT.replace("Local()", "Local(3, 4)"))
