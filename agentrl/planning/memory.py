@@ -95,10 +95,22 @@ def estimate(work: Workload) -> Estimate:
         "activations": _activation_bytes(work),
         "logits": _logits_bytes(work),
     }
+    if work.model.scan_blocks == "always":
+        update["loop over layers"] = _scan_bytes(work, held)
     if work.mesh.fsdp > 1:
         # XLA gathers the next layer while it computes one.
         update["gathered layers"] = 2 * held["layer"]
     return Estimate(state, update, rollout, work.overlap)
+
+
+def _scan_bytes(work: Workload, held: Bytes) -> int:
+    """Returns what scanned blocks take besides, read off what XLA compiles for TPUs.
+
+    Their gradients once more; their parameters in the compute type, cast ahead of the loop
+    over microbatches where they are gathered; and the inputs of blocks once more.
+    """
+    cast = held["cast blocks"] if work.mesh.fsdp > 1 else 0
+    return held["block gradients"] + cast + _input_bytes(work)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -147,6 +159,9 @@ def _parameter_shapes(
         "frozen parameters": frozen,
         "optimizer": jax.eval_shape(adam.init, trained),
         "gradients": cast("float32", trained),
+        "block gradients": cast("float32", {"blocks": trained.get("blocks", {})}),
+        # Frozen parameters are held in the compute type already.
+        "cast blocks": cast(dtypes.compute, {"blocks": trained.get("blocks", {})}),
         "rollout parameters": jax.eval_shape(view, trained, frozen),
         "layer": cast(dtypes.compute, {"blocks": params["blocks"]}),  # all of them
     }
@@ -210,10 +225,16 @@ def _activation_bytes(work: Workload) -> int:
     flash = model.attention == "pallas"
     weights = heads * (4 if flash else work.row_tokens * (size + 4))
     per_block = tokens * (size * (4 * model.hidden_size + wide) + weights)
-    inputs = tokens * model.hidden_size * size * model.num_layers
     if not work.remat:
         return int(per_block * model.num_layers)
-    return int(inputs + 2 * per_block)  # kept, and their gradients
+    return int(_input_bytes(work) + 2 * per_block)  # kept, and their gradients
+
+
+def _input_bytes(work: Workload) -> int:
+    """Returns the bytes of the inputs of all blocks, of one microbatch."""
+    tokens = work.rows_per_device * work.row_tokens
+    size = _size(work.model.dtypes.compute)
+    return tokens * work.model.hidden_size * size * work.model.num_layers
 
 
 def _logits_bytes(work: Workload) -> int:

@@ -156,6 +156,7 @@ CHANGES: Sequence[dict[str, Sequence[Change]]] = (
         "optimizer": (_adapt,),
         "references": (_adapt,),
         "gradients": (_adapt,),
+        "loop over layers": (_adapt,),
         "frozen parameters": (_round_base,),
         "cache": (_halve("slots_per_device", 1),),
     },

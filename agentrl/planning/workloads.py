@@ -19,6 +19,7 @@ ADVICE = {  # by largest component
     "references": "train adapters with --lora_rank, or leave out the KL term",
     "shared prefixes": "use a shorter --context",
     "gradients": "raise --fsdp, or train adapters with --lora_rank",
+    "loop over layers": "raise --fsdp, or train adapters with --lora_rank",
     "activations": "use shorter --row_tokens or fewer --rows_per_device, or raise --tensor",
     "logits": "lower --logprob_chunk, or raise --tensor",
     "gathered layers": "raise --tensor",

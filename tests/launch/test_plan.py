@@ -109,7 +109,7 @@ def run_plan(*arguments):
 def test_the_command_finds_a_mesh_and_says_what_dominates():
     done = run_plan("--model=qwen2.5-7b", "--devices=16", "--accelerator=v5p")
     assert done.returncode == 0, done.stderr
-    assert "mesh: data 8, fsdp 2, model 1" in done.stdout
+    assert "mesh: data 4, fsdp 4, model 1" in done.stdout
     assert "largest: optimizer" in done.stdout
 
 
