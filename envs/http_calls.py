@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 import urllib.parse
+from collections.abc import Mapping
 
 MAX_REPLY_BYTES = 16 << 20
 _CHUNK = 1 << 16
@@ -18,7 +19,11 @@ class CallError(RuntimeError):
 
 def is_address(url: str) -> bool:
     """Whether `url` looks like http://host or https://host, with or without a path."""
-    address = urllib.parse.urlsplit(url)
+    try:
+        address = urllib.parse.urlsplit(url)
+        _ = address.port  # raises if it is no number
+    except ValueError:
+        return False
     return address.scheme in _KINDS and bool(address.netloc)
 
 
@@ -29,6 +34,7 @@ def exchange(
     *,
     timeout_s: float,
     max_bytes: int = MAX_REPLY_BYTES,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
     """Sends JSON on a new connection and returns (status, text of the reply).
 
@@ -38,6 +44,7 @@ def exchange(
       body: JSON text.
       timeout_s: for the whole call, in seconds, however slowly the reply drips in.
       max_bytes: of the reply.
+      headers: further ones, such as a key; they appear in no message.
 
     Raises:
       CallError: if the server cannot be reached, or does not complete its reply within
@@ -55,7 +62,8 @@ def exchange(
         watch = threading.Timer(left, _cut, (link.sock, late))
         watch.daemon = True
         watch.start()
-        link.request(method, path, body.encode(), {"Content-Type": "application/json"})
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        link.request(method, path, body.encode(), sent)
         response = link.getresponse()
         content = _read(response, max_bytes)
         if late.is_set():  # cut off, which looks like the end of the reply

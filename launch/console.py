@@ -18,6 +18,7 @@ COMMANDS = {
     "report": "write report.html of a run and print its table",
     "play": "play a task by hand, watch an oracle or a trained policy, replay an episode",
     "list": "environments, subsets, algorithms, models, experiments",
+    "judge": "ask a model why episodes failed, and compare it with the rules",
     "calibrate": "measure how hard each task is for a policy",
     "convert": "convert models from and to Hugging Face folders",
     "suggest": "sizes that suit a model and the tasks of an environment, with reasons",

@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "reporting": (
         "envs storage errors types config experiment transcripts statistics loggers"
     ),
+    "judging": "envs errors types transcripts statistics",
     "webpage": (
         "envs refusals storage errors types config hardware experiment transcripts "
         "statistics reporting"
@@ -94,7 +95,7 @@ MAY_IMPORT = {
     "launch": (
         "envs buckets config clusters programs planning refusals errors export "
         "evaluation "
-        "parallel hardware pretrained experiment transcripts statistics reporting "
+        "parallel hardware pretrained experiment transcripts statistics reporting judging "
         "webpage live run play advice session study findings "
         "api"
     ),

@@ -55,7 +55,7 @@ def find_tags(episode: episodes.StoredEpisode) -> tuple[str, ...]:
     """
     if episode.success or episode.ending in _NOT_THE_POLICY:
         return ()
-    episode = _without_cut_off(episode)
+    episode = without_cut_off(episode)
     marks = _mark_turns(episode)
     last = len(episode.turns) - 1
     by_itself = episode.ending is types.Ending.FAILED
@@ -80,7 +80,7 @@ def find_undetectable(env: str) -> frozenset[str]:
     return frozenset(name for name, detectable in known.items() if not detectable)
 
 
-def _without_cut_off(episode: episodes.StoredEpisode) -> episodes.StoredEpisode:
+def without_cut_off(episode: episodes.StoredEpisode) -> episodes.StoredEpisode:
     """Leaves out a last answer that the token limit cut off.
 
     Half an answer is never sent to the environment, so what it answered last is still what

@@ -30,7 +30,8 @@ def test_rules_are_right_where_a_reader_is_sure(env):
 def test_labels_belong_to_their_episodes(env):
     seen = set()
     sample = load("sample")
-    for name, episode, tags, unclear in load("precision").read(env):
+    for one in load("precision").read(env):
+        episode, tags, unclear = one.episode, one.tags, one.unclear
         turns = [
             {k: getattr(t, k) for k in ("observation", "action", "valid")}
             for t in episode.turns
@@ -41,7 +42,7 @@ def test_labels_belong_to_their_episodes(env):
             "turns": turns,
             "final_observation": episode.final_observation,
         }
-        assert name == sample.name(json.loads(json.dumps(text)))
+        assert one.id == sample.name(json.loads(json.dumps(text)))
         assert tags | unclear <= set(failures.TAGS) and not tags & unclear
-        seen.add(name)
+        seen.add(one.id)
     assert len(seen) == 100

@@ -7,65 +7,33 @@ many a reader found it, did not, or left it unclear; and in how many the rules m
 """
 
 import collections
-import csv
-import gzip
-import json
 import pathlib
 import sys
 from collections.abc import Iterator
 
-from agentrl import types
-from agentrl.transcripts import episodes, failures
+from agentrl.judging import labelled
+from agentrl.transcripts import failures
 
 HERE = pathlib.Path(__file__).parent
 
 
-def read(env: str) -> Iterator[tuple[str, episodes.StoredEpisode, set[str], set[str]]]:
-    """Yields id, episode, tags and unclear tags of each labelled episode."""
-    with (HERE / f"{env}.csv").open() as lines:
-        labels = {row["id"]: row for row in csv.DictReader(lines)}
-    with gzip.open(HERE / f"{env}.jsonl.gz", "rt") as lines:
-        for stored in map(json.loads, lines):
-            label = labels[stored["id"]]
-            tags, unclear = (set(label[c].split()) for c in ("tags", "unclear"))
-            yield stored["id"], restore(stored), tags, unclear
-
-
-def restore(stored: dict) -> episodes.StoredEpisode:
-    """The episode as rules take it; what they do not read is left at nothing."""
-    turns = tuple(
-        episodes.StoredTurn(**turn, reward=0.0, observation_tokens=0, action_tokens=0)
-        for turn in stored["turns"]
-    )
-    return episodes.StoredEpisode(
-        stage="",
-        iteration=0,
-        env=stored["env"],
-        item_id=stored["id"],
-        group=0,
-        sample=0,
-        policy_step=0,
-        ending=types.Ending(stored["ending"]),
-        success=False,
-        score=0.0,
-        reward=0.0,
-        turns=turns,
-        final_observation=stored["final_observation"],
-    )
+def read(env: str) -> Iterator[labelled.Labelled]:
+    """Yields the labelled episodes of an environment."""
+    return labelled.read(HERE / f"{env}.jsonl.gz", HERE / f"{env}.csv")
 
 
 def compare(env: str) -> dict[str, collections.Counter]:
     """By tag, how many episodes are "right", "wrong", "unclear" and "missed"."""
     counts = {tag: collections.Counter() for tag in failures.TAGS}
-    for _, episode, tags, unclear in read(env):
-        found = set(failures.find_tags(episode))
-        for tag in found | tags:
+    for one in read(env):
+        found = set(failures.find_tags(one.episode))
+        for tag in found | one.tags:
             if tag not in found:
                 kind = "missed"
-            elif tag in tags:
+            elif tag in one.tags:
                 kind = "right"
             else:
-                kind = "unclear" if tag in unclear else "wrong"
+                kind = "unclear" if tag in one.unclear else "wrong"
             counts[tag][kind] += 1
     return counts
 
