@@ -37,6 +37,7 @@ class Scale:
     trained: Tasks  # subsets of training tasks, likewise
     difficulty: Mapping[str, Tasks]  # by environment and tier
     difficulty_evaluation: config.EvaluationConfig  # panels with both tiers
+    drift_samples: int = 0  # of each task, to measure drift from
     test_turns: int | None = None  # K of tests, where it differs from training's
     note: str = ""
 
@@ -221,6 +222,7 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
             tasks=64,
             stratify="subset",
         ),
+        drift_samples=2,
         note=(
             "A model of 1.1 million parameters from random weights, warm-started on "
             "demonstrations; easy tasks, short contexts (three products a page, one "
