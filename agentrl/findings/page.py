@@ -298,8 +298,8 @@ def _drift(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.B
         "KL(policy || other) in nats per token that the policy wrote, on its own episodes, "
         "with 95 % intervals for these policies on other tasks; panels that the stage "
         "trained on are marked. Forgotten is success after an environment's own stage "
-        "minus that at the end. tables/drift.csv has the drift per episode too, the estimator k3 "
-        "and the policy's entropy.",
+        "minus that at the end. tables/drift.csv has the drift per episode too, the "
+        "estimator k3 and the policy's entropy.",
         folded=len(rows) > blocks.MANY,
     )
 
