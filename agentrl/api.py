@@ -11,7 +11,7 @@ from typing import Any
 from agentrl import config, errors, session
 from agentrl.buckets import mirror
 from agentrl.envs import base, registry
-from agentrl.evaluation import evaluator
+from agentrl.evaluation import comparison, evaluator
 from agentrl.experiment import fields, files
 from agentrl.play import policy
 from agentrl.play.policy import Conversation, Policy, Reply
@@ -114,13 +114,20 @@ def train(
 
 
 def evaluate(
-    checkpoint: str | pathlib.Path, out: str | pathlib.Path, **changes: Any
+    checkpoint: str | pathlib.Path,
+    out: str | pathlib.Path,
+    *,
+    compare_with: Sequence[str | pathlib.Path] = (),
+    **changes: Any,
 ) -> Results:
     """Evaluates a stored policy.
 
     Args:
       checkpoint: working directory of a run, or one of its checkpoints/STEP.
       out: directory for results and episodes; new or empty.
+      compare_with: other policies of the same shape and vocabulary, named as
+        `checkpoint` is, or "initial" for what the run started from. The drift from each
+        is part of the results; see `agentrl.statistics.drift`.
       **changes: fields of the run's `EvaluationConfig` to replace, such as
         `environments=("babyai",)`, `samples=4` or `tasks=20`.
 
@@ -129,7 +136,8 @@ def evaluate(
 
     Raises:
       CheckpointError: if there is no such checkpoint.
-      ConfigError: if a change cannot work, or `out` is not empty.
+      ConfigError: if a change cannot work, `out` is not empty, or policies cannot be
+        compared.
       EnvWorkerError: if an environment lost too many episodes.
     """
     out = pathlib.Path(out)
@@ -137,6 +145,7 @@ def evaluate(
     checked = _check_changes(changes)
     with session.open_policy(mirror.readable(str(checkpoint)), checked) as opened:
         run, params, progress, step = opened
+        others = comparison.find(run, [_readable(name) for name in compare_with])
         out.mkdir(parents=True, exist_ok=True)
         found = evaluator.evaluate(
             run,
@@ -146,6 +155,7 @@ def evaluate(
             after_iteration=progress.iteration,
             step=step,
             workdir=out,
+            others=others,
         )
     return Results(found)
 
@@ -190,6 +200,12 @@ def load_results(workdir: str | pathlib.Path) -> Results:
     is_run = (workdir / files.RUN_FILE).is_file()
     environments = files.read_run(workdir).environments if is_run else ()
     return Results(results.load_all(workdir, environments))
+
+
+def _readable(policy: str | pathlib.Path) -> str:
+    """Where a policy to compare with can be read."""
+    known = str(policy) == comparison.INITIAL
+    return comparison.INITIAL if known else str(mirror.readable(str(policy)))
 
 
 def _check_changes(changes: Mapping[str, Any]) -> dict[str, Any]:

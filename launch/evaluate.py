@@ -7,6 +7,12 @@ plays what the run itself evaluates, and prints the same numbers. Any part may d
   --checkpoint=runs/demo/checkpoints/120 --envs=textcraft --split=test --tier=hard
   --samples=16 --tasks=50 --item_file=ids.json
 
+  --compare_with=runs/demo/checkpoints/40,initial
+
+measures how far the policy has drifted from others of its shape and vocabulary: the
+Kullback-Leibler divergence KL(policy || other) on the policy's own episodes, of each
+panel. `initial` is what the run started from: published weights, or random ones.
+
 A file of ids is a JSON list, as AgentGym writes it, or has one id a line; its digest is
 part of the results.
 
@@ -66,6 +72,13 @@ _STRATIFY = flags.DEFINE_enum(
     "stratify", None, ["tier", "subset"], "With --tasks: equally many of each."
 )
 
+_COMPARE_WITH = flags.DEFINE_list(
+    "compare_with",
+    [],
+    "Other policies to measure the drift from: working directories of runs, their "
+    "checkpoints/STEP, or 'initial'.",
+)
+
 
 def main(argv: Sequence[str]) -> None:
     """Restores the parameters, plays the panels, prints the table."""
@@ -97,7 +110,9 @@ def main(argv: Sequence[str]) -> None:
     given = {name: value for name, value in changes.items() if value is not None}
     compilation.enable_cache()
     try:
-        found = api.evaluate(_CHECKPOINT.value, _OUT.value, **given)
+        found = api.evaluate(
+            _CHECKPOINT.value, _OUT.value, compare_with=_COMPARE_WITH.value, **given
+        )
     except errors.EnvWorkerError as error:
         sys.exit(
             f"launch.evaluate: {error}\nRepeat it with another --out if {_OUT.value} "

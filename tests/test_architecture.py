@@ -67,8 +67,8 @@ MAY_IMPORT = {
         "experiment run"
     ),
     "evaluation": (
-        "envs storage errors types config parallel rollout transcripts statistics "
-        "reporting run"
+        "envs checkpoints storage errors types ops models config parallel chat rollout "
+        "learner experiment transcripts statistics reporting run"
     ),
     "play": (
         "envs checkpoints errors types ops models config parallel pretrained sources chat "

@@ -16,7 +16,7 @@ import jax
 
 from agentrl import config, errors, types
 from agentrl.envs import base
-from agentrl.evaluation import chance
+from agentrl.evaluation import chance, comparison
 from agentrl.parallel import processes, rng
 from agentrl.run import assemble
 from agentrl.statistics import results
@@ -36,6 +36,7 @@ def evaluate(
     after_iteration: int,
     step: int,
     workdir: pathlib.Path,
+    others: Sequence[comparison.Other] = (),
 ) -> list[results.EvaluationResult]:
     """Plays every panel and stores results and episodes.
 
@@ -47,6 +48,7 @@ def evaluate(
       after_iteration: iterations of that stage behind the policy.
       step: optimizer updates behind the policy.
       workdir: where `evaluations/` and `episodes/` are written.
+      others: policies to measure the drift from, once all panels are played.
 
     Returns:
       One result per environment, in the order of the settings.
@@ -55,17 +57,25 @@ def evaluate(
       EnvWorkerError: if an environment lost more than `max_env_error_fraction` of its
         episodes, or all of them. It has no result then; earlier ones are stored.
     """
-    rollout_params = run.rollout_params(params)
+    played: dict[str, list[types.Trajectory]] = {}
     with assemble.open_evaluation(run, settings) as playing:
-        return _play_panels(
+        found = _play_panels(
             playing,
-            rollout_params,
+            run.rollout_params(params),
             settings,
             stage=stage,
             after_iteration=after_iteration,
             step=step,
             workdir=workdir,
+            keep=played.__setitem__ if others else None,
         )
+    if not others:
+        return found
+    measured = comparison.measure(run, params, played, settings, others)
+    found = [dataclasses.replace(one, drifts=measured[one.env]) for one in found]
+    for result in found:
+        result.save(workdir)
+    return found
 
 
 def _play_panels(
@@ -77,6 +87,7 @@ def _play_panels(
     after_iteration: int,
     step: int,
     workdir: pathlib.Path,
+    keep: Callable[[str, list[types.Trajectory]], None] | None,
 ) -> list[results.EvaluationResult]:
     found = []
     for env in settings.environments or run.environments:
@@ -103,6 +114,8 @@ def _play_panels(
             store(result, trajectories, workdir, env_config, numbers)
             if settings.random_policy:
                 chance.measure(run.pool, panel, settings, workdir)
+        if keep is not None:
+            keep(panel.env, trajectories)
         found.append(result)
     return found
 

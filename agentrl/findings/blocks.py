@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 _STYLE = pathlib.Path(__file__).with_name("page.css")
+MANY = 20  # rows of a table that nobody reads from begin to end
 HOLE = "\N{EM DASH}"  # in the place of a number that is not there yet
 
 

@@ -19,12 +19,23 @@ class CellResults:
     matrix: transfer.ResultMatrix
     plan: transfer.Plan
     variants: Mapping[str, Mapping[int, Sequence[results.EvaluationResult]]]
+    # Of done nodes whose drift is measured: by id, the results that hold it.
+    drifts: Mapping[str, Sequence[results.EvaluationResult]]
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds whose whole chain is done."""
         whole = len(self.cell.stages)
         return tuple(seed for seed, done in self.chains.items() if len(done) == whole)
+
+    @property
+    def origins(self) -> dict[str, dict[str, str]]:
+        """What the drift after each stage is measured from; see `graph.find_origins`."""
+        stages = self.cell.stages
+        return {
+            stage.name: graph.find_origins(stages[: place + 1])
+            for place, stage in enumerate(stages)
+        }
 
     @property
     def last(self) -> str:
@@ -90,7 +101,13 @@ def gather(study: spec.Study, place: folder.Folder, wanted: graph.Graph) -> Find
             for variant in cell.variants
         }
         plan = transfer.Plan.of(cell.stages, matrix.stages)
-        found.append(CellResults(cell, chains, matrix, plan, variants))
+        drifts = {
+            node.id: _load(place.drift(node), study)
+            for chain in chains.values()
+            for node in chain
+            if place.drift(node).exists()
+        }
+        found.append(CellResults(cell, chains, matrix, plan, variants, drifts))
     return Findings(study, place, wanted, tuple(found), states)
 
 

@@ -5,12 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agentrl import storage
-from agentrl.findings import answers, blocks, charts, gather, tables
-from agentrl.study import work
+from agentrl.findings import answers, background, blocks, charts, gather, tables
 from agentrl.transcripts import failures
 
 HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
-_MANY = 20  # rows of a table that nobody reads from begin to end
 
 
 def write(found: gather.Findings) -> pathlib.Path:
@@ -33,6 +31,7 @@ def build(
         "One environment, tested on all": _across(found, made),
         "Easy and hard tasks": _within(made),
         "Sequences and pairs": _chains(found, made),
+        "Drift": _drift(found, made),
         "Mixtures": _levels(made, "mixture"),
         "Lists of actions": _variants(made),
         "Irrelevant text": _levels(made, "augmentation"),
@@ -40,9 +39,9 @@ def build(
         "Turns and tokens": _turns(found, made),
         "Failures": _failures(found, made),
         "Training curves": _curves(made),
-        "The paper's numbers": _published(found),
-        "Costs": _costs(made),
-        "What stands behind it": _provenance(found, made),
+        "The paper's numbers": background.describe_published(found),
+        "Costs": background.describe_costs(made),
+        "What stands behind it": background.describe_provenance(found, made),
     }
     for title, made_blocks in sections.items():
         if shown := list(made_blocks):
@@ -272,6 +271,46 @@ def _forgotten(names: list[str], made: Mapping[str, Any]) -> Iterator[blocks.Blo
         )
 
 
+def _drift(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.Block]:
+    """KL of policies from their start and base, beside what was forgotten meanwhile."""
+    if not made["drift"]:
+        if found.study.drift_samples:
+            yield f"No node's drift is measured yet ({blocks.HOLE})."
+        return
+    names = list(found.study.base.environments)
+    lost = select(made["forgetting"], claim=tables.choose_claim(made["forgetting"]))
+    rows: list[list[blocks.Cell | str]] = []
+    for one in found.cells:
+        label, key = one.cell.key, {"axis": one.cell.axis, "cell": one.cell.name}
+        for stage, origins in one.origins.items():
+            same = len(set(origins.values())) == 1
+            for part, other in list(origins.items())[: 1 if same else None]:
+                own = select(made["drift"], **key, **{"from": part, "stage": stage})
+                told = f"{'start, base' if same else part} ({other})"
+                cells = (_nats(_pooled(select(own, env=env))) for env in names)
+                rows.append([label, stage, told, *cells])
+        if forgotten := select(lost, **key):
+            cells = (points(_first(select(forgotten, env=env))) for env in names)
+            rows.append([label, one.last, "forgotten, points", *cells])
+    yield blocks.Table(
+        ["cell", "after stage", "KL from", *names],
+        rows,
+        "KL(policy || other) in nats per token that the policy wrote, on its own episodes, "
+        "with 95 % intervals for these policies on other tasks; panels that the stage "
+        "trained on are marked. Forgotten is success after an environment's own stage "
+        "minus that at the end. tables/drift.csv has the drift per episode too, the "
+        "estimator k3 and the policy's entropy.",
+        folded=len(rows) > blocks.MANY,
+    )
+
+
+def _nats(row: tables.Row | None) -> blocks.Cell:
+    if row is None or row["mean"] == "":
+        return blocks.Cell(blocks.HOLE)
+    text = f"{row['mean']:z.3f} [{row['low']:z.3f}, {row['high']:z.3f}]"
+    return blocks.Cell(text, marks=("own",) if row["trained"] else ())
+
+
 def _levels(made: Mapping[str, Any], axis: str) -> Iterator[blocks.Block]:
     kept = select(made["transfer"], axis=axis, measure="success")
     claim = tables.choose_claim(kept)
@@ -394,65 +433,3 @@ def _curves(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
         yield blocks.Chart(
             charts.draw_curves(rows), f"{stage}: success of training episodes, in %"
         )
-
-
-def _published(found: gather.Findings) -> Iterator[blocks.Block]:
-    if found.study.published:
-        yield blocks.Table(
-            ["published", "model", "before", "after", "source"],
-            [
-                [p.what, p.model, p.before, p.after, p.source]
-                for p in found.study.published
-            ],
-            "As published, without seeds or intervals. Ours, above, are of another model "
-            "and other tasks: compare signs, not sizes.",
-        )
-
-
-def _costs(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
-    rows = made["costs"]
-    total = sum(row["seconds"] for row in rows)
-    yield blocks.Table(
-        [
-            *("node", "seed", "stage", "state", "iterations", "time"),
-            *("s / iteration", "devices"),
-        ],
-        [
-            [
-                row["node"], str(row["seed"]), row["stage"], row["state"],
-                str(row["iterations"]),
-                work.describe_seconds(row["seconds"]) if row["seconds"] else blocks.HOLE,
-                f"{row['seconds_per_iteration']:.2f}"
-                if row["seconds_per_iteration"] != ""
-                else blocks.HOLE,
-                row["devices"],
-            ]
-            for row in rows
-        ],
-        f"In all {work.describe_seconds(total)} of processes, evaluation included.",
-        folded=len(rows) > _MANY,
-    )  # fmt: skip
-
-
-def _provenance(
-    found: gather.Findings, made: Mapping[str, Any]
-) -> Iterator[blocks.Block]:
-    commits = sorted({row["commit"][:12] for row in made["costs"] if row["commit"]})
-    seeds = ", ".join(map(str, found.study.seeds))
-    yield f"Seeds {seeds}. Commits {', '.join(commits) or 'unknown'}." + (
-        " Nodes of several commits are compared: numbers may differ for that reason."
-        if len(commits) > 1
-        else ""
-    )
-    panels = {
-        (row["axis"] == "within", row["env"]): row
-        for row in made["results"]
-        if row["tier"] == found.study.base.evaluation.tier and not row["variant"]
-    }
-    yield blocks.Table(
-        ["environment", "panel", "tasks", "samples"],
-        [
-            [env, row["panel"], str(row["tasks"]), str(row["samples"])]
-            for (_, env), row in panels.items()
-        ],
-    )

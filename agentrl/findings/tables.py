@@ -17,7 +17,7 @@ import numpy as np
 from agentrl import storage
 from agentrl.findings import gather
 from agentrl.reporting import survey
-from agentrl.statistics import intervals, results, summaries, transfer
+from agentrl.statistics import drift, intervals, results, summaries, transfer
 from agentrl.study import cost
 from agentrl.transcripts import episodes, failures
 
@@ -35,6 +35,7 @@ def make(found: gather.Findings) -> dict[str, list[Row]]:
         "results": list(make_results(found)),
         "transfer": correct(make_transfer(found)),
         "forgetting": list(make_forgetting(found)),
+        "drift": list(make_drift(found)),
         "difficulty": list(make_difficulty(found)),
         "failures": list(make_failures(found)),
         "learning": list(make_learning(found)),
@@ -287,6 +288,69 @@ def make_forgetting(found: gather.Findings) -> Iterator[Row]:
                     "largest_loss": "" if loss is None else loss,
                     "seeds": " ".join(map(str, one.seeds)),
                 }
+
+
+def make_drift(found: gather.Findings) -> Iterator[Row]:
+    """KL of each stage's policy from its start and from the base of its chain, in nats."""
+    for one in found.cells:
+        for place, stage in enumerate(one.cell.stages):
+            nodes = {s: c[place] for s, c in one.chains.items() if len(c) > place}
+            measured = {s: n for s, n in nodes.items() if n.id in one.drifts}
+            for part, other in one.origins[stage.name].items():
+                for env in found.study.base.environments:
+                    by_seed = {
+                        seed: result
+                        for seed, node in measured.items()
+                        for result in one.drifts[node.id]
+                        if result.env == env
+                    }
+                    for row in _drift_rows(by_seed, other):
+                        yield {
+                            "axis": one.cell.axis,
+                            "cell": one.cell.name,
+                            "stage": stage.name,
+                            "from": part,
+                            "from_stage": other,
+                            "env": env,
+                            "trained": env in dict(stage.mixture.environments),
+                            **row,
+                        }
+
+
+def _drift_rows(
+    by_seed: Mapping[int, results.EvaluationResult], other: str
+) -> Iterator[Row]:
+    """Drift from the policy after a stage: of each seed, and of all."""
+    measured = {
+        str(seed): drift.Measured(one, result.item_ids, result.tokens)
+        for seed, result in by_seed.items()
+        for one in result.drifts
+        if one.stage == other
+    }
+    if not measured:
+        return
+    groups = {seed: [one] for seed, one in measured.items()}
+    if len(groups) > 1:
+        groups["all"] = list(measured.values())
+    result = next(iter(by_seed.values()))
+    for seeds, group in groups.items():
+        estimates = {
+            "": drift.estimate(group),
+            "episode_": drift.estimate(group, per="episode"),
+            "k3_": drift.estimate(group, what="k3"),
+            "entropy_": drift.estimate(group, what="entropy"),
+        }
+        yield {
+            "seed": seeds,
+            **{
+                prefix + name: value
+                for prefix, estimate in estimates.items()
+                for name, value in spread(estimate).items()
+            },
+            "tasks": len(result.item_ids),
+            "samples": result.samples,
+            "panel": result.panel_digest,
+        }
 
 
 def make_difficulty(found: gather.Findings) -> Iterator[Row]:

@@ -13,7 +13,7 @@ import rich.table
 from agentrl import config
 from agentrl.envs import base, registry
 from agentrl.reporting import survey
-from agentrl.statistics import intervals, results, summaries, transfer
+from agentrl.statistics import drift, intervals, results, summaries, transfer
 
 ONE_SEED = "one seed: holds for this run only"
 CLAIMS: dict[summaries.Claim, str] = {
@@ -91,7 +91,43 @@ def format_table(
         parts.append(_format_measure(matrix, "score", f"avg@{k} of the score", known))
     else:
         parts.append("The score equals success in every sample.")
-    return "\n".join([*parts, claim_note(matrix), *panel_notes(matrix)])
+    drifts = [part for result in found if (part := format_drift(result))]
+    return "\n".join([*parts, claim_note(matrix), *panel_notes(matrix), *drifts])
+
+
+def format_drift(result: results.EvaluationResult) -> str:
+    """Formats the drift from other policies on a panel; empty if none was measured."""
+    if not result.drifts:
+        return ""
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+    for name in ("from", "per token", "per episode", "k3, per token", "its entropy"):
+        table.add_column(name, justify="left" if name == "from" else "right")
+    for one in result.drifts:
+        seeds = [drift.Measured(one, result.item_ids, result.tokens)]
+        table.add_row(
+            one.policy,
+            _format_nats(drift.estimate(seeds)),
+            _format_nats(drift.estimate(seeds, per="episode")),
+            _format_nats(drift.estimate(seeds, what="k3")),
+            _format_nats(drift.estimate(seeds, what="entropy")),
+        )
+    title = f"KL(stage {result.stage} || other) on {result.env}, in nats"
+    return _print(f"{title}, with 95 % intervals over tasks", table)
+
+
+def _format_nats(value: intervals.Estimate | None) -> str:
+    if value is None:
+        return "nothing sampled"
+    return f"{value.mean:.4f}  [{value.low:.4f}, {value.high:.4f}]"
+
+
+def _print(title: str, table: rich.table.Table) -> str:
+    output = io.StringIO()
+    console = rich.console.Console(file=output, width=160, no_color=True)
+    # Not the table's own title, which is broken up where the table is narrow.
+    console.print(f"  {title}", highlight=False)
+    console.print(table)
+    return output.getvalue().rstrip()
 
 
 def _format_measure(
@@ -120,12 +156,7 @@ def _format_measure(
             for result in (chance.get(panel) for panel in matrix.panels)
         ]
         table.add_row(results.RANDOM_STAGE, *shown)
-    output = io.StringIO()
-    console = rich.console.Console(file=output, width=160, no_color=True)
-    # Not the table's own title, which is broken up where the table is narrow.
-    console.print(f"  {title} in %, with 95 % intervals over tasks", highlight=False)
-    console.print(table)
-    return output.getvalue().rstrip()
+    return _print(f"{title} in %, with 95 % intervals over tasks", table)
 
 
 def _format_estimate(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from agentrl import errors, storage
+from agentrl.statistics import drift
 
 FOLDER = "evaluations"
 _TABLES = ("success", "score", "turns", "tokens")  # of a result
@@ -45,6 +46,7 @@ class EvaluationResult:
     score: tuple[tuple[float | None, ...], ...]
     turns: tuple[tuple[int | None, ...], ...]
     tokens: tuple[tuple[int | None, ...], ...]  # tokens the policy wrote
+    drifts: tuple[drift.Drift, ...] = ()  # from each policy that it was compared with
 
     @property
     def samples(self) -> int:
@@ -104,12 +106,15 @@ class EvaluationResult:
     def save(self, workdir: pathlib.Path) -> pathlib.Path:
         """Writes `evaluations/<stage>.<env>.<split>.<tier>.json`; returns its path.
 
-        The file holds the fields of the result, and `lost` for whoever reads only that.
+        The file holds the fields of the result, and `lost` for whoever reads only that;
+        `drifts` only if any was measured.
         """
         path = find_path(
             workdir, stage=self.stage, env=self.env, split=self.split, tier=self.tier
         )
         record = dataclasses.asdict(self) | {"lost": self.lost}
+        if not self.drifts:
+            del record["drifts"]
         storage.write_json(path, record, indent=None)
         return path
 
@@ -218,10 +223,12 @@ def _from_record(record: Mapping[str, Any]) -> EvaluationResult:
             **fields,
             "item_ids": tuple(record["item_ids"]),
             **{name: _to_rows(record[name]) for name in _TABLES},
+            "drifts": tuple(map(drift.Drift.from_record, record.get("drifts", ()))),
         }
     )
-    for name in _TABLES:
-        table = getattr(result, name)
+    tables = [(name, getattr(result, name)) for name in _TABLES]
+    tables += [(n, getattr(one, n)) for one in result.drifts for n in drift.TABLES]
+    for name, table in tables:
         if len(table) != len(result.item_ids) or len(set(map(len, table))) != 1:
             raise ValueError(f"{name} is not one row of k samples for each task")
         if tuple(row.count(None) for row in table) != result.lost:

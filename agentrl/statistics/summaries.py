@@ -160,6 +160,7 @@ def slice_result(
         name: dataclasses.replace(
             result,
             **{t: tuple(getattr(result, t)[i] for i in chosen) for t in tables},
+            drifts=tuple(one.select(chosen) for one in result.drifts),
         )
         for name, chosen in sorted(places.items())
     }

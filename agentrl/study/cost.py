@@ -16,6 +16,7 @@ from agentrl.transcripts import jsonl
 
 PROBE_ITERATIONS = 3  # the first one compiles
 PROBES = "probe"  # folder of probes, within the study's
+DRIFT = "drift"  # what sessions call the evaluation that measures it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Measure:
 
     setup: float  # start of the process, demonstrations, compilation
     iteration: float
-    evaluation: float  # all that follows the last iteration
+    evaluation: float  # all that follows the last iteration, and the drift
 
     def total(self, num_iterations: int) -> float:
         """Of a node with this many iterations."""
@@ -44,7 +45,8 @@ def measure(place: folder.Folder, node: graph.Node) -> Measure | None:
     Iterations of all sessions count. Setup and evaluation are those of nodes that one
     process went through from begin to end.
     """
-    lines, events = read_lines(place, node), place.sessions(node)
+    lines = read_lines(place, node)
+    events, of_drift = _split_drift(place.sessions(node))
     if len(lines) < 2 or len(events) < 2 or events[1].get("code") != 0:
         return None
     iteration = statistics.fmean(line["time/total"] for line in lines[1:])
@@ -52,7 +54,23 @@ def measure(place: folder.Folder, node: graph.Node) -> Measure | None:
     gaps = (lines[-1]["wall_time"] - lines[0]["wall_time"]) / (len(lines) - 1)
     setup = lines[0]["wall_time"] - events[0]["time"] - gaps
     rest = events[-1]["time"] - lines[-1]["wall_time"]
-    return Measure(max(setup, 0.0), max(gaps, iteration), rest)
+    return Measure(max(setup, 0.0), max(gaps, iteration), rest + of_drift)
+
+
+def _split_drift(
+    events: Iterable[Mapping[str, Any]],
+) -> tuple[list[Mapping[str, Any]], float]:
+    """All other events, and the seconds of those that measured drift, at any later time."""
+    kept, seconds, began = [], 0.0, None
+    for event in events:
+        if event["event"] == "start":
+            began = event["time"] if event.get("command") == DRIFT else None
+            kept += [event] if began is None else []
+        elif began is None:
+            kept.append(event)
+        else:
+            seconds, began = seconds + event["time"] - began, None
+    return kept, seconds
 
 
 def seconds_spent(place: folder.Folder, node: graph.Node) -> float:
@@ -140,6 +158,7 @@ def probe_of(node: graph.Node) -> graph.Node:
         parent=graph.digest(parent) if len(stages) > 1 else None,
         settings=settings,
         variants=node.variants,
+        drift_samples=node.drift_samples,
     )
 
 

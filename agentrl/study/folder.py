@@ -4,6 +4,7 @@
     W/nodes/ID.STAGE.json               a node: configuration and the node it starts from
     W/nodes/ID.STAGE/                   its working directory, as launch.train leaves it
     W/nodes/ID.STAGE/variants/NAME/     evaluations under other settings
+    W/nodes/ID.STAGE/drift/             evaluation with the drift, once the node is done
     W/nodes/ID.STAGE.log                output of its processes
     W/nodes/ID.STAGE.sessions.jsonl     when each process began and ended, and its code
     W/nodes/ID.STAGE.failed.json        failed attempts, with the last lines of output
@@ -94,6 +95,19 @@ class Folder:
     def variant(self, node: graph.Node, variant: spec.Variant) -> pathlib.Path:
         """Where the evaluation of a variant is, or would be."""
         return self.workdir(node) / "variants" / variant.name
+
+    def drift(self, node: graph.Node) -> pathlib.Path:
+        """Where the evaluation that measures the node's drift is, or would be."""
+        return self.workdir(node) / "drift"
+
+    def lacks_drift(self, node: graph.Node) -> bool:
+        """Whether drift is wanted of a node and has not been measured.
+
+        A node is done without it: those of earlier versions have none, and what starts
+        from a node does not wait for it.
+        """
+        wanted = bool(node.drift_samples and node.origins)
+        return wanted and not self.drift(node).exists()
 
     def is_running(self, node: graph.Node) -> bool:
         """Whether a process works on a node, be it one whose worker was killed."""

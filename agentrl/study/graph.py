@@ -14,6 +14,7 @@ from typing import Any
 
 from agentrl import config, errors
 from agentrl.experiment import files, rules
+from agentrl.statistics import results
 from agentrl.study import spec
 
 FORMAT = 1  # raised when the same configuration gives other numbers than before
@@ -27,6 +28,7 @@ class Node:
     parent: str | None  # id of the node that it starts from
     settings: config.RunConfig  # with the stages of the prefix
     variants: tuple[spec.Variant, ...]
+    drift_samples: int = 0  # of the study; no part of the id
 
     @property
     def stage(self) -> config.StageConfig:
@@ -37,6 +39,11 @@ class Node:
     def name(self) -> str:
         """Name of its working directory."""
         return f"{self.id}.{self.stage.name}"
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """What the node's drift is measured from; see `find_origins`."""
+        return find_origins(self.settings.stages)
 
     @property
     def shape(self) -> str:
@@ -90,10 +97,28 @@ def build(study: spec.Study) -> Graph:
                     parent=chain[-1] if chain else None,
                     settings=prefix,
                     variants=tuple(dict.fromkeys([*known, *wanted])),
+                    drift_samples=study.drift_samples,
                 )
                 chain.append(name)
             chains[cell.key, seed] = tuple(chain)
     return Graph(nodes, chains)
+
+
+def find_origins(stages: Sequence[config.StageConfig]) -> dict[str, str]:
+    """Stages that left the policies which the last one's drift is measured from.
+
+    Args:
+      stages: a chain, or its beginning.
+
+    Returns:
+      "start", what the last stage started from, and "base", the policy after the warm
+      start, or the untrained one where there is none. Empty for a warm start itself.
+    """
+    first = stages[0]
+    base = first.name if first.supervised else results.UNTRAINED_STAGE
+    if len(stages) > 1:
+        return {"start": stages[-2].name, "base": base}
+    return {} if first.supervised else {"start": base, "base": base}
 
 
 def digest(settings: config.RunConfig) -> str:

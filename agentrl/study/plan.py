@@ -26,6 +26,13 @@ def describe(
     counts = {state: list(states.values()).count(state) for state in states.values()}
     told = ", ".join(f"{count} {state}" for state, count in counts.items())
     lines.append(f"{len(states)} nodes: {told}.")
+    lacking = [
+        node
+        for node in wanted.nodes.values()
+        if states[node.id] == "done" and place.lacks_drift(node)
+    ]
+    if lacking:
+        lines.append(f"The drift of {len(lacking)} done nodes is to be measured.")
     if left:
         lines.append(_describe_rest(seconds, unknown, len(left), num_workers))
     return "\n".join(lines)

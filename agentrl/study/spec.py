@@ -79,6 +79,9 @@ class Study:
     difficulty: Mapping[str, Mapping[str, tuple[str, ...]]] = dataclasses.field(
         default_factory=dict
     )
+    # Episodes of each task from which a node's drift from its start and from the base of
+    # its chain is measured, once it is done; 0 measures none.
+    drift_samples: int = 0
     published: tuple[Published, ...] = ()
     note: str = ""  # what a reader of the page must know of the scale
 
@@ -92,6 +95,10 @@ class Study:
             raise errors.ConfigError(
                 f"a study of {len(self.cells)} cells and {len(self.seeds)} seeds has "
                 "nothing to train; give one or more of each."
+            )
+        if self.drift_samples < 0:
+            raise errors.ConfigError(
+                f"a study's drift_samples = {self.drift_samples}; give 0 or more."
             )
         keys = [cell.key for cell in self.cells]
         if twice := sorted({key for key in keys if keys.count(key) > 1}):

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from agentrl import errors
 from agentrl.hardware import compilation
 from agentrl.statistics import results
-from agentrl.study import folder, graph
+from agentrl.study import cost, folder, graph
 
 _SECONDS_BETWEEN_LOOKS = 1.0  # while others work on what this worker waits for
 
@@ -50,6 +50,7 @@ class Crew:
         self._guard = threading.Lock()
         self._processes: set[subprocess.Popen] = set()
         self._num_begun = 0
+        self._unmeasured: set[str] = set()  # nodes whose drift could not be measured
         self._problems: list[BaseException] = []
 
     def run(self, num_workers: int) -> None:
@@ -97,7 +98,10 @@ class Crew:
         return bool(self.max_nodes) and self._num_begun >= self.max_nodes
 
     def train_next(self) -> graph.Node | None:
-        """Trains the first node that is ready and free; returns it, None if none is."""
+        """Trains the first node that is ready and free; returns it, None if none is.
+
+        Where none is, measures the drift of one that is done.
+        """
         for name, state in self._states().items():
             if state != "ready" or self._is_enough():
                 continue
@@ -111,7 +115,43 @@ class Crew:
                     self._num_begun += 1
                 self._train(node)
                 return node
+        return self._measure_next()
+
+    def _measure_next(self) -> graph.Node | None:
+        for name, state in self._states().items():
+            node = self.wanted.nodes[name]
+            if state != "done" or name in self._unmeasured:
+                continue
+            if not self.place.lacks_drift(node):
+                continue
+            with self.place.claim(node) as mine:
+                if mine and self.place.lacks_drift(node):
+                    self._measure_drift(node)
+                    return node
         return None
+
+    def _measure_drift(self, node: graph.Node) -> None:
+        """Evaluates the node's policy once more, with its drift from its origins."""
+        steps = {r.stage: r.step for r in results.load_all(self.place.workdir(node))}
+        others = [
+            str(self.place.find_checkpoint(node, steps[stage]))
+            if stage != results.UNTRAINED_STAGE
+            else "initial"
+            for stage in dict.fromkeys(node.origins.values())
+        ]
+        code = self._evaluate(
+            node,
+            self.place.drift(node),
+            f"--compare_with={','.join(others)}",
+            f"--samples={node.drift_samples}",
+            what=cost.DRIFT,
+        )
+        if not code:
+            self.say(f"{node.name}: drift measured")
+        elif not self._stop.is_set():
+            self._unmeasured.add(node.id)
+            log = self.place.beside(node, ".log")
+            self.say(f"{node.name}: drift not measured, code {code}; see {log}")
 
     def _train(self, node: graph.Node) -> None:
         place, workdir = self.place, self.place.workdir(node)
@@ -148,28 +188,35 @@ class Crew:
 
     def _evaluate_variants(self, node: graph.Node) -> int:
         """Evaluates the node's policy under other settings; returns the exit code."""
-        workdir = self.place.workdir(node)
         for variant in node.variants:
             target = self.place.variant(node, variant)
             if target.exists():
                 continue
-            partial = target.with_name(target.name + ".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            step = results.load_all(workdir)[-1].step
-            code = self.start(
-                node,
-                "evaluate",
-                f"--checkpoint={self.place.find_checkpoint(node, step)}",
-                f"--out={partial}",
-                *variant.flags,
-            )
-            if code:
+            if code := self._evaluate(node, target, *variant.flags):
                 return code
-            partial.rename(target)
         return 0
 
-    def start(self, node: graph.Node, command: str, *arguments: str) -> int:
-        """Runs a command of this package, and waits for it; returns its exit code."""
+    def _evaluate(
+        self, node: graph.Node, target: pathlib.Path, *arguments: str, what: str = ""
+    ) -> int:
+        """Evaluates the node's policy; `target` appears whole. Returns the exit code."""
+        partial = target.with_name(target.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        step = results.load_all(self.place.workdir(node))[-1].step
+        checkpoint = f"--checkpoint={self.place.find_checkpoint(node, step)}"
+        out = f"--out={partial}"
+        code = self.start(node, "evaluate", checkpoint, out, *arguments, what=what)
+        if not code:
+            partial.rename(target)
+        return code
+
+    def start(
+        self, node: graph.Node, command: str, *arguments: str, what: str = ""
+    ) -> int:
+        """Runs a command of this package, and waits for it; returns its exit code.
+
+        The sessions of the node call it `what`, or by its name.
+        """
         place = self.place
         with place.beside(node, ".log").open("ab") as log, self._guard:
             if self._stop.is_set():
@@ -186,7 +233,7 @@ class Crew:
         place.record(
             node,
             event="start",
-            command=command,
+            command=what or command,
             time=time.time(),
             host=socket.gethostname(),
             pid=process.pid,

@@ -37,6 +37,7 @@ class Scale:
     trained: Tasks  # subsets of training tasks, likewise
     difficulty: Mapping[str, Tasks]  # by environment and tier
     difficulty_evaluation: config.EvaluationConfig  # panels with both tiers
+    drift_samples: int = 0  # of each task, to measure drift from
     test_turns: int | None = None  # K of tests, where it differs from training's
     note: str = ""
 
@@ -167,6 +168,25 @@ def _laptop_evaluation(environments: tuple[str, ...]) -> config.EvaluationConfig
     )
 
 
+def _laptop_difficulty_evaluation(
+    environments: tuple[str, ...],
+) -> config.EvaluationConfig:
+    subsets = tuple(
+        name
+        for env, tiers in _LAPTOP_DIFFICULTY.items()
+        if env in environments
+        for tier in tiers.values()
+        for name in tier
+    )
+    return dataclasses.replace(
+        _laptop_evaluation(environments),
+        tier="all",
+        subsets=subsets,
+        tasks=64,
+        stratify="subset",
+    )
+
+
 def _laptop(environments: tuple[str, ...]) -> Scale:
     longest = _laptop_room(environments).max_tokens
     vocabulary = 2048 if len(environments) > 3 else 1024  # few have fewer words
@@ -208,19 +228,8 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
             for env, tiers in _LAPTOP_DIFFICULTY.items()
             if env in environments
         },
-        difficulty_evaluation=dataclasses.replace(
-            evaluation,
-            tier="all",
-            subsets=tuple(
-                name
-                for env, tiers in _LAPTOP_DIFFICULTY.items()
-                if env in environments
-                for tier in tiers.values()
-                for name in tier
-            ),
-            tasks=64,
-            stratify="subset",
-        ),
+        difficulty_evaluation=_laptop_difficulty_evaluation(environments),
+        drift_samples=2,
         note=(
             "A model of 1.1 million parameters from random weights, warm-started on "
             "demonstrations; easy tasks, short contexts (three products a page, one "

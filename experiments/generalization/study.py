@@ -53,6 +53,7 @@ def get_study(scale: str, environments: Sequence[str]) -> spec.Study:
             *controls(made, names),
         ),
         difficulty=made.difficulty,
+        drift_samples=made.drift_samples,
         published=published.NUMBERS,
         note=made.note,
     )

@@ -187,18 +187,31 @@ def test_overlap_and_divergence_in_the_reward_resume_too(
 
 def test_evaluation_of_the_checkpoint_repeats_the_run(finished, environment, tmp_path):
     out = tmp_path / "results"
+    before = f"{finished}/checkpoints/30"
     evaluate = command(
         "agentrl.launch.evaluate",
         f"--checkpoint={finished}",
         f"--out={out}",
         "--envs=recall",
+        f"--compare_with={finished},{before},initial",
     )
     done = commands.run(evaluate, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     name = "recall.recall.test.all.json"
     assert "tier all, recall-1, digest " in done.stdout
-    repeated = (out / "evaluations" / name).read_bytes()
-    assert repeated == (finished / "evaluations" / name).read_bytes()
+    assert "KL(stage recall || other) on recall, in nats" in done.stdout
+    repeated = json.loads((out / "evaluations" / name).read_text())
+    itself, start, initial = repeated.pop("drifts")
+    assert repeated == json.loads((finished / "evaluations" / name).read_text())
+    assert {x for table in ("k1", "k3") for row in itself[table] for x in row} == {0.0}
+    assert (start["policy"], start["stage"], start["step"]) == (
+        before,
+        "warm_start",
+        30,
+    )
+    assert (initial["stage"], initial["step"]) == ("untrained", 0)
+    moved = [sum(map(sum, one["k3"])) for one in (start, initial)]
+    assert 0 < moved[0] < moved[1]
 
 
 def test_calibration_writes_tiers_and_goes_on_where_it_ended(

@@ -4,10 +4,11 @@ import dataclasses
 import json
 
 import fake_run
-from fake_launch import train
+from fake_launch import evaluate, train
 
 from agentrl import config
 from agentrl.envs import base
+from agentrl.statistics import results
 from agentrl.study import spec
 
 
@@ -19,7 +20,7 @@ def stage(name, env, **changes):
     )
 
 
-def make_study(*, seeds=(0,), **changes):
+def make_study(*, seeds=(0,), drift_samples=0, **changes):
     """Four nodes a seed: warm -> a, warm -> b, warm -> a -> b."""
     warm = stage("warm", "textcraft", algorithm=config.Supervised())
     a, b = stage("grpo_a", "textcraft"), stage("grpo_b", "babyai")
@@ -38,6 +39,7 @@ def make_study(*, seeds=(0,), **changes):
             spec.Cell(axis="sequence", name="a>b", stages=(warm, a, b)),
         ),
         seeds=seeds,
+        drift_samples=drift_samples,
     )
 
 
@@ -48,3 +50,13 @@ def leave_all(place, wanted):
         place.workdir(node).mkdir(exist_ok=True)
         stored = json.loads(place.beside(node, ".json").read_text())["config"]
         train.leave(place.workdir(node), stored, stored["stages"][-1])
+        if place.lacks_drift(node):
+            saved = place.workdir(node) / "checkpoints"
+            steps = {r.stage: r.step for r in results.load_all(place.workdir(node))}
+            others = [str(steps[name]) for name in dict.fromkeys(node.origins.values())]
+            evaluate.leave(
+                saved / str(steps[node.stage.name]),
+                place.drift(node),
+                others,
+                node.drift_samples,
+            )

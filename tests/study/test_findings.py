@@ -4,11 +4,14 @@ import csv
 import importlib.util
 import os
 import pathlib
+import shutil
 
+import numpy as np
 import pytest
 import small_study
 
 from agentrl.findings import gather, page, tables
+from agentrl.statistics import results
 from agentrl.study import folder, graph, work
 
 HERE = pathlib.Path(__file__).parent
@@ -96,6 +99,61 @@ def test_what_is_not_done_is_a_hole(finished, tmp_path, monkeypatch):
     assert "2 of 4 nodes are not done yet" in shown.read_text()
     assert "trained on babyai | \N{EM DASH} |" in shown.read_text()
     assert "Fewer than 3 seeds" in shown.read_text()
+
+
+def test_drift_stands_beside_forgetting_with_holes(tmp_path):
+    study = small_study.make_study(seeds=(0, 1), drift_samples=2)
+    wanted, place = graph.build(study), folder.Folder(tmp_path)
+    place.claim_study(study, wanted, write=True)
+    small_study.leave_all(place, wanted)
+    text = (
+        page.write(gather.gather(study, place, wanted)).with_suffix(".md").read_text()
+    )
+    rows = read_csv(tmp_path, "drift")
+
+    def read(**wanted):
+        (row,) = [r for r in rows if all(r[k] == v for k, v in wanted.items())]
+        return row
+
+    chosen = {"cell": "a>b", "stage": "grpo_b", "env": "babyai", "from": "base"}
+    both, one = read(**chosen, seed="all"), read(**chosen, seed="1")
+    assert (both["from_stage"], both["trained"], both["samples"]) == (
+        "warm",
+        "True",
+        "2",
+    )
+    # Six steps from the base: 0.6 nats of an episode's 9 tokens, more or less by half.
+    node = wanted.nodes[wanted.chains["sequence/a>b", 1][-1]]
+    (stored,) = [r for r in results.load_all(place.drift(node)) if r.env == "babyai"]
+    sums = np.array(stored.drifts[1].k1).mean(axis=1)
+    assert float(one["episode_mean"]) == pytest.approx(sums.mean())
+    assert float(one["mean"]) == pytest.approx(sums.mean() / 9)
+    half = 2.201 * sums.std(ddof=1) / np.sqrt(12) / 9
+    assert float(one["high"]) == pytest.approx(sums.mean() / 9 + half, rel=1e-3)
+    assert float(one["entropy_mean"]) == pytest.approx(5 / 9, rel=0.2)
+
+    section = text[text.index("## Drift") : text.index("## Costs")]
+    shown = f"{float(both['mean']):.3f} [{float(both['low']):.3f}, "
+    (line,) = [r for r in section.splitlines() if "| grpo_b | base (warm)" in r]
+    assert shown in line
+    assert "| sequence/a>b | grpo_a | start, base (warm) |" in section
+    assert "| sequence/a>b | grpo_b | start (grpo_a) |" in section
+    assert "| sequence/a>b | grpo_b | forgotten, points |" in section
+    assert "| warm |" not in section  # which no drift is measured of
+
+    for seed in (0, 1):
+        node = wanted.nodes[wanted.chains["across/babyai", seed][-1]]
+        shutil.rmtree(place.drift(node))
+    found = gather.gather(study, place, wanted)
+    text = page.write(found).with_suffix(".md").read_text()
+    hole = "\N{EM DASH}"
+    assert f"| across/babyai | grpo_b | start, base (warm) | {hole} | {hole} |" in text
+    for node in wanted.nodes.values():
+        shutil.rmtree(place.drift(node), ignore_errors=True)
+    text = (
+        page.write(gather.gather(study, place, wanted)).with_suffix(".md").read_text()
+    )
+    assert "No node's drift is measured yet" in text
 
 
 def test_levels_of_more_seeds_than_changes_are_named():

@@ -13,6 +13,7 @@ import small_study
 
 from agentrl import errors
 from agentrl.experiment import files
+from agentrl.statistics import results
 from agentrl.study import cost, folder, graph, plan, work
 
 HERE = pathlib.Path(__file__).parent
@@ -138,6 +139,55 @@ def test_another_study_in_a_folder_is_refused_by_naming_fields(tmp_path):
     other = small_study.make_study(env_observation_bytes=99)
     with pytest.raises(errors.ConfigError, match="differs in env_observation_bytes"):
         crew.place.claim_study(other, graph.build(other), write=True)
+
+
+def test_drift_is_measured_of_nodes_that_are_done_and_leaves_their_ids(tmp_path):
+    crew = make_crew(tmp_path)
+    crew.run(1)
+    study = small_study.make_study(drift_samples=2)
+    later = make_crew(tmp_path, study)
+    assert set(later.wanted.nodes) == set(crew.wanted.nodes)
+    assert set(later.place.states(later.wanted).values()) == {"done"}
+    told = plan.describe(study, later.place, later.wanted, num_workers=1)
+    assert "The drift of 3 done nodes is to be measured." in told
+    node = later.wanted.nodes[later.wanted.chains["sequence/a>b", 0][-1]]
+    before = cost.measure(later.place, node)
+
+    later.run(2)
+    assert len(trained(tmp_path)) == 4  # nothing is trained again
+    assert [later.place.lacks_drift(n) for n in later.wanted.nodes.values()] == [0] * 4
+    assert not later.place.drift(next(iter(later.wanted.nodes.values()))).exists()
+    (result,) = results.load_all(later.place.drift(node))[:1]
+    assert [(d.stage, d.step) for d in result.drifts] == [("grpo_a", 6), ("warm", 3)]
+    assert result.samples == 2
+    events = later.place.sessions(node)
+    seconds = events[-1]["time"] - events[-2]["time"]
+    after = cost.measure(later.place, node)
+    assert after.evaluation == pytest.approx(before.evaluation + seconds)
+    assert after.setup == before.setup
+
+
+def test_a_drift_that_fails_is_told_and_leaves_the_node_done(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_FAILURES", "drift")
+    crew = make_crew(tmp_path, small_study.make_study(drift_samples=2))
+    crew.run(1)
+    assert set(crew.place.states(crew.wanted).values()) == {"done"}
+    told = [line for line in crew.say.__self__ if "drift not measured, code 1" in line]
+    assert len(told) == 3 and told[0].endswith(".log")
+    monkeypatch.delenv("FAKE_FAILURES")
+    make_crew(tmp_path, small_study.make_study(drift_samples=2)).run(1)
+    assert not any(map(crew.place.lacks_drift, crew.wanted.nodes.values()))
+
+
+def test_what_drift_is_measured_from():
+    warm, *others = small_study.make_study().cells[2].stages
+    assert graph.find_origins([warm]) == {}
+    assert graph.find_origins([warm, *others[:1]]) == {"start": "warm", "base": "warm"}
+    both = {"start": "grpo_a", "base": "warm"}
+    assert graph.find_origins([warm, *others]) == both
+    untrained = {"start": "untrained", "base": "untrained"}
+    assert graph.find_origins(others[:1]) == untrained
+    assert graph.find_origins(others)["base"] == "untrained"
 
 
 def test_a_plan_estimates_from_what_has_run(tmp_path):
