@@ -34,4 +34,5 @@ def get_config() -> config.RunConfig:
         carry_optimizer=True,
         optimizer=config.OptimizerConfig(learning_rate=5e-4),
     )
-    return small.run("curriculum", small.warm_start("babyai"), near, fetching)
+    stages = (small.warm_start("babyai"), near, fetching)
+    return small.run("curriculum", *stages, vocab_size=512)

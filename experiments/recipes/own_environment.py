@@ -38,6 +38,7 @@ def get_config() -> config.RunConfig:
         "own_environment",
         warm_start,
         reinforce,
+        vocab_size=384,  # the game has few words
         environments={"switches": base.EnvConfig()},
         evaluation=config.EvaluationConfig(
             subsets=("switches/lamps_2", "switches/lamps_3"),

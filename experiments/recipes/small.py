@@ -66,21 +66,30 @@ def warm_start(*environments: str, num_iterations: int = 80) -> config.StageConf
     )
 
 
-def run(name: str, *stages: config.StageConfig, **fields: Any) -> config.RunConfig:
-    """A run of the small model on two CPU cores."""
+def run(
+    name: str, *stages: config.StageConfig, vocab_size: int = 1024, **fields: Any
+) -> config.RunConfig:
+    """A run of the small model on two CPU cores.
+
+    Args:
+      name: of the run.
+      *stages: of the run.
+      vocab_size: as many pieces as the environments' text has, or fewer.
+      **fields: of the configuration, in place of those here.
+    """
     played = {
         env for stage in stages for env, _ in stage.mixture.environments
     } & ENVIRONMENTS.keys()
     defaults: dict[str, Any] = {
         "environments": {env: ENVIRONMENTS[env] for env in sorted(played)},
         "model": ModelConfig(
-            vocab_size=1024,
+            vocab_size=vocab_size,
             num_layers=2,
             mlp_size=512,
             tied_embeddings=False,
             init="induction",
         ),
-        "tokenizer": config.TokenizerConfig(vocab_size=1024),
+        "tokenizer": config.TokenizerConfig(vocab_size=vocab_size),
         "evaluation": config.EvaluationConfig(
             tier="easy",
             subsets=of(played, TRAINED),
