@@ -217,8 +217,9 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
         warm_start=_laptop_warm_start(environments),
         room=_laptop_room,
         # Clip-higher, and each trajectory weighs the same, so that long failed ones do
-        # not drown short solved ones.
-        algorithm=config.Grpo(clip_high=0.28),
+        # not drown short solved ones. The entropy bonus keeps samples of a task apart:
+        # without it 3 % of BabyAI's groups had a signal after 23 iterations.
+        algorithm=config.Grpo(clip_high=0.28, entropy_coefficient=0.01),
         optimizer=config.OptimizerConfig(learning_rate=4e-4, warmup_steps=2),
         num_iterations=32,
         tier="easy",
