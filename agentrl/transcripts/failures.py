@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 
 from agentrl import types
+from agentrl.envs import parsing
 from agentrl.transcripts import actions, episodes, household, unchecked
 
 MEANINGS = {
@@ -132,7 +133,7 @@ def _classify_refusal(
     env, turn = episode.env, episode.turns[index]
     if actions.is_foreign(env, turn.action):
         return "foreign_action"
-    if action is None:
+    if action is None or not _is_one_action(env, turn.action):
         return "format_error"
     names, seen = actions.named_things(env, action), _seen(episode, index)
     unseen = [name for name in names if not actions.shows(env, seen, [name])]
@@ -146,6 +147,14 @@ def _classify_refusal(
     if env in _STATE_IS_SHOWN and not actions.shows(env, [view], names):
         return "state_inconsistency"
     return "invalid_action"
+
+
+def _is_one_action(env: str, text: str) -> bool:
+    """Whether a refused answer holds one action, where `read_action` takes the first.
+
+    SearchQA with AgentGym's rules accepts several, so `read_action` has to read them.
+    """
+    return env != "searchqa" or parsing.parse_tagged_action(text) is not None
 
 
 # Refusals that say the state lacks what the action needs.

@@ -74,7 +74,9 @@ def _to_number(text: str) -> float:
 def _answered_unread(episode: episodes.StoredEpisode) -> bool:
     """An answer without a search, or one that only repeats the question.
 
-    Not where the policy wrote `<information>` itself: that is fabrication.
+    What a search for the question's words finds mostly holds these words, so a passage
+    that shows the answer is no excuse, unless the question may offer a choice ("A or B",
+    "of A and B"). Not where the policy wrote `<information>` itself: that is fabrication.
     """
     if any("<information>" in turn.action for turn in episode.turns):
         return False
@@ -84,12 +86,18 @@ def _answered_unread(episode: episodes.StoredEpisode) -> bool:
     if not any(action.startswith("search[") for action in read):
         return True
     answer = actions.normalize(read[-1].removeprefix("answer[").removesuffix("]"))
-    passages = [turn.observation for turn in episode.turns[1:]]
-    return (
-        answer not in PLAIN_ANSWERS
-        and actions.shows("searchqa", [episode.turns[0].observation], [answer])
-        and not actions.shows("searchqa", passages, [answer])
+    question, passages = _read_question(episode), episode.turns[1:]
+    repeats = actions.shows("searchqa", [question], [answer])
+    if answer in PLAIN_ANSWERS or not repeats:
+        return False
+    return not re.search(r"\b(and|or)\b", question) or not actions.shows(
+        "searchqa", [turn.observation for turn in passages], [answer]
     )
+
+
+def _read_question(episode: episodes.StoredEpisode) -> str:
+    """Without the rules that AgentGym's form of the environment puts before it."""
+    return episode.turns[0].observation.rpartition("Question:")[2]
 
 
 def _focused_wrongly(episode: episodes.StoredEpisode) -> bool:

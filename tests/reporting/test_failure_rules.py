@@ -233,10 +233,10 @@ def test_writing_the_search_result_oneself_is_fabrication():
     assert tags == ("fabrication",)
 
 
-def answer_after_search(text):
+def answer_after_search(text, question=QUESTION):
     return find(
         "searchqa",
-        (QUESTION, "<search>capital</search>", True),
+        (question, "<search>capital</search>", True),
         (FOUND, f"<answer>{text}</answer>", True),
         "Sorry",
         ending="failed",
@@ -245,9 +245,39 @@ def answer_after_search(text):
 
 def test_an_answer_that_only_repeats_the_question_is_unchecked():
     assert answer_after_search("the country") == ("confirmation_bias",)
-    assert answer_after_search("Elbonia") == ("premature_stop",)  # a passage holds it
+    assert answer_after_search("Elbonia") == ("confirmation_bias",)
+    assert answer_after_search("Tirana") == ("premature_stop",)
     assert answer_after_search("Rome") == ("fabrication",)
     assert answer_after_search("yes") == ("premature_stop",)
+
+
+@pytest.mark.parametrize("choice", ["Elbonia or Freedonia", "Elbonia and Freedonia"])
+def test_a_choice_that_a_passage_holds_is_no_repeated_question(choice):
+    question = f"Rules: search before you answer. Question: Which is older, {choice}?"
+
+    assert answer_after_search("Elbonia", question) == ("premature_stop",)
+    assert answer_after_search("Freedonia", question) == ("confirmation_bias",)
+
+
+def test_what_only_the_rules_before_a_question_say_is_not_the_question():
+    question = "Rules: search or answer. Question: What is the seat of Elbonia?"
+
+    assert answer_after_search("Elbonia", question) == ("confirmation_bias",)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<answer>Rome<answer>Tirana</answer>",
+        "<search>Elbonia</search><answer>Tirana</answer>",
+    ],
+)
+def test_more_than_one_action_of_searchqa_is_a_format_error(answer):
+    refusal = "Invalid: write exactly one action"
+
+    tags = find("searchqa", (QUESTION, answer, False), refusal)
+
+    assert tags == ("format_error", "timeout")
 
 
 def go(goal, view, action):

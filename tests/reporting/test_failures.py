@@ -126,7 +126,7 @@ CASES = {
         ("confirmation_bias", "fabrication"),
     ),
     "answers wrongly what it read": (
-        answer("France.", "<search>capital</search>", "<search>more</search>"),
+        answer("Its.", "<search>capital</search>", "<search>more</search>"),
         ("premature_stop",),
     ),
     "focuses wrongly": (

