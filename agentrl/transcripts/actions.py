@@ -12,6 +12,7 @@ HOUSEHOLD = re.compile(
     r"(?P<verb>go to|open|close|examine|use|take|put|move|heat|cool|clean|slice) "
     r"(?P<first>.+?)(?: (?:from|to|in/on|in|on|with) (?P<second>.+))?"
 )
+_SHOPPING = re.compile(r"(?:search|click)\[[^\[\]\n]*\]")
 _WORD = r"(?![a-z])"  # what follows a verb, so that `get` is not found in `getting`
 
 
@@ -28,8 +29,11 @@ def read_action(env: str, text: str) -> str | None:
         return text.strip() if re.search(r"(search|click)\[", text) else None
     if env not in _LAST_ACTION_COUNTS and text.count("Action:") > 1:
         return None
-    _, _, action = text.rpartition("Action:")
-    return action.strip() or None if "Action:" in text else None
+    _, colon, action = text.rpartition("Action:")
+    action = action.strip()
+    if not colon or (env == "webshop" and not _SHOPPING.match(action)):
+        return None
+    return action or None
 
 
 def is_foreign(env: str, text: str) -> bool:

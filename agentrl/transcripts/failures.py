@@ -19,9 +19,10 @@ from agentrl.transcripts import actions, episodes, household, unchecked
 
 MEANINGS = {
     "confirmation_bias": "acted on a belief that the text speaks against or that it left "
-    "unchecked: bought above the price limit or without a requested option, answered "
-    "without a search or by repeating the question, focused on the wrong thing, placed or "
-    "took a thing of another kind or colour than asked",
+    "unchecked: bought above the price limit, without a requested option or what it had "
+    "read no more of than the title, answered without a search or by repeating the "
+    "question, focused on the wrong thing, placed or took a thing of another kind or "
+    "colour than asked",
     "fabrication": "named something that no observation had shown, or wrote a search "
     "result itself",
     "state_inconsistency": "acted on something the state contradicts: not there any "
@@ -161,6 +162,7 @@ def _is_one_action(env: str, text: str) -> bool:
 _CONTRADICTIONS = {
     "textcraft": r"Could not find enough items",
     "babyai": r"You cannot (?!.*no path)",
+    "webshop": r"Invalid action: this page has no search box",
 }
 # Environments whose observation shows all that can be acted on.
 _STATE_IS_SHOWN = ("babyai", "webshop")
@@ -189,7 +191,10 @@ _KINDS = {"babyai": r"\b(ball|box|door|key)$", "alfworld": r"^[a-z]{3,}$"}
 
 
 def _is_asked_for(env: str, first_observation: str, names: Sequence[str]) -> bool:
-    """Whether the goal names these things, whose numbers nothing has shown."""
+    """Whether the goal names these things; numbers that nothing has shown aside."""
+    if env == "webshop":
+        wanted = map(actions.normalize, unchecked.read_options(first_observation))
+        return set(names).issubset(wanted)
     goal = re.search(r"Your (?:goal|task is to): (.*)", first_observation)
     if goal is None or env not in _KINDS:
         return False

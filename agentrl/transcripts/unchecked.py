@@ -15,6 +15,7 @@ from agentrl.transcripts import actions, episodes
 
 _Rule = Callable[[episodes.StoredEpisode], int | None]
 PLAIN_ANSWERS = ("yes", "no")  # no passage has to hold them
+_TEXTS_OF_PRODUCTS = ("description", "features")  # of WebShop
 _NOTICES = ("No change in state.",)  # of BabyAI: the scene is as before
 
 
@@ -40,31 +41,40 @@ def _ended(rule: Callable[[episodes.StoredEpisode], bool]) -> _Rule:
 
 
 def _bought_in_haste(episode: episodes.StoredEpisode) -> bool:
-    """A purchase above the price limit, or without a requested option being chosen."""
+    """A failed purchase that what the shop shows speaks against, or that was not checked.
+
+    It was above the price limit, or a requested option was not chosen (a click that was
+    refused chooses nothing), or nothing was read of the product but its title: with the
+    price and the options right, its kind or an attribute was not.
+    """
     clicks = [
         (actions.read_action("webshop", turn.action) or "").lower()
         for turn in episode.turns
+        if turn.valid
     ]
-    if clicks[-1] != "click[buy now]":
+    if not clicks or clicks[-1] != "click[buy now]":
         return False
     page = episode.turns[-1].observation
-    wanted = re.search(r"Instruction: \[SEP\] (.*?) \[SEP\]", page)
     limit = re.search(r"price lower than ([\d.]+) dollars", page)
     price = re.search(r"Price: \$([\d.,]+)", page)
     if limit and price and _to_number(price[1]) > _to_number(limit[1]):
         return True
-    options = _read_options(wanted[1]) if wanted else []
-    return any(f"click[{value}]" not in clicks for value in options)
+    if any(f"click[{value}]" not in clicks for value in read_options(page)):
+        return True
+    return not any(f"click[{part}]" in clicks for part in _TEXTS_OF_PRODUCTS)
 
 
-def _read_options(instruction: str) -> list[str]:
-    """Requested values of an instruction, which may themselves hold commas.
+def read_options(page: str) -> list[str]:
+    """Option values that a shop's page is asked for; they may themselves hold commas.
 
-    "... with color: navy, wide, and size: large, and price lower than 20.00 dollars"
+    "Find me cables with plug with color: navy, wide, and size: large, and price lower
+    than 20.00 dollars" asks for "navy, wide" and "large".
     """
-    text = re.sub(r",? and price lower than .*$", "", instruction)
-    parts = re.split(r"(?:^|,? )(?:with|and) (?=[\w ]+: )", text)
-    return [part.partition(": ")[2].strip().lower() for part in parts[1:]]
+    wanted = re.search(r"Instruction: \[SEP\] (.*?) \[SEP\]", page)
+    text = re.sub(r",? and price lower than .*$", "", wanted[1]) if wanted else ""
+    parts = re.split(r"(?:^|,? )(?:with|and) (?=[\w ]+: )", text)[1:]
+    named = [part.partition(": ") for part in parts]
+    return [value.strip().lower() for _, colon, value in named if colon]
 
 
 def _to_number(text: str) -> float:

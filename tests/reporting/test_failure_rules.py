@@ -215,7 +215,8 @@ def test_every_environment_exports_its_verbs():
 
 def buy(*clicks, price="15.0"):
     page = SHOP.replace("15.0", price)
-    turns = [(page, act(f"click[{c}]"), True) for c in (*clicks, "Buy Now")]
+    clicks = ("Features", *clicks, "Buy Now")
+    turns = [(page, act(f"click[{c}]"), True) for c in clicks]
     return find("webshop", *turns, "Thank you!", ending="failed")
 
 
@@ -223,6 +224,60 @@ def test_a_value_with_a_comma_is_chosen_as_a_whole():
     assert buy("navy, wide", "large") == ("premature_stop",)
     assert buy("large") == ("confirmation_bias",)
     assert buy("navy, wide", "large", price="25.0") == ("confirmation_bias",)
+
+
+def test_a_product_that_comes_with_something_has_no_option_of_that():
+    wanted = "socks with heel pad with color: navy, wide,"
+    page = SHOP.replace("socks with color: navy, wide,", wanted)
+    turns = [
+        (page, act(f"click[{c}]"), True)
+        for c in ("Description", "navy, wide", "large", "Buy Now")
+    ]
+
+    assert find("webshop", *turns, "Thank you!", ending="failed") == ("premature_stop",)
+
+
+def test_an_option_that_the_shop_refused_is_not_chosen():
+    page = SHOP.replace("[SEP] color [SEP] navy, wide ", "")
+    refusal = "Invalid action: this page has nothing of that name to click. [SEP] "
+    turns = [
+        (page, act("click[features]"), True),
+        (page, act("click[large]"), True),
+        (page, act("click[navy, wide]"), False),
+        (refusal + page, act("click[buy now]"), True),
+    ]
+
+    tags = find("webshop", *turns, "Thank you!", ending="failed")
+
+    assert set(tags) == {"confirmation_bias", "state_inconsistency"}
+
+
+NO_BOX = f"Invalid action: this page has no search box. [SEP] {SHOP}"
+NO_CLICK = f"Invalid action: this page has nothing of that name to click. [SEP] {SHOP}"
+NO_FORM = f"Invalid action: write search[keywords] or click[value]. [SEP] {SHOP}"
+
+
+@pytest.mark.parametrize(
+    ("action", "reply", "expected"),
+    [
+        ("click[navy]", NO_CLICK, "fabrication"),  # part of what is asked for
+        ("click[B00]", NO_CLICK, "fabrication"),
+        ("search[socks]", NO_BOX, "state_inconsistency"),
+        ("click[large", NO_FORM, "format_error"),
+        ("search[socks search[socks]", NO_FORM, "format_error"),
+        ("buy the socks", NO_FORM, "format_error"),
+    ],
+)
+def test_what_the_shop_refuses(action, reply, expected):
+    assert refused("webshop", SHOP, action, reply)[0] == expected
+
+
+def test_an_option_that_only_the_instruction_names_is_not_there():
+    page = SHOP.replace("[SEP] size [SEP] large ", "")
+
+    assert refused("webshop", page, "click[large]", NO_CLICK)[0] == (
+        "state_inconsistency"
+    )
 
 
 def test_writing_the_search_result_oneself_is_fabrication():

@@ -116,7 +116,14 @@ CASES = {
     ),
     "buys above the limit": (buy("25.0", "navy", "large"), ("confirmation_bias",)),
     "buys without an option": (buy("15.0", "navy"), ("confirmation_bias",)),
-    "buys with all it can check": (buy("15.0", "navy", "large"), ("premature_stop",)),
+    "buys by the title alone": (
+        buy("15.0", "navy", "large"),
+        ("confirmation_bias",),
+    ),
+    "buys with all it can check": (
+        buy("15.0", "navy", "large", "features"),
+        ("premature_stop",),
+    ),
     "answers what no text said": (
         answer("London", "<search>capital</search>"),
         ("fabrication",),
