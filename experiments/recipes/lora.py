@@ -3,7 +3,10 @@
   agentrl train recipes/one_environment --workdir=runs/one
   agentrl train recipes/lora --start_from=runs/one --workdir=runs/lora
 
-Its result has not been measured yet.
+Seen: 5.0 % [1.6, 14.6] of held-out tasks (40 tasks, 4 samples; one seed) after 204 s on 2
+CPU cores that had other work; 2026-11-27, commit 85278ae. That is little: adapters of a
+model of a million parameters whose vocabulary knows TextCraft's words only. The recipe
+shows the settings; `experiments/smollm2` has adapters that learn.
 
 With a published model in the place of a run: `--model=Qwen/Qwen2.5-0.5B-Instruct`
 (`experiments/smollm2` has one with figures). `agentrl convert --to_hf=... --adapter`

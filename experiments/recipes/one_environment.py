@@ -2,7 +2,8 @@
 
   agentrl train recipes/one_environment --workdir=runs/one
 
-Its result has not been measured yet.
+Seen: 26.6 % [14.6, 43.4] of held-out goals (31 tasks, 4 samples; one seed) after 285 s on
+2 CPU cores that had other work; 2026-11-27, commit 85278ae.
 """
 
 from agentrl import config
