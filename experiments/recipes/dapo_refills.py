@@ -2,7 +2,8 @@
 
   agentrl train recipes/dapo_refills --workdir=runs/dapo
 
-Its result has not been measured yet.
+Seen: 14.5 % [7.5, 26.4] of held-out goals (31 tasks, 4 samples; one seed) after 90 s on 2
+CPU cores that had other work; 2026-11-27, commit 7d0a09c.
 
 `rollout/refills` says how many rounds were played, `rollout/groups_missing` how many
 groups are still without a signal after them. Rounds cost time: below half of the groups

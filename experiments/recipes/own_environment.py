@@ -4,7 +4,9 @@
   agentrl play --env=switches --oracle=observational
   agentrl train recipes/own_environment --workdir=runs/own
 
-Its result has not been measured yet.
+Seen: 32.1 % [25.4, 39.7] of held-out games (random choice: 23.2 % [18.0, 29.4]; 4 samples,
+one seed) after 183 s on 2 CPU cores that had other work; 2026-11-27, commit 7d0a09c with
+40 iterations in place of its 8, after which it was at 22.3 %.
 
 `switches.py` beside this file is the environment; docs/howto_env.md explains its parts,
 and `python -m agentrl.envs.checks switches` checks that it keeps its promises.
@@ -29,7 +31,7 @@ def get_config() -> config.RunConfig:
         mixture=dataclasses.replace(
             everything, subsets=("switches/lamps_2", "switches/lamps_3")
         ),
-        num_iterations=8,
+        num_iterations=40,
         rollout=small.ROLLOUT,
         algorithm=config.Grpo(clip_high=0.28),
         optimizer=config.OptimizerConfig(learning_rate=5e-4, warmup_steps=2),

@@ -2,7 +2,8 @@
 
   agentrl train recipes/ppo_critic --workdir=runs/ppo
 
-Its result has not been measured yet.
+Seen: 18.5 % [9.7, 32.6] of held-out goals (31 tasks, 4 samples; one seed) after 139 s on 2
+CPU cores that had other work; 2026-11-27, commit 7d0a09c.
 
 The critic is a linear head on the policy's own transformer and starts at zero. Groups
 serve only to play a task more than once; `group_size=1` with more tasks works as well.
