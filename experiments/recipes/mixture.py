@@ -4,8 +4,9 @@
 
 Seen: 4.0 % [1.2, 12.7] of TextCraft's held-out goals and 20.6 % [12.2, 32.7] of BabyAI's
 tasks, of which random choice solves 44.4 % (4 samples, one seed), after 178 s on
-2 CPU cores that had other work; 2026-11-27, commit 7d0a09c. So short a run shows the settings;
-`experiments/demo` has a mixture that learns, `experiments/generalization` compares them.
+2 CPU cores that had other work; 2026-11-27, commit 7d0a09c. So short a run shows the
+settings; `experiments/demo` has a mixture that learns, `experiments/generalization`
+compares them.
 
 `kind="fixed"` draws by the weights alone; `"tempered"` flattens them. GRPO compares the
 episodes of one task only, so returns of environments with other scales do not mix;
