@@ -1,9 +1,10 @@
 """A server that speaks as an OpenAI-compatible one does; its judge is a function."""
 
 import contextlib
-import http.server
 import json
 import threading
+
+import json_server
 
 
 def say(*tags, main=None, why="so"):
@@ -20,28 +21,8 @@ class Stub:
         self.bodies, self.headers, self.paths = [], [], []
         self.in_flight = self.most_in_flight = 0
         self._lock = threading.Lock()
-        stub = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                size = int(self.headers["Content-Length"])
-                body = json.loads(self.rfile.read(size))
-                status, text = stub.answer(self.path, dict(self.headers), body)
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(text.encode())))
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.server.handle_error = lambda *_: None  # the client may have hung up
+        self.server = json_server.start(self.answer)
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        threading.Thread(
-            target=self.server.serve_forever, args=(0.01,), daemon=True
-        ).start()
 
     def answer(self, path, headers, body):
         with self._lock:

@@ -1,9 +1,9 @@
 """A search by a server: its protocol, its failures, and what is kept of its replies."""
 
-import http.server
 import json
 import threading
 
+import json_server
 import pytest
 
 from agentrl.envs import base, filecache, registry
@@ -23,33 +23,14 @@ class Stub:
         self.closed = threading.Event()
         self.fault = ""
         self.scores = True
-        stub = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                size = int(self.headers["Content-Length"])
-                body = json.loads(self.rfile.read(size))
-                with stub.arrived:
-                    stub.asked.append(body)
-                    stub.arrived.notify_all()
-                status, text = stub.answer(self.path, body)
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.server.handle_error = lambda *_: None  # the client may have hung up
-        threading.Thread(
-            target=self.server.serve_forever, args=(0.01,), daemon=True
-        ).start()
+        self.server = json_server.start(self.answer)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
-    def answer(self, path, body):
+    def answer(self, path, headers, body):
+        del headers
+        with self.arrived:
+            self.asked.append(body)
+            self.arrived.notify_all()
         if path != "/retrieve":
             return 404, "{}"
         if self.fault == "hang":
