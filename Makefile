@@ -2,8 +2,6 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 WORKDIR ?= runs/demo
-# glibc keeps what XLA frees, in large pages; else every update page-faults on its memory.
-demo bench: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=34359738368:glibc.malloc.arena_max=1
 # One more than two cores have: tests also wait, for processes and for time limits. A file's
 # tests stay in one process: they share what is expensive to set up.
 WORKERS ?= 3

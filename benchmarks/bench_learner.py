@@ -302,6 +302,7 @@ def main(argv: list[str]) -> None:
     """Runs the chosen parts."""
     del argv
     startup.split_cpu(config.MeshConfig(cpu_devices=_CPU_DEVICES.value))
+    startup.keep_freed_memory()
     console = rich_console.Console()
     versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "optax")}
     console.print(

@@ -1,6 +1,7 @@
-"""Start of a process: joins the other processes of a run, splits a CPU into devices."""
+"""Start of a process: joins the others of a run, splits a CPU, keeps its memory."""
 
 import contextlib
+import ctypes
 import os
 import sys
 import threading
@@ -13,6 +14,10 @@ from agentrl import config, errors
 # By default XLA aborts a process in which one device has waited 40 seconds for another,
 # which a large model on a busy machine can exceed.
 _COLLECTIVE_TIMEOUT = "--xla_cpu_collective_call_terminate_timeout_seconds=300"
+
+# Options of malloc.h and their values: no block is mapped by itself, none of the heap is
+# given back, one heap for all threads, which grows by 64 MiB.
+_KEEPING = ((-4, 0), (-1, 2**31 - 1), (-8, 1), (-2, 64 * 2**20))
 
 HOST_TIMEOUT_S = 120.0  # without a sign of life of another host
 _JOINING = 2.5  # host timeouts until all hosts must have joined: five minutes
@@ -34,6 +39,23 @@ def split_cpu(mesh: config.MeshConfig) -> None:
         os.environ["XLA_FLAGS"] = (
             f"{_COLLECTIVE_TIMEOUT} {os.environ.get('XLA_FLAGS', '')}"
         )
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep what XLA frees on a CPU, for the arrays of the next update.
+
+    By default it hands large blocks back to the system at once, and every update pays a
+    seventh of its CPU time for page faults on the same memory (`benchmarks/RESULTS.md`).
+    The process then keeps what it needed at most. Has no effect on accelerators, where
+    there is no glibc, and where the environment sets glibc's options.
+    """
+    chosen = any(n == "GLIBC_TUNABLES" or n.startswith("MALLOC_") for n in os.environ)
+    if chosen or sys.platform != "linux" or jax.default_backend() != "cpu":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in _KEEPING:
+            mallopt(option, value)
 
 
 def join(

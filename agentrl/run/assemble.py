@@ -19,7 +19,7 @@ from agentrl.envs import base, demonstrations, prompts, tasks
 from agentrl.envs.pool import EnvPool
 from agentrl.hardware import compilation
 from agentrl.models import transformer
-from agentrl.parallel import processes, sharding
+from agentrl.parallel import processes, sharding, startup
 from agentrl.rollout import collect
 from agentrl.run.parameters import Parameters
 
@@ -208,6 +208,7 @@ def assemble(
     Raises:
       ConfigError: if the tokenizer has more ids than the model has embeddings.
     """
+    startup.keep_freed_memory()
     with open_pool(settings) as environments:
         with processes.process_zero_first():
             chat = chat or make_chat(settings, workdir, environments)

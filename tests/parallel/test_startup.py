@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import jax
+import pytest
 
 from agentrl import config
 from agentrl.parallel import startup
@@ -10,6 +11,7 @@ from agentrl.parallel import startup
 COUNT = """
 import os
 import jax
+import pytest
 from agentrl import config
 from agentrl.parallel import startup
 startup.split_cpu(config.MeshConfig(cpu_devices=3))
@@ -47,3 +49,32 @@ def test_hosts_that_do_not_come_are_told_in_one_line():
     last = done.stderr.splitlines()[-1]
     assert last.startswith("launch.train: not all hosts have joined within 0 s")
     assert "host 1 of 3, the coordinator is 127.0.0.1:9" in last
+
+
+FREE_AND_TAKE = """
+import resource
+import numpy as np
+from agentrl.parallel import startup
+startup.keep_freed_memory()
+for _ in range(11):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**24).sum()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+@pytest.mark.parametrize("own", [{}, {"MALLOC_TOP_PAD_": "0"}])
+def test_freed_memory_is_kept_unless_the_environment_decides(own):
+    """A block of 128 MiB is taken eleven times; the last time without page faults."""
+    set_here = [n for n in os.environ if n.startswith(("MALLOC_", "GLIBC_TUNABLES"))]
+    env = {name: v for name, v in os.environ.items() if name not in set_here} | own
+    done = subprocess.run(
+        [sys.executable, "-c", FREE_AND_TAKE],
+        env=env | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    faults, whole = int(done.stdout), 2**27 // os.sysconf("SC_PAGE_SIZE")
+    assert faults > whole / 600 if own else faults < whole / 1000
