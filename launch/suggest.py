@@ -45,7 +45,7 @@ _PROMPTS = flags.DEFINE_integer(
     "prompts", 1000, "Tasks of each panel to reset; 0 takes all.", lower_bound=0
 )
 _EPISODES = flags.DEFINE_integer(
-    "episodes", 64, "Tasks that the oracle plays.", lower_bound=1
+    "episodes", 128, "Tasks that the oracle plays.", lower_bound=1
 )
 _THOUGHTS = flags.DEFINE_bool("thoughts", True, "Keep the oracle's thoughts.")
 _TASKS = flags.DEFINE_integer(

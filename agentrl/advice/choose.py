@@ -74,6 +74,12 @@ def advise(
     num_episodes = tasks * wishes.group_size
     slots = wishes.num_slots or max(16, num_episodes // 4)
     row_tokens, padding = _row_tokens(measured, most, num_episodes, wishes.devices)
+    if padding > MAX_PADDING and tasks < filling:
+        warnings += (
+            f"{num_episodes} episodes an iteration fill few rows for {wishes.devices} "
+            f"devices: up to {padding:.0%} of what is computed may be padding; "
+            f"tasks_per_iteration = {math.ceil(filling)} wastes less.",
+        )
     demonstrations = math.ceil(_MIN_ROWS * wishes.devices * row_tokens / mean)
     demonstrations = max(32, demonstrations)
     rows = _most_rows(most, row_tokens, max(num_episodes, demonstrations))

@@ -52,7 +52,7 @@ def suggest(
     wishes: choose.Wishes,
     *,
     num_prompts: int = 0,
-    num_episodes: int = 64,
+    num_episodes: int = 128,
     thoughts: bool = True,
 ) -> tuple[list[measure.Tokens], choose.Advice]:
     """Measures environments with a run's tokenizer and chooses sizes for it.

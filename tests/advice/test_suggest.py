@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -9,9 +10,10 @@ import sys
 import jax
 import pytest
 
-from agentrl import config, preflight, session, types
+from agentrl import config, preflight, types
 from agentrl.advice import choose, suggest
 from agentrl.envs import base, registry
+from agentrl.experiment import files
 from agentrl.learner import packing
 from agentrl.models import model_config, transformer
 from agentrl.parallel import rng
@@ -66,9 +68,7 @@ def test_no_task_is_refused_and_little_is_padding(env, kind, published, tmp_path
     settings = suggest.make_settings(
         {env: base.EnvConfig()}, str(published) if kind == "published" else ""
     )
-    _, advice = suggest.suggest(
-        settings, [env], choose.Wishes(), num_prompts=100, num_episodes=48
-    )
+    _, advice = suggest.suggest(settings, [env], choose.Wishes(), num_prompts=100)
     run = make_run(settings, env, advice)
     run.validate(num_devices=1)
 
@@ -96,23 +96,50 @@ def test_no_task_is_refused_and_little_is_padding(env, kind, published, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("env", ["textcraft", "babyai"])
 def test_training_with_the_advice_wastes_little(env, tmp_path):
+    """On one device, as `train` runs it; a policy that knows nothing plays briefly."""
     changes = {"textcraft": {"options": {"distractors": 0}}}.get(env, {})
     settings = suggest.make_settings(
         {env: base.EnvConfig(max_turns=5, **changes)}, "", "bare"
     )
-    wishes = choose.Wishes(tasks_per_iteration=16, devices=jax.device_count())
     settings = dataclasses.replace(
         settings,
         model=model_config.ModelConfig(
             vocab_size=1024, hidden_size=32, num_layers=1, head_dim=8, mlp_size=32
         ),
+        mesh=config.MeshConfig(cpu_devices=1),
     )
-    _, advice = suggest.suggest(settings, [env], wishes, thoughts=False)
-    run = make_run(settings, env, advice)
-    session.train(run, tmp_path / "run")
+    _, advice = suggest.suggest(settings, [env], choose.Wishes(), thoughts=False)
+    experiment = {"config": files.to_json(make_run(settings, env, advice))}
+    (tmp_path / "experiment.json").write_text(json.dumps(experiment))
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "agentrl.launch.train"),
+            *(f"--config={tmp_path}/experiment.json", f"--workdir={tmp_path}/run"),
+        ],
+        env={n: v for n, v in os.environ.items() if n != "XLA_FLAGS"},
+        check=True,
+    )
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     padding = [json.loads(line)["perf/padding_fraction"] for line in lines]
     assert len(padding) == 4 and max(padding) < MOST_PADDING
+
+
+def test_a_wish_for_few_episodes_on_many_devices_is_warned_of():
+    settings = suggest.make_settings(
+        {"textcraft": base.EnvConfig(options={"distractors": 0})}, "", "bare"
+    )
+    wishes = choose.Wishes(tasks_per_iteration=2, devices=8)
+    _, advice = suggest.suggest(
+        settings, ["textcraft"], wishes, num_prompts=20, num_episodes=8
+    )
+    (warning,) = (text for text in advice.warnings if "may be padding" in text)
+    wanted = int(warning.split("tasks_per_iteration = ")[1].split()[0])
+    assert wanted > 2
+    wishes = choose.Wishes(tasks_per_iteration=wanted, devices=8)
+    _, advice = suggest.suggest(
+        settings, ["textcraft"], wishes, num_prompts=20, num_episodes=8
+    )
+    assert not any("may be padding" in text for text in advice.warnings)
 
 
 def test_the_command_prints_what_can_be_pasted(tmp_path):
