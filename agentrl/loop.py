@@ -196,6 +196,7 @@ def rl_iteration(
             seed=iteration,
             num_passes=algorithm.num_passes,
             streams=algorithm.streams,
+            local_rows=run.local_rows,
         )
     state, ahead = dataclasses.replace(state, mixture=experience.mixture), None
     # The learner donates its parameters: what plays meanwhile needs a copy.
@@ -246,6 +247,7 @@ def supervised_iteration(
             num_batches=settings.updates_per_iteration,
             seed=iteration,
             streams=stage.algorithm.streams,
+            local_rows=run.local_rows,
         )
     learner, pending = state.learner, []
     with recorder.timers("update"):
@@ -334,6 +336,7 @@ def score_tokens(
         run.config.learner,
         critic=params if stage.algorithm.needs_values else None,
         references=others,
+        local_rows=run.local_rows,
     )
 
 

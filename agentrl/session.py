@@ -231,7 +231,7 @@ def open_policy(
     """
     workdir, _ = checkpoint.find_checkpoint(path)
     settings = files.read_run(workdir)
-    startup.split_cpu(settings.mesh)
+    startup.prepare_cpu(settings.mesh)
     wanted = dataclasses.replace(settings.evaluation, **changes)
     settings = dataclasses.replace(settings, evaluation=wanted)
     settings.validate(num_devices=jax.device_count())

@@ -80,7 +80,8 @@ class Turn:
     @property
     def num_sampled(self) -> int:
         """Number of action tokens that the policy chose."""
-        return int(self.sampled_mask.sum())
+        chosen = self.sampled
+        return len(self.action_tokens) if chosen is None else int(chosen.sum())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -181,8 +181,7 @@ def start_peers(
 def measure(folder: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
     """Rounds of iterations of all trainers, after one that is not counted."""
     settings = make_settings()
-    startup.split_cpu(settings.mesh)
-    startup.keep_freed_memory()
+    startup.prepare_cpu(settings.mesh)
     with (
         assemble.assemble(settings, folder) as run,
         checkpoint.Checkpoints(folder) as checkpoints,

@@ -301,8 +301,7 @@ def measure_memory(console: rich_console.Console) -> None:
 def main(argv: list[str]) -> None:
     """Runs the chosen parts."""
     del argv
-    startup.split_cpu(config.MeshConfig(cpu_devices=_CPU_DEVICES.value))
-    startup.keep_freed_memory()
+    startup.prepare_cpu(config.MeshConfig(cpu_devices=_CPU_DEVICES.value))
     console = rich_console.Console()
     versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "optax")}
     console.print(

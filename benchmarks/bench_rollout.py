@@ -304,8 +304,7 @@ def main(argv: Sequence[str]) -> None:
     """Measures what the flags ask for and prints tables."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; did you mean --parts?")
-    startup.split_cpu(config.MeshConfig(cpu_devices=_CPU_DEVICES.value))
-    startup.keep_freed_memory()
+    startup.prepare_cpu(config.MeshConfig(cpu_devices=_CPU_DEVICES.value))
     out = rich_console.Console(width=140)
     out.print(
         f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, "

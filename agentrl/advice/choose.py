@@ -74,12 +74,7 @@ def advise(
     num_episodes = tasks * wishes.group_size
     slots = wishes.num_slots or max(16, num_episodes // 4)
     row_tokens, padding = _row_tokens(measured, most, num_episodes, wishes.devices)
-    if padding > MAX_PADDING and tasks < filling:
-        warnings += (
-            f"{num_episodes} episodes an iteration fill few rows for {wishes.devices} "
-            f"devices: up to {padding:.0%} of what is computed may be padding; "
-            f"tasks_per_iteration = {math.ceil(filling)} wastes less.",
-        )
+    warnings += _warn_of_padding(padding, tasks, filling, wishes)
     demonstrations = math.ceil(_MIN_ROWS * wishes.devices * row_tokens / mean)
     demonstrations = max(32, demonstrations)
     rows = _most_rows(most, row_tokens, max(num_episodes, demonstrations))
@@ -212,6 +207,18 @@ def _warn(
             "episodes end there."
         )
     return tuple(warnings)
+
+
+def _warn_of_padding(
+    padding: float, tasks: int, filling: float, wishes: Wishes
+) -> tuple[str, ...]:
+    if padding <= MAX_PADDING or tasks >= filling:
+        return ()
+    return (
+        f"{tasks * wishes.group_size} episodes an iteration fill few rows for "
+        f"{wishes.devices} devices: up to {padding:.0%} of what is computed may be "
+        f"padding; tasks_per_iteration = {math.ceil(filling)} wastes less.",
+    )
 
 
 def _row_tokens(

@@ -127,7 +127,7 @@ def complete(
     for override in (o for o in overrides if o not in late):
         settings = fields.override(settings, override)
         rules.check_override(settings, override)
-    startup.split_cpu(settings.mesh)
+    startup.prepare_cpu(settings.mesh)
     platform = platform or jax.default_backend()
     settings = _choose_blocks(precision.fill_in(settings, platform), platform)
     for override in late:

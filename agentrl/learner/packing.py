@@ -9,7 +9,7 @@ there. Every piece is a sequence of its own, for losses that average over sequen
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,20 +70,22 @@ def pack(
     seed: int,
     num_passes: int = 1,
     streams: Sequence[str] = (),
+    local_rows: Collection[int] | None = None,
 ) -> tuple[list[types.TrainBatch], PackingReport]:
     """Shuffles trajectories into minibatches and packs each into rows, longest first.
 
     Args:
       trajectories: of an iteration.
       signals: one for each; trajectories that train no token are dropped.
-      learner_config: T, R and M. On many hosts every host packs all episodes alike, and
-        computes its part of the R rows.
+      learner_config: T, R and M. On many hosts every host places all episodes alike, and
+        writes and computes its part of the R rows.
       num_batches: minibatches of each pass, hence optimizer updates. One with nothing to
         train on is all padding.
       seed: of the shuffle; the same on every run, so that a resumed run repeats it.
       num_passes: over the trajectories, each shuffled in its own way.
       streams: optional fields of `TrainBatch` that the batches are to have, whether any
         of these signals needs them or not: all batches of a stage are alike.
+      local_rows: those of the R rows to write, see `fill`.
 
     Returns:
       `num_passes` x `num_batches` batches of NumPy arrays [M, R, T], and a report.
@@ -100,27 +102,36 @@ def pack(
         )
         if trajectory.num_action_tokens and signal.trains
     ]
-    dropped = len(trajectories) - len(used)
     pieces, origins = unfold([trajectories[i] for i in used])
     parts = _split_signals([signals[i] for i in used], pieces, origins)
     for piece in pieces:
         _check(piece, learner_config.row_tokens)
     lengths = tuple(piece.num_tokens for piece in pieces)
-    of_trajectory: list[list[int]] = [[] for _ in used]
-    for index, origin in enumerate(origins):
-        of_trajectory[origin].append(index)
-    placements = []
-    for number in range(num_passes):
-        rng = np.random.default_rng((seed, number) if number else seed)
-        for part in np.array_split(rng.permutation(len(used)), num_batches):
-            chosen = [index for i in part for index in of_trajectory[i]]
-            rows = assign_rows(chosen, lengths, learner_config.row_tokens)
-            placements.append(Placement(rows, lengths))
+    placements = [
+        Placement(assign_rows(chosen, lengths, learner_config.row_tokens), lengths)
+        for chosen in _draw_minibatches(origins, num_batches, num_passes, seed)
+    ]
+    options = {"streams": streams, "local_rows": local_rows}
     batches = [
-        fill(placement, pieces, parts, learner_config, streams=streams)
+        fill(placement, pieces, parts, learner_config, **options)
         for placement in placements
     ]
-    return batches, _report(placements, pieces, dropped, learner_config)
+    num_dropped = len(trajectories) - len(used)
+    return batches, _report(placements, pieces, num_dropped, learner_config)
+
+
+def _draw_minibatches(
+    origins: Sequence[int], num_batches: int, num_passes: int, seed: int
+) -> Iterator[list[int]]:
+    """Yields the pieces of each minibatch; `origins` says whose trajectory's each is."""
+    of_trajectory: dict[int, list[int]] = {}
+    for index, origin in enumerate(origins):
+        of_trajectory.setdefault(origin, []).append(index)
+    for number in range(num_passes):
+        rng = np.random.default_rng((seed, number) if number else seed)
+        order = rng.permutation(len(of_trajectory))
+        for part in np.array_split(order, num_batches):
+            yield [index for i in part for index in of_trajectory[i]]
 
 
 def unfold(
@@ -163,6 +174,8 @@ def _split_signals(
     origins: Sequence[int],
 ) -> list[types.Signal]:
     """The signal of each piece: its part of what has a number for each action token."""
+    if len(pieces) == len(signals):
+        return list(signals)  # nothing was cut: each piece is a whole trajectory
     found, starts = [], [0] * len(signals)
     for piece, origin in zip(pieces, origins, strict=True):
         start, signal = starts[origin], signals[origin]
@@ -227,6 +240,7 @@ def fill(
     learner_config: config.LearnerConfig,
     *,
     streams: Sequence[str] = (),
+    local_rows: Collection[int] | None = None,
 ) -> types.TrainBatch:
     """Writes placed trajectories and their signals into the arrays of one batch.
 
@@ -236,6 +250,8 @@ def fill(
       signals: one for each trajectory.
       learner_config: T, R and M.
       streams: optional fields of the batch that it is to have.
+      local_rows: those of the R rows of a microbatch that this process's devices compute;
+        the others stay empty, and their memory untouched. None writes all.
 
     Raises:
       ConfigError: if the placement has more than M x R rows.
@@ -251,6 +267,8 @@ def fill(
     }
     segments = np.zeros(capacity, int)
     for index, row, columns in placement.items():
+        if local_rows is not None and row % num_rows not in local_rows:
+            continue
         segments[row] += 1
         length = columns.stop - columns.start
         fields["segment_ids"][row, columns] = segments[row]

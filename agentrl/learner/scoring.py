@@ -5,7 +5,8 @@ estimate advantages. Episodes are packed as the learner packs them, scored row b
 the results are read back.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -24,6 +25,7 @@ def score(
     *,
     critic: types.PyTree | None = None,
     references: Mapping[str, types.PyTree] | None = None,
+    local_rows: Collection[int] | None = None,
 ) -> list[credit.TokenScores]:
     """Scores the action tokens of every trajectory.
 
@@ -34,18 +36,18 @@ def score(
       critic: trained parameters whose values are wanted, if any.
       references: trained parameters of the model that each environment's episodes are
         compared with, if any.
+      local_rows: of the R rows those to write, see `packing.fill`.
 
     Returns:
       One entry for each trajectory.
     """
-    values = (
-        [None] * len(trajectories)
-        if critic is None
-        else ask(trajectories, score_fn, learner_config, critic, "values")
+    ask_of = functools.partial(
+        ask, trajectories, score_fn, learner_config, local_rows=local_rows
     )
+    values = [None] * len(trajectories) if critic is None else ask_of(critic, "values")
     logprobs: list[np.ndarray | None] = [None] * len(trajectories)
     for reference in _distinct(references or {}):
-        found = ask(trajectories, score_fn, learner_config, reference, "logprobs")
+        found = ask_of(reference, "logprobs")
         for index, trajectory in enumerate(trajectories):
             if (references or {})[trajectory.task.env] is reference:
                 logprobs[index] = found[index]
@@ -68,6 +70,8 @@ def ask(
     learner_config: config.LearnerConfig,
     params: types.PyTree,
     which: str,
+    *,
+    local_rows: Collection[int] | None = None,
 ) -> list[np.ndarray]:
     """Returns a field of what a model says of each trajectory's sampled tokens, float64[A].
 
@@ -77,12 +81,15 @@ def ask(
       learner_config: T, R and M.
       params: trained parameters of the model.
       which: field of `TokenOutputs`.
+      local_rows: of the R rows those to write, see `packing.fill`.
     """
     pieces, origins = packing.unfold(trajectories)
     everything = [types.Signal(rl_weights=1.0)] * len(pieces)
     found = [np.zeros(t.num_action_tokens) for t in pieces]
     for placement in packing.place(pieces, learner_config):
-        batch = packing.fill(placement, pieces, everything, learner_config)
+        batch = packing.fill(
+            placement, pieces, everything, learner_config, local_rows=local_rows
+        )
         num_used = -(-len(placement.rows) // learner_config.rows_per_microbatch)
         rows = []
         for m in range(num_used):

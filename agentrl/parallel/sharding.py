@@ -392,8 +392,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def local_rows(mesh: Mesh, num_rows: int) -> frozenset[int]:
+    """Returns which of the R rows of `TrainBatch` fields this process's devices hold."""
+    held = row_sharding(mesh).addressable_devices_indices_map((num_rows,))
+    every = np.arange(num_rows)
+    return frozenset(int(row) for index in held.values() for row in every[index])
+
+
 def to_global(batch: types.PyTree, mesh: Mesh) -> types.PyTree:
-    """Makes global arrays from NumPy arrays [M, R, T] that every process has in full."""
+    """Makes global arrays of NumPy arrays [M, R, T], of which it reads the local rows."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__), batch

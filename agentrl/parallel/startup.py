@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from importlib import metadata, util
 
 import jax
 
@@ -23,14 +24,19 @@ HOST_TIMEOUT_S = 120.0  # without a sign of life of another host
 _JOINING = 2.5  # host timeouts until all hosts must have joined: five minutes
 
 
-def split_cpu(mesh: config.MeshConfig) -> None:
-    """Splits a CPU into `mesh.cpu_devices` devices; to be called before JAX is initialised.
+def prepare_cpu(mesh: config.MeshConfig) -> None:
+    """Prepares a process to compute on a CPU; to be called before JAX is initialised.
 
-    XLA runs most operations of a small model on one core per device. With a device for
-    each core, rows are sharded over the cores. Episodes do not depend on the number of
-    devices, updates do by rounding. Has no effect on accelerators, nor in a process whose
-    JAX backend is initialised already.
+    Splits the CPU into `mesh.cpu_devices` devices: XLA runs most operations of a small
+    model on one core per device. With a device for each core, rows are sharded over the
+    cores. Episodes do not depend on the number of devices, updates do by rounding.
+
+    Keeps the memory that arrays free, see `keep_freed_memory`.
+
+    Has no effect on accelerators, nor in a process whose JAX backend is initialised
+    already.
     """
+    keep_freed_memory()
     if mesh.cpu_devices > 1:
         try:
             jax.config.update("jax_num_cpu_devices", mesh.cpu_devices)
@@ -46,16 +52,26 @@ def keep_freed_memory() -> None:
 
     By default it hands large blocks back to the system at once, and every update pays a
     seventh of its CPU time for page faults on the same memory (`benchmarks/RESULTS.md`).
-    The process then keeps what it needed at most. Has no effect on accelerators, where
+    The process then keeps what it needed at most. To be called before there are threads,
+    which take heaps of their own. Has no effect where JAX may find an accelerator, where
     there is no glibc, and where the environment sets glibc's options.
     """
     chosen = any(n == "GLIBC_TUNABLES" or n.startswith("MALLOC_") for n in os.environ)
-    if chosen or sys.platform != "linux" or jax.default_backend() != "cpu":
+    if chosen or sys.platform != "linux" or not _on_cpu():
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for option, value in _KEEPING:
             mallopt(option, value)
+
+
+def _on_cpu() -> bool:
+    """Whether JAX can only find a CPU, or is told to; asking JAX would initialise it."""
+    chosen = os.environ.get("JAX_PLATFORMS")
+    if chosen:
+        return chosen == "cpu"
+    plugins = metadata.entry_points(group="jax_plugins")
+    return not plugins and not util.find_spec("libtpu")
 
 
 def join(

@@ -248,7 +248,7 @@ def _first_device() -> Mesh:
 def _read_run(path: pathlib.Path, changes: Mapping[str, float]) -> _Parts:
     workdir, _ = checkpoint.find_checkpoint(path)
     settings = files.read_run(workdir)
-    startup.split_cpu(settings.mesh)  # as whatever this process does next expects it
+    startup.prepare_cpu(settings.mesh)  # as whatever this process does next expects it
     mesh = _first_device()
     with assemble.open_pool(settings) as envs:
         chat = assemble.make_chat(settings, workdir, envs)

@@ -19,7 +19,7 @@ from agentrl.envs import base, demonstrations, prompts, tasks
 from agentrl.envs.pool import EnvPool
 from agentrl.hardware import compilation
 from agentrl.models import transformer
-from agentrl.parallel import processes, sharding, startup
+from agentrl.parallel import processes, sharding
 from agentrl.rollout import collect
 from agentrl.run.parameters import Parameters
 
@@ -49,6 +49,12 @@ class Layout:
     def num_valid_tokens(self) -> int:
         """Ids from here on are padding of the vocabulary."""
         return self.model.config.vocab_size
+
+    @property
+    def local_rows(self) -> frozenset[int]:
+        """Rows of a microbatch, out of R, that this process's devices compute."""
+        num_rows = self.config.learner.rows_per_microbatch
+        return sharding.local_rows(self.mesh, num_rows)
 
     @property
     def stop_tokens(self) -> Sequence[int]:
@@ -208,7 +214,6 @@ def assemble(
     Raises:
       ConfigError: if the tokenizer has more ids than the model has embeddings.
     """
-    startup.keep_freed_memory()
     with open_pool(settings) as environments:
         with processes.process_zero_first():
             chat = chat or make_chat(settings, workdir, environments)

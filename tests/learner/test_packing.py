@@ -117,6 +117,30 @@ def test_every_token_arrives_where_it_belongs(lengths_of_all, num_batches, seed)
 
 
 @hypothesis.settings(deadline=None)
+@hypothesis.given(TRAJECTORIES, st.integers(1, 3), st.integers(0, 5))
+def test_hosts_write_their_own_rows_of_one_batch(lengths_of_all, num_batches, seed):
+    trajectories = make_trajectories(lengths_of_all)
+    signals = np.ones(len(trajectories))
+    whole, report = pack(trajectories, signals, num_batches=num_batches, seed=seed)
+
+    of_hosts = [
+        pack(
+            trajectories, signals, num_batches=num_batches, seed=seed, local_rows={row}
+        )
+        for row in range(2)
+    ]
+
+    for row, (batches, same) in enumerate(of_hosts):
+        assert same == report
+        for batch, complete in zip(batches, whole, strict=True):
+            for name, values in vars(batch).items():
+                if values is not None:
+                    wanted = getattr(complete, name)[:, row]
+                    np.testing.assert_array_equal(values[:, row], wanted)
+                    assert not values[:, 1 - row].any()
+
+
+@hypothesis.settings(deadline=None)
 @hypothesis.given(TRAJECTORIES)
 def test_rows_stay_within_the_bound_of_first_fit_decreasing(lengths_of_all):
     trajectories = make_trajectories(lengths_of_all)
