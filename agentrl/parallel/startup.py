@@ -3,12 +3,14 @@
 import contextlib
 import ctypes
 import os
+import pathlib
 import sys
 import threading
 from collections.abc import Iterator
 from importlib import metadata, util
 
 import jax
+import numpy as np
 
 from agentrl import config, errors
 
@@ -17,8 +19,9 @@ from agentrl import config, errors
 _COLLECTIVE_TIMEOUT = "--xla_cpu_collective_call_terminate_timeout_seconds=300"
 
 # Options of malloc.h and their values: no block is mapped by itself, none of the heap is
-# given back, one heap for all threads, which grows by 64 MiB.
-_KEEPING = ((-4, 0), (-1, 2**31 - 1), (-8, 1), (-2, 64 * 2**20))
+# given back, one heap for all threads, which grows by 2 GiB of addresses.
+_KEEPING = ((-4, 0), (-1, 2**31 - 1), (-8, 1), (-2, 2**31 - 1))
+_MADV_HUGEPAGE = 14  # of sys/mman.h
 
 HOST_TIMEOUT_S = 120.0  # without a sign of life of another host
 _JOINING = 2.5  # host timeouts until all hosts must have joined: five minutes
@@ -48,10 +51,10 @@ def prepare_cpu(mesh: config.MeshConfig) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Makes glibc keep what XLA frees on a CPU, for the arrays of the next update.
+    """Makes glibc keep what XLA frees on a CPU, in large pages, for the next update.
 
     By default it hands large blocks back to the system at once, and every update pays a
-    seventh of its CPU time for page faults on the same memory (`benchmarks/RESULTS.md`).
+    quarter of its CPU time for page faults on the same memory (`benchmarks/RESULTS.md`).
     The process then keeps what it needed at most. To be called before there are threads,
     which take heaps of their own. Has no effect where JAX may find an accelerator, where
     there is no glibc, and where the environment sets glibc's options.
@@ -59,10 +62,17 @@ def keep_freed_memory() -> None:
     chosen = any(n == "GLIBC_TUNABLES" or n.startswith("MALLOC_") for n in os.environ)
     if chosen or sys.platform != "linux" or not _on_cpu():
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for option, value in _KEEPING:
-            mallopt(option, value)
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        return
+    for option, value in _KEEPING:
+        libc.mallopt(option, value)
+    np.empty(2**26, np.uint8)  # the heap grows
+    for line in pathlib.Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith("[heap]"):
+            start, end = (int(edge, 16) for edge in line.split()[0].split("-"))
+            advise = ctypes.c_void_p(start), ctypes.c_size_t(end - start)
+            libc.madvise(*advise, _MADV_HUGEPAGE)  # whole pages of those in it
 
 
 def _on_cpu() -> bool:
