@@ -25,7 +25,7 @@ LAMP_STANDS = ("desk", "dresser", "shelf", "sidetable")
 @functools.cache
 def load() -> dict:
     """The facts as in the file."""
-    path = importlib.resources.files("envs") / "data" / "alfworld_rooms.json"
+    path = importlib.resources.files("agentrl.envs") / "data" / "alfworld_rooms.json"
     return json.loads(path.read_text().lower())
 
 

@@ -21,7 +21,7 @@ class Variation:
 @functools.cache
 def read_facts() -> dict:
     """The facts as in the file: the package's version, and its tasks in order."""
-    path = importlib.resources.files("envs") / "data" / "sciworld_tasks.json"
+    path = importlib.resources.files("agentrl.envs") / "data" / "sciworld_tasks.json"
     return json.loads(path.read_text())
 
 

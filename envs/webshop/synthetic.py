@@ -81,7 +81,7 @@ def generate(count: int) -> dict[str, Any]:
 
 @functools.cache
 def _load_words() -> Mapping[str, Any]:
-    path = importlib.resources.files("envs") / "data" / "webshop_words.json"
+    path = importlib.resources.files("agentrl.envs") / "data" / "webshop_words.json"
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -34,6 +34,22 @@ def test_version():
     assert run("--version").stdout == f"agentrl-jax {agentrl.__version__}\n"
 
 
+def test_lists_need_no_checkout(tmp_path):
+    """As the console script runs: no folder of the checkout can be imported."""
+    script = "from agentrl.launch import console; console.main()"
+    env = {n: v for n, v in os.environ.items() if not n.startswith("PYTHON")}
+    for what, known in (("environments", "webshop"), ("subsets", "alfworld/")):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", script, "list", what],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=env | {"AGENTRL_CACHE": str(tmp_path)},
+        )
+        assert done.returncode == 0, done.stderr
+        assert known in done.stdout
+
+
 def test_a_command_shows_its_own_help():
     printed = run("train", "--help").stdout
     assert printed.startswith("Trains the stages") and "--workdir" in printed

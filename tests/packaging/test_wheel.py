@@ -119,6 +119,24 @@ def test_commands_run_beside_a_users_own_modules(kind, users_directory, request)
     assert imports_jax == "False"
 
 
+@pytest.mark.parametrize("kind", ["installed", "editable"])
+def test_every_environment_finds_its_data(kind, users_directory, request, tmp_path):
+    """Away from a checkout, and where nothing has been built before."""
+    command = request.getfixturevalue(kind) / "agentrl"
+    options = {
+        "cwd": users_directory,
+        "env": without_paths() | {"AGENTRL_CACHE": str(tmp_path)},
+    }
+    for name in ("textcraft", "babyai", "alfworld", "webshop", "searchqa"):
+        played = run(
+            command, "play", f"--env={name}", "--oracle=observational", **options
+        )
+        assert "solved" in played
+    listed = run(command, "list", "environments", **options)
+    assert "alfworld" in listed
+    assert "webshop/" in run(command, "list", "subsets", **options)
+
+
 def test_help_comes_at_once_and_imports_nothing_of_the_user(installed, users_directory):
     options = {"cwd": users_directory, "env": without_paths()}
     for name in console.COMMANDS:
