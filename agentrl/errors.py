@@ -1,6 +1,7 @@
 """Errors that a person is expected to act on. Each message names the next action."""
 
 import pathlib
+import sys
 
 INTERRUPTED_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
 HOST_LOST_CODE = 69  # EX_UNAVAILABLE: another host of the run is gone
@@ -28,6 +29,14 @@ class TrainingError(RuntimeError):
 
 class InterruptedRun(Exception):
     """A run ends before its last stage because it was asked to; the message says where."""
+
+
+class UsageError(SystemExit):
+    """A command line that a command cannot follow: the process ends with this one line."""
+
+    def __init__(self, message: str):
+        command = pathlib.Path(sys.argv[0]).stem
+        super().__init__(f"launch.{command}: {message} --help lists the flags.")
 
 
 def refuse_files(folder: pathlib.Path) -> None:

@@ -18,6 +18,8 @@ _MODULES = {
     "textworld": "agentrl.envs.textworld",
 }
 
+VARIABLE = "AGENTRL_ENVS"  # of the environment: name=module,... of others
+
 
 def names() -> tuple[str, ...]:
     """All registered environments, in a fixed order."""
@@ -37,7 +39,8 @@ def get_spec(name: str) -> base.EnvSpec:
         close = difflib.get_close_matches(name, _MODULES, n=3)
         hint = f" Did you mean {close}?" if close else ""
         raise base.EnvConfigError(
-            f"unknown environment {name!r}.{hint} Registered: {list(_MODULES)}."
+            f"unknown environment {name!r}.{hint} Registered: {list(_MODULES)}; others "
+            f"are named in {VARIABLE}."
         )
     module = _MODULES[name]
     try:
@@ -77,12 +80,12 @@ def register(name: str, module: str) -> None:
     """
     _MODULES[name] = module
     outside = dict(_read_outside()) | {name: module}
-    os.environ["AGENTRL_ENVS"] = ",".join(f"{n}={m}" for n, m in outside.items())
+    os.environ[VARIABLE] = ",".join(f"{n}={m}" for n, m in outside.items())
     get_spec.cache_clear()
 
 
 def _read_outside() -> list[tuple[str, str]]:
-    pairs = (p.partition("=") for p in os.environ.get("AGENTRL_ENVS", "").split(","))
+    pairs = (p.partition("=") for p in os.environ.get(VARIABLE, "").split(","))
     return [(name, module) for name, _, module in pairs if name and module]
 
 

@@ -429,7 +429,7 @@ def _check_registered(env: str) -> None:
     if env not in registry.names():
         raise TaskSelectionError(
             f"unknown environment {env!r}.{_suggest(env, registry.names())} Registered: "
-            f"{list(registry.names())}."
+            f"{list(registry.names())}; others are named in {registry.VARIABLE}."
         )
 
 

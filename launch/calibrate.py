@@ -19,6 +19,8 @@ from collections.abc import Sequence
 
 from absl import app, flags, logging
 
+from agentrl import errors
+
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
@@ -43,7 +45,7 @@ _TASKS = flags.DEFINE_integer("tasks", 0, "Tasks of each split; 0 takes all.")
 def main(argv: Sequence[str]) -> None:
     """Plays the tasks and prints how many of each tier there are."""
     if len(argv) > 1:
-        raise app.UsageError(
+        raise errors.UsageError(
             f"unexpected arguments {argv[1:]}; did you mean --checkpoint=...?"
         )
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO

@@ -17,11 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags
 
+from agentrl import errors
 from agentrl.envs import registry
 from agentrl.experiment import catalog, packaged
 from agentrl.launch import console
 
 _ENVIRONMENT_FLAGS = ("env", "envs")
+_WITHOUT_FILES = ("list", "completion")  # commands whose arguments are words of ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +113,10 @@ _agentrl() {{
     COMPREPLY=($(compgen -W "$names" -- "$cur"))
   else
     compopt +o nospace -o filenames
-    COMPREPLY=($(compgen -W "$words" -- "$cur") $(compgen -f -- "$cur"))
+    COMPREPLY=($(compgen -W "$words" -- "$cur"))
+    case "$command" in {"|".join(_WITHOUT_FILES)}) ;;
+    *) COMPREPLY+=($(compgen -f -- "$cur")) ;;
+    esac
   fi
 }}
 complete -o nospace -F _agentrl agentrl"""
@@ -132,7 +137,8 @@ def zsh(commands: Mapping[str, Sequence[Flag]]) -> str:
             spec = f"*--{flag.name}{equals}[{summary}]{what}"
             lines.append(f"        {shlex.quote(spec)} \\")
         words = " ".join(words_of(command))
-        action = f"{{_alternative 'words:word:({words})' 'files:file:_files'}}"
+        files = "" if command in _WITHOUT_FILES else " 'files:file:_files'"
+        action = f"{{_alternative 'words:word:({words})'{files}}}"
         lines.append(f"        {shlex.quote(f'*:argument:{action}')} ;;")
         cases.append("\n".join(lines))
     return f"""\
@@ -170,7 +176,8 @@ def fish(commands: Mapping[str, Sequence[Flag]]) -> str:
     for command, found in commands.items():
         start = f"complete -c agentrl -n '__fish_seen_subcommand_from {command}'"
         if words := words_of(command):
-            lines.append(f"{start} -a {shlex.quote(' '.join(words))}")
+            no_files = "-f " if command in _WITHOUT_FILES else ""
+            lines.append(f"{start} {no_files}-a {shlex.quote(' '.join(words))}")
         for flag in found:
             line = f"{start} -l {flag.name} -d {_fish_quote(flag.summary)}"
             if flag.values:
@@ -196,7 +203,7 @@ SHELLS: Mapping[str, Callable[[Mapping[str, Sequence[Flag]]], str]] = {
 def main(argv: Sequence[str]) -> None:
     """Prints the script for the shell that the first argument names."""
     if len(argv) != 2:
-        raise app.UsageError(f"name a shell: {', '.join(SHELLS)}.")
+        raise errors.UsageError(f"name a shell: {', '.join(SHELLS)}.")
     shell = argv[1]
     if shell not in SHELLS:
         close = difflib.get_close_matches(shell, SHELLS, n=1)

@@ -23,6 +23,8 @@ from collections.abc import Sequence
 
 from absl import app, flags, logging
 
+from agentrl import errors
+
 _FROM_HF = flags.DEFINE_string(
     "from_hf", None, "Hugging Face folder, GGUF file or smollm2-135m-instruct."
 )
@@ -48,11 +50,11 @@ _SHARD_GB = flags.DEFINE_float(
 def main(argv: Sequence[str]) -> None:
     """Checks the flags and converts in the direction that they name."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}.")
+        raise errors.UsageError(f"unexpected arguments {argv[1:]}.")
     ways = (_FROM_HF, _OUT), (_TO_HF, _CHECKPOINT)
     given = [flag.name for way in ways for flag in way if flag.value]
     if given not in [[flag.name for flag in way] for way in ways]:
-        raise app.UsageError(
+        raise errors.UsageError(
             "give --from_hf with --out, or --to_hf with --checkpoint; given: "
             f"{', '.join(given) or 'none of them'}."
         )

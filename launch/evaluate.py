@@ -26,6 +26,8 @@ from collections.abc import Sequence
 
 from absl import app, flags, logging
 
+from agentrl import errors
+
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
@@ -83,11 +85,11 @@ _COMPARE_WITH = flags.DEFINE_list(
 def main(argv: Sequence[str]) -> None:
     """Restores the parameters, plays the panels, prints the table."""
     if len(argv) > 1:
-        raise app.UsageError(
+        raise errors.UsageError(
             f"unexpected arguments {argv[1:]}; did you mean --checkpoint=...?"
         )
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    from agentrl import api, errors, refusals
+    from agentrl import api, refusals
     from agentrl.hardware import compilation
     from agentrl.play import episode
     from agentrl.reporting import tables

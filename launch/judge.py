@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
+from agentrl import errors
+
 if TYPE_CHECKING:
     from agentrl.judging import judge, judgements
 
@@ -66,12 +68,12 @@ _MAX_TOKENS = flags.DEFINE_integer(
 def main(argv: Sequence[str]) -> None:
     """Asks about what --out lacks, then prints the tables."""
     if len(argv) > 1:
-        raise app.UsageError(
+        raise errors.UsageError(
             f"unexpected arguments {argv[1:]}; did you mean --workdir=...?"
         )
     workdir, labels, labelled = _WORKDIR.value, _LABELS.value, _LABELLED.value
     if bool(labels) != bool(labelled) or bool(workdir) == bool(labels):
-        raise app.UsageError("give --workdir, or both --labels and --labelled.")
+        raise errors.UsageError("give --workdir, or both --labels and --labelled.")
     from agentrl import refusals
     from agentrl.judging import judge
 

@@ -21,6 +21,8 @@ from typing import Any
 
 from absl import app, flags
 
+from agentrl import errors
+
 TARGETS = ("tpu-vm", "gke", "slurm", "k8s")
 _NAME = flags.DEFINE_string("name", None, "Of the run's machines, job or pods.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print, and do nothing.")
@@ -66,9 +68,9 @@ _GRACE = flags.DEFINE_integer(
 def main(argv: Sequence[str]) -> None:
     """Renders the target's script or manifest; submits it unless --dry_run."""
     if len(argv) < 2 or argv[1] not in TARGETS:
-        raise app.UsageError(f"name a target first: {', '.join(TARGETS)}.")
+        raise errors.UsageError(f"name a target first: {', '.join(TARGETS)}.")
     if not _NAME.value:
-        raise app.UsageError("give --name.")
+        raise errors.UsageError("give --name.")
     from agentrl import refusals
 
     try:
@@ -145,7 +147,7 @@ def _slice() -> tuple[str, str, int]:
 
 def _require(flag: flags.FlagHolder) -> Any:
     if flag.value is None:
-        raise app.UsageError(f"give --{flag.name}.")
+        raise errors.UsageError(f"give --{flag.name}.")
     return flag.value
 
 

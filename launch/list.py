@@ -22,7 +22,7 @@ from agentrl.experiment import catalog
 def main(argv: Sequence[str]) -> None:
     """Prints the lines of the kind that the first argument names."""
     if not 2 <= len(argv) <= 3:
-        raise app.UsageError(f"say what to list: {', '.join(catalog.KINDS)}.")
+        raise errors.UsageError(f"say what to list: {', '.join(catalog.KINDS)}.")
     kind, *only = argv[1:]
     if kind not in catalog.KINDS:
         close = difflib.get_close_matches(kind, catalog.KINDS, n=1)

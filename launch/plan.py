@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 
+from agentrl import errors
 from agentrl.hardware import devices
 
 if TYPE_CHECKING:
@@ -126,12 +127,12 @@ _SIZES = {  # fields of memory.Workload
 def main(argv: Sequence[str]) -> None:
     """Prints the plan; exits with 1 if nothing fits."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}.")
+        raise errors.UsageError(f"unexpected arguments {argv[1:]}.")
     if (_MODEL.value is None) == (_CONFIG.value is None):
-        raise app.UsageError("give either --model or --config.")
+        raise errors.UsageError("give either --model or --config.")
     given = [_ACCELERATOR.value, _HBM.value, _TOPOLOGY.value]
     if sum(value is not None for value in given) != 1:
-        raise app.UsageError("give one of --topology, --accelerator and --hbm_gib.")
+        raise errors.UsageError("give one of --topology, --accelerator and --hbm_gib.")
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)
     import jax
@@ -230,7 +231,7 @@ def _meshes(
         if num_local % mesh.model == 0
     ]
     if not found:
-        raise app.UsageError(
+        raise errors.UsageError(
             f"fsdp = {fsdp} x tensor = {tensor} must divide the {num_devices} devices, and "
             f"tensor the {num_local} of a host."
         )

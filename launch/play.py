@@ -34,7 +34,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from rich import console as rich_console
 
-from agentrl import refusals
+from agentrl import errors, refusals
 from agentrl.envs import base, registry
 from agentrl.play import episode
 
@@ -180,7 +180,9 @@ def run() -> int:
 def main(argv: Sequence[str]) -> None:
     """Entry point; see the module docstring."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; did you mean --task?")
+        raise errors.UsageError(
+            f"unexpected arguments {argv[1:]}; did you mean --task?"
+        )
     try:
         sys.exit(run())
     except (*refusals.EXPECTED, *episode.REFUSALS, episode.ReplayError) as error:

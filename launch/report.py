@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
+from agentrl import errors
+
 _WORKDIR = flags.DEFINE_multi_string(
     "workdir",
     None,
@@ -31,7 +33,7 @@ _OUT = flags.DEFINE_string(
 def main(argv: Sequence[str]) -> None:
     """Writes the report of one run, or of several."""
     if len(argv) > 1:
-        raise app.UsageError(
+        raise errors.UsageError(
             f"unexpected arguments {argv[1:]}; did you mean --workdir=...?"
         )
     from agentrl import refusals

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 
 from absl import app, flags, logging
 
+from agentrl import errors
+
 _CONFIG = flags.DEFINE_string(
     "config", None, "Study file, which defines get_study(scale, environments)."
 )
@@ -53,13 +55,15 @@ _WORKERS = flags.DEFINE_integer("workers", 1, "Nodes to train at once.", lower_b
 def main(argv: Sequence[str]) -> None:
     """Loads the study, and does with it what the flags say."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; did you mean --axes=?")
+        raise errors.UsageError(
+            f"unexpected arguments {argv[1:]}; did you mean --axes=?"
+        )
     if _CONFIG.value is None:
-        raise app.UsageError("give --config, a study file.")
+        raise errors.UsageError("give --config, a study file.")
     if not all(seed.isdecimal() for seed in _SEEDS.value):
-        raise app.UsageError(f"--seeds={','.join(_SEEDS.value)}; give 0,1,2.")
+        raise errors.UsageError(f"--seeds={','.join(_SEEDS.value)}; give 0,1,2.")
     logging.set_verbosity(logging.WARNING)
-    from agentrl import errors, refusals
+    from agentrl import refusals
     from agentrl.findings import command
 
     try:

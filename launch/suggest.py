@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from absl import app, flags, logging
 
+from agentrl import errors
 from agentrl.envs import base, registry
 
 _ENV = flags.DEFINE_list("env", None, "Environments that one stage is to play.")
@@ -64,9 +65,9 @@ _LORA = flags.DEFINE_bool("lora", False, "Adapters are trained, not all paramete
 def main(argv: Sequence[str]) -> None:
     """Measures, chooses and prints."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; did you mean --env?")
+        raise errors.UsageError(f"unexpected arguments {argv[1:]}; did you mean --env?")
     if (_ENV.value is None) == (_CONFIG.value is None):
-        raise app.UsageError("give either --env or --config.")
+        raise errors.UsageError("give either --env or --config.")
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)
     import jax

@@ -45,6 +45,8 @@ from collections.abc import Sequence
 
 from absl import app, flags, logging
 
+from agentrl import errors
+
 _CONFIG = flags.DEFINE_string(
     "config", None, "Experiment: a file, or the name of a packaged one, such as demo."
 )
@@ -124,18 +126,18 @@ def main(argv: Sequence[str]) -> None:
     """Loads the experiment, checks it, and trains."""
     given = [*argv[1:], *([_CONFIG.value] if _CONFIG.value else [])]
     if len(given) > 1:
-        raise app.UsageError(
+        raise errors.UsageError(
             f"one experiment is trained at a time, not {given}; did you mean --set=...?"
         )
     if not given:
-        raise app.UsageError("name an experiment, such as demo, or give --config.")
+        raise errors.UsageError("name an experiment, such as demo, or give --config.")
     if _WORKDIR.value is None and not _DRY_RUN.value:
-        raise app.UsageError("give --workdir, the directory of the run.")
+        raise errors.UsageError("give --workdir, the directory of the run.")
     if _MODEL.value and _START.value:
-        raise app.UsageError("give either --model or --start_from.")
+        raise errors.UsageError("give either --model or --start_from.")
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
-    from agentrl import errors, refusals, session
+    from agentrl import refusals, session
     from agentrl.buckets import mirror
     from agentrl.experiment import files
     from agentrl.hardware import compilation
@@ -162,6 +164,10 @@ def main(argv: Sequence[str]) -> None:
             if _DRY_RUN.value:
                 print(session.describe(settings))
                 return
+            # A minute may pass before the first line of the run.
+            print(
+                f"{settings.name}: checking tasks, playing demonstrations", flush=True
+            )
             session.train(
                 settings,
                 workdir,

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
+from agentrl import errors
+
 _WORKDIR = flags.DEFINE_multi_string(
     "workdir",
     None,
@@ -44,7 +46,7 @@ _HOST = flags.DEFINE_string(
 def main(argv: Sequence[str]) -> None:
     """Serves the page until Ctrl-C."""
     if len(argv) > 1:
-        raise app.UsageError(
+        raise errors.UsageError(
             f"unexpected arguments {argv[1:]}; did you mean --workdir=...?"
         )
     from agentrl import refusals

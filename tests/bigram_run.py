@@ -154,6 +154,7 @@ def make_run(*stage_settings, seed=0, **learner):
         model=held.model,
         parameters=held,
         num_valid_tokens=V,
+        local_rows=None,  # all
         chat=None,
         key=held.key,
         environments=ENVIRONMENTS,

@@ -115,6 +115,9 @@ class ProgressBar:
         self, progress: types.Progress, values: Mapping[str, float | None]
     ) -> None:
         """Shows the iteration that `progress` has just finished."""
+        if not values.get("learner/action_tokens", 1):  # nothing was trained on
+            untold = {name for name in values if name.startswith("policy/")}
+            values = {n: None if n in untold else v for n, v in values.items()}
         done, now = progress.iteration, self._clock()
         total = self._stages[progress.stage].num_iterations
         self._times.add(progress.stage, done, now, values.get("time/total"))
