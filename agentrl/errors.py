@@ -30,6 +30,15 @@ class InterruptedRun(Exception):
     """A run ends before its last stage because it was asked to; the message says where."""
 
 
+def refuse_missing(folder: pathlib.Path) -> None:
+    """Raises `CheckpointError` if there is no `folder` where a run is looked for."""
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"no directory at {folder}; give the working directory of a run, or one of "
+            "its checkpoints/STEP folders."
+        )
+
+
 def refuse_files(folder: pathlib.Path) -> None:
     """Raises `ConfigError` if `folder` holds anything: nothing is ever overwritten.
 
