@@ -39,6 +39,15 @@ class UsageError(SystemExit):
         super().__init__(f"launch.{command}: {message} --help lists the flags.")
 
 
+def refuse_missing(folder: pathlib.Path) -> None:
+    """Raises `CheckpointError` if there is no `folder` where a run is looked for."""
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"no directory at {folder}; give the working directory of a run, or one of "
+            "its checkpoints/STEP folders."
+        )
+
+
 def refuse_files(folder: pathlib.Path) -> None:
     """Raises `ConfigError` if `folder` holds anything: nothing is ever overwritten.
 

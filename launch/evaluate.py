@@ -82,12 +82,23 @@ _COMPARE_WITH = flags.DEFINE_list(
 )
 
 
+def check_folder() -> None:
+    """Refuses a folder that is not there, before the seconds that JAX takes."""
+    if "://" in _CHECKPOINT.value:  # in a store, which is asked later
+        return
+    try:
+        errors.refuse_missing(pathlib.Path(_CHECKPOINT.value))
+    except errors.CheckpointError as error:
+        sys.exit(f"launch.evaluate: {error}")
+
+
 def main(argv: Sequence[str]) -> None:
     """Restores the parameters, plays the panels, prints the table."""
     if len(argv) > 1:
         raise errors.UsageError(
             f"unexpected arguments {argv[1:]}; did you mean --checkpoint=...?"
         )
+    check_folder()
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import api, refusals
     from agentrl.hardware import compilation

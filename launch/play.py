@@ -13,7 +13,8 @@ lists the available actions where the environment knows them; `quit` or Ctrl-D e
 --checkpoint is a run's working directory, one of its checkpoints/STEP, or what
 launch.train --model takes: a name on the Hugging Face Hub, a folder, a GGUF file. The
 environment is configured as the run configures it, and each answer is shown with the
-probability that the policy gave to its tokens; --tokens shows that of each one.
+probability that the policy gave to its tokens; --tokens shows that of each one. Where the
+run would end an episode for its tokens, so does this, and says at which limit.
 
 With --take_over a person sees each answer before it is sent: Enter sends it, an action
 typed in its place is sent instead, `again` draws another one. With --own_task the person
@@ -28,6 +29,7 @@ The exit status is 0 unless an oracle fails or a replay differs.
 """
 
 import dataclasses
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -115,6 +117,9 @@ def play_policy(
         raise base.EnvConfigError(f"{MISSING_ENV} Or give --own_task.")
     if _ENV.value is not None:
         registry.get_spec(_ENV.value)  # before a model is loaded
+    path = pathlib.Path(checkpoint)
+    if not path.exists() and pathlib.Path(path.parts[0]).is_dir():
+        errors.refuse_missing(path)  # no name either: those do not begin with a folder
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl.buckets import mirror
     from agentrl.play import policy, watch  # import JAX

@@ -394,10 +394,7 @@ def find_checkpoint(path: str | pathlib.Path) -> tuple[pathlib.Path, int]:
       CheckpointError: if there is none, or the directory was made by something else.
     """
     path = pathlib.Path(path)
-    if not path.is_dir():
-        raise errors.CheckpointError(
-            f"no directory at {path}; give a --workdir of a run."
-        )
+    errors.refuse_missing(path)
     path = path.resolve()
     step = None
     if path.parent.name == FOLDER and path.name.isdecimal():

@@ -19,7 +19,17 @@ from rich import rule
 
 from agentrl.envs import base, border, episodes, parsing, registry, tasks
 
-Actor = Callable[[str], str | None]  # the answer to an observation; None to stop
+
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """Given in place of an answer: the play ends, and why is told."""
+
+    reason: str
+    unsent: str | None = None  # an answer that counts as a turn, but is not sent
+
+
+# The answer to an observation; None to stop without a reason.
+Actor = Callable[[str], str | Stop | None]
 
 REFUSALS = (
     base.EnvConfigError,
@@ -46,21 +56,27 @@ class Recording:
     turns: Sequence[Mapping[str, str]]  # "action" that was sent, "observation" before
     final_observation: str  # after the last action; empty if there was none
     config: Mapping[str, Any]  # fields of EnvConfig that were stored
+    ending: str = ""  # why the episode ended; empty if that was not stored
+    unsent: str | None = None  # a last answer, which was cut off
 
 
 class Replayer:
     """Gives the stored answers, and shows where observations differ from the stored."""
 
     def __init__(self, recording: Recording, out: rich_console.Console):
+        self._recording = recording
         self._turns = iter(recording.turns)
         self._out = out
         self.differs = False
 
-    def act(self, observation: str) -> str | None:
-        """Returns the next stored answer; None after the last."""
+    def act(self, observation: str) -> str | Stop | None:
+        """Returns the next stored answer; after the last, what ended the episode."""
         turn = next(self._turns, None)
         if turn is None:
-            return None
+            stored = self._recording
+            cut = "" if stored.unsent is None else ": the answer was cut off, not sent"
+            reason = f"stored ending {stored.ending}{cut}"
+            return Stop(reason, stored.unsent) if stored.ending else None
         self.compare(turn.get("observation", ""), observation)
         return turn["action"]
 
@@ -91,8 +107,9 @@ def read_recording(place: str) -> Recording:
             turns=turns,
             final_observation=stored.get("final_observation", ""),
             config=stored.get("config") or {},
+            ending=str(stored.get("ending") or ""),
         )
-        return _without_unanswered(recording, stored.get("ending", ""))
+        return _without_unanswered(recording)
     except OSError as error:
         raise ReplayError(f"--replay: cannot read {path}: {error}.") from error
     except IndexError as error:
@@ -106,18 +123,21 @@ def read_recording(place: str) -> Recording:
         ) from error
 
 
-def _without_unanswered(recording: Recording, ending: str) -> Recording:
-    """Leaves out what is stored in place of an answer that never came.
+def _without_unanswered(recording: Recording) -> Recording:
+    """Sets apart what is stored in place of an answer that never came.
 
     A last action that the token limit cut off was not sent to the environment; one that
     the environment broke on has no observation after it. In both cases what was observed
     last is the observation before that action.
     """
     turns, final = recording.turns, recording.final_observation
+    ending = recording.ending
     if not turns or final != turns[-1].get("observation", ""):
         return recording
     if ending == "max_tokens" and not turns[-1].get("valid", True):
-        return dataclasses.replace(recording, turns=turns[:-1])
+        return dataclasses.replace(
+            recording, turns=turns[:-1], unsent=turns[-1]["action"]
+        )
     if ending in ("env_error", "env_timeout"):
         return dataclasses.replace(recording, final_observation="")
     return recording
@@ -195,7 +215,7 @@ def play(
     act = make_actor()
     total = 0.0
     turn = 0
-    while (answer := act(observation)) is not None:
+    while isinstance(answer := act(observation), str):
         turn += 1
         out.print(rule.Rule(f"turn {turn} of {env.max_turns}", style="dim"))
         if echo:
@@ -209,6 +229,9 @@ def play(
         if result.done:
             show_end(result, turn, total, out)
             return observation, result.info.success
+    if answer is not None:
+        turn += answer.unsent is not None
+        show_stop(answer, turn, env.max_turns, out)
     out.print(rule.Rule(f"stopped after turn {turn}"))
     return observation, False
 
@@ -236,6 +259,15 @@ def show_notes(result: base.StepResult, out: rich_console.Console) -> None:
         notes.append("action not allowed")
     if notes:
         out.print("; ".join(notes), style="yellow")
+
+
+def show_stop(stop: Stop, turn: int, max_turns: int, out: rich_console.Console) -> None:
+    """Prints why the play ends before the environment ended it."""
+    if stop.unsent is not None:
+        out.print(rule.Rule(f"turn {turn} of {max_turns}", style="dim"))
+        out.print(stop.unsent.strip(), style="cyan", markup=False)
+        out.print()
+    out.print(stop.reason, style="yellow", markup=False, soft_wrap=True)
 
 
 def show_end(

@@ -59,6 +59,19 @@ class Reply:
 Conversation = Sequence[Mapping[str, str] | Reply]
 
 
+class NoRoomError(errors.ConfigError):
+    """A conversation leaves no room for an answer."""
+
+    def __init__(self, num_tokens: int, max_tokens: int):
+        super().__init__(
+            f"the conversation has {num_tokens} tokens and the policy room for "
+            f"{max_tokens}, the answer included; shorten it, or load the "
+            "policy with a larger max_tokens."
+        )
+        self.num_tokens = num_tokens
+        self.max_tokens = max_tokens
+
+
 @dataclasses.dataclass(frozen=True)
 class _Parts:
     """What a policy is made of, from whichever kind of folder."""
@@ -101,6 +114,11 @@ class Policy:
         """Environments as the policy's run configures them; empty without a run."""
         return self._parts.environments
 
+    @property
+    def rollout(self) -> config.RolloutConfig:
+        """How answers are sampled, and their limits."""
+        return self._parts.rollout
+
     def act(self, conversation: Conversation) -> Reply:
         """Samples the answer to a conversation.
 
@@ -115,17 +133,13 @@ class Policy:
 
         Raises:
           ConfigError: if the conversation cannot be rendered in the policy's format, or
-            has no room for an answer.
+            has no room for an answer (`NoRoomError`).
         """
         tokens = self.render(conversation)
         limits = self._parts.rollout
         budget = min(limits.max_tokens - len(tokens), limits.max_action_tokens)
         if budget < 1:
-            raise errors.ConfigError(
-                f"the conversation has {len(tokens)} tokens and the policy room for "
-                f"{limits.max_tokens}, the answer included; shorten it, or load the "
-                "policy with a larger max_tokens."
-            )
+            raise NoRoomError(len(tokens), limits.max_tokens)
         stream = (self._num_answers, 0)
         self._num_answers += 1
         cohort = self._engine.new_cohort()
@@ -279,6 +293,7 @@ def _read_model(where: str, changes: Mapping[str, float]) -> _Parts:
     rollout = config.RolloutConfig(
         max_tokens=room,
         max_action_tokens=min(512, room),
+        cut_actions="play",  # there is no run that would end an episode there
         append_buckets=(64, 256),
         cache_buckets=tuple(sorted({min(512, room), min(1024, room), room})),
     )

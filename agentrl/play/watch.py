@@ -17,6 +17,7 @@ _OWN_TASK = (
     "You are the environment: type what the policy observes, \\n for a new line. `again` "
     "draws another answer; quit or Ctrl-D ends."
 )
+_ENDING = "ending max_tokens"  # as training names it
 # Probability of a token below which it is shown in this style.
 _STYLES = ((0.1, "bold red"), (0.5, "yellow"), (0.9, "default"), (math.inf, "green"))
 
@@ -53,7 +54,7 @@ def watch(
     with episode.opened(name, settings) as env:
         conversation: Messages = []
 
-        def act(observation: str) -> str | None:
+        def act(observation: str) -> str | episode.Stop | None:
             if conversation:
                 conversation.append({"role": "user", "content": observation})
             else:
@@ -71,14 +72,23 @@ def _answer(
     out: rich_console.Console,
     show_tokens: bool,
     take_over: bool,
-) -> str | None:
-    """The answer to send, the policy's or a person's; the conversation gets it, too."""
+) -> str | episode.Stop | None:
+    """The answer to send, the policy's or a person's; the conversation gets it, too.
+
+    Where training ends an episode for its tokens, it is a stop.
+    """
     while True:
-        reply = stored.act(conversation)
+        try:
+            reply = stored.act(conversation)
+        except policy.NoRoomError as error:
+            return episode.Stop(_out_of_tokens(error))
         out.print(describe(reply), style="dim", markup=False)
         if show_tokens:
             out.print(colour(stored, reply))
         if not take_over:
+            if limit := _ending_limit(stored, reply):
+                cut = f"the answer is cut off at {len(reply.tokens)} tokens, {limit}"
+                return episode.Stop(f"{_ENDING}: {cut}: it is not sent", reply.text)
             conversation.append(reply)
             return reply.text
         if not show_tokens:
@@ -138,7 +148,11 @@ def converse(
         else:
             opened = stored.chat.episode(instruction, [(typed, "")], "own_0")[:-1]
             conversation += [{"role": m.role, "content": m.text} for m in opened]
-        reply = stored.act(conversation)
+        try:
+            reply = stored.act(conversation)
+        except policy.NoRoomError as error:
+            out.print(_out_of_tokens(error), style="yellow", soft_wrap=True)
+            break
         conversation.append(reply)
         out.print(describe(reply), style="dim", markup=False)
         if show_tokens:
@@ -146,6 +160,29 @@ def converse(
         else:
             out.print(reply.text.strip(), style="cyan", markup=False)
     out.print(rule.Rule("stopped"))
+
+
+def _ending_limit(stored: policy.Policy, reply: policy.Reply) -> str:
+    """The limit at which a rollout ends an episode instead of sending a cut answer.
+
+    Empty if it sends it: one that was not cut, or, where settings say so, one that only
+    the limit of an answer cut.
+    """
+    limits = stored.rollout
+    if reply.stopped:
+        return ""
+    if len(reply.tokens) < limits.max_action_tokens:
+        return f"the conversation's limit being {limits.max_tokens}"
+    if limits.cut_actions == "play":
+        return ""
+    return f"the limit being {limits.max_action_tokens}"
+
+
+def _out_of_tokens(error: policy.NoRoomError) -> str:
+    return (
+        f"{_ENDING}: the conversation has {error.num_tokens} tokens, the limit being "
+        f"{error.max_tokens} with the next answer"
+    )
 
 
 def _lines(out: rich_console.Console) -> Iterator[str]:

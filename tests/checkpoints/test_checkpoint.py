@@ -168,8 +168,9 @@ def test_finds_a_checkpoint_by_run_folder_and_step(tmp_path):
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
-    with pytest.raises(errors.CheckpointError, match="no directory at"):
+    with pytest.raises(errors.CheckpointError, match="no directory at") as told:
         checkpoint.find_checkpoint(tmp_path / "missing")
+    assert "--workdir" not in str(told.value)  # several flags take a checkpoint
     with pytest.raises(errors.CheckpointError, match=r"holds no run.json"):
         checkpoint.find_checkpoint(tmp_path)
     fake_run.write_run(tmp_path / "run")

@@ -113,7 +113,19 @@ def test_a_replay_shows_what_was_stored(play, recording):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "guess_number_5 (all), profile strict" in done.stdout
     assert "Action: [bold]x" in done.stdout  # not read as markup
+    assert "stored ending max_tokens\n" in done.stdout
     assert "stopped after turn 2" in done.stdout
+
+
+def test_a_replay_shows_the_answer_that_was_cut_off(play, recording):
+    first = "What is your first guess?"
+    turn = {"observation": first, "action": "Action: [gue", "valid": False}
+    done = play(f"--replay={recording(turns=[turn], final_observation=first)}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    *_, number, answer, _, told, stopped = done.stdout.splitlines()
+    assert "turn 1 of 8" in number and answer == "Action: [gue"
+    assert told == "stored ending max_tokens: the answer was cut off, not sent"
+    assert "stopped after turn 1" in stopped
 
 
 @pytest.mark.parametrize(
@@ -152,6 +164,10 @@ def test_a_stored_configuration_is_used_unless_flags_differ(play, recording):
         (["--env=guess_number", "--option=a"], "write --option=key=value"),
         (["--env=guess_number", "--option=a=1"], "has no option 'a'"),
         (["--env=guess_number", "--profile=lenient"], "strict|agentgym"),
+        (
+            ["--env=guess_number", "--checkpoint=/tmp/no/run"],
+            "no directory at /tmp/no/run; give the working directory of a run",
+        ),
         (["--replay=nowhere.jsonl"], "cannot read nowhere.jsonl"),
         (["--replay=guess_number.py"], "guess_number.py:1 is not an episode"),
         (["--replay=guess_number.py:9999"], "there is no line 9999"),

@@ -1,11 +1,14 @@
 """Watching a policy, taking a turn over, and being its environment."""
 
+import dataclasses
 import io
 import math
 
+import pytest
 from rich import console as rich_console
 
-from agentrl.play import watch
+from agentrl import errors
+from agentrl.play import policy, watch
 
 CHANGES = {"max_turns": 2, "options": {"distractors": 0}}
 
@@ -61,6 +64,60 @@ def test_the_end_of_input_ends_the_play(loaded):
     out, printed = on_terminal("quit\n")
     watch.watch(loaded, "textcraft", "textcraft_12", CHANGES, out, take_over=True)
     assert "stopped after turn 0" in printed.getvalue()
+
+
+def test_a_conversation_without_room_ends_the_episode(folder):
+    room = 12 + len(opening(policy.load(folder)))  # for one answer
+    stored = policy.load(folder, max_action_tokens=12, max_tokens=room, seed=3)
+    out, printed = on_terminal()
+    solved = watch.watch(stored, "textcraft", "textcraft_12", CHANGES, out)
+    *_, told, stopped = printed.getvalue().splitlines()
+    assert not solved and "stopped after turn 1" in stopped
+    assert told.startswith("ending max_tokens: the conversation has ")
+    assert told.endswith(f" tokens, the limit being {room} with the next answer")
+    message = {"role": "user", "content": "word " * 2 * room}
+    with pytest.raises(errors.ConfigError, match=f"room for {room}"):  # the library's
+        stored.act([message])
+
+
+def test_an_answer_that_training_would_not_send_ends_the_episode(folder):
+    stored = policy.load(folder, max_action_tokens=12, seed=3)
+    limits = dataclasses.replace(stored.rollout, cut_actions="end")
+    stored._parts = dataclasses.replace(stored._parts, rollout=limits)
+    out, printed = on_terminal()
+    watch.watch(stored, "textcraft", "textcraft_12", CHANGES, out)
+    shown = printed.getvalue()
+    told = "the answer is cut off at 12 tokens, the limit being 12: it is not sent"
+    assert f"ending max_tokens: {told}\n" in shown
+    assert "turn 1 of 2" in shown and "stopped after turn 1" in shown
+
+
+def test_an_answer_that_the_conversations_limit_cuts_ends_the_episode(folder):
+    room = 8 + len(opening(policy.load(folder)))
+    stored = policy.load(folder, max_action_tokens=12, max_tokens=room, seed=3)
+    out, printed = on_terminal()
+    watch.watch(stored, "textcraft", "textcraft_12", CHANGES, out)
+    assert f"at 8 tokens, the conversation's limit being {room}: it" in (
+        printed.getvalue()
+    )
+
+
+def opening(stored):
+    """The tokens before the first answer."""
+    asked = []
+    render = stored.render
+    stored.render = lambda messages: asked.append(render(messages)) or asked[-1]
+    watch.watch(stored, "textcraft", "textcraft_12", CHANGES, on_terminal()[0])
+    return asked[0]
+
+
+def test_a_task_of_ones_own_ends_without_room(folder):
+    stored = policy.load(folder, max_action_tokens=12, max_tokens=100, seed=3)
+    out, printed = on_terminal("A red ball.\n" + "far " * 200 + "\nNot read.\n")
+    watch.converse(stored, out)
+    *_, told, stopped = printed.getvalue().splitlines()
+    assert told.startswith("ending max_tokens: the conversation has ")
+    assert "the limit being 100" in told and "stopped" in stopped
 
 
 def test_a_task_of_ones_own(loaded):
