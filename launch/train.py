@@ -122,8 +122,8 @@ _PROFILE = flags.DEFINE_integer(
 )
 
 
-def main(argv: Sequence[str]) -> None:
-    """Loads the experiment, checks it, and trains."""
+def _name_experiment(argv: Sequence[str]) -> str:
+    """Returns what the command line names; refuses one that says too little or too much."""
     given = [*argv[1:], *([_CONFIG.value] if _CONFIG.value else [])]
     if len(given) > 1:
         raise errors.UsageError(
@@ -135,6 +135,12 @@ def main(argv: Sequence[str]) -> None:
         raise errors.UsageError("give --workdir, the directory of the run.")
     if _MODEL.value and _START.value:
         raise errors.UsageError("give either --model or --start_from.")
+    return given[0]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Loads the experiment, checks it, and trains."""
+    experiment = _name_experiment(argv)
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl import refusals, session
@@ -156,7 +162,7 @@ def main(argv: Sequence[str]) -> None:
         wanted = "" if _DRY_RUN.value else _WORKDIR.value or ""
         with mirror.opened(wanted) as (workdir, publish):
             settings = files.load(
-                given[0],
+                experiment,
                 overrides=[*_SET.value, *log_to],
                 model=session.model_of(_MODEL.value, workdir),
                 start=session.starting_from(given_start, workdir),
