@@ -206,7 +206,6 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
             ),
             tokenizer=config.TokenizerConfig(vocab_size=vocabulary),
             evaluation=evaluation,
-            mesh=config.MeshConfig(cpu_devices=1),
             learner=config.LearnerConfig(
                 row_tokens=longest,
                 rows_per_microbatch=max(2, 4608 // longest // 2 * 2),

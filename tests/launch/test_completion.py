@@ -35,7 +35,9 @@ def complete_in_bash(script, *words):
         f"compopt() {{ :; }}\n{script}\nCOMP_WORDS=({spelled})\n"
         f"COMP_CWORD={len(words)}\n_agentrl\nprintf '%s\\n' \"${{COMPREPLY[@]}}\""
     )
-    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
     assert not done.stderr, done.stderr
     return done.stdout.split()
 
@@ -49,6 +51,8 @@ def complete_in_bash(script, *words):
         (("plan", "--accelerator", "=", "h1"), ["h100", "h100-pcie"]),
         (("play", "--env", "=", "baby"), ["babyai"]),
         (("list", "algo"), ["algorithms"]),
+        (("list", "READ"), []),  # no files
+        (("train", "READ"), ["README.md"]),
         (("evaluate", "--tier", "=", "e"), ["easy"]),
         (("convert", "--env"), []),  # a flag of other commands
     ],

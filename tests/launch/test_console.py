@@ -70,6 +70,9 @@ def test_help_into_a_closed_pipe_is_no_traceback():
         (["list", "models", "babyai"], "only `list subsets ENVIRONMENT` does"),
         (["list", "subsets", "babyia"], "Did you mean ['babyai']?"),
         (["train", "dmo", "--workdir=never"], "Did you mean 'demo'?"),
+        (["train", "demo"], "launch.train: give --workdir"),
+        (["plan"], "launch.plan: give either --model or --config"),
+        (["list"], "launch.list: say what to list"),
     ],
 )
 def test_what_is_not_known_is_told_in_one_line(arguments, message):

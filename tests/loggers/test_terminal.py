@@ -77,6 +77,13 @@ def test_wide_values_stay_within_80_columns():
     assert lines[3].split() == cells.split()
 
 
+def test_nothing_is_said_of_a_policy_that_was_not_trained():
+    untrained = VALUES | {"learner/action_tokens": 0, "policy/entropy": 0.0}
+    *_, line = run_bar([(0, 1, 1, untrained)])
+    cells = "1/10 0.250 50.0% 62% - - 1,234 - - -"
+    assert line.split() == cells.split()
+
+
 def test_supervised_stages_have_their_own_columns():
     lines = run_bar([(0, 0, 1, {"policy/loss": 2.5, "time/total": 3.0})])
     assert "loss" in lines[1] and "return" not in lines[1]

@@ -11,7 +11,6 @@ from agentrl.parallel import startup
 COUNT = """
 import os
 import jax
-import pytest
 from agentrl import config
 from agentrl.parallel import startup
 startup.prepare_cpu(config.MeshConfig(cpu_devices=3))
