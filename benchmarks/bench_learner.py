@@ -3,6 +3,7 @@ r"""Speed and memory of the learner, alone and beside torch.
   python -m benchmarks.bench_learner                       # ours alone
   python -m benchmarks.bench_learner --peer_python=torch=.venv/bin/python
   python -m benchmarks.bench_learner --parts=packing,memory
+  python -m benchmarks.bench_learner --parts=hosts
 
 Parts:
   packing  padding of rows that hold real oracle episodes of TextCraft and BabyAI.
@@ -11,6 +12,10 @@ Parts:
            logits of every token instead of those of actions.
   memory   temporary memory of the compiled update by vocabulary: bytes that another
            token position costs. What holds a gradient of the embedding is left out.
+
+  hosts    packing of many long made-up episodes, as one host of several does it, which
+           places all of them and writes the rows of its own devices; one host first. Only
+           if asked for: 4.5 GiB of memory.
 
 Variants of `speed` run in turn, round after round, and lines give medians: of tokens per
 second of wall clock, per second of CPU time, and of the ratio to the first line of the same
@@ -298,6 +303,51 @@ def measure_memory(console: rich_console.Console) -> None:
     console.print(lines)
 
 
+def measure_hosts(console: rich_console.Console) -> None:
+    """Seconds of packing 16,384 episodes in rows of 8,192 tokens, by number of hosts."""
+    draw = np.random.default_rng(0)
+    episodes = [make_episode(int(n)) for n in draw.integers(2000, 8000, 16384)]
+    signals = [types.Signal(advantages=1.0, rl_weights=1.0)] * len(episodes)
+    num_rows = 2048
+    settings = config.LearnerConfig(
+        row_tokens=8192,
+        rows_per_microbatch=num_rows,
+        max_microbatches=len(episodes) // num_rows,
+    )
+    lines = table.Table("hosts", "tokens", "seconds, median of 3")
+    for num_hosts in (1, 16, 128):
+        seconds = []
+        for _ in range(3):
+            started = time.perf_counter()
+            _, report = packing.pack(
+                episodes,
+                signals,
+                learner_config=settings,
+                num_batches=1,
+                seed=0,
+                local_rows=range(num_rows // num_hosts),
+            )
+            seconds.append(time.perf_counter() - started)
+        lines.add_row(
+            f"{num_hosts}", f"{report.num_tokens:,}", f"{np.median(seconds):.2f}"
+        )
+    console.print(lines)
+
+
+def make_episode(num_tokens: int) -> types.Trajectory:
+    """A solved episode of eight turns with 64 action tokens each."""
+    observed, acted = np.ones(num_tokens // 8 - 64, np.int32), np.ones(64, np.int32)
+    turn = types.Turn(observed, acted, np.zeros(64, np.float32), "", "", 0.0, True)
+    return types.Trajectory(
+        task=types.Task("textcraft", "textcraft_0", group=0, sample=0),
+        turns=(turn,) * 8,
+        ending=types.Ending.SOLVED,
+        policy_step=0,
+        success=True,
+        score=1.0,
+    )
+
+
 def main(argv: list[str]) -> None:
     """Runs the chosen parts."""
     del argv
@@ -314,6 +364,8 @@ def main(argv: list[str]) -> None:
         measure_speed(console, dict(entry.split("=", 1) for entry in _PEER.value))
     if "memory" in _PARTS.value:
         measure_memory(console)
+    if "hosts" in _PARTS.value:
+        measure_hosts(console)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def keep_freed_memory() -> None:
     """Makes glibc keep what XLA frees on a CPU, in large pages, for the next update.
 
     By default it hands large blocks back to the system at once, and every update pays a
-    quarter of its CPU time for page faults on the same memory (`benchmarks/RESULTS.md`).
+    tenth of its CPU time or more for page faults on them (`benchmarks/RESULTS.md`).
     The process then keeps what it needed at most. To be called before there are threads,
     which take heaps of their own. Has no effect where JAX may find an accelerator, where
     there is no glibc, and where the environment sets glibc's options.
