@@ -5,9 +5,9 @@ r"""Many hosts: the same command on each, a directory that all of them share.
   agentrl train recipes/many_hosts --workdir=/shared/many \
       --coordinator=HOST0:8476 --num_hosts=2 --host_index=1      # on the second
 
-Two processes with one core each in the place of two hosts, 2.5 GHz x86-64, 2026-11-27,
-commit `fa019b3`: 4:45 with compilation; after four iterations of GRPO 20.2 [10.9, 34.3] %
-of 31 held-out TextCraft tasks.
+Two processes in the place of two hosts, one core each of 2 CPU cores (2.5 GHz x86-64),
+2026-11-27, commit `fa019b3`: 4:45 with compilation; after four iterations of GRPO
+20.2 [10.9, 34.3] % of 31 held-out TextCraft tasks.
 
 Each host plays its share of the episodes with environments of its own; the learner's mesh
 covers all devices, here with one copy of the parameters sharded over two (`fsdp`). TPU
