@@ -163,7 +163,7 @@ def prepare(
         changed = find_changes(settings, workdir, allow_changes)
         is_new = not is_begun(workdir)
         # On every process: each waits for the others where checkpoints are opened.
-        progress = resume.find_progress(workdir) if changed else types.Progress()
+        progress = types.Progress() if is_new else resume.find_progress(workdir)
     with processes.process_zero_first():
         if processes.is_process_zero() and (changed or is_new):
             first = resume.find_stage(settings, progress)
@@ -320,20 +320,21 @@ def claim(
     allowed: Sequence[str],
     progress: types.Progress,
 ) -> None:
-    """Writes `run.json`, or enters into it what changes of the run."""
+    """Writes `run.json`, or enters into it what changes of the run, and where it goes on."""
     path = workdir / files.RUN_FILE
     if not path.exists():
         storage.write_json(path, files.describe_run(settings))
-    elif changed:
-        described = files.read_description(workdir)
-        entry = changes.to_record(
-            changed,
-            stage=progress.stage_name,
-            iteration=progress.iteration,
-            allowed=allowed,
-        )
+        return
+    described = files.read_description(workdir)
+    place = {"stage": progress.stage_name, "iteration": progress.iteration}
+    moved = files.describe_move(described, **place)
+    if moved:
+        described["continued"] = [*described.get("continued", []), moved]
+    if changed:
+        entry = changes.to_record(changed, **place, allowed=allowed)
         described["changes"] = [*described.get("changes", []), entry]
         described["config"] = files.to_json(settings)
+    if moved or changed:
         storage.write_json(path, described)
 
 

@@ -255,8 +255,55 @@ def describe_run(settings: config.RunConfig) -> dict[str, Any]:
     """What `run.json` holds: enough to know what ran, where, and to run it again."""
     return {
         "name": settings.name,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": _now(),
         "command": shlex.join([pathlib.Path(sys.executable).name, *sys.orig_argv[1:]]),
+        **_describe_here(),
+        "config": to_json(settings),
+    }
+
+
+def describe_move(
+    described: Mapping[str, Any], *, stage: str, iteration: int
+) -> dict[str, Any] | None:
+    """An entry of `continued` in `run.json`, for a run that goes on elsewhere.
+
+    Args:
+      described: what `run.json` holds.
+      stage: the last one of which an iteration is saved; empty if there is none.
+      iteration: how many of it are saved.
+
+    Returns:
+      Versions, commit, platform and devices of this process with the place in the run;
+      None if they are those with which the run went on last.
+    """
+    here = _describe_here()
+    last = [described, *described.get("continued", [])][-1]
+    if all(last.get(name) == value for name, value in here.items()):
+        return None
+    return {"date": _now(), "stage": stage, "iteration": iteration, **here}
+
+
+def find_commits(described: Mapping[str, Any], stage: str) -> list[str]:
+    """Commits with which iterations of a stage were trained; empty where unknown.
+
+    Args:
+      described: what `run.json` holds.
+      stage: the last one that has begun.
+    """
+    found: list[str] = []
+    for entry in [described, *described.get("continued", [])]:
+        commit = (entry.get("git") or {}).get("commit")
+        before = found if entry.get("stage") == stage else []
+        found = list(dict.fromkeys([*before, commit])) if commit else before
+    return found
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _describe_here() -> dict[str, Any]:
+    return {
         "versions": {
             "agentrl": agentrl.__version__,
             "python": platform.python_version(),
@@ -270,7 +317,6 @@ def describe_run(settings: config.RunConfig) -> dict[str, Any]:
             "count": jax.device_count(),
             "processes": jax.process_count(),
         },
-        "config": to_json(settings),
     }
 
 

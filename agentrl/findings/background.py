@@ -51,7 +51,7 @@ def describe_provenance(
     found: gather.Findings, made: Mapping[str, Any]
 ) -> Iterator[blocks.Block]:
     """Seeds, commits and panels."""
-    commits = sorted({row["commit"][:12] for row in made["costs"] if row["commit"]})
+    commits = sorted({c[:12] for row in made["costs"] for c in row["commit"].split()})
     seeds = ", ".join(map(str, found.study.seeds))
     yield f"Seeds {seeds}. Commits {', '.join(commits) or 'unknown'}." + (
         " Nodes of several commits are compared: numbers may differ for that reason."

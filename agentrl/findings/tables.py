@@ -6,6 +6,7 @@ or "recipe", other seeds as well.
 """
 
 import csv
+import datetime
 import io
 import math
 import pathlib
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from agentrl import storage
+from agentrl.experiment import files
 from agentrl.findings import gather
 from agentrl.reporting import survey
 from agentrl.statistics import drift, intervals, results, summaries, transfer
@@ -434,7 +436,9 @@ def make_costs(found: gather.Findings) -> Iterator[Row]:
         workdir = found.place.workdir(node) / "run.json"
         run = storage.read_json(workdir, advice="") if workdir.exists() else {}
         measured = cost.measure(found.place, node)
-        hosts = {e["host"] for e in found.place.sessions(node) if "host" in e}
+        sessions = found.place.sessions(node)
+        hosts = {e["host"] for e in sessions if "host" in e}
+        last = [run, *run.get("continued", [])][-1]
         yield {
             "node": node.id,
             "seed": node.settings.seed,
@@ -446,9 +450,14 @@ def make_costs(found: gather.Findings) -> Iterator[Row]:
             "setup_seconds": measured.setup if measured else "",
             "evaluation_seconds": measured.evaluation if measured else "",
             "hosts": " ".join(sorted(hosts)),
-            "devices": f"{run['devices']['count']} x {run['devices']['kind']}"
-            if "devices" in run
+            "devices": f"{last['devices']['count']} x {last['devices']['kind']}"
+            if "devices" in last
             else "",
-            "commit": (run.get("git") or {}).get("commit", ""),
-            "date": run.get("date", ""),
+            "commit": " ".join(files.find_commits(run, node.stage.name)),
+            "date": _to_date(sessions[0]["time"]) if sessions else "",
         }
+
+
+def _to_date(seconds: float) -> str:
+    date = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return date.isoformat(timespec="seconds")

@@ -183,7 +183,7 @@ class RunData:
                 }
             )
         last = next(reversed(self.curves.stages.values()), None)
-        kept = ("date", "devices", "versions", "git", "command", "changes")
+        kept = ("date", "devices", "versions", "git", "command", "changes", "continued")
         return {
             "name": self.settings.name,
             "workdir": str(self.workdir),

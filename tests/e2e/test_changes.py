@@ -138,6 +138,10 @@ def test_free_fields_leave_a_run_as_it_is(undisturbed, tmp_path):
     said = interrupt(workdir, signal.SIGTERM, after=2)
     done = len(read_metrics(workdir))
     assert f"stage 'warm_start' is finished and saved as checkpoint {done}" in said
+    begun = read_run(workdir)
+    assert "continued" not in begun
+    begun["versions"]["jax"] = "0.1"  # as if it had begun elsewhere
+    (workdir / "run.json").write_text(json.dumps(begun))
     finish(start(workdir, *(f"--set={field}" for field in FREE)))
 
     assert read_metrics(workdir) == read_metrics(undisturbed)
@@ -145,6 +149,9 @@ def test_free_fields_leave_a_run_as_it_is(undisturbed, tmp_path):
     assert (change["stage"], change["iteration"]) == ("warm_start", done)
     names = ["stages.0." + f.split(".", 2)[2] if "stages" in f else f for f in FREE]
     assert {f["field"] for f in change["fields"]} == {n.split("=")[0] for n in names}
+    (moved,) = read_run(workdir)["continued"]
+    assert (moved["stage"], moved["iteration"]) == ("warm_start", done)
+    assert moved["versions"]["jax"] != "0.1" == read_run(workdir)["versions"]["jax"]
     assert "num_env_workers" in (workdir / "report.html").read_text()
 
 

@@ -397,6 +397,35 @@ def test_run_description_is_json_and_names_what_ran():
     assert files.from_json(described["config"]) == SETTINGS
 
 
+def test_a_run_says_where_it_goes_on():
+    described = files.describe_run(SETTINGS)
+    assert files.describe_move(described, stage="", iteration=0) is None
+    described["versions"]["jax"] = "0.1"
+    moved = files.describe_move(described, stage="first", iteration=3)
+    assert moved is not None
+    assert (moved["stage"], moved["iteration"]) == ("first", 3)
+    described["continued"] = [moved]
+    assert files.describe_move(described, stage="second", iteration=1) is None
+
+
+def test_commits_of_a_stage():
+    def entry(commit, **place):
+        return {"git": commit and {"commit": commit}} | place
+
+    run = entry("a")
+    assert files.find_commits(run, "first") == ["a"]
+    run["continued"] = [
+        entry("b", stage="first", iteration=2),
+        entry("a", stage="first", iteration=3),
+    ]
+    assert files.find_commits(run, "first") == ["a", "b"]
+    run["continued"].append(entry("c", stage="first", iteration=9))
+    run["continued"].append(entry("d", stage="second", iteration=1))
+    assert files.find_commits(run, "second") == ["c", "d"]
+    run["continued"].append(entry(None, stage="second", iteration=2))
+    assert files.find_commits(run, "third") == []
+
+
 def test_git_description(tmp_path):
     assert files.describe_git(tmp_path) is None
     (tmp_path / ".git").write_text("gitdir: nowhere")

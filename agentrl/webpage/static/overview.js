@@ -7,36 +7,46 @@
 
   // -- Where it stands -------------------------------------------------------------------
 
+  function describeMachine(described) {
+    const devices = described.devices || {};
+    const versions = described.versions || {};
+    const git = described.git;
+    return [
+      `${devices.count} \u00d7 ${devices.kind} (${devices.platform})`,
+      `agentrl ${versions.agentrl}, JAX ${versions.jax}, Python ${versions.python}`,
+      git ? `commit ${git.commit.slice(0, 12)}${git.dirty ? " with local changes" : ""}` : null,
+    ];
+  }
+
   agentrl.drawHeader = (run) => {
     const o = run.overview;
-    const devices = o.devices || {};
-    const versions = o.versions || {};
-    const git = o.git;
     return h(
       "header",
       {},
       h("h1", { text: o.name }),
       h("div", { class: "soft small" },
-        [`Started ${o.date}`, `seed ${o.seed}`,
-          `${devices.count} \u00d7 ${devices.kind} (${devices.platform})`,
-          `agentrl ${versions.agentrl}, JAX ${versions.jax}, Python ${versions.python}`,
-          git ? `commit ${git.commit.slice(0, 12)}${git.dirty ? " with local changes" : ""}` : null,
-        ].filter(Boolean).join(DOT)),
+        [`Started ${o.date}`, `seed ${o.seed}`, ...describeMachine(o)].filter(Boolean).join(DOT)),
       h("div", { class: "soft small" }, h("code", { text: o.command })),
       o.config && o.config.start_from
         ? h("div", { class: "soft small" }, "Started from ", h("code", { text: o.config.start_from })) : null,
+      (o.continued || []).map((entry) => h("div", { class: "soft small",
+        text: [`Continued ${entry.date}, ${describePlace(entry)}`, ...describeMachine(entry)]
+          .filter(Boolean).join(DOT) })),
       (o.changes || []).map(drawHistory),
       o.problem ? h("div", { class: "card problem", text: o.problem }) : null,
       drawProgress(run),
     );
   };
 
+  function describePlace({ stage, iteration }) {
+    return `after iteration ${iteration}${stage ? ` of stage ${stage}` : ""}`;
+  }
+
   function drawHistory(change) {
     const fields = change.fields.map((f) => f.old === null
       ? `${f.field} is new` : `${f.field} from ${JSON.stringify(f.old)} to ${JSON.stringify(f.new)}`);
-    const stage = change.stage ? ` of stage ${change.stage}` : "";
     return h("div", { class: "soft small",
-      text: `Changed ${change.date}, after iteration ${change.iteration}${stage}: ${fields.join("; ")}` });
+      text: `Changed ${change.date}, ${describePlace(change)}: ${fields.join("; ")}` });
   }
 
   function drawProgress(run) {
