@@ -320,7 +320,7 @@ def claim(
     allowed: Sequence[str],
     progress: types.Progress,
 ) -> None:
-    """Writes `run.json`, or enters into it what changes of the run, and where it goes on."""
+    """Writes `run.json`, or enters into it what changes, and where the run goes on."""
     path = workdir / files.RUN_FILE
     if not path.exists():
         storage.write_json(path, files.describe_run(settings))

@@ -5,9 +5,9 @@
 Nothing of agentrl is imported: the outcome of every stored episode is read again, averaged
 over samples and tasks, and given intervals by the formulas of docs/statistics.md, written
 down a second time. Each number is compared with its cell in W/tables, as printed: percent
-or points with one digit. It covers success and score after each stage (all tasks, as
-trained), and
-changes, transfer and forgetting; rows of other kinds are counted as not covered.
+or points with one digit, nats with three. It covers success and score after each stage (all
+tasks, as trained), changes, transfer, forgetting, average and worst environment, and drift,
+from the log-ratios stored for each episode; rows of other kinds are counted as not covered.
 """
 
 import csv
@@ -40,16 +40,24 @@ def holders(x):
     return x.sum() ** 2 / (x**2).sum() if x.any() else 0.0
 
 
-def share(x, samples):
+def share(x, samples, level=0.975):
     """Wilson's interval for an effective number of samples; x: float[tasks]."""
     n, m, s2 = len(x), x.mean(), x.var(ddof=1)
     effect = np.clip(s2 / (m * (1 - m)), 1 / samples, 1) if 0 < m < 1 and s2 else 1.0
     evidence = min(holders(x), holders(1 - x)) ** 2
     size = n / ((evidence * effect + 1) / (evidence + 1))
-    q = quantile(n - 1) ** 2
+    q = quantile(n - 1, level) ** 2
     half = np.sqrt(q * (m * (1 - m) / size + q / (4 * size**2))) / (1 + q / size)
     center = (m + q / (2 * size)) / (1 + q / size)
     return m, np.clip(center - half, 0, m), np.clip(center + half, m, 1)
+
+
+def average(shares):
+    """Mean of independent shares; rows of `shares` are mean, low and high."""
+    mean, low, high = np.array(shares).T
+    below, above = np.hypot.reduce(mean - low), np.hypot.reduce(high - mean)
+    center, count = mean.mean(), len(shares)
+    return center, max(center - below / count, 0), min(center + above / count, 1)
 
 
 def join(parts, degrees):
@@ -60,7 +68,7 @@ def join(parts, degrees):
     )
 
 
-def difference(tables, claim, step):
+def difference(tables, claim, step, end=1):
     """Mean over environments of float[seeds, tasks], for policies or for the recipe."""
     count, seeds = len(tables), len(tables[0])
     task_means = [t.mean(0) for t in tables]
@@ -85,7 +93,19 @@ def difference(tables, claim, step):
         half = np.sqrt(
             quantile(seeds - 1) ** 2 * of_seeds + quantile(df) ** 2 * squares
         )
-    return mean, max(mean - half, -1), min(mean + half, 1)
+    return mean, max(mean - half, -end), min(mean + half, end)
+
+
+def task_means(stored, sums):
+    """By task, means over its samples that were not lost: of the sums, and of tokens."""
+    found = {}
+    for item, of_task, tokens in zip(
+        stored["item_ids"], sums, stored["tokens"], strict=True
+    ):
+        kept = [(s, n) for s, n in zip(of_task, tokens, strict=True) if s is not None]
+        if kept:
+            found[item] = np.mean(kept, axis=0)
+    return found
 
 
 class Study:
@@ -116,11 +136,14 @@ class Study:
                 return self.read[path, measure]
         raise FileNotFoundError(f"no episodes of {cell}, seed {seed}: {stage} on {env}")
 
-    def table(self, cell, seeds, stages, env, measure):
-        """float[stages, seeds, tasks] and the mean number of samples."""
+    def table(self, policies, seeds, env, measure):
+        """float[policies, seeds, tasks] and the mean number of samples.
+
+        A policy is a cell and a stage of it.
+        """
         found = [
             [self.outcomes(cell, s, stage, env, measure) for s in seeds]
-            for stage in stages
+            for cell, stage in policies
         ]
         flat = [f for row in found for f in row]
         common = [i for i in flat[0] if all(i in f for f in flat)]
@@ -128,6 +151,30 @@ class Study:
             [[[np.mean(f[i]) for i in common] for f in row] for row in found]
         )
         return table, np.mean([len(v) for f in found[0] for v in f.values()])
+
+    def drifts(self, row, what):
+        """Of each seed, by task: nats and tokens of a mean episode."""
+        cell, found = f"{row['axis']}/{row['cell']}", []
+        for (name, seed), chain in self.chains.items():
+            if name != cell or row["seed"] not in (seed, "all"):
+                continue
+            last = {n["config"]["stages"][-1]["name"]: n for n in chain}
+            folder = last[row["stage"]]["dir"] / "drift" / "evaluations"
+            for path in folder.glob(f"{row['stage']}.{row['env']}.*.json"):
+                stored = json.loads(path.read_text())
+                for one in stored["drifts"]:
+                    if one["stage"] == row["from_stage"]:
+                        found.append(task_means(stored, one[what]))
+        return found
+
+    def gaps(self, what, cell, seed, envs):
+        """By environment, a sequence's last policy and the one that it is compared with."""
+        found = {}
+        for env in envs:
+            other = "mixture/equal" if what == "gap_to_joint" else f"across/{env}"
+            if (other, seed) in self.chains:
+                found[env] = [(c, self.plan(c, seed)[1][-1]) for c in (cell, other)]
+        return found
 
     def plan(self, cell, seed):
         """Names of stages with what reinforcement trains on in each; all environments."""
@@ -148,39 +195,60 @@ def recompute(study, row, kind):
     """Mean, low and high of a row; None for kinds of rows that are not covered."""
     cell = f"{row['axis']}/{row['cell']}"
     if kind == "results":
-        if row["variant"]:
-            return None
-        seeds = (
-            [s for c, s in study.chains if c == cell]
-            if row["seed"] == "all"
-            else [row["seed"]]
-        )
-        seeds = [
-            s
-            for s in seeds
-            if any(
-                (
-                    n["dir"]
-                    / "episodes"
-                    / f"evaluation.{row['stage']}.{row['env']}.jsonl"
-                ).exists()
-                for n in study.chains[cell, s]
-            )
-        ]
-        table, samples = study.table(
-            cell, seeds, [row["stage"]], row["env"], row["measure"]
-        )
-        if table.shape[2] != int(row["tasks"]):  # a tier of the panel
-            return None
-        return share(table[0].mean(0), samples * len(seeds))
+        return recompute_level(study, row, cell)
     seeds = row["seeds"].split()
-    own, names, envs = study.plan(cell, seeds[0])
+    measure = row.get("measure", "success")
+    if kind == "transfer" and row["what"] in ("average", "worst"):
+        _, names, envs = study.plan(cell, seeds[0])
+        level = 1 - 0.025 / (1 if row["what"] == "average" else len(envs))
+        shares = []
+        for env in envs:
+            table, samples = study.table([(cell, names[-1])], seeds, env, measure)
+            shares.append(share(table[0].mean(0), samples * len(seeds), level))
+        return average(shares) if row["what"] == "average" else np.min(shares, axis=0)
+    pairs = find_pairs(study, row, kind, cell, seeds[0])
+    if pairs is None:
+        return None
+    tables, counts = [], []
+    for env, pair in pairs.items():
+        table, samples = study.table(pair, seeds, env, measure)
+        tables.append(table[1] - table[0])
+        counts.append(samples)
+    return difference(tables, row["claim"], 1 / max(counts))
+
+
+def recompute_level(study, row, cell):
+    """Success or score after a stage; None for variants and for tiers of a panel."""
+    if row["variant"]:
+        return None
+    name = f"evaluation.{row['stage']}.{row['env']}.jsonl"
+    seeds = [
+        seed
+        for other, seed in study.chains
+        if other == cell
+        and row["seed"] in (seed, "all")
+        and any(
+            (n["dir"] / "episodes" / name).exists() for n in study.chains[cell, seed]
+        )
+    ]
+    policies = [(cell, row["stage"])]
+    table, samples = study.table(policies, seeds, row["env"], row["measure"])
+    if table.shape[2] != int(row["tasks"]):
+        return None
+    return share(table[0].mean(0), samples * len(seeds))
+
+
+def find_pairs(study, row, kind, cell, seed):
+    """By environment, two policies that a row compares; None for other kinds of rows."""
+    own, names, envs = study.plan(cell, seed)
+    if kind == "transfer" and row["what"].startswith("gap_to_"):
+        return study.gaps(row["what"], cell, seed, envs)
     if kind == "forgetting":
-        pairs = {row["env"]: (row["last_stage"], row["own_stage"])}
+        stages = {row["env"]: (row["last_stage"], row["own_stage"])}
     else:
         before, last = row["baseline"], names[-1]
         order = [before, *names[names.index(before) + 1 if before in names else 0 :]]
-        pairs = {
+        stages = {
             "change": {row["env"]: (before, last)},
             "held_in": dict.fromkeys(own, (before, last)),
             "held_out": {e: (before, last) for e in envs if e not in own},
@@ -192,32 +260,56 @@ def recompute(study, row, kind):
                 if order.index(s) > 1
             },
         }.get(row["what"])
-        if pairs is None:
-            return None
-    tables, counts = [], []
-    for env, both in pairs.items():
-        table, samples = study.table(
-            cell, seeds, both, env, row.get("measure", "success")
-        )
-        tables.append(table[1] - table[0])
-        counts.append(samples)
-    return difference(tables, row["claim"], 1 / max(counts))
+    return stages and {
+        env: [(cell, stage) for stage in pair] for env, pair in stages.items()
+    }
+
+
+def recompute_drift(study, row):
+    """Nats by column of a row, with their ends: a token's, and of a whole episode."""
+    columns = {"": "k1", "episode_": "k1", "k3_": "k3", "entropy_": "entropy"}
+    numbers = {}
+    for prefix, what in columns.items():
+        found = study.drifts(row, what)
+        items = [item for item in found[0] if all(item in one for one in found)]
+        table = np.array([[one[item] for item in items] for one in found])
+        sums, tokens = table[..., 0], table[..., 1]
+        if prefix != "episode_":  # a ratio of means, linearised
+            mean = tokens.mean(1, keepdims=True)
+            ratio = sums.mean(1, keepdims=True) / mean
+            sums = ratio + (sums - ratio * tokens) / mean
+        ends = difference([sums], "policies", 0, np.inf)
+        numbers |= zip([prefix + n for n in ("mean", "low", "high")], ends, strict=True)
+    return numbers
+
+
+def read_table(root, kind):
+    """Rows of a table; none of one that the study has no numbers for."""
+    text = (root / "tables" / f"{kind}.csv").read_text()
+    return list(csv.DictReader(text.splitlines()))
 
 
 def main(root):
     """Compares all tables; returns a line for each number that differs."""
     study, covered, skipped, wrong = Study(root), 0, 0, []
+
+    def compare(kind, row, numbers, scale, digits):
+        for name, value in numbers.items():
+            printed = f"{scale * float(row[name]):.{digits}f}"
+            if f"{scale * value:.{digits}f}" != printed:
+                wrong.append(f"{kind} {name}: {value} here, {row}")
+        return len(numbers)
+
     for kind in ("results", "transfer", "forgetting"):
-        text = (root / "tables" / f"{kind}.csv").read_text()
-        for row in csv.DictReader(text.splitlines()):
+        for row in read_table(root, kind):
             found = recompute(study, row, kind)
             if found is None:
                 skipped += 1
                 continue
-            for name, value in zip(("mean", "low", "high"), found, strict=True):
-                covered += 1
-                if f"{100 * value:.1f}" != f"{100 * float(row[name]):.1f}":
-                    wrong.append(f"{kind} {name}: {value} here, {row}")
+            numbers = dict(zip(("mean", "low", "high"), found, strict=True))
+            covered += compare(kind, row, numbers, 100, 1)
+    for row in read_table(root, "drift"):
+        covered += compare("drift", row, recompute_drift(study, row), 1, 3)
     print(
         f"{covered} numbers recomputed, {len(wrong)} differ; {skipped} rows not covered"
     )
