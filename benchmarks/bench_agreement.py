@@ -2,6 +2,7 @@ r"""Do sampler and learner give the sampled tokens the same log-probabilities?
 
   python -m benchmarks.bench_agreement --checkpoint=runs/demo
   python -m benchmarks.bench_agreement --checkpoint=runs/demo --dtype=bfloat16
+  python -m benchmarks.bench_agreement --checkpoint=runs/demo --rollout_kernels=int8
 
 Plays the training tasks of a run's environments with the policy of its last checkpoint,
 packs the episodes, scores them as the learner does, and prints the absolute differences
@@ -31,6 +32,9 @@ _DTYPE = flags.DEFINE_enum(
 )
 _HEAD = flags.DEFINE_enum(
     "head", "float32", ["float32", "bfloat16"], "Of the output matrix, in both."
+)
+_KERNELS = flags.DEFINE_enum(
+    "rollout_kernels", "compute", ["compute", "int8"], "Of blocks, in the sampler."
 )
 _PER_BATCH = 100
 
@@ -97,6 +101,7 @@ def main(argv: Sequence[str]) -> None:
         compute=_DTYPE.value,
         cache=_DTYPE.value,
         head=_HEAD.value,
+        rollout_kernels=_KERNELS.value,
     )
     model = dataclasses.replace(settings.model, precision=precision)
     settings = dataclasses.replace(settings, model=model)
@@ -107,7 +112,8 @@ def main(argv: Sequence[str]) -> None:
         )
         gaps = measure(run, stored.params, _EPISODES.value)
     print(
-        f"{_DTYPE.value}, head {_HEAD.value}: {len(gaps)} tokens, "
+        f"{_DTYPE.value}, head {_HEAD.value}, rollouts' kernels {_KERNELS.value}: "
+        f"{len(gaps)} tokens, "
         f"mean |difference| {gaps.mean():.2e}, "
         f"99.9 % below {np.quantile(gaps, 0.999):.2e}, largest {gaps.max():.2e} nats"
     )

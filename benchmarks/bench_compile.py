@@ -53,6 +53,9 @@ _COLUMNS = flags.DEFINE_integer("columns", 8192, "Tokens of a row, and of a slot
 _SLOTS = flags.DEFINE_integer("slots", 16, "Slots of a batch shard.")
 _APPEND = flags.DEFINE_integer("append", 256, "Tokens that a turn prefills.")
 _MODEL_AXIS = flags.DEFINE_integer("model_axis", 1, "mesh.model, of either mesh.")
+_KERNELS = flags.DEFINE_enum(
+    "rollout_kernels", "compute", ["compute", "int8"], "As turns read those of blocks."
+)
 _HLO = flags.DEFINE_string("hlo", "", "Folder to write compiled programs to.")
 
 
@@ -214,9 +217,10 @@ def main(_: Sequence[str]) -> None:
     for topology in _TOPOLOGIES.value:
         meshes = make_meshes(topology)
         for name in _MODELS.value:
-            published = dataclasses.replace(
-                presets.get(name), precision=precision.PLATFORMS["tpu"]
+            types_of_run = dataclasses.replace(
+                precision.PLATFORMS["tpu"], rollout_kernels=_KERNELS.value
             )
+            published = dataclasses.replace(presets.get(name), precision=types_of_run)
             for program in _PROGRAMS.value:
                 for variant in _VARIANTS.value:
                     for depth in _LAYERS.value:

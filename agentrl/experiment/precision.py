@@ -26,6 +26,13 @@ On accelerators:
   moment changes by 1 - b2 = 5 % an update, which bfloat16 can represent, so take them if
   memory is short and b2 is no larger than its default.
 
+`rollout_kernels` is "compute" everywhere. "int8" rounds the kernels of blocks once per
+update, for rollouts and evaluations, which halves what decoding reads of them on
+accelerators. The policy that plays is then not quite the learner's. What it records are its
+own log-probabilities, so ratios count the difference; `policy/first_logprob_mismatch`
+measures it, and the limit of `algorithm.max_logprob_mismatch` holds. docs/numerics.md has
+figures.
+
 Some types are nobody's choice: logits, softmax, norms, rotary angles, losses and summed
 gradients are float32 everywhere, and `lora.int8_base` holds kernels in 8 bits.
 """

@@ -22,6 +22,7 @@ from agentrl import errors, types
 from agentrl.models import layers, model_config
 
 _INT8_MAX = 127
+_KERNELS = {"query", "key", "value", "out", "gate", "up", "down"}  # of a block
 
 
 @jax.tree_util.register_dataclass
@@ -159,7 +160,11 @@ def for_rollouts(
     lora: model_config.LoraConfig | None,
     config: model_config.ModelConfig,
 ) -> types.PyTree:
-    """Returns the parameters that rollouts read: merged if `lora` says so, floats cast."""
+    """Returns the parameters that rollouts read.
+
+    Adapters are merged if `lora` says so, kernels of blocks rounded if the precision says
+    so, and floats cast to the types that they are read in.
+    """
 
     def cast(path: tuple, x: jax.Array) -> jax.Array:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -168,6 +173,11 @@ def for_rollouts(
 
     if lora is None or lora.merge_for_rollouts:
         params = merge(params)
+    if config.dtypes.rollout_kernels == "int8":
+        round_blocks = jax.vmap(_round_kernels)
+        if not layers.is_stacked(params):
+            round_blocks = _round_kernels
+        params = params | {layers.BLOCKS: round_blocks(params[layers.BLOCKS])}
     return jax.tree.map_with_path(cast, params)
 
 
@@ -213,6 +223,24 @@ def _quantize(kernel: jax.Array, name: str) -> Quantized:
     scales = jnp.maximum(largest, 1e-12) / _INT8_MAX
     values = jnp.round(kernel / jnp.expand_dims(scales, inputs)).astype(jnp.int8)
     return Quantized(values, scales)
+
+
+def _round_kernels(blocks: types.PyTree) -> types.PyTree:
+    """Rounds kernels to int8, and those under adapters, which stay as they are."""
+
+    def round_leaf(path: tuple, leaf: Any) -> Any:
+        name = path[-1].key
+        if name not in _KERNELS or isinstance(leaf, Quantized):
+            return leaf
+        if not isinstance(leaf, Adapted):
+            return _quantize(leaf, name)
+        if isinstance(leaf.base, Quantized):
+            return leaf
+        return dataclasses.replace(leaf, base=_quantize(leaf.base, name))
+
+    return jax.tree.map_with_path(
+        round_leaf, blocks, is_leaf=lambda leaf: isinstance(leaf, Adapted | Quantized)
+    )
 
 
 def _require_matches(patterns: Sequence[str], names: Sequence[str]) -> None:

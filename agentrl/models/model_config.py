@@ -29,6 +29,9 @@ class Precision:
     cache: Dtype = "float32"  # keys and values of live episodes
     head: Dtype = "float32"  # output matrix, where it is only read, and its product
     moments: Dtype = "float32"  # both of Adam's
+    # Kernels of blocks as rollouts read them: as the learner reads them, or in int8 with a
+    # scale per output channel.
+    rollout_kernels: Literal["compute", "int8"] = "compute"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,10 @@ def check_env_error_rate(
 def check_logprob_mismatch(
     values: Mapping[str, float], settings: config.StageConfig, iteration: int
 ) -> None:
-    """Raises `TrainingError` if sampler and learner disagree before any update."""
+    """Raises `TrainingError` if sampler and learner disagree before any update.
+
+    Rollouts with rounded kernels disagree by their rounding, which a stage may allow.
+    """
     assert isinstance(settings.algorithm, config.PolicyGradient)
     gap = values["policy/first_logprob_mismatch"]
     limit = settings.algorithm.max_logprob_mismatch
@@ -33,7 +36,8 @@ def check_logprob_mismatch(
             f"stage '{settings.name}', iteration {iteration}: sampler and learner "
             f"log-probabilities differ by {gap:.2e} nats on average before the first "
             f"update, more than algorithm.max_logprob_mismatch = {limit:.2e}. The learner "
-            "would train on a context or a model that the sampler did not use."
+            "would train on a context or a model that the sampler did not use. (Rounding "
+            "by model.precision.rollout_kernels is allowed by a larger limit.)"
         )
 
 

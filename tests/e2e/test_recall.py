@@ -94,6 +94,22 @@ def test_sampler_and_learner_agree_at_the_first_update(finished):
     assert max(gaps) < 1e-5
 
 
+@pytest.mark.slow
+def test_rollouts_with_rounded_kernels_train_and_resume(environment, tmp_path):
+    precision = "--set=model.precision.rollout_kernels=int8"
+    done = commands.run(
+        [*train_command(tmp_path / "whole"), precision], env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    reinforced = read_metrics(tmp_path / "whole")[30:]
+    gaps = [record["policy/first_logprob_mismatch"] for record in reinforced]
+    assert min(gaps) > 1e-4 and max(gaps) < 0.01
+    kill_and_resume(tmp_path / "killed", environment, [33], [precision])
+    assert without_timing(read_metrics(tmp_path / "killed")) == without_timing(
+        read_metrics(tmp_path / "whole")
+    )
+
+
 def test_nothing_is_compiled_after_the_first_iteration_of_a_stage(finished):
     for record in read_metrics(finished):
         if record["iteration"] > 0:

@@ -8,7 +8,7 @@ import pytest
 
 from agentrl import errors
 from agentrl.config import MeshConfig
-from agentrl.models import lora, model_config, transformer
+from agentrl.models import kv_cache, layers, lora, model_config, transformer
 from agentrl.parallel import sharding
 
 MODEL = transformer.Model(
@@ -97,6 +97,59 @@ def test_int8_rounds_each_output_channel_to_its_own_grid():
         )
         error = np.abs(lora.merge(stored) - kernel)
         assert np.all(error <= np.expand_dims(stored.scales, inputs) * 0.5001)
+
+
+def round_for_rollouts(params, settings=None, **shape):
+    precision = model_config.Precision(rollout_kernels="int8")
+    shape = dataclasses.replace(MODEL.config, precision=precision, **shape)
+    return lora.for_rollouts(params, settings, shape)
+
+
+def test_rollouts_may_read_rounded_kernels():
+    params = MODEL.init(jax.random.key(0))
+    rounded = round_for_rollouts(params)
+    kernels = {"query", "key", "value", "out", "gate", "up", "down"}
+    for path, leaf in jax.tree.leaves_with_path(
+        rounded, is_leaf=lambda leaf: isinstance(leaf, lora.Quantized)
+    ):
+        assert isinstance(leaf, lora.Quantized) == (path[-1].key in kernels)
+    np.testing.assert_array_equal(rounded["embedding"], params["embedding"])
+
+    # The cache is filled by the policy that plays, which is that of the rounded kernels.
+    cache = kv_cache.empty(MODEL.config, len(TOKENS), TOKENS.shape[1])
+    counts = np.full(len(TOKENS), TOKENS.shape[1])
+    last, _ = MODEL.append(rounded, TOKENS, counts, cache)
+    of_rounded = hidden(lora.merge(rounded))[:, -1]
+    np.testing.assert_allclose(last, of_rounded, atol=2e-5)
+    gap = np.abs(of_rounded - hidden(params)[:, -1])
+    assert 1e-4 < gap.mean() < 0.05
+
+
+def test_rounded_kernels_of_stacked_blocks_are_those_of_single_layers():
+    params = MODEL.init(jax.random.key(0))
+    stacked = round_for_rollouts(layers.stack(params), scan_blocks="always")
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        layers.unstack(stacked),
+        round_for_rollouts(params),
+    )
+
+
+@pytest.mark.parametrize("int8_base", [False, True])
+def test_adapters_that_are_not_merged_stay_as_they_are(int8_base):
+    settings = dataclasses.replace(LORA, merge_for_rollouts=False, int8_base=int8_base)
+    _, trained, frozen = make_halves(int8_base=int8_base)
+    joined = lora.join(trained, frozen, SCALE)
+    rounded = round_for_rollouts(joined, settings)
+    for block in rounded["blocks"].values():
+        for name in ("query", "out"):
+            assert isinstance(block["attention"][name].base, lora.Quantized)
+    np.testing.assert_array_equal(
+        rounded["blocks"][0]["attention"]["query"].a,
+        joined["blocks"][0]["attention"]["query"].a,
+    )
+    if int8_base:  # what is rounded already is not rounded again
+        np.testing.assert_array_equal(hidden(rounded), hidden(joined))
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,10 @@ CHANGES = {
     "bfloat16": {
         "precision": model_config.Precision(compute="bfloat16", cache="bfloat16")
     },
+    "int8_rollouts": {
+        "precision": model_config.Precision(rollout_kernels="int8"),
+        "scan_blocks": "always",
+    },
     "top_k": {"top_k": 5},
     "top_p": {"top_p": 0.9},
     "greedy": {"temperature": 0.0},
@@ -132,7 +136,9 @@ def check(mesh_shape, changes):
 
 # The others are among those of `test_all_meshes_and_models`.
 QUICK_MESHES = [(2, 2, 2), (2, 1, 3)]
-QUICK_CHANGES = ["scanned", "one_kv_head", "odd_vocabulary_head", "adapters_int8"]
+QUICK_CHANGES = [
+    *("scanned", "one_kv_head", "odd_vocabulary_head", "adapters_int8", "int8_rollouts")
+]
 
 
 @pytest.mark.parametrize("mesh_shape", QUICK_MESHES)
