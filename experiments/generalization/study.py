@@ -167,10 +167,10 @@ def pairs(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
 
 
 def mixtures(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
-    """Several environments at once, with the budget of a sequence of them."""
+    """Several environments at once, with as many episodes as a sequence of all."""
     if len(names) < 2:
         return
-    joint = reinforce(made, "joint_equal", *names)
+    joint = _mix(made, "joint_equal", names, of=names)
     yield cell(made, "mixture", "equal", joint)
     for name, changes in (
         ("size", {"environments": tuple((e, float(SIZES[e])) for e in names)}),
@@ -182,13 +182,31 @@ def mixtures(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
     if len(names) > 2:
         for left_out in names:
             others = [env for env in names if env != left_out]
-            stage = reinforce(
-                made,
-                f"joint_without_{left_out}",
-                *others,
-                num_iterations=joint.num_iterations,  # the same budget in all
-            )
+            stage = _mix(made, f"joint_without_{left_out}", others, of=names)
             yield cell(made, "mixture", f"without_{left_out}", stage)
+
+
+def _mix(
+    made: scales.Scale, name: str, environments: Sequence[str], of: Sequence[str]
+) -> config.StageConfig:
+    """A stage on a mixture, with the episodes of one stage for each environment of `of`.
+
+    An environment with long episodes may play fewer tasks in an iteration. A mixture plays
+    as many as the others do, for fewer iterations.
+    """
+    alone = [made.room((env,)) for env in of]
+    room = dataclasses.replace(
+        made.room(environments),
+        tasks_per_iteration=max(room.tasks_per_iteration for room in alone),
+    )
+    episodes = made.num_iterations * sum(room.num_episodes for room in alone)
+    return reinforce(
+        made,
+        name,
+        *environments,
+        rollout=room,
+        num_iterations=round(episodes / room.num_episodes),
+    )
 
 
 def interfaces(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:

@@ -29,7 +29,8 @@ def test_orders_hold_all_environments_and_budgets_are_equal():
     made = study.get_study("laptop", ())
 
     def budget(cell):
-        return sum(s.num_iterations for s in cell.stages if not s.supervised)
+        reinforced = [stage for stage in cell.stages if not stage.supervised]
+        return sum(s.num_iterations * s.rollout.num_episodes for s in reinforced)
 
     by_axis = {
         axis: {budget(cell) for cell in made.cells if cell.axis == axis}
