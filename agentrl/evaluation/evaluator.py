@@ -59,6 +59,9 @@ def evaluate(
     """
     played: dict[str, list[types.Trajectory]] = {}
     with assemble.open_evaluation(run, settings) as playing:
+        for env in settings.environments or run.environments:
+            # Compiles what is missing with parameters of its own: before those that play.
+            playing.collector(settings.rollout_of(env))
         found = _play_panels(
             playing,
             run.rollout_params(params),

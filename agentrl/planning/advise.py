@@ -53,7 +53,7 @@ class Request:
         found = search.flags_between(
             before,
             after,
-            experiment=self.run is not None,
+            experiment=self.run,
             num_devices=len(self.target.devices),
             num_local=len(self.target.local_devices),
         )

@@ -203,7 +203,7 @@ def flags_between(
     before: memory.Workload,
     after: memory.Workload,
     *,
-    experiment: bool,
+    experiment: config.RunConfig | None,
     num_devices: int,
     num_local: int,
 ) -> list[str]:
@@ -212,7 +212,7 @@ def flags_between(
     Args:
       before: a run.
       after: the other.
-      experiment: in the terms of an experiment's fields, else in those of `launch.plan`.
+      experiment: in the terms of its fields; None for the flags of `launch.plan`.
       num_devices: of the run.
       num_local: of a host.
     """
@@ -223,7 +223,7 @@ def flags_between(
         if getattr(before, field.name) == getattr(after, field.name):
             continue
         if experiment:
-            paths = _paths(field.name, after, shards, local_shards)
+            paths = _paths(field.name, after, shards, local_shards, experiment)
             flags += [f"--set={path}" for path in paths]
         else:
             flags.append(_flag(field.name, after))
@@ -243,12 +243,22 @@ def _flag(field: str, work: memory.Workload) -> str:
 
 
 def _paths(
-    field: str, work: memory.Workload, shards: int, local_shards: int
+    field: str,
+    work: memory.Workload,
+    shards: int,
+    local_shards: int,
+    experiment: config.RunConfig,
 ) -> Sequence[str]:
     """Returns the overrides of an experiment that give a field its value."""
     if field == "lora" and work.lora:
         int8 = ["lora.int8_base=True"] * work.lora.int8_base
         return [f"lora.rank={work.lora.rank}", *int8]
+
+    def of_rollouts(change: str) -> list[str]:
+        own = (f"evaluation.rollouts.{env}" for env in experiment.evaluation.rollouts)
+        places = ("stages.*.rollout", "evaluation.rollout", *own)
+        return [f"{place}.{change}" for place in places]
+
     return {
         "mesh": [f"mesh.fsdp={work.mesh.fsdp}", f"mesh.model={work.mesh.model}"],
         "remat": ["learner.remat=full"],
@@ -256,18 +266,14 @@ def _paths(
             f"learner.rows_per_microbatch={work.rows_per_device * shards}"
         ],
         "logprob_chunk": [f"learner.logprob_chunk={work.logprob_chunk}"],
-        "slots_per_device": _of_rollouts(
+        "slots_per_device": of_rollouts(
             f"num_slots={work.slots_per_device * local_shards}"
         ),
-        "append": _of_rollouts(f"append_buckets=({work.append},)"),
+        "append": of_rollouts(f"append_buckets=({work.append},)"),
         "model": ["model.precision.moments=bfloat16"],
         "context": [
-            *_of_rollouts(f"max_tokens={work.context}"),
-            *_of_rollouts(f"cache_buckets=({work.context},)"),
+            *of_rollouts(f"max_tokens={work.context}"),
+            *of_rollouts(f"cache_buckets=({work.context},)"),
         ],
         "row_tokens": [f"learner.row_tokens={work.row_tokens}"],
     }[field]
-
-
-def _of_rollouts(change: str) -> list[str]:
-    return [f"stages.*.rollout.{change}", f"evaluation.rollout.{change}"]

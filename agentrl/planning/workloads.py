@@ -161,7 +161,11 @@ def to_run(
         lora=work.lora,
         stages=stages,
         evaluation=dataclasses.replace(
-            run.evaluation, rollout=resize(run.evaluation.rollout)
+            run.evaluation,
+            rollout=resize(run.evaluation.rollout),
+            rollouts={
+                env: resize(rollout) for env, rollout in run.evaluation.rollouts.items()
+            },
         ),
         learner=dataclasses.replace(
             run.learner,

@@ -17,6 +17,7 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -342,26 +343,40 @@ class _Analysis:
         value: Instruction,
         inner: Computation,
         users: Mapping[str, Sequence[Instruction]],
+        result: tuple[Any, ...] | None = None,
     ) -> float:
-        """Bytes of a value that its users read: slices read their own size."""
+        """Bytes of a value that its users read: slices read their own size.
+
+        Args:
+          value: of the computation of a fusion.
+          inner: that computation.
+          users: of its values.
+          result: if the fusion is part of another one, where its result is used: these
+            arguments for it. A copy there moves what is sliced from it.
+        """
         total = 0.0
+        if value.is_root:
+            total += math.inf if result is None else self._read_inside(*result)
         for user in users.get(value.name, ()):
             first = user.operands[0] == value.name
             if user.opcode in ("dynamic-slice", "slice", "gather") and first:
                 total += sum(array.bytes for array in user.arrays)
             elif user.opcode == "dynamic-update-slice" and first:
                 continue  # written in place
-            elif user.opcode == "bitcast":
-                total += self._read_inside(user, inner, users)
+            elif user.opcode in ("bitcast", "copy"):
+                total += self._read_inside(user, inner, users, result)
             elif user.opcode == "fusion":
                 nested = self._computations.get(_CALLED.findall(user.rest)[0], {})
                 nested_users = _users(nested)
+                outer = (user, inner, users, result)
                 for parameter in nested.values():
                     if (
                         parameter.opcode == "parameter"
                         and user.operands[parameter.index] == value.name
                     ):
-                        total += self._read_inside(parameter, nested, nested_users)
+                        total += self._read_inside(
+                            parameter, nested, nested_users, outer
+                        )
             else:
                 return math.inf
         return total

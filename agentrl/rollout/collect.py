@@ -146,6 +146,7 @@ class Collector:
                 if busy is not None:
                     rollout.send(busy)
                 busy = state if state.in_flight is not None else None
+        self._engine.invalidate_prefix_cache()  # an update needs the room
         rollout.statistics.seconds = time.perf_counter() - started
         return processes.gather(
             [rollout.finished[i] for i in local]

@@ -52,11 +52,12 @@ class Stage:
     ) -> types.RunState:
         """Returns a state that starts this stage from `params`, with a fresh optimizer.
 
-        Every array is a new one: the learner donates the state it is given.
+        It takes `params` over: the caller's arrays are gone.
         """
         placements = jax.tree.map(lambda s: s.sharding, self.abstract_state(run))
         make_state = _state_maker(run, self.settings, self.optimizer)
-        return jax.jit(make_state, out_shardings=placements)(params, step)
+        make_state = jax.jit(make_state, donate_argnums=0, out_shardings=placements)
+        return make_state(params, step)
 
     def abstract_state(self, run: assemble.Run) -> types.RunState:
         """Shapes and placements of this stage's state, to restore a checkpoint onto."""
@@ -68,8 +69,12 @@ class Stage:
         """Hands the state of the stage before over to this one.
 
         Parameters and step count always go on; the mixture always starts anew; the
-        optimizer's moments and schedule go on only with `carry_optimizer`.
+        optimizer's moments and schedule go on only with `carry_optimizer`. The old state
+        is gone afterwards: a border between stages needs no more memory than an update.
         """
+        if not self.settings.carry_optimizer:
+            for leaf in jax.tree.leaves(state.learner.opt_state):
+                leaf.delete()
         fresh = self.initial_state(run, state.learner.params, state.learner.step)
         if not self.settings.carry_optimizer:
             return fresh

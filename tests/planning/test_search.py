@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import fake_run
 import pytest
 
 from agentrl import config, errors
@@ -11,6 +12,7 @@ from agentrl.programs import throughput
 from agentrl.programs.hlo import Cost, ProgramCost
 
 GIB = devices.GIB
+RUN = fake_run.make_settings()
 
 
 def work_of(name, **sizes):
@@ -26,7 +28,7 @@ def test_what_does_not_fit_is_changed_until_it_does_and_no_further():
     found = search.relax(work, meshes, budget, search.Calibration())
     assert search.peak(found, search.Calibration()) <= budget
     flags = search.flags_between(
-        work, found, experiment=False, num_devices=8, num_local=4
+        work, found, experiment=None, num_devices=8, num_local=4
     )
     assert "--lora_rank=32" in " ".join(flags)
     assert found.context == 4096  # the last resort was not needed
@@ -34,9 +36,34 @@ def test_what_does_not_fit_is_changed_until_it_does_and_no_further():
     assert all(
         flag.startswith("--set=")
         for flag in search.flags_between(
-            work, found, experiment=True, num_devices=8, num_local=4
+            work, found, experiment=RUN, num_devices=8, num_local=4
         )
     )
+
+
+def test_rollouts_of_single_environments_shrink_with_the_others():
+    run = dataclasses.replace(
+        RUN,
+        evaluation=dataclasses.replace(
+            RUN.evaluation, rollouts={"textcraft": RUN.evaluation.rollout}
+        ),
+    )
+    work = workloads.of_run(run, platform="cpu", num_devices=1, tensor=None)
+    smaller = dataclasses.replace(
+        work, slots_per_device=2, append=8, context=16, row_tokens=16
+    )
+    flags = search.flags_between(
+        work, smaller, experiment=run, num_devices=1, num_local=1
+    )
+    own = {f.partition("rollouts.")[2] for f in flags if "rollouts." in f}
+    assert own == {
+        "textcraft.num_slots=2", "textcraft.append_buckets=(8,)",
+        "textcraft.max_tokens=16", "textcraft.cache_buckets=(16,)",
+    }  # fmt: skip
+    resized = workloads.to_run(run, smaller, num_devices=1, num_local=1)
+    (rollout,) = resized.evaluation.rollouts.values()
+    assert (rollout.num_slots, rollout.append_buckets[-1]) == (2, 8)
+    assert rollout.max_tokens == rollout.cache_buckets[-1] == 16
 
 
 def test_a_run_that_fits_is_left_alone_and_one_that_cannot_is_said_to():

@@ -60,6 +60,23 @@ def test_loops_count_as_often_as_they_run():
     assert hlo.analyze(known).of(7) == hlo.analyze(known).once
 
 
+def test_a_copy_within_a_fusion_reads_what_is_sliced_from_it():
+    known = TEXT.replace("BACKEND", 'backend_config={"known_trip_count":{"n":"4"}}')
+    head, body = known.split("%fused_computation (", 1)
+    nested = """\
+%copied (input: f32[4,8,16]) -> f32[4,8,16] {
+  %input = f32[4,8,16]{2,1,0} parameter(0)
+  ROOT %copy.1 = f32[4,8,16]{2,1,0:T(8,128)} copy(%input)
+}
+
+"""
+    line = "  %moved = f32[4,8,16]{2,1,0} fusion(%param_0), kind=kLoop, calls=%copied\n"
+    body = body.replace("dynamic-slice(%param_0", "dynamic-slice(%moved", 1)
+    body = body.replace("  %constant.0", line + "  %constant.0", 1)
+    text = f"{head}{nested}%fused_computation ({body}"
+    assert hlo.analyze(text) == hlo.ProgramCost(TRIP * 4 + OUTSIDE)
+
+
 def test_a_scan_counts_by_its_condition_where_the_compiler_left_no_note():
     condition = """\
 %cond (arg.2: (s32[], f32[4,8,16])) -> pred[] {
