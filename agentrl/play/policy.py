@@ -25,6 +25,7 @@ from agentrl.experiment import files, precision
 from agentrl.models import lora, transformer
 from agentrl.ops import logprobs
 from agentrl.parallel import sharding, startup
+from agentrl.rollout import live
 from agentrl.run import assemble, parameters
 from agentrl.sources import locate
 
@@ -137,20 +138,13 @@ class Policy:
         """
         tokens = self.render(conversation)
         limits = self._parts.rollout
-        budget = min(limits.max_tokens - len(tokens), limits.max_action_tokens)
-        if budget < 1:
+        if len(tokens) >= limits.max_tokens:
             raise NoRoomError(len(tokens), limits.max_tokens)
-        stream = (self._num_answers, 0)
-        self._num_answers += 1
-        cohort = self._engine.new_cohort()
-        entry = engine.SlotInput(tokens, stream, budget)
-        pending = self._engine.dispatch(
-            self._parts.params, cohort, {0: entry}, self._key
-        )
-        action = self._engine.fetch(cohort, pending)[0]
+        action = self._sample(tokens)
         ids = tuple(map(int, action.tokens))
         found = action.logprobs
-        if (limits.temperature, limits.top_k, limits.top_p) != (1.0, 0, 1.0):
+        as_sampled = (limits.temperature, limits.top_k, limits.top_p) == (1.0, 0, 1.0)
+        if action.sampled is not None or not as_sampled:
             found = self._score(tokens, ids)  # those drawn from are others
         return Reply(
             text=self.tokenizer.decode(ids),
@@ -158,6 +152,25 @@ class Policy:
             logprobs=tuple(map(float, found)),
             stopped=ids[-1] in self.tokenizer.stop_ids,
         )
+
+    def _sample(self, context: Sequence[int]) -> engine.SlotOutput:
+        """Samples an answer as an episode does: a thought has a limit of its own."""
+        nothing = types.Task(env="", item_id="", group=0, sample=0)
+        episode = live.Episode(
+            0, nothing, self._num_answers, self.chat, tokens=list(context)
+        )
+        self._num_answers += 1
+        cohort = self._engine.new_cohort()
+        whole = False
+        while not whole:
+            entry = episode.next_input(self.rollout)
+            pending = self._engine.dispatch(
+                self._parts.params, cohort, {0: entry}, self._key
+            )
+            output = self._engine.fetch(cohort, pending)[0]
+            whole = episode.take(output, self.rollout)
+        assert episode.action is not None
+        return episode.action
 
     def _score(self, context: Sequence[int], answer: Sequence[int]) -> np.ndarray:
         """Log-probabilities float32[Ta] of an answer, as the policy itself gives them."""
@@ -233,7 +246,8 @@ def load(
         `train --model` takes, a Hugging Face folder or name, whose tokenizer has a chat
         template.
       temperature: of sampling; 0 is greedy. None takes the run's in evaluation, or 1.
-      max_action_tokens: most tokens of an answer; None takes the run's, or 512.
+      max_action_tokens: most tokens of an answer; None takes the run's, or 512. Of one
+        that leaves no room after the run's limit of a thought, a thought takes half.
       max_tokens: most tokens of a conversation; None takes the run's, or what the model
         was trained for, at most 4,096.
       seed: of sampling.
@@ -316,6 +330,12 @@ def _one_row(
     changed = dataclasses.replace(
         rollout, num_slots=1, num_cohorts=1, row_buckets=(), **changes
     )
+    if changed.max_thinking_tokens >= changed.max_action_tokens:
+        half = changed.max_action_tokens // 2
+        changed = dataclasses.replace(changed, max_thinking_tokens=half)
+    if "temperature" in changes and not changed.temperature:
+        # Greedy answers know no limits of the run's own sampling.
+        changed = dataclasses.replace(changed, top_k=0, top_p=1.0)
     buckets = [b for b in rollout.cache_buckets if b < changed.max_tokens]
     changed = dataclasses.replace(changed, cache_buckets=(*buckets, changed.max_tokens))
     changed.validate("load_policy", training=False)

@@ -1,5 +1,6 @@
 """Policies of Hugging Face folders that answer; docs/howto_library.md has one of a run."""
 
+import dataclasses
 import pathlib
 import sys
 
@@ -7,9 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from agentrl import errors
+from agentrl import config, errors
+from agentrl.chat import renderer
 from agentrl.models import transformer
 from agentrl.play import policy
+from agentrl.rollout import live
 
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "chat"))
 import chat_families
@@ -58,6 +61,38 @@ def test_replies_repeat_with_the_seed_and_differ_from_call_to_call(folder, reply
     assert again.act(START) == reply
     assert again.act(START) != reply
     assert policy.load(folder, max_action_tokens=12, seed=4).act(START) != reply
+
+
+def with_rollout(loaded, **changes):
+    rollout = dataclasses.replace(loaded.rollout, **changes)
+    return policy.Policy(dataclasses.replace(loaded._parts, rollout=rollout), seed=3)
+
+
+def test_a_thought_ends_at_its_limit_as_in_training(loaded, monkeypatch):
+    # The header of an answer opens a thought, as that of models which always think.
+    monkeypatch.setattr(renderer.Chat, "opens_thought", True)
+    thinking = with_rollout(loaded, max_thinking_tokens=4, max_action_tokens=60)
+    reply = thinking.act(START)
+    end = loaded.tokenizer.encode(live.END_OF_THOUGHT)
+    assert list(reply.tokens[4 : 4 + len(end)]) == end
+    assert 4 + len(end) < len(reply.tokens) <= 60
+    assert reply.text.count(renderer.THOUGHT_END) == 1
+    assert max(reply.logprobs) < 0  # also of what the policy did not choose
+
+    plain = with_rollout(loaded, max_action_tokens=60).act(START)
+    assert plain.tokens[:4] == reply.tokens[:4] and plain.tokens != reply.tokens
+
+
+def test_limits_that_are_given_fit_those_of_the_run():
+    rollout = config.RolloutConfig(
+        temperature=0.6, top_p=0.95, top_k=20, max_thinking_tokens=48,
+        max_action_tokens=64,
+    )  # fmt: skip
+    greedy = policy._one_row(rollout, {"temperature": 0.0})
+    assert (greedy.temperature, greedy.top_k, greedy.top_p) == (0.0, 0, 1.0)
+    short = policy._one_row(rollout, {"max_action_tokens": 32})
+    assert (short.max_thinking_tokens, short.top_p) == (16, 0.95)
+    assert policy._one_row(rollout, {}).max_thinking_tokens == 48
 
 
 def test_an_earlier_reply_keeps_its_tokens(loaded, reply):
