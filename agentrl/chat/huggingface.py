@@ -39,6 +39,7 @@ class HuggingFaceTokenizer:
         Raises:
           ConfigError: if the template cannot be appended to, or lets text forge a turn.
         """
+        chat_template.mark_delimiters(tokenizer)
         self._tokenizer = tokenizer
         # A copy for plain text: that of `transformers` keeps reading special tokens.
         self._backend = tokenizers.Tokenizer.from_str(
