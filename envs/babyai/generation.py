@@ -126,7 +126,7 @@ class _Desc(verifier.ObjDesc):
         right, down = _AHEAD[env.agent_dir]
         ahead, aside = x * right + y * down, y * right - x * down
         sides = {"front": ahead, "behind": -ahead, "right": aside, "left": -aside}
-        return sides[self.loc] > 0
+        return sides[str(self.loc)] > 0
 
 
 class _GoTo(verifier.GoToInstr):
