@@ -126,7 +126,7 @@ class Perturbation:
         shuffled = bool(flags["shuffle_sections"])
         return cls(float(str(amount)), shuffled, str(form), seed, names)
 
-    @property
+    @functools.cached_property
     def is_active(self) -> bool:
         """Whether anything differs from the environment as it is."""
         return dataclasses.replace(self, seed=0) != Perturbation()

@@ -115,25 +115,16 @@ def _keep_mask(columns: int) -> int:
     return sum(0xFF << 8 * column for column in range(_SIGHT) if columns >> column & 1)
 
 
-def make_view(rows: list[bytes], carried: int) -> bytes:
-    """Hides what cannot be seen.
+@functools.lru_cache(maxsize=8192)  # 2 MB; most rows hold one thing or none
+def _see_row(row: bytes, lit: int) -> tuple[bytes, int]:
+    """Hides what cannot be seen of a row; see `_spread`.
 
-    Args:
-      rows: the 7 rows of 7 cell codes, farthest first, as if nothing blocked sight.
-      carried: code of the object in the agent's hands, or `EMPTY`.
+    Returns:
+      The row, and the columns that are lit in the next one.
     """
-    seen = [bytes(_SIGHT)] * _SIGHT
-    lit = 1 << 3
-    for number in range(_SIGHT - 1, -1, -1):
-        row = rows[number]
-        visible, lit = _spread(lit, _row_set(row.translate(_BLOCKS_SIGHT)))
-        kept = int.from_bytes(row, "little") & _keep_mask(visible)
-        seen[number] = kept.to_bytes(_SIGHT, "little")
-        if not lit:
-            break
-    own = seen[-1]
-    seen[-1] = own[:3] + bytes((carried,)) + own[4:]
-    return b"\0".join(seen) + b"\0"
+    visible, lit = _spread(lit, _row_set(row.translate(_BLOCKS_SIGHT)))
+    kept = int.from_bytes(row, "little") & _keep_mask(visible)
+    return kept.to_bytes(SIDE, "little"), lit
 
 
 def step_sizes(stride: int, heading: int) -> tuple[int, int]:
@@ -141,17 +132,19 @@ def step_sizes(stride: int, heading: int) -> tuple[int, int]:
     return ((1, stride), (stride, -1), (-1, -stride), (-stride, 1))[heading]
 
 
-def take_view(
-    cells: bytes | bytearray, stride: int, at: int, heading: int, carried: int
-) -> bytes:
+def take_view(cells: bytes, stride: int, at: int, heading: int, carried: int) -> bytes:
     """The view of an agent at index `at` of a flat grid of cell codes."""
     ahead, right = step_sizes(stride, heading)
-    far = at + 6 * ahead - 3 * right
-    rows = [
-        bytes(cells[corner : corner + _SIGHT * right : right])
-        for corner in range(far, far - _SIGHT * ahead, -ahead)
-    ]
-    return make_view(rows, carried)
+    left, across = at - 3 * right, _SIGHT * right
+    rows, lit = [], 1 << 3
+    for corner in range(left, left + _SIGHT * ahead, ahead):
+        row, lit = _see_row(cells[corner : corner + across : right], lit)
+        rows.append(row)
+        if not lit:
+            break
+    own = rows[0]
+    rows[0] = own[:3] + bytes((carried,)) + own[4:]
+    return bytes(SIDE * (_SIGHT - len(rows))) + b"".join(rows[::-1])
 
 
 def flood(free: int) -> int:

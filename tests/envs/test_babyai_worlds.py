@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from minigrid.core import constants
 
-from agentrl.envs.babyai import levels, view, world
+from agentrl.envs.babyai import generation, levels, view, world
 
 
 def decode(code):
@@ -27,12 +27,78 @@ def decode(code):
     )
 
 
+def make_plain(level):
+    """minigrid's own environment, which is slower than ours."""
+    plain = gymnasium.make(f"BabyAI-{level}-v0", disable_env_checker=True).unwrapped
+    assert type(plain) in type(generation.load_prototype(level)).__mro__
+    return plain
+
+
+def tell_world(env):
+    """All that a world holds before anybody plays in it."""
+    cells = [
+        cell and (*cell.encode(), cell.contains and cell.contains.encode())
+        for cell in env.grid.grid
+    ]
+    start = (*map(int, env.agent_pos), int(env.agent_dir))
+    carried = env.carrying and env.carrying.encode()
+    return cells, start, carried, env.max_steps, tell_mission(env.instrs)
+
+
+def tell_mission(instruction):
+    """The parts of a mission, with the objects that each means."""
+    told = [type(instruction).__name__.replace("_GoTo", "GoToInstr")]
+    told.append(getattr(instruction, "strict", None))
+    for side in "ab":
+        if part := getattr(instruction, f"instr_{side}", None):
+            told.append(tell_mission(part))
+    for name in ("desc", "desc_move", "desc_fixed"):
+        if desc := getattr(instruction, name, None):
+            objects = sorted(thing.encode() for thing in desc.obj_set)
+            told.append((str(desc), sorted(desc.obj_poss), objects))
+    return told
+
+
+@pytest.mark.parametrize("level", levels.LEVELS)
+def test_generated_worlds_are_minigrids_own(level):
+    plain = make_plain(level)
+    plain.gen_obs = dict  # the image costs more than the world
+    for seed in (*range(10), *range(10**6, 10**6 + 5)):
+        plain.reset(seed=seed)
+        ours = generation.generate(level, seed)
+        assert ours.mission == plain.mission
+        assert tell_world(ours) == tell_world(plain)
+
+
+def test_draws_are_numpys():
+    numpys = np.random.Generator(np.random.PCG64(1))
+    ours = generation.Draws(np.random.PCG64(1))
+    choice = np.random.default_rng(0)
+    for _ in range(5000):
+        if choice.integers(4) == 0:
+            assert ours.uniform(0, 1) == numpys.uniform(0, 1)
+        low = int(choice.integers(-5, 5))
+        high = low + int(choice.choice([1, 2, 3, 6, 7, 3 * 10**9]))  # some are rejected
+        assert ours.integers(low, high) == numpys.integers(low, high)
+
+
+@pytest.mark.parametrize("level", ["KeyInBox", "PutNextS7N4Carrying", "BossLevel"])
+def test_play_does_not_change_what_is_kept(level):
+    kept, cells, _ = world._generate(level, 3)
+    before = tell_world(kept)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        played = world.World(level, 3)
+        assert tell_world(played.env) == before and played.cells == cells
+        for action in rng.choice(6, size=200, p=[0.15, 0.15, 0.3, 0.1, 0.1, 0.2]):
+            played.act(int(action))
+        assert tell_world(played.env) != before
+    assert tell_world(kept) == before
+
+
 @pytest.mark.parametrize("level", levels.LEVELS)
 def test_worlds_and_rules_are_minigrids_own(level):
-    """Those of a plain environment, which is slower than ours."""
-    ours = world._load_prototype(level)
-    plain = gymnasium.make(f"BabyAI-{level}-v0", disable_env_checker=True).unwrapped
-    assert type(plain) in type(ours).__mro__
+    plain = make_plain(level)
     rng = np.random.default_rng(0)
     for seed in range(5):
         plain.reset(seed=seed)  # its own image may be of before it put things in hand
