@@ -171,8 +171,8 @@ class MixtureConfig:
 class RehearsalConfig:
     """Demonstrations of earlier environments, learned beside the episodes of a stage.
 
-    They enter every iteration with the likelihood loss of a warm start, against
-    forgetting.
+    They enter every iteration with the likelihood loss of a warm start, at the stage's
+    sampling temperature, against forgetting.
     """
 
     environments: tuple[tuple[str, float], ...]  # (name, unnormalised weight)
