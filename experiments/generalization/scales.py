@@ -37,6 +37,8 @@ class Scale:
     trained: Tasks  # subsets of training tasks, likewise
     difficulty: Mapping[str, Tasks]  # by environment and tier
     difficulty_evaluation: config.EvaluationConfig  # panels with both tiers
+    # Where `within` begins; None takes `warm_start`.
+    difficulty_warm_start: config.StageConfig | None = None
     drift_samples: int = 0  # of each task, to measure drift from
     test_turns: int | None = None  # K of tests, where it differs from training's
     note: str = ""
@@ -168,20 +170,32 @@ def _laptop_evaluation(environments: tuple[str, ...]) -> config.EvaluationConfig
     )
 
 
-def _laptop_difficulty_evaluation(
-    environments: tuple[str, ...],
-) -> config.EvaluationConfig:
-    subsets = tuple(
+def _laptop_tiers(environments: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(
         name
         for env, tiers in _LAPTOP_DIFFICULTY.items()
         if env in environments
         for tier in tiers.values()
         for name in tier
     )
+
+
+def _laptop_difficulty_warm_start(environments: tuple[str, ...]) -> config.StageConfig:
+    """Demonstrates both tiers: else easy and hard would be new and known, too."""
+    stage = _laptop_warm_start(environments)
+    mixture = dataclasses.replace(
+        stage.mixture, tier="all", subsets=_laptop_tiers(environments)
+    )
+    return dataclasses.replace(stage, mixture=mixture)
+
+
+def _laptop_difficulty_evaluation(
+    environments: tuple[str, ...],
+) -> config.EvaluationConfig:
     return dataclasses.replace(
         _laptop_evaluation(environments),
         tier="all",
-        subsets=subsets,
+        subsets=_laptop_tiers(environments),
         tasks=64,
         stratify="subset",
     )
@@ -229,6 +243,7 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
             if env in environments
         },
         difficulty_evaluation=_laptop_difficulty_evaluation(environments),
+        difficulty_warm_start=_laptop_difficulty_warm_start(environments),
         drift_samples=2,
         note=(
             "A model of 1.1 million parameters from random weights, warm-started on "
@@ -241,12 +256,14 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
 def _short(environments: tuple[str, ...]) -> Scale:
     """The laptop scale with about half of its warm start and reinforcement."""
     made = _laptop(environments)
-    warm_start, count = made.warm_start, len(environments)
-    assert warm_start is not None
+    iterations = 80 * len(environments)
+    warm_start, of_tiers = made.warm_start, made.difficulty_warm_start
+    assert warm_start is not None and of_tiers is not None
     return dataclasses.replace(
         made,
         base=dataclasses.replace(made.base, name="short"),
-        warm_start=dataclasses.replace(warm_start, num_iterations=80 * count),
+        warm_start=dataclasses.replace(warm_start, num_iterations=iterations),
+        difficulty_warm_start=dataclasses.replace(of_tiers, num_iterations=iterations),
         num_iterations=10,
         note=f"{made.note} Short: 80 iterations of warm start for each environment, 10 of "
         "reinforcement.",

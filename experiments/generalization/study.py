@@ -87,7 +87,10 @@ def cell(
     **more: object,
 ) -> spec.Cell:
     """A cell that begins with the warm start, if the scale has one."""
-    first = () if made.warm_start is None else (made.warm_start,)
+    warm_start = made.warm_start
+    if axis == "within" and made.difficulty_warm_start is not None:
+        warm_start = made.difficulty_warm_start
+    first = () if warm_start is None else (warm_start,)
     horizon = (
         ()
         if made.test_turns is None

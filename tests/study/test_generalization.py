@@ -40,6 +40,15 @@ def test_orders_hold_all_environments_and_budgets_are_equal():
     assert len(by_axis["within"]) == 1
 
 
+def test_no_tier_was_demonstrated_more_than_the_other():
+    made = study.get_study("laptop", ())
+    for cell in (cell for cell in made.cells if cell.axis == "within"):
+        first = cell.stages[0]
+        assert first.supervised and first.mixture.tier == "all"
+        for tiers in made.difficulty.values():
+            assert {s for t in tiers.values() for s in t} <= set(first.mixture.subsets)
+
+
 def test_numbers_of_the_paper_have_a_source():
     assert all(number.source and number.after for number in published.NUMBERS)
     with pytest.raises(ValueError, match="no environment 'sciworld'"):
