@@ -25,7 +25,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import app, flags
-from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich import console as rich_console
 from rich import table
@@ -33,6 +32,7 @@ from rich import table
 from agentrl import config, types
 from agentrl.engine import engine
 from agentrl.experiment import precision
+from agentrl.hardware import topology
 from agentrl.learner import algorithms, optimizer, update
 from agentrl.models import kv_cache, lora, model_config, transformer
 from agentrl.parallel import sharding
@@ -168,18 +168,15 @@ def _place(tree: Any, shardings: Any) -> Any:
     )
 
 
-def make_meshes(topology: str) -> dict[str, Mesh]:
+def make_meshes(name: str) -> dict[str, Mesh]:
     """The learner's mesh over a slice, and that of the rollouts of one host."""
-    devices = topologies.get_topology_desc(
-        platform="tpu", topology_name=topology
-    ).devices
-    local = [d for d in devices if d.process_index == devices[0].process_index]
-    size = _MODEL_AXIS.value
-    learner = config.MeshConfig(data=1, fsdp=len(devices) // size, model=size)
-    rollout = config.MeshConfig(data=len(local) // size, fsdp=1, model=size)
+    found, size = topology.open_slice(name), _MODEL_AXIS.value
+    learner = config.MeshConfig(data=1, fsdp=len(found.devices) // size, model=size)
+    num_rows = len(found.local_devices) // size
+    rollout = config.MeshConfig(data=num_rows, fsdp=1, model=size)
     return {
-        "learner": sharding.make_mesh_of(learner, devices),
-        "turn": sharding.make_mesh_of(rollout, local),
+        "learner": sharding.make_mesh_of(learner, found.devices),
+        "turn": sharding.make_mesh_of(rollout, found.local_devices),
     }
 
 
@@ -214,8 +211,8 @@ def main(_: Sequence[str]) -> None:
         "slice", "model", "program", "variant", "layers", "temporary, GiB",
         "arguments, GiB", "bytes, GB", "TFLOP", "code, MiB", "compiling, CPU-s",
     )  # fmt: skip
-    for topology in _TOPOLOGIES.value:
-        meshes = make_meshes(topology)
+    for slice_name in _TOPOLOGIES.value:
+        meshes = make_meshes(slice_name)
         for name in _MODELS.value:
             types_of_run = dataclasses.replace(
                 precision.PLATFORMS["tpu"], rollout_kernels=_KERNELS.value
@@ -229,7 +226,7 @@ def main(_: Sequence[str]) -> None:
                             published, num_layers=layers, **VARIANTS[variant]
                         )
                         cells = measure(program, shape, meshes[program])
-                        line = [topology, name, program, variant, str(layers), *cells]
+                        line = [slice_name, name, program, variant, str(layers), *cells]
                         console.print(*line)
                         lines.add_row(*line)
     console.print(lines)
