@@ -126,10 +126,25 @@ for _ in $(seq 0 {max_restarts}); do
 done
 echo "$code" >"$HOME/agentrl.code"
 """
+# The images have Ubuntu 22.04 with Python 3.10 and without venv: uv brings a Python.
 _SETUP = """\
-mkdir -p agentrl && tar -xzf agentrl.tar.gz -C agentrl && cd agentrl &&
-  python3 -m venv .venv && .venv/bin/pip install --quiet --editable '.[tpu]' &&
-  touch .venv/.installed"""
+set -o pipefail
+fail() {
+  echo "$(hostname): cannot $1; the lines before this one say why" >&2
+  exit 78
+}
+[ ! -e agentrl/.venv/.installed ] || exit 0
+uv=$HOME/.local/bin/uv
+if [ ! -x "$uv" ]; then
+  curl -LsSf https://astral.sh/uv/install.sh |
+    UV_UNMANAGED_INSTALL="$HOME/.local/bin" sh || fail "install uv"
+fi
+mkdir -p agentrl && tar -xzf agentrl.tar.gz -C agentrl || fail "unpack the checkout"
+cd agentrl && rm -rf .venv || fail "make room for Python"
+"$uv" venv --quiet --python 3.11 .venv || fail "install Python 3.11"
+"$uv" pip install --quiet --python .venv/bin/python --editable '.[tpu]' ||
+  fail "install the package"
+touch .venv/.installed"""
 _START = """\
 if ! kill -0 "$(cat agentrl.pid 2>/dev/null)" 2>/dev/null; then
   rm -f agentrl.code

@@ -109,15 +109,33 @@ else:
                               env=os.environ | {"HOME": str(host)})
         if done.returncode: sys.exit(done.returncode)
 """
+# The Python of the images is 3.10 and makes no environments.
 PYTHON = """\
 #!/bin/bash
-# `python3 -m venv` makes an environment whose pip does nothing and whose python trains.
-if [ "$2" = venv ]; then
-  mkdir -p .venv/bin
-  printf '#!/bin/bash\\n' >.venv/bin/pip
-  cp "$CLOUD/train" .venv/bin/python
-  chmod +x .venv/bin/*
-fi
+echo "ensurepip is not available" >&2
+exit 1
+"""
+# Downloads what installs uv, whose environments have a python that trains. Words of the
+# file `broken` do not work.
+CURL = """\
+#!/bin/bash
+if grep -qs download "$CLOUD/broken"; then exit 22; fi
+cat <<'EOF'
+mkdir -p "$UV_UNMANAGED_INSTALL"
+cp "$CLOUD/uv" "$UV_UNMANAGED_INSTALL/uv"
+EOF
+"""
+UV = """\
+#!/bin/bash
+if grep -qs "$1" "$CLOUD/broken"; then exit 1; fi
+case "$*" in
+  "venv --quiet --python 3.11 .venv")
+    mkdir -p .venv/bin
+    cp "$CLOUD/train" .venv/bin/python
+    ;;
+  "pip install --quiet --python .venv/bin/python --editable .[tpu]") grep -q . setup.py ;;
+  *) exit 2 ;;
+esac
 """
 TRAIN = """\
 #!/bin/bash
@@ -130,15 +148,18 @@ exit "$code"
 """
 
 
-def run_tpu(tmp_path, codes):
+def run_tpu(tmp_path, codes, broken=""):
     cloud, bin_folder = tmp_path / "cloud", tmp_path / "bin"
     for folder in (cloud, bin_folder):
         folder.mkdir()
     (bin_folder / "gcloud").write_text(f"#!{sys.executable}\n{GCLOUD}")
     (bin_folder / "python3").write_text(PYTHON)
+    (bin_folder / "curl").write_text(CURL)
+    (cloud / "uv").write_text(UV)
     (cloud / "train").write_text(TRAIN)
     (cloud / "codes").write_text("\n".join(codes) + "\n")
-    for path in bin_folder.iterdir():
+    (cloud / "broken").write_text(broken)
+    for path in [*bin_folder.iterdir(), cloud / "uv", cloud / "train"]:
         path.chmod(0o755)
     one_host = job.Job(name="demo", hosts=1, arguments=RUN.arguments, max_restarts=3)
     script = tpu_vm.render(one_host, SLICE).replace("--worker=all", "--worker=0")
@@ -172,6 +193,20 @@ def test_a_refusal_ends_the_launcher_and_keeps_the_slice(tmp_path):
     done, cloud, calls = run_tpu(tmp_path, ["1", "0"])
     assert done.returncode == 1 and "as it would again" in done.stderr
     assert (cloud / "state").read_text() == "ACTIVE" and "delete" not in calls
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("download", "cannot install uv;"),
+        ("venv", "cannot install Python 3.11;"),
+        ("pip", "cannot install the package;"),
+    ],
+)
+def test_an_installation_that_fails_says_what_failed(tmp_path, broken, message):
+    done, cloud, _ = run_tpu(tmp_path, ["0"], broken)
+    assert done.returncode and message in done.stderr
+    assert not (cloud / "trained").exists()
 
 
 @pytest.mark.parametrize(
