@@ -24,18 +24,23 @@ set -euo pipefail
 name={name}
 place=({place})
 
+# This script is the input of bash: no command may read the rest of it, as ssh does.
+cloud() {{
+  gcloud compute tpus "$@" </dev/null
+}}
+
 state() {{
-  gcloud compute tpus queued-resources describe "$name" "${{place[@]}}" \\
+  cloud queued-resources describe "$name" "${{place[@]}}" \\
     --format='value(state.state)' 2>/dev/null || echo MISSING
 }}
 
 create() {{
-  gcloud compute tpus queued-resources create "$name" "${{place[@]}}" --node-id="$name" \\
+  cloud queued-resources create "$name" "${{place[@]}}" --node-id="$name" \\
     --accelerator-type={type} --runtime-version={image}{spot}
 }}
 
 delete() {{
-  gcloud compute tpus queued-resources delete "$name" "${{place[@]}}" --force --quiet
+  cloud queued-resources delete "$name" "${{place[@]}}" --force --quiet
 }}
 
 # Waits for the slice, and asks for it if it is not there or was preempted.
@@ -48,7 +53,7 @@ acquire() {{
       SUSPENDED) delete ;;
       FAILED)
         echo "the request for $name has failed:" >&2
-        gcloud compute tpus queued-resources describe "$name" "${{place[@]}}" >&2
+        cloud queued-resources describe "$name" "${{place[@]}}" >&2
         exit 1
         ;;
       *)
@@ -60,7 +65,7 @@ acquire() {{
 }}
 
 on_hosts() {{
-  gcloud compute tpus tpu-vm ssh "$name" "${{place[@]}}" --worker="$1" --command="$2"
+  cloud tpu-vm ssh "$name" "${{place[@]}}" --worker="$1" --command="$2"
 }}
 
 # Copies the checkout to all hosts and installs it.
@@ -69,7 +74,7 @@ prepare() {{
   git archive --format=tar.gz --output="$folder/agentrl.tar.gz" HEAD
   cat >"$folder/agentrl.sh" <<'EOF'
 {remote}EOF
-  gcloud compute tpus tpu-vm scp "$folder/agentrl.tar.gz" "$folder/agentrl.sh" "$name": \\
+  cloud tpu-vm scp "$folder/agentrl.tar.gz" "$folder/agentrl.sh" "$name": \\
     "${{place[@]}}" --worker=all
   rm -r "$folder"
   on_hosts all {setup}

@@ -88,6 +88,7 @@ cloud = pathlib.Path(os.environ["CLOUD"]); state = cloud / "state"
 words = sys.argv[1:]
 with (cloud / "calls").open("a") as calls: calls.write(" ".join(words[2:4]) + "\\n")
 hosts = [cloud / "0", cloud / "1"]
+sys.stdin.read()  # as ssh does
 if "describe" in words:
     if not state.exists(): sys.exit(1)
     print(state.read_text())
@@ -164,7 +165,8 @@ def run_tpu(tmp_path, codes, broken=""):
     one_host = job.Job(name="demo", hosts=1, arguments=RUN.arguments, max_restarts=3)
     script = tpu_vm.render(one_host, SLICE).replace("--worker=all", "--worker=0")
     done = subprocess.run(
-        ["bash", "-c", script.replace("on_hosts all", "on_hosts 0")],
+        ["bash"],
+        input=script.replace("on_hosts all", "on_hosts 0"),  # as launch gives it
         cwd=pathlib.Path(__file__).parents[2],
         env=os.environ
         | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "CLOUD": str(cloud)},
