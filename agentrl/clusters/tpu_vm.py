@@ -26,6 +26,7 @@ _SCRIPT = """\
 set -euo pipefail
 name={name}
 place=({place})
+setup={prelude}
 command -v gcloud >/dev/null || {{
   echo "gcloud is not installed here" >&2
   exit 1
@@ -35,6 +36,7 @@ trap 'rm -rf "$folder"' EXIT
 git archive --format=tar.gz --output="$folder/agentrl.tar.gz" HEAD
 cat >"$folder/agentrl.sh.new" <<'EOF'
 {remote}EOF
+printf '%s\\n' "$setup" >"$folder/agentrl.setup"
 
 # This script is the input of bash: no command may read the rest of it.
 cloud() {{
@@ -98,11 +100,11 @@ on_hosts() {{
 }}
 
 copy() {{
-  cloud tpu-vm scp "$folder/agentrl.tar.gz" "$folder/agentrl.sh.new" "$name": \\
-    "${{place[@]}}" --worker=all
+  cloud tpu-vm scp "$folder/agentrl.tar.gz" "$folder/agentrl.sh.new" \\
+    "$folder/agentrl.setup" "$name": "${{place[@]}}" --worker=all
 }}
 
-# Copies the checkout and installs it, on no host where the run is alive.
+# Copies the checkout, installs it and runs --setup, on no host where the run is alive.
 prepare() {{
   local seen
   seen=$(on_hosts all {look}) || return
@@ -231,7 +233,10 @@ if [ "$(cat agentrl/.venv/.installed 2>/dev/null)" != "$wanted" ]; then
   "$uv" pip install --quiet --python .venv/bin/python --editable '.[tpu]' ||
     fail "install the package"
   echo "$wanted" >.venv/.installed
-fi"""
+fi
+cd "$HOME" && bash agentrl.setup </dev/null ||
+  fail "run the command of --setup"
+"""
 )
 _START = (
     _ALIVE
@@ -255,6 +260,7 @@ class SliceRequest:
     project: str = ""  # "" takes gcloud's own
     spot: bool = False
     keep: bool = False  # the slice, when the run has ended
+    setup: str = ""  # a shell command for every host before each start, such as a mount
     poll_s: int = 30  # between looks at the state of the request
     pause_s: int = 10  # before a restart
 
@@ -285,6 +291,7 @@ def render(run: job.Job, wanted: SliceRequest) -> str:
         type=f"{kind}-{wanted.chips * units}",
         image=image,
         place=" ".join(map(shlex.quote, place)),
+        prelude=shlex.quote(wanted.setup),
         spot=" --spot" if wanted.spot else "",
         poll_s=wanted.poll_s,
         pause_s=wanted.pause_s,

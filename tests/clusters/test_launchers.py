@@ -173,7 +173,7 @@ exit "$code"
 def run_tpu(tmp_path, codes, broken="", faults=(), hosts=1, more=(), **wanted):
     cloud, bin_folder = tmp_path / "cloud", tmp_path / "bin"
     for folder in (cloud, bin_folder):
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True, parents=True)
     (bin_folder / "gcloud").write_text(f"#!{sys.executable}\n{GCLOUD}")
     (bin_folder / "python3").write_text(PYTHON)
     (bin_folder / "curl").write_text(CURL)
@@ -273,6 +273,16 @@ def test_a_slice_that_was_kept_takes_another_command(tmp_path):
     assert done.returncode == 0, done.stderr
     first, second = (cloud / "trained").read_text().splitlines()
     assert second == f"{first} --set=seed=2" and calls.count("create") == 1
+
+
+def test_every_host_is_set_up_before_each_start(tmp_path):
+    setup = """echo "it's $(wc -l <"$CLOUD/codes")" >>"$CLOUD/setup\""""
+    done, cloud, _ = run_tpu(tmp_path, ["preempt", "0"], setup=setup)
+    assert done.returncode == 0, done.stderr
+    assert (cloud / "setup").read_text() == "it's 2\nit's 1\n"  # before the run
+    done, cloud, _ = run_tpu(tmp_path / "other", ["0"], setup="mount /nowhere; exit 5")
+    assert done.returncode == 1 and not (cloud / "trained").exists()
+    assert "cannot run the command of --setup;" in done.stderr
 
 
 @pytest.mark.parametrize(
