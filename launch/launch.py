@@ -41,6 +41,11 @@ _SPOT = flags.DEFINE_bool("spot", False, "tpu-vm, gke: machines that are preempt
 _KEEP = flags.DEFINE_bool(
     "keep", False, "tpu-vm: keep the slice when the run has ended."
 )
+_SETUP = flags.DEFINE_string(
+    "setup",
+    "",
+    "tpu-vm: shell command that every host runs before each start, such as a mount.",
+)
 _IMAGE = flags.DEFINE_string("image", None, "gke, k8s: with this package installed.")
 _CLAIM = flags.DEFINE_string(
     "claim", "", "gke, k8s: ReadWriteMany volume claim that holds --workdir."
@@ -107,6 +112,7 @@ def _render(target: str, arguments: tuple[str, ...]) -> tuple[str, list[str]]:
             project=_PROJECT.value,
             spot=_SPOT.value,
             keep=_KEEP.value,
+            setup=_SETUP.value,
         )
         return tpu_vm.render(run, wanted), ["bash"]
     if target == "slurm":

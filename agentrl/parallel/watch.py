@@ -6,7 +6,9 @@ time limit is taken for lost: the others say so in one line and leave with an ex
 of their own, on which launchers start all hosts again. They would wait for it forever,
 or be ended by JAX with a stack trace that does not name it. A host that is alive and
 hangs is lost after ten times the limit: its main thread has not run for so long, although
-it waits for no device and no host, and this one waits for it.
+it waits for no device and no host, and this one waits for it. A host that has told of an
+exception of its own is not lost: the others leave with the code 1 that it leaves with,
+as the next try would end the same way.
 """
 
 import contextlib
@@ -33,6 +35,7 @@ FOLDER = "hosts"
 _BEATS = 10  # in the time limit
 _HANGS = 10  # time limits without any work of a main thread
 _ENDED = "has ended"
+_FAULT_CODE = 1  # of Python after an exception; launchers start nothing again
 # What no lost host leads to; most of it is raised on all hosts alike.
 _OF_ALL_HOSTS = (
     errors.InterruptedRun,
@@ -80,6 +83,7 @@ class HostWatch:
         self._clock = clock
         self._beat = 0
         self._ending = ""
+        self._is_fault = False
         self._session = ""
         self._peers: dict[int, _Peer] = {}
         self._stopped = threading.Event()
@@ -102,7 +106,12 @@ class HostWatch:
         self._leave_on_abort()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        _: object,
+    ) -> None:
         if not self._peers:
             return
         if kind is not None and not issubclass(kind, _OF_ALL_HOSTS):
@@ -111,44 +120,52 @@ class HostWatch:
         self._ending = _ENDED
         if kind is not None and not issubclass(kind, errors.InterruptedRun):
             self._ending += f" with {kind.__name__}"
+            self._is_fault = _is_fault(error)
         self._stopped.set()
         self._thread.join()
         with contextlib.suppress(OSError):
             self._write()
 
-    def look(self) -> str:
+    def look(self) -> tuple[str, int]:
         """Takes in what the other hosts have written.
 
         Returns:
-          A sentence about the first host that is lost; empty if all are well.
+          A sentence about the host that is lost or has failed, and the exit code that
+          this one leaves with for it; empty and 0 if all are well.
         """
         now = self._clock()
         for host, peer in self._peers.items():
             told = self._read(host)
             if told and told["beat"] != peer.beat:
                 peer.beat, peer.since, peer.told = told["beat"], now, told
-            ending = peer.told.get("ending")
-            if ending == _ENDED:
-                continue  # in order, as this host will
-            if now - peer.since > self._timeout_s:
+        # The host that fell silent first is why others fell silent after it.
+        for host, peer in sorted(self._peers.items(), key=lambda item: item[1].since):
+            if problem := self._find_problem(peer, now):
                 who = peer.told.get("host", "which never wrote a sign of life")
-                place = peer.told.get("place", "its start")
-                problem = ending or (
-                    f"has given no sign of life for {now - peer.since:.0f} s "
-                    f"(--host_timeout_s={self._timeout_s:g})"
+                sentence = (
+                    f"host {host} ({who}) {problem}; it was in "
+                    f"{peer.told.get('place', 'its start')}, this one is in "
+                    f"{self._describe_place()}."
                 )
-            elif self._is_waited_for(peer):
-                who, place = peer.told["host"], peer.told["place"]
-                problem = (
-                    f"is alive but has done nothing for {peer.told['idle_s']:.0f} s "
-                    f"({_HANGS} x --host_timeout_s={self._timeout_s:g}), and this one "
-                    "waits for it"
-                )
-            else:
-                continue
+                is_fault = peer.told.get("is_fault", False)
+                return sentence, _FAULT_CODE if is_fault else errors.HOST_LOST_CODE
+        return "", 0
+
+    def _find_problem(self, peer: _Peer, now: float) -> str:
+        """Returns what is wrong with a host; empty if nothing is."""
+        ending = peer.told.get("ending")
+        if ending == _ENDED:
+            return ""  # in order, as this host will
+        if now - peer.since > self._timeout_s:
+            return ending or (
+                f"has given no sign of life for {now - peer.since:.0f} s "
+                f"(--host_timeout_s={self._timeout_s:g})"
+            )
+        if self._is_waited_for(peer):
             return (
-                f"host {host} ({who}) {problem}; it was in {place}, this one is in "
-                f"{self._describe_place()}."
+                f"is alive but has done nothing for {peer.told['idle_s']:.0f} s "
+                f"({_HANGS} x --host_timeout_s={self._timeout_s:g}), and this one "
+                "waits for it"
             )
         return ""
 
@@ -167,14 +184,17 @@ class HostWatch:
             # A disk that takes nothing for a moment is not what this watches for.
             with contextlib.suppress(OSError):
                 self._write()
-            if lost := self.look():
-                print(
-                    f"launch.train: {lost} Start all hosts again with the same command "
-                    "to go on from the newest checkpoint.",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                os._exit(errors.HOST_LOST_CODE)
+            problem, code = self.look()
+            if not problem:
+                continue
+            advice = (
+                "The cause is in that host's log; the same command would end there again."
+                if code == _FAULT_CODE
+                else "Start all hosts again with the same command to go on from the "
+                "newest checkpoint."
+            )
+            print(f"launch.train: {problem} {advice}", file=sys.stderr, flush=True)
+            os._exit(code)
 
     def _write(self) -> None:
         self._beat += 1
@@ -187,6 +207,7 @@ class HostWatch:
             "host": f"{socket.gethostname()}, process {os.getpid()}",
             "place": self._describe_place(),
             "ending": self._ending,
+            "is_fault": self._is_fault,
             "idle_s": self._idleness.look(),
             "waits": self._idleness.waits(),
         }
@@ -213,3 +234,11 @@ class HostWatch:
 
         self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(wait)  # kept alive
         ctypes.CDLL(None).signal(int(signal.SIGABRT), self._handler)
+
+
+def _is_fault(error: BaseException | None) -> bool:
+    """Whether an exception is the program's own, and comes again at the next try."""
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        # Mostly a connection or a device that failed, but never when memory is short.
+        return "RESOURCE_EXHAUSTED" in str(error)
+    return isinstance(error, Exception)  # no Ctrl-C

@@ -1,5 +1,6 @@
 """Launchers: what they render is what clusters take, and restarts what should restart."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -80,22 +81,41 @@ def test_slurm_requeues_what_goes_on(tmp_path, code, restarts, requeued):
     assert run_slurm(tmp_path, code, restarts) == (code, requeued)
 
 
-# A cloud of one slice: hosts are folders, the state of the request is a file. The run on a
-# host ends with the next code of the file `codes`; `preempt` takes the slice away.
+# A cloud of one slice: hosts are folders, the state of the request is a file. The run on
+# the first host ends with the next code of the file `codes`: `preempt` takes the slice
+# away, `vanish` takes it before the request says so, `slow` waits for a file. A line of the
+# file `faults` has a word of a command, and what happens in place of the first such
+# command: `0` lets it pass.
 GCLOUD = """\
-import os, pathlib, re, shutil, subprocess, sys
-cloud = pathlib.Path(os.environ["CLOUD"]); state = cloud / "state"
+import os, pathlib, shutil, subprocess, sys
+cloud = pathlib.Path(os.environ["CLOUD"]); state = cloud / "state"; gone = cloud / "gone"
 words = sys.argv[1:]
 with (cloud / "calls").open("a") as calls: calls.write(" ".join(words[2:4]) + "\\n")
-hosts = [cloud / "0", cloud / "1"]
+hosts = [cloud / str(host) for host in range(int(os.environ["HOSTS"]))]
+sys.stdin.read()  # as ssh does
+def fail(message):
+    print("ERROR: (gcloud.compute.tpus)", message, file=sys.stderr); sys.exit(1)
+faults = (cloud / "faults").read_text().splitlines()
+for fault in faults:
+    word, _, command = fault.partition(": ")
+    if word in " ".join(words):
+        faults.remove(fault); (cloud / "faults").write_text("\\n".join(faults))
+        if command == "0": break
+        sys.exit(subprocess.run(["bash", "-c", command], cwd=cloud).returncode)
 if "describe" in words:
-    if not state.exists(): sys.exit(1)
+    if not state.exists(): fail("NOT_FOUND: Resource 'demo' was not found.")
+    if gone.exists():
+        gone.write_text(gone.read_text()[1:])
+        if not gone.read_text(): state.write_text("SUSPENDED")
     print(state.read_text())
 elif "create" in words:
     assert "--accelerator-type=v5litepod-8" in words, words
+    if state.exists(): fail("ALREADY_EXISTS: Resource 'demo' already exists.")
     state.write_text("ACTIVE"); [host.mkdir() for host in hosts]
 elif "delete" in words:
-    state.unlink(); [shutil.rmtree(host) for host in hosts]
+    state.unlink(); [shutil.rmtree(host) for host in hosts]; gone.unlink(missing_ok=True)
+elif gone.exists() or state.read_text() != "ACTIVE":
+    fail("the TPU is PREEMPTED.")
 elif "scp" in words:
     files = [w for w in words if w.startswith("/")]
     [shutil.copy(f, host) for f in files for host in hosts]
@@ -103,50 +123,82 @@ else:
     worker = next(w for w in words if w.startswith("--worker"))[9:]
     command = next(w for w in words if w.startswith("--command"))[10:]
     chosen = hosts if worker == "all" else [hosts[int(worker)]]
-    for host in chosen:
-        if state.read_text() != "ACTIVE": sys.exit(255)
-        done = subprocess.run(["bash", "-c", command], cwd=host,
-                              env=os.environ | {"HOME": str(host)})
-        if done.returncode: sys.exit(done.returncode)
+    codes = [subprocess.run(["bash", "-c", command], cwd=host,
+                            env=os.environ | {"HOME": str(host)}).returncode
+             for host in chosen]
+    sys.exit(next((code for code in codes if code), 0))
 """
+# The Python of the images is 3.10 and makes no environments.
 PYTHON = """\
 #!/bin/bash
-# `python3 -m venv` makes an environment whose pip does nothing and whose python trains.
-if [ "$2" = venv ]; then
-  mkdir -p .venv/bin
-  printf '#!/bin/bash\\n' >.venv/bin/pip
-  cp "$CLOUD/train" .venv/bin/python
-  chmod +x .venv/bin/*
-fi
+echo "ensurepip is not available" >&2
+exit 1
+"""
+# Downloads what installs uv, whose environments have a python that trains. Words of the
+# file `broken` do not work.
+CURL = """\
+#!/bin/bash
+if grep -qs download "$CLOUD/broken"; then exit 22; fi
+cat <<'EOF'
+mkdir -p "$UV_UNMANAGED_INSTALL"
+cp "$CLOUD/uv" "$UV_UNMANAGED_INSTALL/uv"
+EOF
+"""
+UV = """\
+#!/bin/bash
+if grep -qs "$1" "$CLOUD/broken"; then exit 1; fi
+case "$*" in
+  "venv --quiet --python 3.11 .venv")
+    mkdir -p .venv/bin
+    cp "$CLOUD/train" .venv/bin/python
+    ;;
+  "pip install --quiet --python .venv/bin/python --editable .[tpu]") grep -q . setup.py ;;
+  *) exit 2 ;;
+esac
 """
 TRAIN = """\
 #!/bin/bash
+if [ "$(basename "$HOME")" != 0 ]; then sleep 3; exit 0; fi
 echo "$@" >>"$CLOUD/trained"
-code=$(head -1 "$HOME/../codes"); sed -i 1d "$HOME/../codes"
-if [ "$code" = preempt ]; then # all of the host ends
-  printf SUSPENDED >"$CLOUD/state"; kill -9 $PPID; exit 143
-fi
+code=$(head -1 "$CLOUD/codes"); sed -i 1d "$CLOUD/codes"
+case $code in # all of the host ends
+  preempt) printf SUSPENDED >"$CLOUD/state"; kill -9 $PPID; exit 143 ;;
+  vanish) printf 123 >"$CLOUD/gone"; kill -9 $PPID; exit 143 ;;
+  slow) while [ ! -e "$CLOUD/finish" ]; do sleep 0.2; done; exit 0 ;;
+esac
 exit "$code"
 """
 
 
-def run_tpu(tmp_path, codes):
+def run_tpu(tmp_path, codes, broken="", faults=(), hosts=1, more=(), **wanted):
     cloud, bin_folder = tmp_path / "cloud", tmp_path / "bin"
     for folder in (cloud, bin_folder):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True, parents=True)
     (bin_folder / "gcloud").write_text(f"#!{sys.executable}\n{GCLOUD}")
     (bin_folder / "python3").write_text(PYTHON)
+    (bin_folder / "curl").write_text(CURL)
+    (cloud / "uv").write_text(UV)
     (cloud / "train").write_text(TRAIN)
-    (cloud / "codes").write_text("\n".join(codes) + "\n")
-    for path in bin_folder.iterdir():
+    for name, lines in (("codes", codes), ("faults", faults)):
+        (cloud / name).write_text("".join(f"{line}\n" for line in lines))
+    (cloud / "broken").write_text(broken)
+    for path in [*bin_folder.iterdir(), cloud / "uv", cloud / "train"]:
         path.chmod(0o755)
-    one_host = job.Job(name="demo", hosts=1, arguments=RUN.arguments, max_restarts=3)
-    script = tpu_vm.render(one_host, SLICE).replace("--worker=all", "--worker=0")
+    run = dataclasses.replace(
+        RUN, hosts=hosts, arguments=(*RUN.arguments, *more), max_restarts=6
+    )
     done = subprocess.run(
-        ["bash", "-c", script.replace("on_hosts all", "on_hosts 0")],
+        ["bash"],
+        input=tpu_vm.render(
+            run, dataclasses.replace(SLICE, **wanted)
+        ),  # as launch does
         cwd=pathlib.Path(__file__).parents[2],
         env=os.environ
-        | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "CLOUD": str(cloud)},
+        | {
+            "PATH": f"{bin_folder}:{os.environ['PATH']}",
+            "CLOUD": str(cloud),
+            "HOSTS": str(hosts),
+        },
         capture_output=True,
         text=True,
         timeout=60,
@@ -172,6 +224,80 @@ def test_a_refusal_ends_the_launcher_and_keeps_the_slice(tmp_path):
     done, cloud, calls = run_tpu(tmp_path, ["1", "0"])
     assert done.returncode == 1 and "as it would again" in done.stderr
     assert (cloud / "state").read_text() == "ACTIVE" and "delete" not in calls
+
+
+def test_a_slice_that_is_gone_before_the_request_says_so_is_got_again(tmp_path):
+    done, cloud, calls = run_tpu(tmp_path, ["vanish", "0"])
+    assert done.returncode == 0, done.stderr
+    assert len((cloud / "trained").read_text().splitlines()) == 2
+    assert calls.count("create") == 2 and not (cloud / "state").exists()
+
+
+UNREACHABLE = "describe: echo UNAVAILABLE >&2; exit 1"
+FINISH = "tail: touch finish; sleep 2; exit 255"
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        # At the start; then when the log is cut off.
+        [UNREACHABLE, "describe: 0", "describe: 0", "tail: exit 255", UNREACHABLE],
+        ["create: exit 1", "tail: exit 255", "scp: exit 1", "setsid: exit 255"],
+        ["cat agentrl.code: exit 255", "delete: exit 1", "delete: exit 1"],
+    ],
+)
+def test_a_connection_that_is_lost_ends_nothing(tmp_path, faults):
+    done, cloud, calls = run_tpu(tmp_path, ["slow"], faults=[*faults, FINISH])
+    assert done.returncode == 0, done.stderr
+    # The run went on meanwhile, and was not started again when it had ended.
+    assert len((cloud / "trained").read_text().splitlines()) == 1
+    assert calls.count("create") == 1 + ("create: exit 1" in faults)
+    assert not (cloud / "state").exists() and not (cloud / "faults").read_text()
+
+
+def test_nothing_is_unpacked_where_the_run_is_alive(tmp_path):
+    faults = [
+        "tail: rm -r 1/* 1/.local; echo kept >0/agentrl/setup.py; exit 255",
+        FINISH,
+    ]
+    done, cloud, _ = run_tpu(tmp_path, ["slow"], faults=faults, hosts=2, keep=True)
+    assert done.returncode == 0, done.stderr
+    assert len((cloud / "trained").read_text().splitlines()) == 1
+    assert (cloud / "0" / "agentrl" / "setup.py").read_text() == "kept\n"
+    assert (cloud / "1" / "agentrl" / ".venv" / ".installed").exists()  # it came anew
+
+
+def test_a_slice_that_was_kept_takes_another_command(tmp_path):
+    run_tpu(tmp_path, ["1"])
+    done, cloud, calls = run_tpu(tmp_path, ["0"], more=("--set=seed=2",))
+    assert done.returncode == 0, done.stderr
+    first, second = (cloud / "trained").read_text().splitlines()
+    assert second == f"{first} --set=seed=2" and calls.count("create") == 1
+
+
+def test_every_host_is_set_up_before_each_start(tmp_path):
+    setup = """echo "it's $(wc -l <"$CLOUD/codes")" >>"$CLOUD/setup\""""
+    done, cloud, _ = run_tpu(tmp_path, ["preempt", "0"], setup=setup)
+    assert done.returncode == 0, done.stderr
+    assert (cloud / "setup").read_text() == "it's 2\nit's 1\n"  # before the run
+    done, cloud, _ = run_tpu(tmp_path / "other", ["0"], setup="mount /nowhere; exit 5")
+    assert done.returncode == 1 and not (cloud / "trained").exists()
+    assert "cannot run the command of --setup;" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("download", "cannot install uv;"),
+        ("venv", "cannot install Python 3.11;"),
+        ("pip", "cannot install the package;"),
+    ],
+)
+def test_an_installation_that_fails_says_what_failed(tmp_path, broken, message):
+    done, cloud, _ = run_tpu(tmp_path, ["0"], broken)
+    assert done.returncode == 1 and message in done.stderr
+    assert "cannot be started on its hosts; the slice is kept" in done.stderr
+    assert not (cloud / "trained").exists()
 
 
 @pytest.mark.parametrize(

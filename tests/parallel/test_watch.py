@@ -1,5 +1,6 @@
 """Hosts that watch each other: here processes that share a folder and nothing else."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -48,6 +49,9 @@ SCRIPT = """
         if wait == "raise":
             sys.stdin.readline()
             raise RuntimeError("connection closed by peer")
+        if wait == "connection":
+            sys.stdin.readline()
+            raise jax.errors.JaxRuntimeError("UNAVAILABLE: connection closed by peer")
         sys.stdin.readline()
     print("ended", flush=True)
 """
@@ -123,14 +127,26 @@ def test_what_a_lost_host_leads_to_is_not_taken_for_the_cause(tmp_path, how):
     hosts[2].communicate()
 
 
-def test_a_host_that_ends_alone_with_an_error_ends_the_others(tmp_path):
-    hosts = start_all(tmp_path, ("refuse", "line", "line"))
+@pytest.mark.parametrize(
+    ("how", "name", "code"),
+    [
+        ("refuse", "DamagedFileError", 1),
+        pytest.param("raise", "RuntimeError", 1, marks=pytest.mark.slow),
+        ("connection", "JaxRuntimeError", 69),  # perhaps of no host's making
+    ],
+)
+def test_a_host_that_ends_alone_with_an_error_ends_the_others(
+    tmp_path, how, name, code
+):
+    hosts = start_all(tmp_path, (how, "line", "line"))
     hosts[0].communicate("\n", timeout=30)
+    assert hosts[0].returncode == 1
     for host in hosts[1:]:
         host.wait(timeout=30)
         _, complaints = host.communicate()
-        assert host.returncode == 69
-        assert "has ended with DamagedFileError" in complaints
+        assert host.returncode == code, complaints
+        assert f"has ended with {name}" in complaints
+        assert ("would end there again" in complaints) == (code == 1)
 
 
 def test_hosts_that_end_one_after_another_are_not_lost(tmp_path):
@@ -153,8 +169,30 @@ def test_files_of_an_earlier_session_do_not_count(tmp_path, monkeypatch):
         pass  # "has ended", of another session
     monkeypatch.setattr(jax, "process_index", lambda: 0)
     with watch.HostWatch(tmp_path, **arguments, clock=lambda: now[0]) as watching:
-        assert watching.look() == ""
+        assert watching.look() == ("", 0)
         now[0] = 31.0
-        lost = watching.look()
+        lost, code = watching.look()
     assert "host 1 (which never wrote a sign of life) has given no sign of life" in lost
-    assert "--host_timeout_s=30" in lost
+    assert "--host_timeout_s=30" in lost and code == 69
+
+
+def test_the_host_that_fell_silent_first_is_the_cause(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(jax, "process_index", lambda: 2)
+    monkeypatch.setattr(watch.processes, "gather", lambda items: ["a session"])
+    monkeypatch.setattr(watch.HostWatch, "_leave_on_abort", lambda self: None)
+    told = {"session": "a session", "host": "a", "place": "a stage", "ending": ""}
+    fault = {"ending": "has ended with KeyError", "is_fault": True}
+    watching = watch.HostWatch(
+        tmp_path, timeout_s=30.0, describe_place=lambda: "a stage", clock=lambda: now[0]
+    )
+    with watching:
+        for host, more in ((1, {}), (0, fault)):  # 1 falls silent, then 0 fails
+            path = tmp_path / watch.FOLDER / f"{host}.json"
+            path.write_text(json.dumps(told | {"beat": 1} | more))
+            watching.look()
+            now[0] += 5.0
+        now[0] += 40.0
+        problem, code = watching.look()
+    assert problem.startswith("host 1 (a) has given no sign of life") and code == 69
