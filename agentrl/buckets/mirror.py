@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 
@@ -28,6 +29,7 @@ _STATE = ".bucket.json"  # of the local copy: the manifest that it goes on from
 _UNFINISHED = (".orbax-checkpoint-tmp", "removed-")
 _MAX_PARTS = 32  # of a file, before it is written anew in one
 _BLOCK = 1 << 20
+_PART = re.compile(r".+/\d{12,}-[0-9a-f]{16}")  # the name of an object, see `_object`
 Part = tuple[int, int, str]  # offset, bytes, digest
 
 
@@ -103,8 +105,16 @@ class Mirror:
         self._remember(content)
         self._files = found
         kept = {_object(name, part) for name in found for part in found[name]}
-        kept |= {MANIFEST, lease.NAME}
-        self._store.remove(name for name in self._store.names() if name not in kept)
+        names = self._store.names()
+        nested = tuple(_nested(names))
+        self._store.remove(
+            name
+            for name in names
+            # What this run cannot have written is not its own to remove.
+            if name not in kept
+            and _PART.fullmatch(name)
+            and not name.startswith(nested)
+        )
 
     def _remember(self, content: bytes) -> None:
         storage.write_json(self.local / _STATE, {"manifest": _digest(content)})
@@ -220,10 +230,12 @@ def training(url: str) -> Iterator[Publisher]:
       What publishes the local copy. It is published once more at the end.
 
     Raises:
-      ConfigError: if another process has it.
+      ConfigError: if another process has it, or a new run would lie among objects that
+        are not its own.
       OSError: if the store fails; nothing that the local copy holds is lost then.
     """
     store = objects.Store(url)
+    _refuse_foreign(store)
     with lease.Lease(store) as held:
         mirror = Mirror(store, local_copy(url))
         mirror.local.mkdir(parents=True, exist_ok=True)
@@ -299,6 +311,47 @@ def readable(path: str) -> pathlib.Path:
         lambda name: not name.startswith("checkpoints/") or name.startswith(prefix)
     )
     return mirror.local / "checkpoints" / wanted if step.strip("/") else mirror.local
+
+
+def _refuse_foreign(store: objects.Store) -> None:
+    """Raises `ConfigError` if a new run would begin among what is not its own.
+
+    Parts without a manifest are what a run has left that was killed before it published.
+    """
+    names = store.names()
+    if MANIFEST in names:
+        return
+    foreign = _nested(names)
+    foreign += [n for n in names if n != lease.NAME and not _PART.fullmatch(n)]
+    if foreign:
+        raise errors.ConfigError(
+            f"{store.url} holds no run, but other things, such as {min(foreign)}; give "
+            "each run an address of its own as --workdir."
+        )
+    # Or they are another run's: its checkpoints, if this is WORKDIR/checkpoints.
+    if set(names) - {lease.NAME} and (outer := _outer_run(store.url)):
+        raise errors.ConfigError(
+            f"{store.url} holds files of the run at {outer}; give that as --workdir to "
+            "go on with it, or another address."
+        )
+
+
+def _outer_run(url: str) -> str | None:
+    """The address of a run in whose folder an address lies."""
+    while not (url := url.rpartition("/")[0]).endswith("/"):  # to the bucket
+        try:
+            if objects.Store(url).read(MANIFEST) is not None:
+                return url
+        except OSError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise  # what may not be read is somebody else's
+    return None
+
+
+def _nested(names: Sequence[str]) -> list[str]:
+    """Folders, with a slash at the end, that other runs have below this one."""
+    marks = (f"/{MANIFEST}", f"/{lease.NAME}")
+    return [f"{n.rpartition('/')[0]}/" for n in names if n.endswith(marks)]
 
 
 def _read_manifest(content: bytes | None, url: str) -> dict[str, list[Part]]:

@@ -240,6 +240,49 @@ def test_a_lost_lease_ends_the_run_and_loses_nothing():
     assert json.loads(objects.Store(URL).read(lease.NAME))["owner"] == "x"
 
 
+@pytest.mark.parametrize(
+    "name", ["a/manifest.json", "a/lease.json", "data.csv", "a/metrics/1-2"]
+)
+def test_a_new_run_does_not_begin_among_what_is_not_its_own(name):
+    objects.Store(URL).write(name, b"{}")
+    with (
+        pytest.raises(errors.ConfigError, match=r"such as [ad]"),
+        mirror.training(URL),
+    ):
+        pass
+    assert objects.Store(URL).names() == [name]
+
+
+def test_a_run_that_died_before_it_published_is_begun_again():
+    store = objects.Store(URL)
+    part = f"metrics/{0:012d}-{'a' * 16}"
+    store.write(part, b"1")
+    with mirror.training(URL) as publisher:
+        put(publisher.workdir, metrics="2")
+    assert mirror.MANIFEST in store.names()
+    assert part not in store.names()
+
+
+def test_publishing_removes_nothing_of_a_run_below_it():
+    inner = f"{URL}/checkpoints"
+    with mirror.training(URL) as publisher:
+        put(publisher.workdir, metrics="1", checkpoints__3__params="abc")
+    with (
+        pytest.raises(errors.ConfigError, match=f"files of the run at {URL};"),
+        mirror.training(inner),
+    ):
+        pass
+    inner = f"{URL}/inner"
+    with mirror.training(inner) as publisher:
+        put(publisher.workdir, metrics="2")
+    objects.Store(URL).write("notes.txt", b"3")
+    before = objects.Store(inner).names()
+    with mirror.training(URL) as publisher:
+        put(publisher.workdir, metrics="4")
+    assert objects.Store(inner).names() == before
+    assert objects.Store(URL).read("notes.txt") == b"3"
+
+
 def test_readers_fetch_the_checkpoint_that_they_need():
     with mirror.training(URL) as publisher:
         put(publisher.workdir, **{"run.json": "{}"}, checkpoints__9__p="9")
