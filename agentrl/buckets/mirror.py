@@ -28,9 +28,12 @@ _STATE = ".bucket.json"  # of the local copy: the manifest that it goes on from
 # In the names of checkpoints that are being saved, or removed.
 _UNFINISHED = (".orbax-checkpoint-tmp", "removed-")
 _MAX_PARTS = 32  # of a file, before it is written anew in one
+_TRIES = 3  # to upload a file that changes meanwhile
+_LARGE = 64 << 20  # bytes that are not read into memory to upload them
 _BLOCK = 1 << 20
 _PART = re.compile(r".+/\d{12,}-[0-9a-f]{16}")  # the name of an object, see `_object`
 Part = tuple[int, int, str]  # offset, bytes, digest
+Stamp = tuple[int, int, int]  # by which a file that has changed is known
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -53,7 +56,7 @@ class Mirror:
         self.local = local
         self._store = store
         self._files: dict[str, list[Part]] = {}  # as the store's manifest has them
-        self._known: dict[str, tuple[tuple[int, int], list[Part]]] = {}
+        self._known: dict[str, tuple[Stamp, list[Part]]] = {}
 
     def pull(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
         """Makes the local copy what the store holds, unless it is newer.
@@ -99,7 +102,8 @@ class Mirror:
         for path in _files_of(self.local):
             name = path.relative_to(self.local).as_posix()
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                found[name] = self._upload(name, path)
+                if parts := self._upload(name, path):
+                    found[name] = parts
         content = json.dumps({"version": 1, "files": found}, indent=1).encode()
         self._store.write(MANIFEST, content)
         self._remember(content)
@@ -120,34 +124,45 @@ class Mirror:
         storage.write_json(self.local / _STATE, {"manifest": _digest(content)})
 
     def _upload(self, name: str, path: pathlib.Path) -> list[Part]:
-        """Writes the parts of a file that the store does not have."""
-        status = path.stat()
-        stamp = status.st_size, status.st_mtime_ns
-        if name in self._known and self._known[name][0] == stamp:
-            return self._known[name][1]
-        stored = self._files.get(name, [])
+        """Writes the parts of a file that the store does not have.
+
+        Returns:
+          The parts of the file. Of one that never rests those of its last version in the
+          store, if there is one.
+        """
+        for _ in range(_TRIES):
+            stamp = _stamp(path)
+            if name in self._known and self._known[name][0] == stamp:
+                return self._known[name][1]
+            parts = self._upload_parts(name, path)
+            if _stamp(path) == stamp or _has_grown(path, stamp, parts):
+                self._known[name] = stamp, parts
+                return parts
+        return self._files.get(name, [])
+
+    def _upload_parts(self, name: str, path: pathlib.Path) -> list[Part]:
+        size, stored = path.stat().st_size, self._files.get(name, [])
         kept = _unchanged(path, stored) if len(stored) < _MAX_PARTS else []
         start = kept[-1][0] + kept[-1][1] if kept else 0
-        rest = status.st_size - start
-        if rest or not kept:
-            kept = [*kept, self._upload_part(name, path, start, rest)]
-        if path.stat().st_ino != status.st_ino:  # replaced meanwhile: not half of each
-            return self._upload(name, path)
-        self._known[name] = stamp, kept
+        if size > start or not kept:
+            kept = [*kept, self._upload_part(name, path, start, size - start)]
         return kept
 
     def _upload_part(
         self, name: str, path: pathlib.Path, start: int, length: int
     ) -> Part:
-        part = start, length, _digest_of(path, start, length)
-        if part in self._files.get(name, []):
-            return part
-        if start == 0 and length == path.stat().st_size:
-            self._store.upload(_object(name, part), path)
+        if start == 0 and length > _LARGE:
+            part = start, length, _digest_of(path, start, length)
+            if part not in self._files.get(name, []):
+                self._store.upload(_object(name, part), path)
             return part
         with path.open("rb") as file:
             file.seek(start)
-            self._store.write(_object(name, part), file.read(length))
+            content = file.read(length)
+        # Of the very bytes that are written: times do not tell of every change.
+        part = start, len(content), _part_digest(content)
+        if part not in self._files.get(name, []):
+            self._store.write(_object(name, part), content)
         return part
 
     def _download(self, name: str) -> None:
@@ -390,6 +405,24 @@ def _object(name: str, part: Part) -> str:
     return f"{name}/{start:012d}-{digest}"
 
 
+def _stamp(path: pathlib.Path) -> Stamp:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _has_grown(path: pathlib.Path, before: Stamp, parts: list[Part]) -> bool:
+    """Whether a file has only gained something since its parts were read.
+
+    One that was replaced, or written anew in place, may be half old in them.
+    """
+    inode, size, _ = before
+    return (
+        path.stat().st_ino == inode
+        and parts[-1][0] + parts[-1][1] >= size
+        and _unchanged(path, parts) == parts
+    )
+
+
 def _unchanged(path: pathlib.Path, parts: Sequence[Part]) -> list[Part]:
     """The first parts of a file that it still begins with."""
     size, kept = path.stat().st_size, []
@@ -409,6 +442,10 @@ def _digest_of(path: pathlib.Path, start: int, length: int) -> str:
             found.update(block)
             length -= len(block)
     return found.hexdigest()
+
+
+def _part_digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def _digest(content: bytes) -> str:

@@ -1,6 +1,7 @@
 """Working directories in a store, under the rules of object stores."""
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -53,6 +54,18 @@ def append(path, text):
         file.write(text)
 
 
+def before_writing(monkeypatch, change):
+    """Calls a function with the name of each object before it is written."""
+    for method in ("upload", "write"):
+        original = getattr(objects.Store, method)
+
+        def late(self, name, source, _original=original):
+            change(name)
+            _original(self, name, source)
+
+        monkeypatch.setattr(objects.Store, method, late)
+
+
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
     """Files that belong to a run, without those that begin with a dot or are saved yet."""
     found = {}
@@ -101,38 +114,82 @@ def test_another_machine_finds_what_was_published(tmp_path, written):
     assert contents(opened(tmp_path / "b").local) == contents(here.local)
 
 
+in_memory_or_not = pytest.mark.parametrize("large", [-1, mirror._LARGE])
+
+
+@in_memory_or_not
 def test_a_file_that_grows_while_it_is_uploaded_is_no_longer_for_it(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, large
 ):
     here = opened(tmp_path / "a")
     put(here.local, metrics="1\n")
-    upload = objects.Store.upload
-
-    def late(self, name, path):
-        append(path, "2\n")
-        upload(self, name, path)
-
-    monkeypatch.setattr(objects.Store, "upload", late)
-    here.publish()
-    monkeypatch.setattr(objects.Store, "upload", upload)
+    with monkeypatch.context() as patched:
+        patched.setattr(mirror, "_LARGE", large)
+        texts = iter(["2\n"])
+        before_writing(
+            patched, lambda _: append(here.local / "metrics", next(texts, ""))
+        )
+        here.publish()
     assert contents(opened(tmp_path / "b").local) == {"metrics": b"1\n"}
     here.publish()
     assert contents(opened(tmp_path / "c").local) == {"metrics": b"1\n2\n"}
 
 
-def test_a_file_that_is_replaced_while_it_is_uploaded_is_whole(tmp_path, monkeypatch):
+@in_memory_or_not
+def test_a_file_that_is_replaced_while_it_is_uploaded_is_whole(
+    tmp_path, monkeypatch, large
+):
     here = opened(tmp_path / "a")
     put(here.local, run="old")
-    upload = objects.Store.upload
+    monkeypatch.setattr(mirror, "_LARGE", large)
+    texts = iter(["new and longer"])
 
-    def late(self, name, path):
-        monkeypatch.setattr(objects.Store, "upload", upload)
-        storage.write(path, "new and longer")
-        upload(self, name, path)
+    def change(name):
+        for text in texts:
+            storage.write(here.local / "run", text)
 
-    monkeypatch.setattr(objects.Store, "upload", late)
+    before_writing(monkeypatch, change)
     here.publish()
     assert contents(opened(tmp_path / "b").local) == {"run": b"new and longer"}
+
+
+@in_memory_or_not
+@pytest.mark.parametrize(
+    ("changes", "kept"), [(1, b"new"), (100, b"before")], ids=["rests", "never rests"]
+)
+def test_a_file_that_is_rewritten_in_place_while_it_is_uploaded_is_whole(
+    tmp_path, monkeypatch, large, changes, kept
+):
+    here = opened(tmp_path / "a")
+    put(here.local, run="{}", state="before")
+    here.publish()
+    put(here.local, run="{1}", state="now")
+    left = iter(range(changes))
+
+    def change(name):
+        if name.startswith("state/") and (number := next(left, None)) is not None:
+            put(here.local, state=("new", "other")[number % 2])
+            os.utime(here.local / "state", ns=(0, number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mirror, "_LARGE", large)
+        before_writing(patched, change)
+        here.publish()
+    assert contents(opened(tmp_path / "b").local) == {"run": b"{1}", "state": kept}
+
+
+def test_a_change_that_no_time_tells_of_damages_nothing(tmp_path, monkeypatch):
+    here = opened(tmp_path / "a")
+    put(here.local, state="1")
+    status = (here.local / "state").stat()
+
+    def change(name):
+        put(here.local, state="2")
+        os.utime(here.local / "state", ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    before_writing(monkeypatch, change)
+    here.publish()
+    assert contents(opened(tmp_path / "b").local) == {"state": b"1"}
 
 
 def test_files_in_many_parts_are_joined_in_time(tmp_path):
@@ -148,6 +205,7 @@ def test_files_in_many_parts_are_joined_in_time(tmp_path):
 def test_whatever_fails_whenever_the_store_holds_one_state(
     tmp_path, monkeypatch, failing
 ):
+    monkeypatch.setattr(mirror, "_LARGE", 9)
     here = opened(tmp_path / "a")
     put(here.local, run="{}", metrics="1\n", checkpoints__1__params="a" * 10)
     here.publish()
