@@ -6,6 +6,7 @@ compare-and-swap in common, so a claim is written, and read again a moment later
 that claim at the same moment, the one that wrote last has it.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -60,9 +61,12 @@ class Lease:
         """Gives the lease back, if it is still held."""
         self._ended.set()
         self._thread.join()
-        held = self._read()
-        if held is not None and held["owner"] == self._owner:
-            self._store.remove([NAME])
+        with contextlib.suppress(
+            OSError
+        ):  # it runs out; how the run ends is to be told
+            held = self._read()
+            if held is not None and held["owner"] == self._owner:
+                self._store.remove([NAME])
 
     def check(self) -> None:
         """Raises `LostLeaseError` if the lease is another's now."""

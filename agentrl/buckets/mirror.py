@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 
@@ -154,7 +155,11 @@ class Mirror:
         if start == 0 and length > _LARGE:
             part = start, length, _digest_of(path, start, length)
             if part not in self._files.get(name, []):
-                self._store.upload(_object(name, part), path)
+                try:
+                    self._store.upload(_object(name, part), path)
+                except OSError:
+                    path.stat()  # the store is not to blame if the file is gone
+                    raise
             return part
         with path.open("rb") as file:
             file.seek(start)
@@ -223,6 +228,17 @@ class Publisher:
         if pending is not None:
             pending.result()
 
+    def finish(self) -> None:
+        """Publishes the local copy once more, also if what was begun before has failed.
+
+        Raises:
+          OSError: if the store lacks what the local copy holds.
+        """
+        with contextlib.suppress(OSError):  # all of it is published again
+            self.wait()
+        self.publish()
+        self.wait()
+
     def _publish(self) -> None:
         try:
             self._lease.check()
@@ -258,15 +274,14 @@ def training(url: str) -> Iterator[Publisher]:
         publisher = Publisher(mirror, held)
         try:
             yield publisher
-        except OSError:
-            raise  # perhaps the store's own: it is not tried again
-        except BaseException:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
-                publisher.publish()
-                publisher.wait()
+        except BaseException as error:  # which says why the run ends
+            try:
+                publisher.finish()
+            except OSError as failed:
+                if str(failed) != str(error):  # else it is told already
+                    print(f"{url} lacks what was saved last: {failed}", file=sys.stderr)
             raise
-        publisher.publish()
-        publisher.wait()
+        publisher.finish()
 
 
 @contextlib.contextmanager
@@ -389,15 +404,27 @@ def _read_manifest(content: bytes | None, url: str) -> dict[str, list[Part]]:
 
 
 def _files_of(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """All files of a run, but for those that begin with a dot or belong to a save."""
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        hidden = any(
-            part.startswith(".") or any(mark in part for mark in _UNFINISHED)
-            for part in parts
-        )
-        if not hidden and path.is_file():
-            yield path
+    """All files of a run, but for those that begin with a dot or belong to a save.
+
+    Raises:
+      OSError: if the folder is gone, or one below cannot be read.
+    """
+
+    def failed(error: OSError) -> None:
+        gone = isinstance(error, FileNotFoundError)
+        if not gone or error.filename == str(folder):
+            raise error  # a checkpoint may be removed meanwhile, and nothing else
+
+    for root, folders, names in os.walk(folder, onerror=failed):
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        for name in sorted(names):
+            path = pathlib.Path(root, name)
+            if not _is_hidden(name) and path.is_file():
+                yield path
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or any(mark in name for mark in _UNFINISHED)
 
 
 def _object(name: str, part: Part) -> str:

@@ -1,5 +1,6 @@
 """Working directories in a store, under the rules of object stores."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -382,6 +383,70 @@ def test_publishing_removes_nothing_of_a_run_below_it():
         put(publisher.workdir, metrics="4")
     assert objects.Store(inner).names() == before
     assert objects.Store(URL).read("notes.txt") == b"3"
+
+
+def test_an_interrupted_run_says_what_the_store_lacks(monkeypatch, capsys):
+    def failing(*_):
+        raise OSError("quota exceeded")
+
+    with pytest.raises(errors.InterruptedRun), mirror.training(URL) as publisher:
+        put(publisher.workdir, metrics="1\n")
+        for method in ("read", "write", "names"):
+            monkeypatch.setattr(objects.Store, method, failing)
+        publisher.publish()
+        raise errors.InterruptedRun("saved.")
+    (told,) = capsys.readouterr().err.splitlines()
+    assert f"{URL} lacks what was saved last: quota exceeded. Nothing is lost" in told
+
+
+@pytest.mark.parametrize("error", [errors.InterruptedRun, OSError, None])
+def test_the_last_publish_is_tried_although_the_one_before_failed(
+    monkeypatch, capsys, error
+):
+    failures = iter(["quota exceeded"])
+
+    def change(name):
+        if name == mirror.MANIFEST:
+            for failure in failures:
+                raise OSError(failure)
+
+    before_writing(monkeypatch, change)
+    raised = pytest.raises(error) if error else contextlib.nullcontext()
+    with raised, mirror.training(URL) as publisher:
+        put(publisher.workdir, metrics="1\n")
+        publisher.publish()
+        if error:
+            raise error("stopped")
+    assert objects.Store(URL).read(mirror.MANIFEST) is not None
+    assert not capsys.readouterr().err
+
+
+@in_memory_or_not
+def test_checkpoints_that_are_removed_meanwhile_are_left_out(
+    tmp_path, monkeypatch, large
+):
+    here = opened(tmp_path / "a")
+    monkeypatch.setattr(mirror, "_LARGE", large)
+    put(here.local, run="{}", checkpoints__1__params="a", checkpoints__2__params="b")
+    gone = [here.local / "checkpoints/1"]
+    scandir = os.scandir
+
+    def listed(path):
+        if gone and gone[0] == pathlib.Path(path):
+            shutil.rmtree(gone.pop())
+        return scandir(path)
+
+    def change(name):
+        if name.startswith("checkpoints/2"):
+            (here.local / "checkpoints/2/params").unlink()
+
+    monkeypatch.setattr(os, "scandir", listed)
+    before_writing(monkeypatch, change)
+    here.publish()
+    assert contents(opened(tmp_path / "b").local) == {"run": b"{}"}
+    shutil.rmtree(here.local)
+    with pytest.raises(FileNotFoundError):  # that is no empty run
+        here.publish()
 
 
 def test_readers_fetch_the_checkpoint_that_they_need():
