@@ -324,7 +324,7 @@ def readable(path: str) -> pathlib.Path:
     """
     if not is_remote(path):
         return pathlib.Path(path)
-    url, _, step = path.rstrip("/").partition("/checkpoints")
+    url, step = _split(path.rstrip("/"))
     local = local_copy(url)
     # Not the copy of a process that trains, which may go on.
     mirror = Mirror(objects.Store(url), local.with_name(f"{local.name}-read"))
@@ -335,12 +335,21 @@ def readable(path: str) -> pathlib.Path:
             f"{url} holds no run; give the address that launch.train had as --workdir."
         )
     steps = mirror.checkpoints()
-    wanted = step.strip("/") or str(max(map(int, steps), default=""))
+    wanted = step or str(max(map(int, steps), default=""))
     prefix = f"checkpoints/{wanted}/"
     mirror.pull(
         lambda name: not name.startswith("checkpoints/") or name.startswith(prefix)
     )
-    return mirror.local / "checkpoints" / wanted if step.strip("/") else mirror.local
+    return mirror.local / "checkpoints" / wanted if step else mirror.local
+
+
+def _split(url: str) -> tuple[str, str]:
+    """The address of a run, and the step if it is one of its checkpoints."""
+    found = re.fullmatch(r"(.+?://.+?)/checkpoints(?:/(\d+))?", url)
+    # Runs may have such addresses, too.
+    if found is None or objects.Store(url).read(MANIFEST) is not None:
+        return url, ""
+    return found[1], found[2] or ""
 
 
 def _refuse_foreign(store: objects.Store) -> None:

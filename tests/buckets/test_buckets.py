@@ -463,6 +463,17 @@ def test_readers_fetch_the_checkpoint_that_they_need():
         mirror.readable("memory://bucket/other")
 
 
+@pytest.mark.parametrize(
+    "url", [f"{URL}/checkpoints{more}" for more in ("", "/7", "/demo", "-2/demo")]
+)
+def test_addresses_of_runs_may_name_checkpoints(url):
+    with mirror.training(url) as publisher:
+        put(publisher.workdir, **{"run.json": "{}"}, checkpoints__9__p="9")
+    assert (mirror.readable(url) / "run.json").exists()
+    assert contents(mirror.readable(f"{url}/checkpoints/9/")) == {"p": b"9"}
+    assert (mirror.readable(f"{url}/checkpoints") / "run.json").exists()
+
+
 def test_opening_starts_no_device():
     code = (
         "from agentrl.buckets import mirror\n"
