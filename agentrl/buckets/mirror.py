@@ -14,6 +14,8 @@ import hashlib
 import json
 import os
 import pathlib
+import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 
@@ -27,8 +29,12 @@ _STATE = ".bucket.json"  # of the local copy: the manifest that it goes on from
 # In the names of checkpoints that are being saved, or removed.
 _UNFINISHED = (".orbax-checkpoint-tmp", "removed-")
 _MAX_PARTS = 32  # of a file, before it is written anew in one
+_TRIES = 3  # to upload a file that changes meanwhile
+_LARGE = 64 << 20  # bytes that are not read into memory to upload them
 _BLOCK = 1 << 20
+_PART = re.compile(r".+/\d{12,}-[0-9a-f]{16}")  # the name of an object, see `_object`
 Part = tuple[int, int, str]  # offset, bytes, digest
+Stamp = tuple[int, int, int]  # by which a file that has changed is known
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -51,7 +57,7 @@ class Mirror:
         self.local = local
         self._store = store
         self._files: dict[str, list[Part]] = {}  # as the store's manifest has them
-        self._known: dict[str, tuple[tuple[int, int], list[Part]]] = {}
+        self._known: dict[str, tuple[Stamp, list[Part]]] = {}
 
     def pull(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
         """Makes the local copy what the store holds, unless it is newer.
@@ -97,47 +103,71 @@ class Mirror:
         for path in _files_of(self.local):
             name = path.relative_to(self.local).as_posix()
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                found[name] = self._upload(name, path)
+                if parts := self._upload(name, path):
+                    found[name] = parts
         content = json.dumps({"version": 1, "files": found}, indent=1).encode()
         self._store.write(MANIFEST, content)
         self._remember(content)
         self._files = found
         kept = {_object(name, part) for name in found for part in found[name]}
-        kept |= {MANIFEST, lease.NAME}
-        self._store.remove(name for name in self._store.names() if name not in kept)
+        names = self._store.names()
+        nested = tuple(_nested(names))
+        self._store.remove(
+            name
+            for name in names
+            # What this run cannot have written is not its own to remove.
+            if name not in kept
+            and _PART.fullmatch(name)
+            and not name.startswith(nested)
+        )
 
     def _remember(self, content: bytes) -> None:
         storage.write_json(self.local / _STATE, {"manifest": _digest(content)})
 
     def _upload(self, name: str, path: pathlib.Path) -> list[Part]:
-        """Writes the parts of a file that the store does not have."""
-        status = path.stat()
-        stamp = status.st_size, status.st_mtime_ns
-        if name in self._known and self._known[name][0] == stamp:
-            return self._known[name][1]
-        stored = self._files.get(name, [])
+        """Writes the parts of a file that the store does not have.
+
+        Returns:
+          The parts of the file. Of one that never rests those of its last version in the
+          store, if there is one.
+        """
+        for _ in range(_TRIES):
+            stamp = _stamp(path)
+            if name in self._known and self._known[name][0] == stamp:
+                return self._known[name][1]
+            parts = self._upload_parts(name, path)
+            if _stamp(path) == stamp or _has_grown(path, stamp, parts):
+                self._known[name] = stamp, parts
+                return parts
+        return self._files.get(name, [])
+
+    def _upload_parts(self, name: str, path: pathlib.Path) -> list[Part]:
+        size, stored = path.stat().st_size, self._files.get(name, [])
         kept = _unchanged(path, stored) if len(stored) < _MAX_PARTS else []
         start = kept[-1][0] + kept[-1][1] if kept else 0
-        rest = status.st_size - start
-        if rest or not kept:
-            kept = [*kept, self._upload_part(name, path, start, rest)]
-        if path.stat().st_ino != status.st_ino:  # replaced meanwhile: not half of each
-            return self._upload(name, path)
-        self._known[name] = stamp, kept
+        if size > start or not kept:
+            kept = [*kept, self._upload_part(name, path, start, size - start)]
         return kept
 
     def _upload_part(
         self, name: str, path: pathlib.Path, start: int, length: int
     ) -> Part:
-        part = start, length, _digest_of(path, start, length)
-        if part in self._files.get(name, []):
-            return part
-        if start == 0 and length == path.stat().st_size:
-            self._store.upload(_object(name, part), path)
+        if start == 0 and length > _LARGE:
+            part = start, length, _digest_of(path, start, length)
+            if part not in self._files.get(name, []):
+                try:
+                    self._store.upload(_object(name, part), path)
+                except OSError:
+                    path.stat()  # the store is not to blame if the file is gone
+                    raise
             return part
         with path.open("rb") as file:
             file.seek(start)
-            self._store.write(_object(name, part), file.read(length))
+            content = file.read(length)
+        # Of the very bytes that are written: times do not tell of every change.
+        part = start, len(content), _part_digest(content)
+        if part not in self._files.get(name, []):
+            self._store.write(_object(name, part), content)
         return part
 
     def _download(self, name: str) -> None:
@@ -198,6 +228,17 @@ class Publisher:
         if pending is not None:
             pending.result()
 
+    def finish(self) -> None:
+        """Publishes the local copy once more, also if what was begun before has failed.
+
+        Raises:
+          OSError: if the store lacks what the local copy holds.
+        """
+        with contextlib.suppress(OSError):  # all of it is published again
+            self.wait()
+        self.publish()
+        self.wait()
+
     def _publish(self) -> None:
         try:
             self._lease.check()
@@ -220,10 +261,12 @@ def training(url: str) -> Iterator[Publisher]:
       What publishes the local copy. It is published once more at the end.
 
     Raises:
-      ConfigError: if another process has it.
+      ConfigError: if another process has it, or a new run would lie among objects that
+        are not its own.
       OSError: if the store fails; nothing that the local copy holds is lost then.
     """
     store = objects.Store(url)
+    _refuse_foreign(store)
     with lease.Lease(store) as held:
         mirror = Mirror(store, local_copy(url))
         mirror.local.mkdir(parents=True, exist_ok=True)
@@ -231,15 +274,14 @@ def training(url: str) -> Iterator[Publisher]:
         publisher = Publisher(mirror, held)
         try:
             yield publisher
-        except OSError:
-            raise  # perhaps the store's own: it is not tried again
-        except BaseException:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
-                publisher.publish()
-                publisher.wait()
+        except BaseException as error:  # which says why the run ends
+            try:
+                publisher.finish()
+            except OSError as failed:
+                if str(failed) != str(error):  # else it is told already
+                    print(f"{url} lacks what was saved last: {failed}", file=sys.stderr)
             raise
-        publisher.publish()
-        publisher.wait()
+        publisher.finish()
 
 
 @contextlib.contextmanager
@@ -282,7 +324,7 @@ def readable(path: str) -> pathlib.Path:
     """
     if not is_remote(path):
         return pathlib.Path(path)
-    url, _, step = path.rstrip("/").partition("/checkpoints")
+    url, step = _split(path.rstrip("/"))
     local = local_copy(url)
     # Not the copy of a process that trains, which may go on.
     mirror = Mirror(objects.Store(url), local.with_name(f"{local.name}-read"))
@@ -293,12 +335,62 @@ def readable(path: str) -> pathlib.Path:
             f"{url} holds no run; give the address that launch.train had as --workdir."
         )
     steps = mirror.checkpoints()
-    wanted = step.strip("/") or str(max(map(int, steps), default=""))
+    wanted = step or str(max(map(int, steps), default=""))
     prefix = f"checkpoints/{wanted}/"
     mirror.pull(
         lambda name: not name.startswith("checkpoints/") or name.startswith(prefix)
     )
-    return mirror.local / "checkpoints" / wanted if step.strip("/") else mirror.local
+    return mirror.local / "checkpoints" / wanted if step else mirror.local
+
+
+def _split(url: str) -> tuple[str, str]:
+    """The address of a run, and the step if it is one of its checkpoints."""
+    found = re.fullmatch(r"(.+?://.+?)/checkpoints(?:/(\d+))?", url)
+    # Runs may have such addresses, too.
+    if found is None or objects.Store(url).read(MANIFEST) is not None:
+        return url, ""
+    return found[1], found[2] or ""
+
+
+def _refuse_foreign(store: objects.Store) -> None:
+    """Raises `ConfigError` if a new run would begin among what is not its own.
+
+    Parts without a manifest are what a run has left that was killed before it published.
+    """
+    names = store.names()
+    if MANIFEST in names:
+        return
+    foreign = _nested(names)
+    foreign += [n for n in names if n != lease.NAME and not _PART.fullmatch(n)]
+    if foreign:
+        raise errors.ConfigError(
+            f"{store.url} holds no run, but other things, such as {min(foreign)}; give "
+            "each run an address of its own as --workdir."
+        )
+    # Or they are another run's: its checkpoints, if this is WORKDIR/checkpoints.
+    if set(names) - {lease.NAME} and (outer := _outer_run(store.url)):
+        raise errors.ConfigError(
+            f"{store.url} holds files of the run at {outer}; give that as --workdir to "
+            "go on with it, or another address."
+        )
+
+
+def _outer_run(url: str) -> str | None:
+    """The address of a run in whose folder an address lies."""
+    while not (url := url.rpartition("/")[0]).endswith("/"):  # to the bucket
+        try:
+            if objects.Store(url).read(MANIFEST) is not None:
+                return url
+        except OSError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise  # what may not be read is somebody else's
+    return None
+
+
+def _nested(names: Sequence[str]) -> list[str]:
+    """Folders, with a slash at the end, that other runs have below this one."""
+    marks = (f"/{MANIFEST}", f"/{lease.NAME}")
+    return [f"{n.rpartition('/')[0]}/" for n in names if n.endswith(marks)]
 
 
 def _read_manifest(content: bytes | None, url: str) -> dict[str, list[Part]]:
@@ -321,20 +413,50 @@ def _read_manifest(content: bytes | None, url: str) -> dict[str, list[Part]]:
 
 
 def _files_of(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """All files of a run, but for those that begin with a dot or belong to a save."""
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        hidden = any(
-            part.startswith(".") or any(mark in part for mark in _UNFINISHED)
-            for part in parts
-        )
-        if not hidden and path.is_file():
-            yield path
+    """All files of a run, but for those that begin with a dot or belong to a save.
+
+    Raises:
+      OSError: if the folder is gone, or one below cannot be read.
+    """
+
+    def failed(error: OSError) -> None:
+        gone = isinstance(error, FileNotFoundError)
+        if not gone or error.filename == str(folder):
+            raise error  # a checkpoint may be removed meanwhile, and nothing else
+
+    for root, folders, names in os.walk(folder, onerror=failed):
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        for name in sorted(names):
+            path = pathlib.Path(root, name)
+            if not _is_hidden(name) and path.is_file():
+                yield path
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or any(mark in name for mark in _UNFINISHED)
 
 
 def _object(name: str, part: Part) -> str:
     start, _, digest = part
     return f"{name}/{start:012d}-{digest}"
+
+
+def _stamp(path: pathlib.Path) -> Stamp:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _has_grown(path: pathlib.Path, before: Stamp, parts: list[Part]) -> bool:
+    """Whether a file has only gained something since its parts were read.
+
+    One that was replaced, or written anew in place, may be half old in them.
+    """
+    inode, size, _ = before
+    return (
+        path.stat().st_ino == inode
+        and parts[-1][0] + parts[-1][1] >= size
+        and _unchanged(path, parts) == parts
+    )
 
 
 def _unchanged(path: pathlib.Path, parts: Sequence[Part]) -> list[Part]:
@@ -356,6 +478,10 @@ def _digest_of(path: pathlib.Path, start: int, length: int) -> str:
             found.update(block)
             length -= len(block)
     return found.hexdigest()
+
+
+def _part_digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def _digest(content: bytes) -> str:

@@ -88,7 +88,7 @@ class Store:
             self._retried("removing", name, remove)
 
     def names(self) -> list[str]:
-        """Names of all objects."""
+        """Names of all objects; the empty ones that stand for folders are none."""
 
         def find() -> list[str]:
             self._system.invalidate_cache()
@@ -99,7 +99,9 @@ class Store:
 
         prefix = self._system._strip_protocol(self._root).rstrip("/") + "/"
         return [
-            path.removeprefix(prefix) for path in self._retried("listing", "", find)
+            path.removeprefix(prefix)
+            for path in self._retried("listing", "", find)
+            if path.startswith(prefix) and not path.endswith("/")
         ]
 
     def _path(self, name: str) -> str:

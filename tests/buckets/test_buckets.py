@@ -1,6 +1,8 @@
 """Working directories in a store, under the rules of object stores."""
 
+import contextlib
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -14,15 +16,6 @@ from agentrl import errors, storage
 from agentrl.buckets import lease, mirror, objects
 
 URL = "memory://bucket/run"
-
-
-@pytest.fixture(autouse=True)
-def emptied(monkeypatch, tmp_path):
-    monkeypatch.setenv("AGENTRL_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.setattr(objects, "_FIRST_WAIT_S", 0.0)
-    monkeypatch.setattr(lease, "_SETTLING_S", 0.0)
-    monkeypatch.setattr(memory.MemoryFileSystem, "store", {})
-    monkeypatch.setattr(memory.MemoryFileSystem, "pseudo_dirs", [""])
 
 
 @pytest.fixture
@@ -51,6 +44,18 @@ def opened(folder) -> mirror.Mirror:
 def append(path, text):
     with path.open("a") as file:
         file.write(text)
+
+
+def before_writing(monkeypatch, change):
+    """Calls a function with the name of each object before it is written."""
+    for method in ("upload", "write"):
+        original = getattr(objects.Store, method)
+
+        def late(self, name, source, _original=original):
+            change(name)
+            _original(self, name, source)
+
+        monkeypatch.setattr(objects.Store, method, late)
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
@@ -101,38 +106,82 @@ def test_another_machine_finds_what_was_published(tmp_path, written):
     assert contents(opened(tmp_path / "b").local) == contents(here.local)
 
 
+in_memory_or_not = pytest.mark.parametrize("large", [-1, mirror._LARGE])
+
+
+@in_memory_or_not
 def test_a_file_that_grows_while_it_is_uploaded_is_no_longer_for_it(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, large
 ):
     here = opened(tmp_path / "a")
     put(here.local, metrics="1\n")
-    upload = objects.Store.upload
-
-    def late(self, name, path):
-        append(path, "2\n")
-        upload(self, name, path)
-
-    monkeypatch.setattr(objects.Store, "upload", late)
-    here.publish()
-    monkeypatch.setattr(objects.Store, "upload", upload)
+    with monkeypatch.context() as patched:
+        patched.setattr(mirror, "_LARGE", large)
+        texts = iter(["2\n"])
+        before_writing(
+            patched, lambda _: append(here.local / "metrics", next(texts, ""))
+        )
+        here.publish()
     assert contents(opened(tmp_path / "b").local) == {"metrics": b"1\n"}
     here.publish()
     assert contents(opened(tmp_path / "c").local) == {"metrics": b"1\n2\n"}
 
 
-def test_a_file_that_is_replaced_while_it_is_uploaded_is_whole(tmp_path, monkeypatch):
+@in_memory_or_not
+def test_a_file_that_is_replaced_while_it_is_uploaded_is_whole(
+    tmp_path, monkeypatch, large
+):
     here = opened(tmp_path / "a")
     put(here.local, run="old")
-    upload = objects.Store.upload
+    monkeypatch.setattr(mirror, "_LARGE", large)
+    texts = iter(["new and longer"])
 
-    def late(self, name, path):
-        monkeypatch.setattr(objects.Store, "upload", upload)
-        storage.write(path, "new and longer")
-        upload(self, name, path)
+    def change(name):
+        for text in texts:
+            storage.write(here.local / "run", text)
 
-    monkeypatch.setattr(objects.Store, "upload", late)
+    before_writing(monkeypatch, change)
     here.publish()
     assert contents(opened(tmp_path / "b").local) == {"run": b"new and longer"}
+
+
+@in_memory_or_not
+@pytest.mark.parametrize(
+    ("changes", "kept"), [(1, b"new"), (100, b"before")], ids=["rests", "never rests"]
+)
+def test_a_file_that_is_rewritten_in_place_while_it_is_uploaded_is_whole(
+    tmp_path, monkeypatch, large, changes, kept
+):
+    here = opened(tmp_path / "a")
+    put(here.local, run="{}", state="before")
+    here.publish()
+    put(here.local, run="{1}", state="now")
+    left = iter(range(changes))
+
+    def change(name):
+        if name.startswith("state/") and (number := next(left, None)) is not None:
+            put(here.local, state=("new", "other")[number % 2])
+            os.utime(here.local / "state", ns=(0, number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mirror, "_LARGE", large)
+        before_writing(patched, change)
+        here.publish()
+    assert contents(opened(tmp_path / "b").local) == {"run": b"{1}", "state": kept}
+
+
+def test_a_change_that_no_time_tells_of_damages_nothing(tmp_path, monkeypatch):
+    here = opened(tmp_path / "a")
+    put(here.local, state="1")
+    status = (here.local / "state").stat()
+
+    def change(name):
+        put(here.local, state="2")
+        os.utime(here.local / "state", ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    before_writing(monkeypatch, change)
+    here.publish()
+    assert contents(opened(tmp_path / "b").local) == {"state": b"1"}
 
 
 def test_files_in_many_parts_are_joined_in_time(tmp_path):
@@ -148,6 +197,7 @@ def test_files_in_many_parts_are_joined_in_time(tmp_path):
 def test_whatever_fails_whenever_the_store_holds_one_state(
     tmp_path, monkeypatch, failing
 ):
+    monkeypatch.setattr(mirror, "_LARGE", 9)
     here = opened(tmp_path / "a")
     put(here.local, run="{}", metrics="1\n", checkpoints__1__params="a" * 10)
     here.publish()
@@ -211,20 +261,6 @@ def test_damage_is_named(tmp_path):
         opened(tmp_path / "b")
 
 
-def test_two_processes_do_not_train_one_run():
-    store = objects.Store(URL)
-    in_use = pytest.raises(errors.ConfigError, match="in use by process")
-    with lease.Lease(store), in_use, lease.Lease(store):
-        pass
-    with lease.Lease(store):  # given back
-        store.write(
-            lease.NAME,
-            json.dumps({"owner": "x", "host": "h", "process": 1, "until": 0}).encode(),
-        )
-        with lease.Lease(store):  # run out
-            pass
-
-
 def test_a_lost_lease_ends_the_run_and_loses_nothing():
     with (
         pytest.raises(
@@ -240,6 +276,113 @@ def test_a_lost_lease_ends_the_run_and_loses_nothing():
     assert json.loads(objects.Store(URL).read(lease.NAME))["owner"] == "x"
 
 
+@pytest.mark.parametrize(
+    "name", ["a/manifest.json", "a/lease.json", "data.csv", "a/metrics/1-2"]
+)
+def test_a_new_run_does_not_begin_among_what_is_not_its_own(name):
+    objects.Store(URL).write(name, b"{}")
+    with (
+        pytest.raises(errors.ConfigError, match=r"such as [ad]"),
+        mirror.training(URL),
+    ):
+        pass
+    assert objects.Store(URL).names() == [name]
+
+
+def test_a_run_that_died_before_it_published_is_begun_again():
+    store = objects.Store(URL)
+    part = f"metrics/{0:012d}-{'a' * 16}"
+    store.write(part, b"1")
+    with mirror.training(URL) as publisher:
+        put(publisher.workdir, metrics="2")
+    assert mirror.MANIFEST in store.names()
+    assert part not in store.names()
+
+
+def test_publishing_removes_nothing_of_a_run_below_it():
+    inner = f"{URL}/checkpoints"
+    with mirror.training(URL) as publisher:
+        put(publisher.workdir, metrics="1", checkpoints__3__params="abc")
+    with (
+        pytest.raises(errors.ConfigError, match=f"files of the run at {URL};"),
+        mirror.training(inner),
+    ):
+        pass
+    inner = f"{URL}/inner"
+    with mirror.training(inner) as publisher:
+        put(publisher.workdir, metrics="2")
+    objects.Store(URL).write("notes.txt", b"3")
+    before = objects.Store(inner).names()
+    with mirror.training(URL) as publisher:
+        put(publisher.workdir, metrics="4")
+    assert objects.Store(inner).names() == before
+    assert objects.Store(URL).read("notes.txt") == b"3"
+
+
+def test_an_interrupted_run_says_what_the_store_lacks(monkeypatch, capsys):
+    def failing(*_):
+        raise OSError("quota exceeded")
+
+    with pytest.raises(errors.InterruptedRun), mirror.training(URL) as publisher:
+        put(publisher.workdir, metrics="1\n")
+        for method in ("read", "write", "names"):
+            monkeypatch.setattr(objects.Store, method, failing)
+        publisher.publish()
+        raise errors.InterruptedRun("saved.")
+    (told,) = capsys.readouterr().err.splitlines()
+    assert f"{URL} lacks what was saved last: quota exceeded. Nothing is lost" in told
+
+
+@pytest.mark.parametrize("error", [errors.InterruptedRun, OSError, None])
+def test_the_last_publish_is_tried_although_the_one_before_failed(
+    monkeypatch, capsys, error
+):
+    failures = iter(["quota exceeded"])
+
+    def change(name):
+        if name == mirror.MANIFEST:
+            for failure in failures:
+                raise OSError(failure)
+
+    before_writing(monkeypatch, change)
+    raised = pytest.raises(error) if error else contextlib.nullcontext()
+    with raised, mirror.training(URL) as publisher:
+        put(publisher.workdir, metrics="1\n")
+        publisher.publish()
+        if error:
+            raise error("stopped")
+    assert objects.Store(URL).read(mirror.MANIFEST) is not None
+    assert not capsys.readouterr().err
+
+
+@in_memory_or_not
+def test_checkpoints_that_are_removed_meanwhile_are_left_out(
+    tmp_path, monkeypatch, large
+):
+    here = opened(tmp_path / "a")
+    monkeypatch.setattr(mirror, "_LARGE", large)
+    put(here.local, run="{}", checkpoints__1__params="a", checkpoints__2__params="b")
+    gone = [here.local / "checkpoints/1"]
+    scandir = os.scandir
+
+    def listed(path):
+        if gone and gone[0] == pathlib.Path(path):
+            shutil.rmtree(gone.pop())
+        return scandir(path)
+
+    def change(name):
+        if name.startswith("checkpoints/2"):
+            (here.local / "checkpoints/2/params").unlink()
+
+    monkeypatch.setattr(os, "scandir", listed)
+    before_writing(monkeypatch, change)
+    here.publish()
+    assert contents(opened(tmp_path / "b").local) == {"run": b"{}"}
+    shutil.rmtree(here.local)
+    with pytest.raises(FileNotFoundError):  # that is no empty run
+        here.publish()
+
+
 def test_readers_fetch_the_checkpoint_that_they_need():
     with mirror.training(URL) as publisher:
         put(publisher.workdir, **{"run.json": "{}"}, checkpoints__9__p="9")
@@ -252,6 +395,17 @@ def test_readers_fetch_the_checkpoint_that_they_need():
     assert mirror.readable("runs/demo") == pathlib.Path("runs/demo")
     with pytest.raises(errors.ConfigError, match="holds no run"):
         mirror.readable("memory://bucket/other")
+
+
+@pytest.mark.parametrize(
+    "url", [f"{URL}/checkpoints{more}" for more in ("", "/7", "/demo", "-2/demo")]
+)
+def test_addresses_of_runs_may_name_checkpoints(url):
+    with mirror.training(url) as publisher:
+        put(publisher.workdir, **{"run.json": "{}"}, checkpoints__9__p="9")
+    assert (mirror.readable(url) / "run.json").exists()
+    assert contents(mirror.readable(f"{url}/checkpoints/9/")) == {"p": b"9"}
+    assert (mirror.readable(f"{url}/checkpoints") / "run.json").exists()
 
 
 def test_opening_starts_no_device():
