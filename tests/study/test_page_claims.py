@@ -1,0 +1,69 @@
+"""What a page says of studies that are done in part, or of few seeds."""
+
+import csv
+import dataclasses
+import importlib.util
+import pathlib
+
+import small_study
+
+from agentrl.findings import gather, page
+from agentrl.study import folder, graph, spec
+
+ROOT = pathlib.Path(__file__).parents[2]
+WARM, A, B = small_study.make_study().cells[2].stages
+
+
+def make_cell(axis, name, *stages, **changes):
+    return spec.Cell(axis=axis, name=name, stages=(WARM, *stages), **changes)
+
+
+def leave(root, cells, seeds=(0,), lacks=()):
+    """A study's findings; all nodes are done but those of (cell key, seed, length)."""
+    study = dataclasses.replace(small_study.make_study(seeds=seeds), cells=cells)
+    wanted, place = graph.build(study), folder.Folder(root)
+    place.claim_study(study, wanted, write=True)
+    kept = {
+        name
+        for (cell, seed), chain in wanted.chains.items()
+        for length, name in enumerate(chain, start=1)
+        if not any((cell, seed) == lack[:2] and length >= lack[2] for lack in lacks)
+    }
+    done = {name: node for name, node in wanted.nodes.items() if name in kept}
+    small_study.leave_all(place, dataclasses.replace(wanted, nodes=done))
+    return gather.gather(study, place, wanted)
+
+
+def write(found):
+    """The page as Markdown."""
+    return page.write(found).with_suffix(".md").read_text()
+
+
+def read_csv(root, name):
+    return list(
+        csv.DictReader((root / "tables" / f"{name}.csv").read_text().splitlines())
+    )
+
+
+def test_a_second_computation_agrees_on_forward_transfer(tmp_path):
+    """TextCraft has its own stage last; before its first, nothing was trained."""
+    again = dataclasses.replace(A, name="grpo_a_again")
+    write(leave(tmp_path, (make_cell("sequence", "a>b>a", A, B, again),)))
+    path = ROOT / "experiments" / "generalization" / "recompute.py"
+    loaded = importlib.util.spec_from_file_location("recompute", path)
+    recompute = importlib.util.module_from_spec(loaded)
+    loaded.loader.exec_module(recompute)
+    assert recompute.main(tmp_path) == []
+
+    rows = [r for r in read_csv(tmp_path, "results") if r["measure"] == "success"]
+    warm, after = (
+        next(r for r in rows if (r["stage"], r["env"]) == (stage, "babyai"))
+        for stage in ("warm", "grpo_a")
+    )
+    (forward,) = [
+        r
+        for r in read_csv(tmp_path, "transfer")
+        if (r["what"], r["measure"], r["claim"]) == ("forward", "success", "policies")
+    ]
+    change = float(after["mean"]) - float(warm["mean"])
+    assert abs(float(forward["mean"]) - change) < 1e-12
