@@ -4,10 +4,11 @@ import csv
 import dataclasses
 import importlib.util
 import pathlib
+import types
 
 import small_study
 
-from agentrl.findings import gather, page
+from agentrl.findings import background, gather, page
 from agentrl.study import folder, graph, spec
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -67,3 +68,24 @@ def test_a_second_computation_agrees_on_forward_transfer(tmp_path):
     ]
     change = float(after["mean"]) - float(warm["mean"])
     assert abs(float(forward["mean"]) - change) < 1e-12
+
+
+def test_panels_are_told_whole():
+    """Cells on easy and hard tasks are evaluated on all, where others are on easy ones."""
+    study = small_study.make_study()
+    easy = dataclasses.replace(study.base.evaluation, tier="easy")
+    study = dataclasses.replace(
+        study, base=dataclasses.replace(study.base, evaluation=easy)
+    )
+    row = {"axis": "within", "env": "babyai", "variant": "", "samples": 8}
+    sizes = {"all": 64, "easy": 40, "hard": 24}
+    made = {
+        "costs": [],
+        "results": [
+            {**row, "tier": tier, "tasks": tasks, "panel": "9f3a"}
+            for tier, tasks in sizes.items()
+        ],
+    }
+    found = types.SimpleNamespace(study=study)
+    *_, table = background.describe_provenance(found, made)
+    assert table.rows == [["babyai", "9f3a", "64", "8"]]
