@@ -31,7 +31,7 @@ def draw_chain(matrix: transfer.ResultMatrix, names: Sequence[str]) -> str:
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Success over iterations: a line for each environment and seed."""
+    """Success over iterations: a line for each environment and seed of one shape."""
     lines: dict[str, list[tuple[float, float, float] | None]] = {}
     count = 1 + max(row["iteration"] for row in rows)
     for row in rows:

@@ -428,8 +428,12 @@ def _failures(
 
 
 def _curves(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
-    for stage in dict.fromkeys(row["stage"] for row in made["learning"]):
-        rows = select(made["learning"], stage=stage)
+    """A chart for the nodes that differ in their seed alone: stages are in many chains."""
+    for shape in dict.fromkeys(row["shape"] for row in made["learning"]):
+        rows = select(made["learning"], shape=shape)
+        count = 1 + max(row["iteration"] for row in rows)
         yield blocks.Chart(
-            charts.draw_curves(rows), f"{stage}: success of training episodes, in %"
+            charts.draw_curves(rows),
+            f"{rows[0]['chain']}: success of training episodes, in %, of {count} "
+            "iterations",
         )

@@ -418,12 +418,16 @@ def make_learning(found: gather.Findings) -> Iterator[Row]:
     for node in found.done_nodes():
         if node.stage.supervised:
             continue
+        shape, stages = node.shape, node.settings.stages
+        chain = " > ".join(stage.name for stage in stages)
         for line in cost.read_lines(found.place, node):
             for env, _ in node.stage.mixture.environments:
                 yield {
                     "node": node.id,
                     "seed": node.settings.seed,
                     "stage": node.stage.name,
+                    "shape": shape,  # which seeds share, and nothing else
+                    "chain": chain,
                     "env": env,
                     "iteration": line["iteration"],
                     "success": line.get(f"env/{env}/success"),

@@ -8,7 +8,7 @@ import types
 
 import small_study
 
-from agentrl.findings import background, gather, page
+from agentrl.findings import background, gather, page, tables
 from agentrl.study import folder, graph, spec
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -89,3 +89,31 @@ def test_panels_are_told_whole():
     found = types.SimpleNamespace(study=study)
     *_, table = background.describe_provenance(found, made)
     assert table.rows == [["babyai", "9f3a", "64", "8"]]
+
+
+def test_curves_of_policies_that_share_a_stage_name_are_apart(tmp_path):
+    """A comes first or second, and shorter; only seeds of one chain share a chart."""
+    short = dataclasses.replace(A, num_iterations=2)
+    cells = (
+        make_cell("across", "textcraft", A),
+        make_cell("sequence", "b>a", B, A),
+        make_cell("within", "textcraft easy>hard", short, B),
+    )
+    found = leave(tmp_path, cells, seeds=(0, 1))
+    made = tables.make(found)
+    charts = list(page._curves(made))
+    captions = [chart.caption for chart in charts]
+    assert [caption.partition(":")[0] for caption in captions] == [
+        "warm > grpo_a",
+        "warm > grpo_b",
+        "warm > grpo_b > grpo_a",
+        "warm > grpo_a",
+        "warm > grpo_a > grpo_b",
+    ]
+    assert "3 iterations" in captions[0] and "2 iterations" in captions[3]
+    assert all(chart.svg.count("<polyline") == 2 for chart in charts)
+    of_chart = {}
+    for row in made["learning"]:
+        key = (row["shape"], row["env"], row["seed"], row["iteration"])
+        of_chart.setdefault(key, []).append(row["node"])
+    assert all(len(nodes) == 1 for nodes in of_chart.values())
