@@ -57,7 +57,7 @@ def _answers(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks
             f"{len(missing)} of {len(found.states)} nodes are not done yet; what needs "
             f"them is a hole ({blocks.HOLE})."
         )
-    if sentences := list(answers.describe(found, made["transfer"])):
+    if sentences := list(answers.describe(made["transfer"])):
         yield blocks.Points(sentences)
 
 
@@ -248,11 +248,9 @@ def _orders(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
 
 
 def _forgotten(names: list[str], made: Mapping[str, Any]) -> Iterator[blocks.Block]:
-    lost = made["forgetting"]
+    lost = [row for row in made["forgetting"] if row["axis"] in ("sequence", "pair")]
     claim = tables.choose_claim(lost)
-    lost = [
-        row for row in select(lost, claim=claim) if row["axis"] in ("sequence", "pair")
-    ]
+    lost = select(lost, claim=claim)
     if lost:
         yield blocks.Table(
             ["forgetting", *names],

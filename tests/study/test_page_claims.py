@@ -8,11 +8,17 @@ import types
 
 import small_study
 
-from agentrl.findings import background, gather, page, tables
+from agentrl import config
+from agentrl.findings import background, blocks, gather, page, tables
 from agentrl.study import folder, graph, spec
 
 ROOT = pathlib.Path(__file__).parents[2]
 WARM, A, B = small_study.make_study().cells[2].stages
+JOINT = dataclasses.replace(
+    A,
+    name="joint",
+    mixture=config.MixtureConfig(environments=(("textcraft", 1.0), ("babyai", 1.0))),
+)
 
 
 def make_cell(axis, name, *stages, **changes):
@@ -117,3 +123,55 @@ def test_curves_of_policies_that_share_a_stage_name_are_apart(tmp_path):
         key = (row["shape"], row["env"], row["seed"], row["iteration"])
         of_chart.setdefault(key, []).append(row["node"])
     assert all(len(nodes) == 1 for nodes in of_chart.values())
+
+
+CELLS = (
+    make_cell("across", "textcraft", A),
+    make_cell("across", "babyai", B),
+    make_cell("sequence", "a>b", A, B),
+    make_cell("mixture", "equal", JOINT),
+)
+
+
+def test_cells_of_one_seed_are_shown_beside_those_of_three(tmp_path):
+    lacks = [("across/babyai", seed, 2) for seed in (1, 2)]
+    text = write(leave(tmp_path, CELLS, seeds=(0, 1, 2), lacks=lacks))
+    assert "Training on textcraft changed success on itself" in text
+    assert "Training on babyai changed success on itself" in text
+    (row, _) = [line for line in text.splitlines() if "trained on babyai" in line]
+    assert blocks.HOLE not in row
+    assert "not for other seeds: there are fewer than 3" in text
+
+
+def test_each_axis_is_told_by_its_own_seeds(tmp_path):
+    lacks = [("sequence/a>b", seed, 3) for seed in (1, 2)]
+    found = leave(tmp_path, CELLS, seeds=(0, 1, 2), lacks=lacks)
+    text = write(found)
+    assert "Fewer than 3 seeds in cells of sequence: what follows of it" in text
+    assert "the order a>b" in text.casefold()
+    rows = select_success(found, axis="across", what="held_in")
+    recipe, policies = (
+        next(r for r in rows if r["claim"] == claim) for claim in ("recipe", "policies")
+    )
+    assert recipe["low"] != policies["low"]
+    assert f"itself (Held-In) by {tell(recipe)}" in text
+
+
+def test_gaps_name_the_seeds_that_both_have(tmp_path):
+    """Three seeds of an order, one of joint training: there is no gap of a recipe."""
+    lacks = [("mixture/equal", seed, 2) for seed in (1, 2)]
+    found = leave(tmp_path, CELLS, seeds=(0, 1, 2), lacks=lacks)
+    text = write(found)
+    (gap,) = select_success(found, what="gap_to_joint")
+    assert (gap["claim"], gap["seeds"]) == ("policies", "0")
+    assert "the order a>b" in text.casefold()
+
+
+def select_success(found, **wanted):
+    rows = tables.make(found)["transfer"]
+    return page.select(rows, measure="success", **wanted)
+
+
+def tell(row):
+    mean, low, high = (100 * row[name] for name in ("mean", "low", "high"))
+    return f"{mean:+z.1f} points [{low:+z.1f}, {high:+z.1f}]"
