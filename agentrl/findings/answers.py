@@ -62,13 +62,18 @@ def _tell_control(rows: Sequence[tables.Row]) -> Iterator[str]:
 def _tell_sequence(rows: Sequence[tables.Row]) -> Iterator[str]:
     for row in rows:
         if row["what"] == "gap_to_joint":
+            # The row is what the order lacks: a sign that a sentence would have to explain.
             yield (
-                f"The order {row['cell']} ends below joint training with the same budget "
-                f"by {_tell(row)}."
+                f"Against joint training with as many episodes, the order {row['cell']} "
+                f"ended at {_tell(_negate(row))}."
             )
 
 
 _AXES = {"across": _tell_across, "control": _tell_control, "sequence": _tell_sequence}
+
+
+def _negate(row: tables.Row) -> tables.Row:
+    return row | {"mean": -row["mean"], "low": -row["high"], "high": -row["low"]}
 
 
 def _tell(row: tables.Row) -> str:

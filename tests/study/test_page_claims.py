@@ -9,7 +9,7 @@ import types
 import small_study
 
 from agentrl import config
-from agentrl.findings import background, blocks, gather, page, tables
+from agentrl.findings import answers, background, blocks, gather, page, tables
 from agentrl.study import folder, graph, spec
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -165,6 +165,24 @@ def test_gaps_name_the_seeds_that_both_have(tmp_path):
     (gap,) = select_success(found, what="gap_to_joint")
     assert (gap["claim"], gap["seeds"]) == ("policies", "0")
     assert "the order a>b" in text.casefold()
+
+
+def test_a_gap_is_told_with_its_sign():
+    gap = {
+        **dict.fromkeys(("env", "p_holm"), ""),
+        **{"axis": "sequence", "cell": "a>b", "what": "gap_to_joint"},
+        **{"measure": "success", "claim": "policies", "seeds": "0"},
+    }
+    lacks = gap | {"mean": 0.042, "low": 0.01, "high": 0.08}
+    leads = gap | {"mean": -0.042, "low": -0.08, "high": -0.01}
+    open_ = gap | {"mean": -0.01, "low": -0.05, "high": 0.03}
+    start = "Against joint training with as many episodes, the order a>b ended at "
+    for row, told in (
+        (lacks, "-4.2 points [-8.0, -1.0]."),
+        (leads, "+4.2 points [+1.0, +8.0]."),
+        (open_, "+1.0 points [-3.0, +5.0] (not called a difference)."),
+    ):
+        assert list(answers.describe([row]))[-1] == start + told
 
 
 def select_success(found, **wanted):
