@@ -9,6 +9,7 @@ _NAMES = {
     "held_out": "the others (Held-Out)",
     "overall": "all (Overall)",
 }
+_CORRECTED = "when corrected for all changes of the axis"
 
 
 def describe(rows: Sequence[tables.Row]) -> Iterator[str]:
@@ -31,6 +32,11 @@ def describe(rows: Sequence[tables.Row]) -> Iterator[str]:
             f"follows of {'it' if len(few) == 1 else 'them'} holds for these runs only, "
             "not for the recipes."
         )
+    if sentences:
+        yield (
+            "Intervals are not corrected for several comparisons; a sentence that was "
+            "also tested corrected (Holm) says so."
+        )
     yield from sentences
 
 
@@ -40,12 +46,10 @@ def _tell_across(rows: Sequence[tables.Row]) -> Iterator[str]:
         told = [f"{name} by {changes[w]}" for w, name in _NAMES.items() if w in changes]
         yield f"Training on {cell} changed success on {', on '.join(told)}."
     for row in rows:
-        corrected = row["p_holm"]
-        called = corrected != "" and corrected < 0.05
-        if called and row["cell"] != row["env"]:
+        if row["cell"] != row["env"] and _is_called(row):
             yield (
                 f"Training on {row['cell']} changed {row['env']} by {_tell(row)}, also "
-                "when corrected for all changes of the axis."
+                f"{_CORRECTED}."
             )
 
 
@@ -53,9 +57,11 @@ def _tell_control(rows: Sequence[tables.Row]) -> Iterator[str]:
     for row in rows:
         trained = row["cell"].removeprefix("shuffled ")
         if row["what"] == "change" and trained == row["env"]:
+            differs = not row["low"] <= 0 <= row["high"]
+            also = f", {'also' if _is_called(row) else 'but not'} {_CORRECTED}"
             yield (
                 f"With shuffled returns, training on {trained} changed it by "
-                f"{_tell(row)}."
+                f"{_tell(row)}{also if differs else ''}."
             )
 
 
@@ -70,6 +76,11 @@ def _tell_sequence(rows: Sequence[tables.Row]) -> Iterator[str]:
 
 
 _AXES = {"across": _tell_across, "control": _tell_control, "sequence": _tell_sequence}
+
+
+def _is_called(row: tables.Row) -> bool:
+    """Whether a change differs from zero among all of its axis."""
+    return row["p_holm"] != "" and row["p_holm"] < 0.05
 
 
 def _negate(row: tables.Row) -> tables.Row:

@@ -88,6 +88,7 @@ def _pooled(rows: Sequence[tables.Row]) -> tables.Row | None:
     return _first(select(rows, seed="all") or list(rows))
 
 
+NOT_CORRECTED = "Not corrected for several comparisons."
 CLAIM_NOTES = {
     "policies": (
         "Intervals hold for these policies on other tasks, not for other seeds: there "
@@ -132,10 +133,6 @@ def _across(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.
             ])  # fmt: skip
         if not changes:
             continue
-        holm = [
-            row for row in changes if row["what"] == "change" and row["p_holm"] != ""
-        ]
-        called = [f"{r['cell']} on {r['env']}" for r in holm if r["p_holm"] < 0.05]
         smallest = [
             r["smallest_callable"] for r in changes if r["smallest_callable"] != ""
         ]
@@ -143,12 +140,21 @@ def _across(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.
             [measure, *names, "Held-In", "Held-Out", "Overall"],
             rows,
             f"Levels in % (avg@k), changes against {cells[0].plan.baseline} in points, "
-            f"95 % intervals. {CLAIM_NOTES[claim]} Corrected for the {len(holm)} changes "
-            f"of this table (Holm), these differ from zero: {', '.join(called) or 'none'}. "
+            f"95 % intervals. {CLAIM_NOTES[claim]} {_tell_corrected(changes)} "
             "Smallest differences that the design would have called 4 times in 5: "
             f"{100 * min(smallest):.1f} to {100 * max(smallest):.1f} points."
             f"{_tell_seeds(levels, changes)}",
         )
+
+
+def _tell_corrected(changes: Sequence[tables.Row]) -> str:
+    """Names the changes that differ from zero among all that are shown with them."""
+    holm = [row for row in changes if row["what"] == "change" and row["p_holm"] != ""]
+    called = [f"{r['cell']} on {r['env']}" for r in holm if r["p_holm"] < 0.05]
+    return (
+        f"Corrected for the {len(holm)} changes of this table (Holm), these differ from "
+        f"zero: {', '.join(called) or 'none'}."
+    )
 
 
 def _tell_seeds(levels: Sequence[tables.Row], changes: Sequence[tables.Row]) -> str:
@@ -182,8 +188,7 @@ def _within(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
                 ]
                 for trained in dict.fromkeys(row["trained_on"] for row in of_env)
             ],
-            f"Change of success in points. {CLAIM_NOTES[claim]} Not corrected for several "
-            "comparisons.",
+            f"Change of success in points. {CLAIM_NOTES[claim]} {NOT_CORRECTED}",
         )
 
 
@@ -243,7 +248,8 @@ def _orders(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
                 for name in dict.fromkeys(row["cell"] for row in kept)
             ],
             "Average and worst environment in % at the end, all else in points; a "
-            f"positive gap is what the sequence lacks. {CLAIM_NOTES[claim]}",
+            f"positive gap is what the sequence lacks. {CLAIM_NOTES[claim]} "
+            f"{NOT_CORRECTED}",
         )  # fmt: skip
 
 
@@ -265,7 +271,7 @@ def _forgotten(names: list[str], made: Mapping[str, Any]) -> Iterator[blocks.Blo
                 for name in dict.fromkeys(row["cell"] for row in lost)
             ],
             "Success after an environment's own stage minus that at the end, in points: "
-            f"positive numbers are forgotten. {CLAIM_NOTES[claim]}",
+            f"positive numbers are forgotten. {CLAIM_NOTES[claim]} {NOT_CORRECTED}",
         )
 
 
@@ -296,8 +302,8 @@ def _drift(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.B
         "KL(policy || other) in nats per token that the policy wrote, on its own episodes, "
         "with 95 % intervals for these policies on other tasks; panels that the stage "
         "trained on are marked. Forgotten is success after an environment's own stage "
-        "minus that at the end. tables/drift.csv has the drift per episode too, the "
-        "estimator k3 and the policy's entropy.",
+        f"minus that at the end. {NOT_CORRECTED} tables/drift.csv has the drift per "
+        "episode too, the estimator k3 and the policy's entropy.",
         folded=len(rows) > blocks.MANY,
     )
 
@@ -332,7 +338,7 @@ def _levels(made: Mapping[str, Any], axis: str) -> Iterator[blocks.Block]:
             ]
             for name in dict.fromkeys(row["cell"] for row in kept)
         ],
-        f"Change of success in points. {CLAIM_NOTES[claim]}",
+        f"Change of success in points. {CLAIM_NOTES[claim]} {_tell_corrected(kept)}",
     )  # fmt: skip
 
 

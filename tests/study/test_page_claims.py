@@ -19,6 +19,7 @@ JOINT = dataclasses.replace(
     name="joint",
     mixture=config.MixtureConfig(environments=(("textcraft", 1.0), ("babyai", 1.0))),
 )
+SHUFFLED = dataclasses.replace(A, name="shuffled_textcraft")
 
 
 def make_cell(axis, name, *stages, **changes):
@@ -183,6 +184,42 @@ def test_a_gap_is_told_with_its_sign():
         (open_, "+1.0 points [-3.0, +5.0] (not called a difference)."),
     ):
         assert list(answers.describe([row]))[-1] == start + told
+
+
+def test_tables_of_differences_say_whether_they_are_corrected(tmp_path):
+    cells = (*CELLS, make_cell("control", "shuffled textcraft", SHUFFLED))
+    found = leave(tmp_path, cells)
+    sections = dict(page.build(found, tables.make(found)))
+    first = sections["Answers"][-1].sentences
+    assert "Intervals are not corrected for several comparisons" in first[1]
+    titles = (
+        *("One environment, tested on all", "Sequences and pairs", "Drift", "Mixtures"),
+        "Controls",
+    )
+    notes = [
+        block.note
+        for title in titles
+        for block in sections.get(title, ())
+        if isinstance(block, blocks.Table) and "Success in %" not in block.note
+    ]
+    assert len(notes) == 6
+    assert all("(Holm)" in n or page.NOT_CORRECTED in n for n in notes)
+    (note,) = (n.note for n in sections["Controls"])
+    assert "Corrected for the 2 changes of this table (Holm)" in note
+
+
+def test_controls_are_told_corrected():
+    control = {
+        **{"axis": "control", "cell": "shuffled babyai", "env": "babyai"},
+        **{"what": "change", "measure": "success", "claim": "policies", "seeds": "0"},
+        **{"mean": -0.3, "low": -0.4, "high": -0.2},
+    }
+    for corrected, told in (
+        (0.01, "also when corrected for all changes of the axis."),
+        (0.2, "but not when corrected for all changes of the axis."),
+    ):
+        *_, last = answers.describe([control | {"p_holm": corrected}])
+        assert last.endswith(f"by -30.0 points [-40.0, -20.0], {told}")
 
 
 def select_success(found, **wanted):
