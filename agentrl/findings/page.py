@@ -32,10 +32,10 @@ def build(
         "Easy and hard tasks": _within(made),
         "Sequences and pairs": _chains(found, made),
         "Drift": _drift(found, made),
-        "Mixtures": _levels(made, "mixture"),
+        "Mixtures": _levels(found, made, "mixture"),
         "Lists of actions": _variants(made),
-        "Irrelevant text": _levels(made, "augmentation"),
-        "Controls": _levels(made, "control"),
+        "Irrelevant text": _levels(found, made, "augmentation"),
+        "Controls": _levels(found, made, "control"),
         "Turns and tokens": _turns(found, made),
         "Failures": _failures(found, made),
         "Training curves": _curves(made),
@@ -170,6 +170,21 @@ def _tell_seeds(levels: Sequence[tables.Row], changes: Sequence[tables.Row]) -> 
     )
 
 
+def _tell_differing(rows: Sequence[tables.Row]) -> str:
+    """Names the seeds of each cell, and of each gap to others, where they differ."""
+    names: dict[str, str] = {}
+    for row in rows:
+        gap = row.get("what", "").startswith("gap_to")
+        name = (
+            f"{row['what'].replace('_', ' ')} of {row['cell']}" if gap else row["cell"]
+        )
+        if not gap or row["seeds"] != names.get(row["cell"]):
+            names[name] = row["seeds"]
+    if len(set(names.values())) < 2:
+        return ""
+    return f" Seeds: {', '.join(f'{name} {seeds}' for name, seeds in names.items())}."
+
+
 def _within(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
     rows = made["difficulty"]
     claim = tables.choose_claim(rows)
@@ -196,30 +211,47 @@ def _chains(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.
     names = list(found.study.base.environments)
     cells = [one for axis in ("sequence", "pair") for one in found.of_axis(axis)]
     for one in cells:
-        levels = select(
-            made["results"],
-            axis=one.cell.axis,
-            cell=one.cell.name,
-            measure="success",
-            variant="",
+        if one.matrix.stages:
+            yield from _stages(one, names, made)
+    yield from _orders(cells, made)
+    yield from _forgotten(cells, names, made)
+
+
+def _stages(
+    one: gather.CellResults, names: list[str], made: Mapping[str, Any]
+) -> Iterator[blocks.Block]:
+    """Success after each stage of a chain; stages that are not done are holes."""
+    cell = {"axis": one.cell.axis, "cell": one.cell.name}
+    levels = select(made["results"], **cell, measure="success", variant="")
+    seeds = {stage: " ".join(map(str, one.seeds_after(stage))) for stage in one.stages}
+    differ = len(set(filter(None, seeds.values()))) > 1
+    rows = [
+        [
+            f"{stage} (of {seeds[stage]})" if differ and seeds[stage] else stage,
+            *(
+                points(_pooled(select(levels, stage=stage, env=env)), level=True)
+                for env in names
+            ),
+        ]
+        for stage in one.stages
+    ]
+    note = "Success in % after each stage."
+    if differ:
+        note += (
+            " In brackets the seeds that have done a stage: from one to the next they "
+            "differ, and so do the policies."
         )
-        rows = [
-            [stage, *(points(_pooled(select(levels, stage=stage, env=env)), level=True)
-                      for env in names)]
-            for stage in one.matrix.stages
-        ]  # fmt: skip
-        if rows:
-            yield blocks.Table(
-                [one.cell.name, *names], rows, "Success in % after each stage."
-            )
-            yield blocks.Chart(
-                charts.draw_chain(one.matrix, names), f"{one.cell.name}: success in %"
-            )
-    yield from _orders(made)
-    yield from _forgotten(names, made)
+    yield blocks.Table([one.cell.name, *names], rows, note)
+    yield blocks.Chart(
+        charts.draw_chain(one.matrix, names, one.stages),
+        f"{one.cell.name}: success in %"
+        f"{', of the seeds that the table names' if differ else ''}",
+    )
 
 
-def _orders(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
+def _orders(
+    cells: Sequence[gather.CellResults], made: Mapping[str, Any]
+) -> Iterator[blocks.Block]:
     """What chains end with, and what they lack of other ways to train."""
     kept = [
         row
@@ -236,24 +268,27 @@ def _orders(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
             ["order", *(what.replace("_", " ") for what in whats)],
             [
                 [
-                    name,
+                    one.cell.name,
                     *(
                         points(
-                            _first(select(kept, cell=name, what=what, claim=of)),
+                            _first(select(kept, axis=one.cell.axis, cell=one.cell.name,
+                                          what=what, claim=of)),
                             level=what in ("average", "worst"),
                         )
                         for what, of in whats.items()
                     ),
                 ]
-                for name in dict.fromkeys(row["cell"] for row in kept)
+                for one in cells
             ],
             "Average and worst environment in % at the end, all else in points; a "
             f"positive gap is what the sequence lacks. {CLAIM_NOTES[claim]} "
-            f"{NOT_CORRECTED}",
+            f"{NOT_CORRECTED}{_tell_differing(kept)}",
         )  # fmt: skip
 
 
-def _forgotten(names: list[str], made: Mapping[str, Any]) -> Iterator[blocks.Block]:
+def _forgotten(
+    cells: Sequence[gather.CellResults], names: list[str], made: Mapping[str, Any]
+) -> Iterator[blocks.Block]:
     lost = [row for row in made["forgetting"] if row["axis"] in ("sequence", "pair")]
     claim = tables.choose_claim(lost)
     lost = select(lost, claim=claim)
@@ -262,16 +297,26 @@ def _forgotten(names: list[str], made: Mapping[str, Any]) -> Iterator[blocks.Blo
             ["forgetting", *names],
             [
                 [
-                    name,
+                    one.cell.name,
                     *(
-                        points(_first(select(lost, cell=name, env=env)))
+                        points(
+                            _first(
+                                select(
+                                    lost,
+                                    axis=one.cell.axis,
+                                    cell=one.cell.name,
+                                    env=env,
+                                )
+                            )
+                        )
                         for env in names
                     ),
                 ]
-                for name in dict.fromkeys(row["cell"] for row in lost)
+                for one in cells
             ],
             "Success after an environment's own stage minus that at the end, in points: "
-            f"positive numbers are forgotten. {CLAIM_NOTES[claim]} {NOT_CORRECTED}",
+            f"positive numbers are forgotten. {CLAIM_NOTES[claim]} {NOT_CORRECTED}"
+            f"{_tell_differing(lost)}",
         )
 
 
@@ -315,7 +360,9 @@ def _nats(row: tables.Row | None) -> blocks.Cell:
     return blocks.Cell(text, marks=("own",) if row["trained"] else ())
 
 
-def _levels(made: Mapping[str, Any], axis: str) -> Iterator[blocks.Block]:
+def _levels(
+    found: gather.Findings, made: Mapping[str, Any], axis: str
+) -> Iterator[blocks.Block]:
     kept = select(made["transfer"], axis=axis, measure="success")
     claim = tables.choose_claim(kept)
     kept = [
@@ -336,9 +383,10 @@ def _levels(made: Mapping[str, Any], axis: str) -> Iterator[blocks.Block]:
                 *(points(_first(select(kept, cell=name, what=what)), level=True)
                   for what in ("average", "worst")),
             ]
-            for name in dict.fromkeys(row["cell"] for row in kept)
+            for name in (one.cell.name for one in found.of_axis(axis))
         ],
-        f"Change of success in points. {CLAIM_NOTES[claim]} {_tell_corrected(kept)}",
+        f"Change of success in points. {CLAIM_NOTES[claim]} {_tell_corrected(kept)}"
+        f"{_tell_differing(kept)}",
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import types
 import small_study
 
 from agentrl import config
-from agentrl.findings import answers, background, blocks, gather, page, tables
+from agentrl.findings import answers, background, blocks, charts, gather, page, tables
 from agentrl.study import folder, graph, spec
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -220,6 +220,44 @@ def test_controls_are_told_corrected():
     ):
         *_, last = answers.describe([control | {"p_holm": corrected}])
         assert last.endswith(f"by -30.0 points [-40.0, -20.0], {told}")
+
+
+def test_unfinished_orders_are_holes(tmp_path):
+    """b>a shares its first stages with babyai's cell, so they are done."""
+    cells = (*CELLS, make_cell("sequence", "b>a", B, A))
+    cells += (
+        make_cell("mixture", "adaptive", dataclasses.replace(JOINT, name="more")),
+    )
+    lacks = [(key, 0, 3) for key in ("sequence/b>a",)]
+    lacks += [("mixture/adaptive", 0, 2)]
+    text = write(leave(tmp_path, cells, lacks=lacks))
+    hole = blocks.HOLE
+    section = text[text.index("| b>a | textcraft") :]
+    rows = [line.split(" | ")[0] for line in section.splitlines()[2:5]]
+    assert rows == ["| warm", "| grpo_b", "| grpo_a"]
+    assert section.splitlines()[4] == f"| grpo_a | {hole} | {hole} |"
+    assert f"| b>a |{f' {hole} |' * 7}" in text  # of orders
+    assert f"| b>a | {hole} | {hole} |" in text  # of what is forgotten
+    assert f"| adaptive | {hole} | {hole} | {hole} | {hole} |" in text
+    assert "brackets" not in text and "Seeds:" not in text
+
+
+def test_stages_of_different_seeds_say_so(tmp_path):
+    cells = (*CELLS, make_cell("sequence", "b>a", B, A))
+    lacks = [("sequence/a>b", seed, 3) for seed in (1, 2)]
+    found = leave(tmp_path, cells, seeds=(0, 1, 2), lacks=lacks)
+    text = write(found)
+    section = text[text.index("| a>b | textcraft") :]
+    rows = [line.split(" | ")[0] for line in section.splitlines()[2:5]]
+    assert rows == ["| warm (of 0 1 2)", "| grpo_a (of 0 1 2)", "| grpo_b (of 0)"]
+    assert "In brackets the seeds that have done a stage" in section.splitlines()[6]
+    whole = text[text.index("| b>a | textcraft") :].splitlines()
+    assert whole[2].startswith("| warm | ") and "brackets" not in whole[6]
+    assert text.count(" Seeds: a>b 0, b>a 0 1 2.") == 2
+    chart = charts.draw_chain(
+        found.find("sequence/a>b").matrix, ["babyai"], ["warm", "x"]
+    )
+    assert chart.count(",") > 0 and ">x<" in chart
 
 
 def select_success(found, **wanted):
