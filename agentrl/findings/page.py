@@ -174,12 +174,9 @@ def _tell_differing(rows: Sequence[tables.Row]) -> str:
     """Names the seeds of each cell, and of each gap to others, where they differ."""
     names: dict[str, str] = {}
     for row in rows:
-        gap = row.get("what", "").startswith("gap_to")
-        name = (
-            f"{row['what'].replace('_', ' ')} of {row['cell']}" if gap else row["cell"]
-        )
+        gap = row["what"].replace("_", " ") if "gap_to" in row.get("what", "") else ""
         if not gap or row["seeds"] != names.get(row["cell"]):
-            names[name] = row["seeds"]
+            names[f"{gap} of {row['cell']}" if gap else row["cell"]] = row["seeds"]
     if len(set(names.values())) < 2:
         return ""
     return f" Seeds: {', '.join(f'{name} {seeds}' for name, seeds in names.items())}."
@@ -235,12 +232,11 @@ def _stages(
         ]
         for stage in one.stages
     ]
-    note = "Success in % after each stage."
-    if differ:
-        note += (
-            " In brackets the seeds that have done a stage: from one to the next they "
-            "differ, and so do the policies."
-        )
+    told = (
+        " In brackets the seeds that have done a stage: from one to the next they differ, "
+        "and so do the policies."
+    )
+    note = f"Success in % after each stage.{told if differ else ''}"
     yield blocks.Table([one.cell.name, *names], rows, note)
     yield blocks.Chart(
         charts.draw_chain(one.matrix, names, one.stages),

@@ -189,7 +189,13 @@ def _gap_rows(
         ]
         if not seeds or not theirs:
             continue
-        ours, others = _align(one, theirs, seeds)
+        ours, others = (
+            {
+                env: [cell.matrix.cells[seed, cell.last, env] for seed in seeds]
+                for env, cell in cells.items()
+            }
+            for cells in (dict.fromkeys(theirs, one), theirs)
+        )
         estimate = transfer.gap(ours, others, measure=measure, claim=claim)
         if estimate is not None:
             row = _transfer_row(one, name, "", measure, claim, estimate)
@@ -206,22 +212,6 @@ def _comparisons(
         yield "gap_to_joint", dict.fromkeys(environments, joint)
     specialists = {env: found.find(f"across/{env}") for env in environments}
     yield "gap_to_specialists", {e: s for e, s in specialists.items() if s is not None}
-
-
-def _align(
-    one: gather.CellResults,
-    theirs: Mapping[str, gather.CellResults],
-    seeds: Sequence[int],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Results of both by environment, with seeds in the same order."""
-
-    def last(cell: gather.CellResults, env: str) -> list[results.EvaluationResult]:
-        return [cell.matrix.cells[seed, cell.last, env] for seed in seeds]
-
-    return (
-        {env: last(one, env) for env in theirs},
-        {env: last(other, env) for env, other in theirs.items()},
-    )
 
 
 def _level_rows(
