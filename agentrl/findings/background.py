@@ -58,15 +58,16 @@ def describe_provenance(
         if len(commits) > 1
         else ""
     )
-    panels = {
-        (row["axis"] == "within", row["env"]): row
-        for row in made["results"]
-        if row["tier"] == found.study.base.evaluation.tier and not row["variant"]
-    }
+    panels: dict[tuple[str, ...], int] = {}
+    for row in made["results"]:
+        if not row["variant"]:  # which repeats a panel under other settings
+            key = (row["env"], row["panel"], str(row["samples"]))
+            # Rows of tiers are parts of a panel: the largest is all of it.
+            panels[key] = max(panels.get(key, 0), row["tasks"])
     yield blocks.Table(
         ["environment", "panel", "tasks", "samples"],
         [
-            [env, row["panel"], str(row["tasks"]), str(row["samples"])]
-            for (_, env), row in panels.items()
+            [env, panel, str(tasks), samples]
+            for (env, panel, samples), tasks in panels.items()
         ],
     )

@@ -13,25 +13,33 @@ _WIDTH, _HEIGHT = 420, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 90, 10, 34
 
 
-def draw_chain(matrix: transfer.ResultMatrix, names: Sequence[str]) -> str:
-    """Success after each stage, a line for each environment with its interval."""
+def draw_chain(
+    matrix: transfer.ResultMatrix, names: Sequence[str], stages: Sequence[str]
+) -> str:
+    """Success after each stage, a line for each environment with its interval.
+
+    Args:
+      matrix: results of a chain.
+      names: environments.
+      stages: of the whole chain; those without results are left open.
+    """
     lines = {}
     for env in names:
         estimates = [
             summaries.average(found)
             if (found := matrix.results_of(stage, env))
             else None
-            for stage in matrix.stages
+            for stage in stages
         ]
         lines[env] = [
             None if e is None else (100 * e.mean, 100 * e.low, 100 * e.high)
             for e in estimates
         ]
-    return draw_lines(lines, matrix.stages)
+    return draw_lines(lines, stages)
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Success over iterations: a line for each environment and seed."""
+    """Success over iterations: a line for each environment and seed of one shape."""
     lines: dict[str, list[tuple[float, float, float] | None]] = {}
     count = 1 + max(row["iteration"] for row in rows)
     for row in rows:

@@ -38,6 +38,19 @@ class CellResults:
         }
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """All stages in their order, done or not, after the untrained policy if tested."""
+        names = (stage.name for stage in self.cell.stages)
+        untrained = results.UNTRAINED_STAGE
+        return (*([untrained] if untrained in self.matrix.stages else []), *names)
+
+    def seeds_after(self, stage: str) -> tuple[int, ...]:
+        """Seeds that have a result after a stage."""
+        return tuple(
+            dict.fromkeys(s for s, name, _ in self.matrix.cells if name == stage)
+        )
+
+    @property
     def last(self) -> str:
         """The stage that the cell ends with."""
         return self.cell.stages[-1].name

@@ -32,10 +32,10 @@ def build(
         "Easy and hard tasks": _within(made),
         "Sequences and pairs": _chains(found, made),
         "Drift": _drift(found, made),
-        "Mixtures": _levels(made, "mixture"),
+        "Mixtures": _levels(found, made, "mixture"),
         "Lists of actions": _variants(made),
-        "Irrelevant text": _levels(made, "augmentation"),
-        "Controls": _levels(made, "control"),
+        "Irrelevant text": _levels(found, made, "augmentation"),
+        "Controls": _levels(found, made, "control"),
         "Turns and tokens": _turns(found, made),
         "Failures": _failures(found, made),
         "Training curves": _curves(made),
@@ -57,7 +57,7 @@ def _answers(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks
             f"{len(missing)} of {len(found.states)} nodes are not done yet; what needs "
             f"them is a hole ({blocks.HOLE})."
         )
-    if sentences := list(answers.describe(found, made["transfer"])):
+    if sentences := list(answers.describe(made["transfer"])):
         yield blocks.Points(sentences)
 
 
@@ -88,6 +88,7 @@ def _pooled(rows: Sequence[tables.Row]) -> tables.Row | None:
     return _first(select(rows, seed="all") or list(rows))
 
 
+NOT_CORRECTED = "Not corrected for several comparisons."
 CLAIM_NOTES = {
     "policies": (
         "Intervals hold for these policies on other tasks, not for other seeds: there "
@@ -132,10 +133,6 @@ def _across(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.
             ])  # fmt: skip
         if not changes:
             continue
-        holm = [
-            row for row in changes if row["what"] == "change" and row["p_holm"] != ""
-        ]
-        called = [f"{r['cell']} on {r['env']}" for r in holm if r["p_holm"] < 0.05]
         smallest = [
             r["smallest_callable"] for r in changes if r["smallest_callable"] != ""
         ]
@@ -143,12 +140,21 @@ def _across(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.
             [measure, *names, "Held-In", "Held-Out", "Overall"],
             rows,
             f"Levels in % (avg@k), changes against {cells[0].plan.baseline} in points, "
-            f"95 % intervals. {CLAIM_NOTES[claim]} Corrected for the {len(holm)} changes "
-            f"of this table (Holm), these differ from zero: {', '.join(called) or 'none'}. "
+            f"95 % intervals. {CLAIM_NOTES[claim]} {_tell_corrected(changes)} "
             "Smallest differences that the design would have called 4 times in 5: "
             f"{100 * min(smallest):.1f} to {100 * max(smallest):.1f} points."
             f"{_tell_seeds(levels, changes)}",
         )
+
+
+def _tell_corrected(changes: Sequence[tables.Row]) -> str:
+    """Names the changes that differ from zero among all that are shown with them."""
+    holm = [row for row in changes if row["what"] == "change" and row["p_holm"] != ""]
+    called = [f"{r['cell']} on {r['env']}" for r in holm if r["p_holm"] < 0.05]
+    return (
+        f"Corrected for the {len(holm)} changes of this table (Holm), these differ from "
+        f"zero: {', '.join(called) or 'none'}."
+    )
 
 
 def _tell_seeds(levels: Sequence[tables.Row], changes: Sequence[tables.Row]) -> str:
@@ -162,6 +168,18 @@ def _tell_seeds(levels: Sequence[tables.Row], changes: Sequence[tables.Row]) -> 
         f" Levels are of seeds {of_levels}, changes of those whose chains are done: "
         f"{told}."
     )
+
+
+def _tell_differing(rows: Sequence[tables.Row]) -> str:
+    """Names the seeds of each cell, and of each gap to others, where they differ."""
+    names: dict[str, str] = {}
+    for row in rows:
+        gap = row["what"].replace("_", " ") if "gap_to" in row.get("what", "") else ""
+        if not gap or row["seeds"] != names.get(row["cell"]):
+            names[f"{gap} of {row['cell']}" if gap else row["cell"]] = row["seeds"]
+    if len(set(names.values())) < 2:
+        return ""
+    return f" Seeds: {', '.join(f'{name} {seeds}' for name, seeds in names.items())}."
 
 
 def _within(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
@@ -182,8 +200,7 @@ def _within(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
                 ]
                 for trained in dict.fromkeys(row["trained_on"] for row in of_env)
             ],
-            f"Change of success in points. {CLAIM_NOTES[claim]} Not corrected for several "
-            "comparisons.",
+            f"Change of success in points. {CLAIM_NOTES[claim]} {NOT_CORRECTED}",
         )
 
 
@@ -191,30 +208,46 @@ def _chains(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.
     names = list(found.study.base.environments)
     cells = [one for axis in ("sequence", "pair") for one in found.of_axis(axis)]
     for one in cells:
-        levels = select(
-            made["results"],
-            axis=one.cell.axis,
-            cell=one.cell.name,
-            measure="success",
-            variant="",
-        )
-        rows = [
-            [stage, *(points(_pooled(select(levels, stage=stage, env=env)), level=True)
-                      for env in names)]
-            for stage in one.matrix.stages
-        ]  # fmt: skip
-        if rows:
-            yield blocks.Table(
-                [one.cell.name, *names], rows, "Success in % after each stage."
-            )
-            yield blocks.Chart(
-                charts.draw_chain(one.matrix, names), f"{one.cell.name}: success in %"
-            )
-    yield from _orders(made)
-    yield from _forgotten(names, made)
+        if one.matrix.stages:
+            yield from _stages(one, names, made)
+    yield from _orders(cells, made)
+    yield from _forgotten(cells, names, made)
 
 
-def _orders(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
+def _stages(
+    one: gather.CellResults, names: list[str], made: Mapping[str, Any]
+) -> Iterator[blocks.Block]:
+    """Success after each stage of a chain; stages that are not done are holes."""
+    cell = {"axis": one.cell.axis, "cell": one.cell.name}
+    levels = select(made["results"], **cell, measure="success", variant="")
+    seeds = {stage: " ".join(map(str, one.seeds_after(stage))) for stage in one.stages}
+    differ = len(set(filter(None, seeds.values()))) > 1
+    rows = [
+        [
+            f"{stage} (of {seeds[stage]})" if differ and seeds[stage] else stage,
+            *(
+                points(_pooled(select(levels, stage=stage, env=env)), level=True)
+                for env in names
+            ),
+        ]
+        for stage in one.stages
+    ]
+    told = (
+        " In brackets the seeds that have done a stage: from one to the next they differ, "
+        "and so do the policies."
+    )
+    note = f"Success in % after each stage.{told if differ else ''}"
+    yield blocks.Table([one.cell.name, *names], rows, note)
+    yield blocks.Chart(
+        charts.draw_chain(one.matrix, names, one.stages),
+        f"{one.cell.name}: success in %"
+        f"{', of the seeds that the table names' if differ else ''}",
+    )
+
+
+def _orders(
+    cells: Sequence[gather.CellResults], made: Mapping[str, Any]
+) -> Iterator[blocks.Block]:
     """What chains end with, and what they lack of other ways to train."""
     kept = [
         row
@@ -231,43 +264,55 @@ def _orders(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
             ["order", *(what.replace("_", " ") for what in whats)],
             [
                 [
-                    name,
+                    one.cell.name,
                     *(
                         points(
-                            _first(select(kept, cell=name, what=what, claim=of)),
+                            _first(select(kept, axis=one.cell.axis, cell=one.cell.name,
+                                          what=what, claim=of)),
                             level=what in ("average", "worst"),
                         )
                         for what, of in whats.items()
                     ),
                 ]
-                for name in dict.fromkeys(row["cell"] for row in kept)
+                for one in cells
             ],
             "Average and worst environment in % at the end, all else in points; a "
-            f"positive gap is what the sequence lacks. {CLAIM_NOTES[claim]}",
+            f"positive gap is what the sequence lacks. {CLAIM_NOTES[claim]} "
+            f"{NOT_CORRECTED}{_tell_differing(kept)}",
         )  # fmt: skip
 
 
-def _forgotten(names: list[str], made: Mapping[str, Any]) -> Iterator[blocks.Block]:
-    lost = made["forgetting"]
+def _forgotten(
+    cells: Sequence[gather.CellResults], names: list[str], made: Mapping[str, Any]
+) -> Iterator[blocks.Block]:
+    lost = [row for row in made["forgetting"] if row["axis"] in ("sequence", "pair")]
     claim = tables.choose_claim(lost)
-    lost = [
-        row for row in select(lost, claim=claim) if row["axis"] in ("sequence", "pair")
-    ]
+    lost = select(lost, claim=claim)
     if lost:
         yield blocks.Table(
             ["forgetting", *names],
             [
                 [
-                    name,
+                    one.cell.name,
                     *(
-                        points(_first(select(lost, cell=name, env=env)))
+                        points(
+                            _first(
+                                select(
+                                    lost,
+                                    axis=one.cell.axis,
+                                    cell=one.cell.name,
+                                    env=env,
+                                )
+                            )
+                        )
                         for env in names
                     ),
                 ]
-                for name in dict.fromkeys(row["cell"] for row in lost)
+                for one in cells
             ],
             "Success after an environment's own stage minus that at the end, in points: "
-            f"positive numbers are forgotten. {CLAIM_NOTES[claim]}",
+            f"positive numbers are forgotten. {CLAIM_NOTES[claim]} {NOT_CORRECTED}"
+            f"{_tell_differing(lost)}",
         )
 
 
@@ -298,8 +343,8 @@ def _drift(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.B
         "KL(policy || other) in nats per token that the policy wrote, on its own episodes, "
         "with 95 % intervals for these policies on other tasks; panels that the stage "
         "trained on are marked. Forgotten is success after an environment's own stage "
-        "minus that at the end. tables/drift.csv has the drift per episode too, the "
-        "estimator k3 and the policy's entropy.",
+        f"minus that at the end. {NOT_CORRECTED} tables/drift.csv has the drift per "
+        "episode too, the estimator k3 and the policy's entropy.",
         folded=len(rows) > blocks.MANY,
     )
 
@@ -311,7 +356,9 @@ def _nats(row: tables.Row | None) -> blocks.Cell:
     return blocks.Cell(text, marks=("own",) if row["trained"] else ())
 
 
-def _levels(made: Mapping[str, Any], axis: str) -> Iterator[blocks.Block]:
+def _levels(
+    found: gather.Findings, made: Mapping[str, Any], axis: str
+) -> Iterator[blocks.Block]:
     kept = select(made["transfer"], axis=axis, measure="success")
     claim = tables.choose_claim(kept)
     kept = [
@@ -332,9 +379,10 @@ def _levels(made: Mapping[str, Any], axis: str) -> Iterator[blocks.Block]:
                 *(points(_first(select(kept, cell=name, what=what)), level=True)
                   for what in ("average", "worst")),
             ]
-            for name in dict.fromkeys(row["cell"] for row in kept)
+            for name in (one.cell.name for one in found.of_axis(axis))
         ],
-        f"Change of success in points. {CLAIM_NOTES[claim]}",
+        f"Change of success in points. {CLAIM_NOTES[claim]} {_tell_corrected(kept)}"
+        f"{_tell_differing(kept)}",
     )  # fmt: skip
 
 
@@ -428,8 +476,12 @@ def _failures(
 
 
 def _curves(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
-    for stage in dict.fromkeys(row["stage"] for row in made["learning"]):
-        rows = select(made["learning"], stage=stage)
+    """A chart for the nodes that differ in their seed alone: stages are in many chains."""
+    for shape in dict.fromkeys(row["shape"] for row in made["learning"]):
+        rows = select(made["learning"], shape=shape)
+        count = 1 + max(row["iteration"] for row in rows)
         yield blocks.Chart(
-            charts.draw_curves(rows), f"{stage}: success of training episodes, in %"
+            charts.draw_curves(rows),
+            f"{rows[0]['chain']}: success of training episodes, in %, of {count} "
+            "iterations",
         )

@@ -66,9 +66,10 @@ def spread(estimate: intervals.Estimate | None) -> Row:
 def choose_claim(rows: Iterable[Row]) -> summaries.Claim:
     """What a page may claim of differences: recipes from three seeds on.
 
-    With two, the interval for other seeds is right, and too wide to say anything.
+    With two, the interval for other seeds is right, and too wide to say anything. Cells
+    of one seed, which have no rows about recipes, count: nothing is left out for others.
     """
-    seeds = [len(row["seeds"].split()) for row in rows if row["claim"] == "recipe"]
+    seeds = [len(row["seeds"].split()) for row in rows]
     return "recipe" if seeds and min(seeds) >= MIN_SEEDS else "policies"
 
 
@@ -148,16 +149,14 @@ def make_transfer(found: gather.Findings) -> Iterator[Row]:
             continue
         for measure in _MEASURES:
             for claim in _CLAIMS:
-                for what, env, estimate in _differences(
-                    found, one, matrix, measure, claim
-                ):
+                for what, env, estimate in _differences(one, matrix, measure, claim):
                     if estimate is not None:
                         yield _transfer_row(one, what, env, measure, claim, estimate)
+                yield from _gap_rows(found, one, measure, claim)
             yield from _level_rows(one, matrix, measure)
 
 
 def _differences(
-    found: gather.Findings,
     one: gather.CellResults,
     matrix: transfer.ResultMatrix,
     measure: summaries.Measure,
@@ -175,12 +174,32 @@ def _differences(
     summary = transfer.summarize(matrix, plan, measure=measure, claim=claim)
     for name in ("held_in", "held_out", "overall", "backward", "forward"):
         yield name, "", getattr(summary, name)
-    if one.cell.axis == "sequence":
-        for name, theirs in _comparisons(found, one):
-            ours, others = _align(one, theirs)
-            if ours:
-                gap = transfer.gap(ours, others, measure=measure, claim=claim)
-                yield name, "", gap
+
+
+def _gap_rows(
+    found: gather.Findings,
+    one: gather.CellResults,
+    measure: summaries.Measure,
+    claim: summaries.Claim,
+) -> Iterator[Row]:
+    """What a sequence lacks of others, of the seeds that both have."""
+    for name, theirs in _comparisons(found, one) if one.cell.axis == "sequence" else ():
+        seeds = [
+            s for s in one.seeds if all(s in other.seeds for other in theirs.values())
+        ]
+        if not seeds or not theirs:
+            continue
+        ours, others = (
+            {
+                env: [cell.matrix.cells[seed, cell.last, env] for seed in seeds]
+                for env, cell in cells.items()
+            }
+            for cells in (dict.fromkeys(theirs, one), theirs)
+        )
+        estimate = transfer.gap(ours, others, measure=measure, claim=claim)
+        if estimate is not None:
+            row = _transfer_row(one, name, "", measure, claim, estimate)
+            yield row | {"seeds": " ".join(map(str, seeds))}
 
 
 def _comparisons(
@@ -193,23 +212,6 @@ def _comparisons(
         yield "gap_to_joint", dict.fromkeys(environments, joint)
     specialists = {env: found.find(f"across/{env}") for env in environments}
     yield "gap_to_specialists", {e: s for e, s in specialists.items() if s is not None}
-
-
-def _align(
-    one: gather.CellResults, theirs: Mapping[str, gather.CellResults]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Results of both by environment, of the seeds that have all of them."""
-    seeds = [s for s in one.seeds if all(s in other.seeds for other in theirs.values())]
-    if not seeds or not theirs:
-        return {}, {}
-
-    def last(cell: gather.CellResults, env: str) -> list[results.EvaluationResult]:
-        return [cell.matrix.cells[seed, cell.last, env] for seed in seeds]
-
-    return (
-        {env: last(one, env) for env in theirs},
-        {env: last(other, env) for env, other in theirs.items()},
-    )
 
 
 def _level_rows(
@@ -418,12 +420,16 @@ def make_learning(found: gather.Findings) -> Iterator[Row]:
     for node in found.done_nodes():
         if node.stage.supervised:
             continue
+        shape, stages = node.shape, node.settings.stages
+        chain = " > ".join(stage.name for stage in stages)
         for line in cost.read_lines(found.place, node):
             for env, _ in node.stage.mixture.environments:
                 yield {
                     "node": node.id,
                     "seed": node.settings.seed,
                     "stage": node.stage.name,
+                    "shape": shape,  # which seeds share, and nothing else
+                    "chain": chain,
                     "env": env,
                     "iteration": line["iteration"],
                     "success": line.get(f"env/{env}/success"),

@@ -15,9 +15,14 @@ from agentrl.transcripts import episodes, failures
 
 TAGS = judge_prompt.TAGS
 NOTE = (
-    "Intervals: 95 %, over tasks. Kappa: Cohen's; - where both always say the same. Left "
+    "Kappa: Cohen's; - where both always say the same. Left "
     "out: the tag timeout, which is recorded and not judged; episodes in whose environment "
     "no rule can see the tag; labels that a reader left unclear."
+)
+OVER_TASKS = "Intervals: 95 %, over tasks."
+OVER_EPISODES = (
+    "Intervals: 95 %, over episodes: labelled texts do not name their tasks. Where "
+    "several are of one task, the intervals are too narrow."
 )
 
 
@@ -55,7 +60,8 @@ def _readable(tags: Iterable[str]) -> tuple[str, ...]:
     return tuple(tag for tag in tags if tag in TAGS) or (judge_prompt.NONE_FITS,)
 
 
-Pair = tuple[str, Reading, Reading]  # task, first and second reader
+# Task, or episode where that is not known; first and second reader.
+Pair = tuple[str, Reading, Reading]
 
 
 def compare(pairs: Sequence[Pair]) -> dict[str, agreement.Agreement]:
@@ -97,7 +103,7 @@ def format_run(
         if verdict.tags
     ]
     table = format_agreement("rules", "judge", pairs)
-    return "\n".join([table, *_count_unanswered(verdicts), NOTE])
+    return "\n".join([table, *_count_unanswered(verdicts), f"{OVER_TASKS} {NOTE}"])
 
 
 def format_labelled(
@@ -117,7 +123,7 @@ def format_labelled(
         format_agreement("labels", "rules", by_rules),
         format_agreement("rules", "judge", beside),
     ]
-    return "\n".join([*tables, *_count_unanswered(verdicts), NOTE])
+    return "\n".join([*tables, *_count_unanswered(verdicts), f"{OVER_EPISODES} {NOTE}"])
 
 
 def _count_unanswered(verdicts: Sequence[judge.Verdict]) -> list[str]:

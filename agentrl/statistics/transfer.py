@@ -148,7 +148,8 @@ class Plan:
     baseline: str  # last evaluated stage before reinforcement learning; "" if none
     last: str  # last evaluated stage; "" if none
     own: Mapping[str, str]  # by environment, the stage that it was trained in
-    before_own: Mapping[str, str]  # the evaluated stage before that one
+    # By environment, the evaluated stage before the first that trained on it.
+    before_first: Mapping[str, str]
     trained: frozenset[str]  # environments that a reinforcement stage trained on
 
     @classmethod
@@ -158,7 +159,9 @@ class Plan:
         """Reads the plan off stages.
 
         An environment's own stage is the last reinforcement stage that trained on it
-        alone; if there is none, the last that trained on it.
+        alone; if there is none, the last that trained on it. What it was like before its
+        first such stage, alone or not, is another question: an environment that is
+        trained on twice has learned from itself before its own stage.
         """
         known = set(evaluated)
         names = [stage.name for stage in stages if stage.name in known]
@@ -174,19 +177,22 @@ class Plan:
             for name, mixture in mixtures.items():
                 if not alone or len(mixture) == 1:
                     own |= dict.fromkeys(mixture, name)
+        first_of: dict[str, str] = {}
+        for name, mixture in mixtures.items():
+            first_of = dict.fromkeys(mixture, name) | first_of
         first = next(
             (i for i, name in enumerate(names) if name in mixtures), len(names)
         )
         before = {
             env: names[names.index(stage) - 1]
-            for env, stage in own.items()
+            for env, stage in first_of.items()
             if stage in names and names.index(stage) > 0
         }
         return cls(
             baseline=names[first - 1] if first else "",
             last=names[-1] if names else "",
             own=own,
-            before_own=before,
+            before_first=before,
             trained=frozenset(own),
         )
 
@@ -199,7 +205,7 @@ class TransferSummary:
     held_out: intervals.Estimate | None  # the others
     overall: intervals.Estimate | None
     backward: intervals.Estimate | None  # last - own stage
-    forward: intervals.Estimate | None  # before own stage - baseline
+    forward: intervals.Estimate | None  # before its first stage - baseline
     forgetting: Mapping[str, intervals.Estimate | None]  # own stage - last, by panel
     largest_loss: Mapping[str, float | None]  # by panel; see `largest_loss`
 
@@ -216,8 +222,9 @@ def summarize(
     Backward and forward transfer: Lopez-Paz and Ranzato 2017,
     https://arxiv.org/abs/1706.08840, section 2, with the policy before reinforcement
     learning in place of random initialisation. An environment whose own stage is the last
-    one has nothing to forget yet and takes no part in backward transfer; one whose own
-    stage is the first after the baseline takes no part in forward transfer.
+    one has nothing to forget yet and takes no part in backward transfer. Forward transfer
+    ends before the first stage that trained on an environment; one that the first stage
+    after the baseline trained on takes no part in it.
     """
     panels = matrix.main_panels()
 
@@ -241,7 +248,7 @@ def summarize(
         held_out=mean({e: both for e, both in whole.items() if e not in plan.trained}),
         overall=mean(whole),
         backward=mean({e: (own, plan.last) for e, own in plan.own.items()}),
-        forward=mean({e: (plan.baseline, s) for e, s in plan.before_own.items()}),
+        forward=mean({e: (plan.baseline, s) for e, s in plan.before_first.items()}),
         forgetting=forgotten,
         largest_loss={p: matrix.largest_loss(p, measure) for p in matrix.panels},
     )

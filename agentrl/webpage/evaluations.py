@@ -241,10 +241,10 @@ def _chain_table(
         f"From the warm start to the end: {measure}",
         "Change on environments that were trained on (Held-In), the others (Held-Out) and "
         "all; backward transfer, since an environment's own stage, and forward transfer, "
-        "before it. Tasks are averaged within an environment first, and environments "
-        "weigh the same. The last column is the smallest true difference that a design "
-        "of this size calls 80 % of the time. These comparisons are not corrected for "
-        f"each other. {claim}",
+        "before the first that trained on it. Tasks are averaged within an environment "
+        "first, and environments weigh the same. The last column is the smallest true "
+        "difference that a design of this size calls 80 % of the time. These comparisons "
+        f"are not corrected for each other. {claim}",
         measure,
         columns,
         rows,

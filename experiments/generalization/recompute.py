@@ -173,22 +173,25 @@ class Study:
         for env in envs:
             other = "mixture/equal" if what == "gap_to_joint" else f"across/{env}"
             if (other, seed) in self.chains:
-                found[env] = [(c, self.plan(c, seed)[1][-1]) for c in (cell, other)]
+                found[env] = [(c, self.plan(c, seed)[2][-1]) for c in (cell, other)]
         return found
 
     def plan(self, cell, seed):
-        """Names of stages with what reinforcement trains on in each; all environments."""
+        """By environment, its own stage and its first; all stages; all environments."""
         run = self.chains[cell, seed][-1]["config"]
         trained = {
             s["name"]: [name for name, _ in s["mixture"]["environments"]]
             for s in run["stages"]
             if s["algorithm"]["name"] != "supervised"
         }
-        own = {}
+        own, first = {}, {}
         for alone in (False, True):
             for stage, envs in trained.items():
                 own |= {e: stage for e in envs if not alone or len(envs) == 1}
-        return own, [s["name"] for s in run["stages"]], list(run["environments"])
+                for env in envs:
+                    first.setdefault(env, stage)
+        names = [s["name"] for s in run["stages"]]
+        return own, first, names, list(run["environments"])
 
 
 def recompute(study, row, kind):
@@ -199,7 +202,7 @@ def recompute(study, row, kind):
     seeds = row["seeds"].split()
     measure = row.get("measure", "success")
     if kind == "transfer" and row["what"] in ("average", "worst"):
-        _, names, envs = study.plan(cell, seeds[0])
+        _, _, names, envs = study.plan(cell, seeds[0])
         level = 1 - 0.025 / (1 if row["what"] == "average" else len(envs))
         shares = []
         for env in envs:
@@ -240,7 +243,7 @@ def recompute_level(study, row, cell):
 
 def find_pairs(study, row, kind, cell, seed):
     """By environment, two policies that a row compares; None for other kinds of rows."""
-    own, names, envs = study.plan(cell, seed)
+    own, first, names, envs = study.plan(cell, seed)
     if kind == "transfer" and row["what"].startswith("gap_to_"):
         return study.gaps(row["what"], cell, seed, envs)
     if kind == "forgetting":
@@ -256,7 +259,7 @@ def find_pairs(study, row, kind, cell, seed):
             "backward": {e: (s, last) for e, s in own.items() if s != last},
             "forward": {
                 e: (before, order[order.index(s) - 1])
-                for e, s in own.items()
+                for e, s in first.items()
                 if order.index(s) > 1
             },
         }.get(row["what"])

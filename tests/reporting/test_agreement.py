@@ -115,3 +115,12 @@ def test_the_table_of_a_run():
     assert "the same main tag: 50.0 [" in text
     assert "no answer of use on 1 of 3 episodes, which do not count" in text
     assert "no JSON: 'Hm'" in text
+
+
+def test_labelled_episodes_do_not_claim_tasks():
+    """Their texts name no task, and of many there are several."""
+    idle = play("babyai", ("Your goal: go", act("turn left"), True), "Nothing.")
+    label = labelled.Labelled("x", idle, frozenset({"other"}), frozenset())
+    text = judged.format_labelled([label], [judge.Verdict(("other",))])
+    assert "over tasks" not in text
+    assert "over episodes: labelled texts do not name their tasks" in text

@@ -58,7 +58,7 @@ def test_plan_is_fixed_by_the_configuration():
 
     assert (plan.baseline, plan.last) == ("warm", "b")
     assert plan.own == {"textcraft": "a", "babyai": "b"}
-    assert plan.before_own == {"textcraft": "warm", "babyai": "a"}
+    assert plan.before_first == {"textcraft": "warm", "babyai": "a"}
     assert plan.trained == {"textcraft", "babyai"}
 
 
@@ -73,7 +73,22 @@ def test_own_stage_is_the_last_that_trained_on_the_environment_alone():
 
     assert plan.own == {"textcraft": "hard", "babyai": "both"}
     assert plan.baseline == ""  # nothing was evaluated before reinforcement learning
-    assert plan.before_own == {"babyai": "hard"}
+    assert plan.before_first == {"babyai": "hard"}
+
+
+def test_forward_transfer_ends_before_any_training_on_the_environment():
+    """In A, then A, the gain of the first is training, not transfer."""
+    warm, _, last = SEQUENCE
+    twice = (warm, make_stage("a", "textcraft"), make_stage("b", "textcraft"))
+    mixed = (warm, make_stage("a", "babyai", "alfworld"), last)
+    matrix = make_matrix(RATES)
+
+    plan = transfer.Plan.of(twice, matrix.stages)
+    assert plan.own == {"textcraft": "b"}
+    assert transfer.summarize(matrix, plan).forward is None
+    plan = transfer.Plan.of(mixed, matrix.stages)
+    assert plan.own["babyai"] == "b"
+    assert transfer.summarize(matrix, plan).forward is None  # a mixture trained on it
 
 
 def test_summary_by_hand():
