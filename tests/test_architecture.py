@@ -72,7 +72,7 @@ MAY_IMPORT = {
     ),
     "play": (
         "envs checkpoints errors types ops models config parallel pretrained sources chat "
-        "engine experiment run"
+        "engine rollout experiment run"
     ),
     "advice": ("envs errors types config models chat learner experiment run"),
     "loop": (

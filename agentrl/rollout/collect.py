@@ -148,9 +148,8 @@ class Collector:
                 busy = state if state.in_flight is not None else None
         self._engine.invalidate_prefix_cache()  # an update needs the room
         rollout.statistics.seconds = time.perf_counter() - started
-        return processes.gather(
-            [rollout.finished[i] for i in local]
-        ), rollout.statistics
+        finished = [rollout.finished[i] for i in local]
+        return processes.gather(finished), rollout.statistics
 
 
 def _num_prefetched(policy_engine: engine.Engine) -> int:

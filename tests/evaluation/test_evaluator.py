@@ -251,7 +251,8 @@ def test_each_environment_is_evaluated_in_room_of_its_own(tmp_path):
         run.collector = lambda settings: asked.append(settings) or run.scripted
         run_evaluation(run, tmp_path, tasks=2)
         run_evaluation(run, tmp_path, tasks=2, rollouts={"shaky": wide, "b": wide})
-    assert [rollout.max_tokens for rollout in asked] == [1024, 2048]
+    # Twice each: before the parameters are copied, and to play.
+    assert [rollout.max_tokens for rollout in asked] == [1024, 1024, 2048, 2048]
 
 
 def test_a_calibration_plays_a_list_of_ids_in_place_of_splits(tmp_path):

@@ -51,7 +51,8 @@ def test_this_platform_is_a_cpu_and_computes_in_float32(load):
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
 def test_every_field_can_be_set(load, field, platform):
     defaults = dataclasses.asdict(precision.PLATFORMS[platform])
-    other = "bfloat16" if defaults[field] == "float32" else "float32"
+    others = {"float32": "bfloat16", "bfloat16": "float32", "compute": "int8"}
+    other = others[defaults[field]]
     changed = load("None", f"model.precision.{field}={other}", platform=platform)
     assert dataclasses.asdict(changed) == defaults | {field: other}
 
