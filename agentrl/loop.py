@@ -41,9 +41,9 @@ from agentrl.run import (
     references,
     resume,
     stages,
-    warmstart,
 )
 from agentrl.statistics import results
+from agentrl.supervised import warmstart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +218,10 @@ def rl_iteration(
     values["policy/first_logprob_mismatch"] = updates[0]["policy/logprob_mismatch"]
     values["policy/staleness"] = first_step - min(t.policy_step for t in episodes)
     if not values["policy/staleness"]:
-        checks.check_logprob_mismatch(values, stage.settings, iteration)
+        rounded = run.config.model.dtypes.rollout_kernels == "int8"
+        checks.check_logprob_mismatch(
+            values, stage.settings, iteration, rounded=rounded
+        )
     return dataclasses.replace(state, learner=learner), values, ahead
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from agentrl import config, errors, types
 from agentrl.chat import renderer
 from agentrl.envs import base, pool, registry, tasks
-from agentrl.run import assemble, warmstart
+from agentrl.run import assemble
+from agentrl.supervised import warmstart
 
 MAX_TASKS = 32  # of each panel whose first observations are looked at
 

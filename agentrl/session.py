@@ -14,7 +14,6 @@ import filelock
 import jax
 
 from agentrl import config, errors, loop, preflight, storage, types
-from agentrl.chat import datasets
 from agentrl.checkpoints import checkpoint
 from agentrl.experiment import changes, files, rules
 from agentrl.hardware import roofline, timing, topology
@@ -25,6 +24,7 @@ from agentrl.planning import preview
 from agentrl.reporting import metrics, tables
 from agentrl.run import assemble, fork, parameters, resume
 from agentrl.statistics import results
+from agentrl.supervised import datasets
 from agentrl.webpage import report
 
 LOCK_FILE = ".lock"
@@ -327,14 +327,14 @@ def claim(
         return
     described = files.read_description(workdir)
     place = {"stage": progress.stage_name, "iteration": progress.iteration}
-    moved = files.describe_move(described, **place)
-    if moved:
-        described["continued"] = [*described.get("continued", []), moved]
+    continued = files.describe_continuation(described, **place)
+    if continued:
+        described["continued"] = [*described.get("continued", []), continued]
     if changed:
         entry = changes.to_record(changed, **place, allowed=allowed)
         described["changes"] = [*described.get("changes", []), entry]
         described["config"] = files.to_json(settings)
-    if moved or changed:
+    if continued or changed:
         storage.write_json(path, described)
 
 

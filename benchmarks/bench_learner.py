@@ -48,7 +48,7 @@ from agentrl.hardware import roofline
 from agentrl.learner import algorithms, optimizer, packing, update
 from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding, startup
-from agentrl.run import warmstart
+from agentrl.supervised import warmstart
 from benchmarks.peers import link
 
 _PARTS = flags.DEFINE_list("parts", ["packing", "speed", "memory"], "What to measure.")

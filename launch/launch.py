@@ -69,6 +69,27 @@ _GRACE = flags.DEFINE_integer(
     lower_bound=1,
 )
 
+# Targets that a flag has an effect on, as its help says; other flags have one on all.
+ONLY_FOR = {
+    "hosts": ("slurm", "k8s"),
+    "topology": ("tpu-vm", "gke"),
+    "zone": ("tpu-vm",),
+    "project": ("tpu-vm",),
+    "spot": ("tpu-vm", "gke"),
+    "keep": ("tpu-vm",),
+    "setup": ("tpu-vm",),
+    "image": ("gke", "k8s"),
+    "claim": ("gke", "k8s"),
+    "mount": ("gke", "k8s"),
+    "memory": ("gke", "k8s"),
+    "service_account": ("gke", "k8s"),
+    "gpus": ("slurm", "k8s"),
+    "cpus": ("slurm",),
+    "time": ("slurm",),
+    "partition": ("slurm",),
+    "grace_s": ("slurm", "gke", "k8s"),
+}
+
 
 def main(argv: Sequence[str]) -> None:
     """Renders the target's script or manifest; submits it unless --dry_run."""
@@ -76,6 +97,11 @@ def main(argv: Sequence[str]) -> None:
         raise errors.UsageError(f"name a target first: {', '.join(TARGETS)}.")
     if not _NAME.value:
         raise errors.UsageError("give --name.")
+    for name, targets in ONLY_FOR.items():
+        if flags.FLAGS[name].present and argv[1] not in targets:
+            raise errors.UsageError(
+                f"--{name} has no effect on {argv[1]}; it is for {', '.join(targets)}."
+            )
     from agentrl import refusals
 
     try:

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "pretrained": "errors storage types models",
     "sources": "errors types models pretrained",
     "chat": "envs storage errors pretrained sources",
+    "supervised": "envs errors types config sources chat",
     "engine": "errors types models config parallel",
     "rollout": "envs errors types config parallel chat engine",
     "learner": "errors types ops config",
@@ -52,11 +53,12 @@ MAY_IMPORT = {
     "live": "refusals webpage",
     "run": (
         "envs checkpoints storage errors types ops models config parallel hardware "
-        "initial pretrained sources chat engine rollout learner experiment transcripts "
+        "initial pretrained sources chat supervised engine rollout learner experiment "
+        "transcripts "
         "statistics "
         "reporting"
     ),
-    "preflight": "envs errors types config chat run",
+    "preflight": "envs errors types config chat supervised run",
     "programs": "types config parallel hardware engine learner run",
     "planning": (
         "envs errors types models config parallel hardware pretrained engine learner "
@@ -74,13 +76,15 @@ MAY_IMPORT = {
         "envs checkpoints errors types ops models config parallel pretrained sources chat "
         "engine rollout experiment run"
     ),
-    "advice": ("envs errors types config models chat learner experiment run"),
+    "advice": (
+        "envs errors types config models chat supervised learner experiment run"
+    ),
     "loop": (
-        "envs checkpoints storage errors types config parallel hardware rollout "
+        "envs checkpoints storage errors types config parallel hardware supervised rollout "
         "learner evaluation statistics reporting run"
     ),
     "session": (
-        "errors preflight planning checkpoints chat storage types models config "
+        "errors preflight planning checkpoints supervised storage types models config "
         "parallel hardware pretrained sources learner experiment statistics loggers "
         "reporting webpage run loop"
     ),

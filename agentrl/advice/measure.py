@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from agentrl import config, errors, types
 from agentrl.chat import renderer
 from agentrl.envs import demonstrations, pool, registry, tasks
-from agentrl.run import warmstart
+from agentrl.supervised import warmstart
 
 _RESET_AT_ONCE = 32
 _SPLITS = ("train", "test")

@@ -144,18 +144,26 @@ def check_limits(tokenizer: transformers.PreTrainedTokenizerBase) -> None:
 
 
 def mark_delimiters(tokenizer: transformers.PreTrainedTokenizerBase) -> None:
-    """Makes tokens special that a template writes between messages, but for thoughts.
+    """Makes the tokens special that a template writes between messages.
 
-    R1's distillations publish roles as words: an observation could forge a turn.
+    Some are published as ordinary added tokens, such as the roles of R1's distillations:
+    an observation that contains their text would become them, and forge a turn. What marks
+    a thought is written by the policy, so it stays an ordinary token.
+
+    Raises:
+      ConfigError: as `find_delimiters` does.
     """
+    thought = (renderer.THOUGHT_START, renderer.THOUGHT_END)
     gaps = _find_gaps(tokenizer, _TURNS[:-1]).values()
-    unmarked = [
+    ordinary = [
         transformers.AddedToken(token.content, special=True, normalized=False)
         for token in tokenizer.added_tokens_decoder.values()
-        if not token.special and any(token.content in gap for gap in gaps)
-        if token.content not in (renderer.THOUGHT_START, renderer.THOUGHT_END)
+        if not token.special
+        and token.content not in thought
+        and any(token.content in gap for gap in gaps)
     ]
-    tokenizer.add_tokens(unmarked, special_tokens=True)
+    if ordinary:
+        tokenizer.add_tokens(ordinary, special_tokens=True)
 
 
 def find_delimiters(

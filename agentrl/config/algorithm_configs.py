@@ -83,7 +83,7 @@ class Supervised(AlgorithmConfig):
     # Of the names that copies rename: words in small letters, or any of letters and digits.
     renamed_spellings: Literal["lower", "all"] = "lower"
     # File, or data set on the Hub, to learn from in the oracle's place; see
-    # `agentrl.chat.datasets`.
+    # `agentrl.supervised.datasets`.
     conversations: str = ""
 
     def validate(self, where: str) -> None:

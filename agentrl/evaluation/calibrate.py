@@ -64,7 +64,6 @@ def calibrate(
         for split in chosen
     ]
     ids = [item_id for panel in panels for item_id in panel.item_ids]
-    run.collector(run.config.evaluation.rollout_of(env))  # compiles before it copies
     yield from play_missing(
         run, run.rollout_params(params), env, ids, tier_file, step=step
     )

@@ -59,9 +59,6 @@ def evaluate(
     """
     played: dict[str, list[types.Trajectory]] = {}
     with assemble.open_evaluation(run, settings) as playing:
-        for env in settings.environments or run.environments:
-            # Compiles what is missing with parameters of its own: before those that play.
-            playing.collector(settings.rollout_of(env))
         found = _play_panels(
             playing,
             run.rollout_params(params),
@@ -194,7 +191,7 @@ def play_tasks(
       One trajectory for each episode, the samples of a task side by side. Episodes that
       were lost `MAX_ATTEMPTS` times end with `env_error` or `env_timeout`.
     """
-    collector = run.collector(settings)
+    collector = run.collector(settings, rollout_params)
     tasks = assemble.make_tasks(item_ids, samples)
     numbers = range(len(tasks)) if streams is None else streams
     played: dict[int, types.Trajectory] = {}

@@ -262,7 +262,7 @@ def describe_run(settings: config.RunConfig) -> dict[str, Any]:
     }
 
 
-def describe_move(
+def describe_continuation(
     described: Mapping[str, Any], *, stage: str, iteration: int
 ) -> dict[str, Any] | None:
     """An entry of `continued` in `run.json`, for a run that goes on elsewhere.

@@ -183,23 +183,27 @@ def _gap_rows(
     claim: summaries.Claim,
 ) -> Iterator[Row]:
     """What a sequence lacks of others, of the seeds that both have."""
-    for name, theirs in _comparisons(found, one) if one.cell.axis == "sequence" else ():
+    if one.cell.axis != "sequence":
+        return
+    for name, theirs in _comparisons(found, one):
         seeds = [
             s for s in one.seeds if all(s in other.seeds for other in theirs.values())
         ]
         if not seeds or not theirs:
             continue
-        ours, others = (
-            {
-                env: [cell.matrix.cells[seed, cell.last, env] for seed in seeds]
-                for env, cell in cells.items()
-            }
-            for cells in (dict.fromkeys(theirs, one), theirs)
-        )
+        ours = {env: _at_end(one, env, seeds) for env in theirs}
+        others = {env: _at_end(cell, env, seeds) for env, cell in theirs.items()}
         estimate = transfer.gap(ours, others, measure=measure, claim=claim)
         if estimate is not None:
             row = _transfer_row(one, name, "", measure, claim, estimate)
             yield row | {"seeds": " ".join(map(str, seeds))}
+
+
+def _at_end(
+    one: gather.CellResults, env: str, seeds: Sequence[int]
+) -> list[results.EvaluationResult]:
+    """Results of an environment after the last stage of a cell, by seed."""
+    return [one.matrix.cells[seed, one.last, env] for seed in seeds]
 
 
 def _comparisons(

@@ -55,8 +55,9 @@ class Mlflow:
     ):
         """Begins the run, or continues the one that is tagged with this id."""
         import mlflow  # type: ignore[import-not-found]
+        from mlflow import entities  # type: ignore[import-not-found]
 
-        self._mlflow = mlflow
+        self._new_metric = entities.Metric
         self._client = mlflow.MlflowClient()
         title = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         experiment = self._client.get_experiment_by_name(title)
@@ -84,7 +85,7 @@ class Mlflow:
         """Adds the numbers of a point at its step and time."""
         milliseconds = int(point.wall_time * 1000)
         metrics = [
-            self._mlflow.entities.Metric(name, value, milliseconds, point.step)
+            self._new_metric(name, value, milliseconds, point.step)
             for name, value in point.numbers.items()
             if value is not None
         ]

@@ -22,7 +22,6 @@ from agentrl import errors, types
 from agentrl.models import layers, model_config
 
 _INT8_MAX = 127
-_KERNELS = {"query", "key", "value", "out", "gate", "up", "down"}  # of a block
 
 
 @jax.tree_util.register_dataclass
@@ -230,7 +229,7 @@ def _round_kernels(blocks: types.PyTree) -> types.PyTree:
 
     def round_leaf(path: tuple, leaf: Any) -> Any:
         name = path[-1].key
-        if name not in _KERNELS or isinstance(leaf, Quantized):
+        if name not in model_config.KERNELS or isinstance(leaf, Quantized):
             return leaf
         if not isinstance(leaf, Adapted):
             return _quantize(leaf, name)

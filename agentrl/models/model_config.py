@@ -5,6 +5,7 @@ from typing import Literal
 
 Dtype = Literal["float32", "bfloat16"]
 Implementation = Literal["matmul", "xla", "cudnn", "pallas"]
+KERNELS = ("query", "key", "value", "out", "gate", "up", "down")  # of a block
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,6 @@ class LoraConfig:
 
     rank: int = 16
     alpha: float = 32.0  # the product of the two factors is scaled by alpha / rank
-    targets: tuple[str, ...] = ("query", "key", "value", "out", "gate", "up", "down")
+    targets: tuple[str, ...] = KERNELS
     int8_base: bool = False  # frozen kernels in int8, a scale per output channel
     merge_for_rollouts: bool = True  # once per update; False needs less memory

@@ -157,16 +157,24 @@ class Run(Layout):
             stratify=stratify,
         )
 
-    def collector(self, settings: RolloutConfig) -> collect.Collector:
+    def collector(
+        self, settings: RolloutConfig, params: types.PyTree | None = None
+    ) -> collect.Collector:
         """Returns a collector with an engine compiled for `settings`, and the run's pool.
 
         Stages and evaluations whose settings differ only in the number of episodes share
         the engine, so that nothing is compiled twice.
+
+        Args:
+          settings: of the rollouts.
+          params: in the rollout's layout, to compile with; None makes some for it, which
+            takes their memory a second time where others are held.
         """
         key = dataclasses.replace(settings, tasks_per_iteration=1, group_size=1)
         if key not in self._engines:
             made = self.make_engine(key)
-            params = self.rollout_params(self.parameters.zeros())
+            if params is None:
+                params = self.rollout_params(self.parameters.zeros())
             with compilation.progress("turns of rollouts", count_turns(key)) as report:
                 made.compile(params, self.key, report)
             self._engines[key] = made

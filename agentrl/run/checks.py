@@ -22,22 +22,35 @@ def check_env_error_rate(
 
 
 def check_logprob_mismatch(
-    values: Mapping[str, float], settings: config.StageConfig, iteration: int
+    values: Mapping[str, float],
+    settings: config.StageConfig,
+    iteration: int,
+    *,
+    rounded: bool,
 ) -> None:
     """Raises `TrainingError` if sampler and learner disagree before any update.
 
-    Rollouts with rounded kernels disagree by their rounding, which a stage may allow.
+    Args:
+      values: metrics of the iteration.
+      settings: of the stage, with the limit.
+      iteration: of the stage.
+      rounded: whether rollouts read rounded kernels, and so disagree a little.
     """
     assert isinstance(settings.algorithm, config.PolicyGradient)
     gap = values["policy/first_logprob_mismatch"]
     limit = settings.algorithm.max_logprob_mismatch
     if gap > limit:
+        cause = (
+            "Rollouts read kernels in int8 (model.precision.rollout_kernels): allow their "
+            "rounding with a larger limit, or have them read what the learner reads."
+            if rounded
+            else "The learner would train on a context or a model that the sampler did not "
+            "use."
+        )
         raise errors.TrainingError(
             f"stage '{settings.name}', iteration {iteration}: sampler and learner "
             f"log-probabilities differ by {gap:.2e} nats on average before the first "
-            f"update, more than algorithm.max_logprob_mismatch = {limit:.2e}. The learner "
-            "would train on a context or a model that the sampler did not use. (Rounding "
-            "by model.precision.rollout_kernels is allowed by a larger limit.)"
+            f"update, more than algorithm.max_logprob_mismatch = {limit:.2e}. {cause}"
         )
 
 

@@ -16,7 +16,8 @@ from agentrl.learner import algorithms, optimizer, scoring, update
 from agentrl.models import transformer
 from agentrl.parallel import processes, rng, sharding
 from agentrl.rollout import collect, mixture
-from agentrl.run import assemble, warmstart
+from agentrl.run import assemble
+from agentrl.supervised import warmstart
 
 # (state, batch of NumPy arrays, parameters of the reference or None) -> (state, metrics)
 TrainStepFn = Callable[..., tuple[types.TrainState, types.Metrics]]

@@ -18,7 +18,7 @@ from agentrl.learner import packing
 from agentrl.models import model_config, transformer
 from agentrl.parallel import rng
 from agentrl.pretrained import hf_export
-from agentrl.run import warmstart
+from agentrl.supervised import warmstart
 
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "chat"))
 import chat_families

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agentrl import config, errors
 from agentrl.chat import chat_template, history, renderer
 from agentrl.chat.huggingface import HuggingFaceTokenizer
-from agentrl.run import warmstart
+from agentrl.supervised import warmstart
 
 # As QwQ's: past answers without reasoning; the header of the next one opens a thought.
 QWQ = (

@@ -248,11 +248,10 @@ def test_each_environment_is_evaluated_in_room_of_its_own(tmp_path):
     wide = config.RolloutConfig(max_tokens=2048, cache_buckets=(2048,))
     asked = []
     with open_run() as run:
-        run.collector = lambda settings: asked.append(settings) or run.scripted
+        run.collector = lambda settings, _: asked.append(settings) or run.scripted
         run_evaluation(run, tmp_path, tasks=2)
         run_evaluation(run, tmp_path, tasks=2, rollouts={"shaky": wide, "b": wide})
-    # Twice each: before the parameters are copied, and to play.
-    assert [rollout.max_tokens for rollout in asked] == [1024, 1024, 2048, 2048]
+    assert [rollout.max_tokens for rollout in asked] == [1024, 2048]
 
 
 def test_a_calibration_plays_a_list_of_ids_in_place_of_splits(tmp_path):
@@ -295,7 +294,7 @@ class RunLike:
     def rollout_params(self, params):
         return params
 
-    def collector(self, settings):
+    def collector(self, settings, params):
         return self.scripted
 
 

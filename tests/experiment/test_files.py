@@ -399,13 +399,13 @@ def test_run_description_is_json_and_names_what_ran():
 
 def test_a_run_says_where_it_goes_on():
     described = files.describe_run(SETTINGS)
-    assert files.describe_move(described, stage="", iteration=0) is None
+    assert files.describe_continuation(described, stage="", iteration=0) is None
     described["versions"]["jax"] = "0.1"
-    moved = files.describe_move(described, stage="first", iteration=3)
+    moved = files.describe_continuation(described, stage="first", iteration=3)
     assert moved is not None
     assert (moved["stage"], moved["iteration"]) == ("first", 3)
     described["continued"] = [moved]
-    assert files.describe_move(described, stage="second", iteration=1) is None
+    assert files.describe_continuation(described, stage="second", iteration=1) is None
 
 
 def test_commits_of_a_stage():

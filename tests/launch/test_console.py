@@ -121,3 +121,25 @@ def test_a_dry_run_describes_the_run_and_leaves_nothing_behind(tmp_path):
     assert "evaluation, 8 samples each: 31 tasks of textcraft test" in done.stdout
     assert "754,816 in the model" in done.stdout and "  peak " in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+FLAGS_OF_TARGETS = """
+from agentrl.launch import launch
+known = launch.flags.FLAGS
+for name, targets in launch.ONLY_FOR.items():
+    told = known[name].help.partition(":")[0]
+    assert told == ", ".join(targets), name
+defined = {flag.name for flag in known.get_key_flags_for_module(launch.__name__)}
+assert defined - set(launch.ONLY_FOR) == {"name", "dry_run", "max_restarts"}, defined
+"""
+
+
+def test_launch_refuses_flags_without_effect():
+    # In a process of its own: flags of several commands may have one name.
+    checked = commands.run([sys.executable, "-c", FLAGS_OF_TARGETS], cwd=ROOT)
+    assert checked.returncode == 0, checked.stderr
+    told = run(
+        "launch", "slurm", "--name=demo", "--hosts=2", "--setup=true", "--", "demo"
+    )
+    assert told.returncode == 1
+    assert "--setup has no effect on slurm; it is for tpu-vm." in told.stderr

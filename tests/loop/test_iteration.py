@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from agentrl import config, loop, types
-from agentrl.run import hindsight, references, warmstart
+from agentrl.models import model_config
+from agentrl.run import hindsight, references
+from agentrl.supervised import warmstart
 
 
 def make_episodes(params, rewards=(1.0, 0.0, 0.0, 2.0), first_seed=0):
@@ -203,8 +205,15 @@ def test_a_mismatch_before_the_first_update_ends_the_run():
     stage, state = bigram_run.start(run)
     episodes = make_episodes(other_params(3))
     with pytest.raises(
-        loop.errors.TrainingError, match=r"max_logprob_mismatch = 1\.00e-02"
+        loop.errors.TrainingError,
+        match=r"max_logprob_mismatch = 1\.00e-02\. The learner would train on",
     ):
+        bigram_run.train_on(run, stage, state, episodes)
+    precision = model_config.Precision(rollout_kernels="int8")
+    rounded = dataclasses.replace(run.config.model, precision=precision)
+    run.config = dataclasses.replace(run.config, model=rounded)
+    stage, state = bigram_run.start(run)
+    with pytest.raises(loop.errors.TrainingError, match="kernels in int8"):
         bigram_run.train_on(run, stage, state, episodes)
 
 

@@ -206,7 +206,7 @@ def test_data_sets_by_name(endpoint, tmp_path):
     address, _ = endpoint
     code = """
 from agentrl import errors
-from agentrl.chat import datasets
+from agentrl.supervised import datasets
 pinned = datasets.pin("Lab/Games:b.jsonl")
 print(pinned)
 print(len(datasets.read(pinned)))

@@ -101,6 +101,7 @@ def play(
     counter = timing.CompilationCounter()
     for _ in range(rounds):
         found = collector.collect(placed, tasks, key=key, policy_step=3, **options)
+        assert not rollouts._prefixes._prefixes  # an update has their memory
     assert rounds == 1 or counter.pop() == 0
     return params, found
 

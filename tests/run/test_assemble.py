@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import pathlib
+import types
 
 import fake_run
 import pytest
@@ -48,6 +49,26 @@ def test_examples_are_solved_training_tasks_and_one_to_spare(settings, envs):
         ]
         assert all(answer.endswith(letter) for _, answer in exchanges)
     assert examples == assemble.choose_few_shot_examples(settings, envs)["recall"]
+
+
+def test_an_engine_compiles_with_the_parameters_that_are_held():
+    compiled = []
+    made = types.SimpleNamespace(compile=lambda params, *_: compiled.append(params))
+    run = types.SimpleNamespace(
+        _engines={},
+        make_engine=lambda settings: made,
+        rollout_params=lambda zeros: "made for it",
+        parameters=types.SimpleNamespace(zeros=lambda: None),
+        key=None,
+        pool=None,
+        chat=None,
+    )
+    first = config.RolloutConfig()
+    assemble.Run.collector(run, first, "held")
+    assemble.Run.collector(run, first)  # is compiled already
+    assert compiled == ["held"]
+    assemble.Run.collector(run, dataclasses.replace(first, num_slots=8))
+    assert compiled == ["held", "made for it"]
 
 
 def test_no_examples_unless_asked_for(settings, envs):

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from agentrl import config, errors, types
-from agentrl.chat import datasets, history, renderer
+from agentrl.chat import history, renderer
 from agentrl.envs import base, demonstrations, pool
+from agentrl.supervised import datasets
 
 
 def to_trajectory(

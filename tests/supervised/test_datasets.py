@@ -3,10 +3,10 @@ import json
 import pytest
 
 from agentrl import config, errors
-from agentrl.chat import datasets, renderer
+from agentrl.chat import renderer
 from agentrl.chat.tokenizer import ByteTokenizer
 from agentrl.envs import base
-from agentrl.run import warmstart
+from agentrl.supervised import datasets, warmstart
 
 BYTES = ByteTokenizer()
 TRAJ = {

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from agentrl import types
-from agentrl.run import warmstart
+from agentrl.supervised import warmstart
 
 
 def demonstration(env, index):

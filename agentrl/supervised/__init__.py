@@ -1,0 +1,1 @@
+"""What supervised stages learn from: demonstrations of oracles, and conversations."""
