@@ -108,7 +108,7 @@ def open_run(max_fraction=0.1, timeout_s=60.0, num_workers=2, **options):
             ),
             rollout_params=lambda params: params,
             scripted=collector,
-            collector=lambda _: collector,
+            collector=lambda settings, params=None: collector,
         )
 
 
@@ -248,7 +248,9 @@ def test_each_environment_is_evaluated_in_room_of_its_own(tmp_path):
     wide = config.RolloutConfig(max_tokens=2048, cache_buckets=(2048,))
     asked = []
     with open_run() as run:
-        run.collector = lambda settings, _: asked.append(settings) or run.scripted
+        run.collector = lambda settings, params=None: (
+            asked.append(settings) or run.scripted
+        )
         run_evaluation(run, tmp_path, tasks=2)
         run_evaluation(run, tmp_path, tasks=2, rollouts={"shaky": wide, "b": wide})
     assert [rollout.max_tokens for rollout in asked] == [1024, 2048]
