@@ -13,8 +13,9 @@ one starts from the state that it leaves, and after a stage the policy is evalua
 
 With `overlap` rollout and update are pipelined: the episodes of the next iteration are
 played while the device updates, with the parameters from before the update, hence one
-update off-policy. A checkpoint keeps the episodes that were played ahead, so that a run
-repeats itself whether it is interrupted or not.
+update off-policy. With `extra_groups` an iteration does not wait for its longest episodes:
+they go on in the next one. A checkpoint keeps the episodes that were played ahead or have
+only begun, so that a run repeats itself whether it is interrupted or not.
 """
 
 import dataclasses
@@ -22,17 +23,15 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from agentrl import config, errors, types
+from agentrl import actor, config, errors, types
 from agentrl.checkpoints import checkpoint
 from agentrl.evaluation import evaluator
 from agentrl.hardware import roofline, timing
-from agentrl.learner import algorithms, credit, packing, scoring
+from agentrl.learner import credit, packing, scoring
 from agentrl.parallel import interruption, processes, rng
 from agentrl.reporting import metrics, tables
-from agentrl.rollout import collect, mixture
 from agentrl.run import (
     assemble,
     checks,
@@ -61,19 +60,6 @@ class Recorder:
     interrupted: interruption.Interruption = dataclasses.field(
         default_factory=interruption.Interruption
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class PolicySnapshot:
-    """The behavior policy: a copy of the parameters at some optimizer step."""
-
-    params: types.PyTree  # in the rollout's layout
-    step: int
-
-    @classmethod
-    def take(cls, run: assemble.Run, learner: types.TrainState) -> "PolicySnapshot":
-        """Copies the parameters of `learner`, which may then be donated."""
-        return cls(run.rollout_params(learner.params), int(learner.step))
 
 
 def train(run: assemble.Run, recorder: Recorder) -> types.RunState:
@@ -119,9 +105,10 @@ def run_stage(
     progress: types.Progress,
     compared: references.References,
     recorder: Recorder,
-    ahead: experiences.Experience | None = None,
+    ahead: experiences.Ahead | None = None,
 ) -> tuple[types.RunState, types.Progress]:
     """Runs what is left of one stage, of which `ahead` may have been played already."""
+    ahead = ahead or experiences.Ahead()
     iterations = range(progress.iteration, stage.settings.num_iterations)
     profile = recorder.workdir / "profile" / stage.settings.name
     for iteration in timing.traced(iterations, profile, recorder.num_profiled):
@@ -135,11 +122,14 @@ def run_stage(
                     run, stage, state, iteration, recorder
                 )
             else:
-                experience = ahead or play(run, stage, state, iteration, recorder)
-                trajectories = experience.trajectories
-                play_ahead = stage.settings.overlap and not at_end
+                if ahead.experience is None:
+                    ahead = actor.play(
+                        run, stage, state, iteration, ahead, recorder.timers
+                    )
+                assert ahead.experience is not None
+                trajectories = ahead.experience.trajectories
                 state, values, ahead = rl_iteration(
-                    run, stage, state, experience, compared, play_ahead, recorder
+                    run, stage, state, ahead, compared, recorder, at_end=at_end
                 )
         values |= recorder.timers.pop()
         values |= roofline.summarize(values, run.config.model, recorder.peak_flops)
@@ -155,7 +145,7 @@ def run_stage(
             )
         stop = recorder.interrupted.requested()
         if save or stop:
-            waiting = ahead and experiences.to_json(ahead, stage.settings.rollout)
+            waiting = experiences.to_json(ahead, stage.settings.rollout)
             recorder.checkpoints.save(
                 state, progress, end_of_stage=at_end, episodes=waiting
             )
@@ -173,12 +163,28 @@ def rl_iteration(
     run: assemble.Run,
     stage: stages.Stage,
     state: types.RunState,
-    experience: experiences.Experience,
+    ahead: experiences.Ahead,
     compared: references.References,
-    play_ahead: bool,
     recorder: Recorder,
-) -> tuple[types.RunState, types.Metrics, experiences.Experience | None]:
-    """Trains on the episodes of one iteration; with `play_ahead` plays the next ones."""
+    *,
+    at_end: bool,
+) -> tuple[types.RunState, types.Metrics, experiences.Ahead]:
+    """Trains on the episodes of one iteration; with `overlap` plays the next ones.
+
+    Args:
+      run: the run.
+      stage: the stage.
+      state: of the run; its parameters are updated.
+      ahead: the episodes, and what of others has been played.
+      compared: other policies that the algorithm asks.
+      recorder: for timers and stored episodes.
+      at_end: whether this is the stage's last iteration.
+
+    Returns:
+      The new state, metrics, and what has been played for the next iterations.
+    """
+    experience = ahead.experience
+    assert experience is not None
     algorithm, episodes = stage.algorithm, experience.trajectories
     learner, iteration = state.learner, experience.iteration
     first_step = int(learner.step)
@@ -198,9 +204,11 @@ def rl_iteration(
             streams=algorithm.streams,
             local_rows=run.local_rows,
         )
-    state, ahead = dataclasses.replace(state, mixture=experience.mixture), None
+    state = dataclasses.replace(state, mixture=experience.mixture)
+    ahead = dataclasses.replace(ahead, experience=None)
     # The learner donates its parameters: what plays meanwhile needs a copy.
-    snapshot = PolicySnapshot.take(run, learner) if play_ahead else None
+    play_ahead = stage.settings.overlap and not at_end
+    snapshot = actor.PolicySnapshot.take(run, learner) if play_ahead else None
     in_loss = algorithm.objective.divergence is not None
     reference = compared.divergence if in_loss else None
     with recorder.timers("update"):
@@ -209,7 +217,9 @@ def rl_iteration(
             learner, values = stage.train_step(learner, batch, reference)
             pending.append(values)
         if snapshot:
-            ahead = play(run, stage, state, iteration + 1, recorder, snapshot=snapshot)
+            ahead = actor.play(
+                run, stage, state, iteration + 1, ahead, recorder.timers, snapshot
+            )
         updates = fetch(pending)
     recorder.writer.hold(
         signals, hindsight.look_back(run, stage, learner.params, episodes)
@@ -262,64 +272,6 @@ def supervised_iteration(
     return state, mean_of(updates) | packed.summarize()
 
 
-def play(
-    run: assemble.Run,
-    stage: stages.Stage,
-    state: types.RunState,
-    iteration: int,
-    recorder: Recorder,
-    *,
-    snapshot: PolicySnapshot | None = None,
-) -> experiences.Experience:
-    """Plays P groups; with refills, further ones until P of them carry a signal.
-
-    Args:
-      run: the run.
-      stage: the stage.
-      state: its mixture draws the tasks.
-      iteration: of the stage.
-      recorder: for the timers.
-      snapshot: the policy; None takes that of `state`.
-    """
-    settings, collector, timers = stage.settings, stage.collector, recorder.timers
-    assert collector is not None
-    if snapshot is None:
-        snapshot = PolicySnapshot.take(run, state.learner)
-    size, rounds = settings.rollout.group_size, stage.algorithm.max_refills + 1
-    trajectories: list[types.Trajectory] = []
-    statistics, missing = collect.Statistics(), settings.rollout.tasks_per_iteration
-    draws = state.mixture
-    for refill in range(rounds):
-        with timers("mixture"):
-            draw = jnp.int32(iteration * rounds + refill)
-            env_ids, items, draws = stage.draw_tasks(
-                draws, stage.key, draw, jnp.int32(missing)
-            )
-            drawn = zip(*jax.device_get((env_ids, items)), strict=True)
-            panels = [stage.panels.get(name) for name in run.environments]
-            item_ids = [panels[env].item_ids[item] for env, item in drawn][:missing]
-        with timers("rollout"):
-            played, cost = collector.collect(
-                snapshot.params,
-                assemble.make_tasks(
-                    item_ids, size, first_group=len(trajectories) // size
-                ),
-                key=rng.stream_key(stage.key, "rollout", int(draw)),
-                policy_step=snapshot.step,
-                max_turns=stage.max_turns(iteration),
-            )
-        trajectories, statistics = [*trajectories, *played], statistics + cost
-        missing -= algorithms.count_informative(played, settings)
-        if not missing:
-            break
-    checks.check_env_error_rate(trajectories, run.config.max_env_error_fraction)
-    values = statistics.summarize() | metrics.summarize_trajectories(trajectories)
-    if rounds > 1:
-        values |= {"rollout/refills": refill, "rollout/groups_missing": missing}
-    draws = record_success(run, draws, trajectories)
-    return experiences.Experience(iteration, trajectories, draws, values)
-
-
 def score_tokens(
     run: assemble.Run,
     stage: stages.Stage,
@@ -366,24 +318,6 @@ def fetch(updates: Sequence[types.Metrics]) -> list[Mapping[str, float]]:
         {name: float(value) for name, value in values.items()}
         for values in jax.device_get(updates)
     ]
-
-
-def record_success(
-    run: assemble.Run,
-    state: types.MixtureState,
-    trajectories: Sequence[types.Trajectory],
-) -> types.MixtureState:
-    """Feeds an iteration's successes back to the mixture.
-
-    Episodes that their environments lost say nothing of the policy and are left out.
-    """
-    totals = np.zeros((2, len(run.environments)), np.float32)
-    for trajectory in trajectories:
-        if trajectory.ending.lost:
-            continue
-        env = run.environments.index(trajectory.task.env)
-        totals[:, env] += (trajectory.success, 1)
-    return mixture.record_success(state, *jax.device_put(totals))
 
 
 def evaluate_after_stage(

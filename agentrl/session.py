@@ -185,6 +185,7 @@ def check(settings: config.RunConfig) -> None:
     rules.check_shape(stored["model"])
     settings.validate(num_devices=jax.device_count())
     rules.check_evaluation(settings, num_devices=jax.device_count())
+    rules.check_extra_groups(settings, num_hosts=jax.process_count())
     preflight.check_selections(settings)
     preflight.check_oracles(settings)
     outlets.check(settings.log_to)

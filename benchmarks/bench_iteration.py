@@ -28,14 +28,14 @@ from absl import app, flags
 from rich import console as rich_console
 from rich import table
 
-from agentrl import config, loop
+from agentrl import actor, config, loop
 from agentrl.checkpoints import checkpoint
 from agentrl.envs import base
 from agentrl.hardware import timing
 from agentrl.models import model_config
 from agentrl.parallel import startup
 from agentrl.reporting import metrics
-from agentrl.run import assemble, references, stages
+from agentrl.run import assemble, experiences, references, stages
 from benchmarks.peers import link
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.")
@@ -127,19 +127,27 @@ class Trainer:
         """One iteration: what it cost, and how much was played."""
         run, stage, state = self._run, self._stage, self._state
         wall, cpu = time.perf_counter(), time.process_time()
-        experience = loop.play(run, stage, state, self._iteration, self._recorder)
+        played_ahead = actor.play(
+            run,
+            stage,
+            state,
+            self._iteration,
+            experiences.Ahead(),
+            self._recorder.timers,
+        )
         self._state, _, _ = loop.rl_iteration(
             run,
             stage,
             state,
-            experience,
+            played_ahead,
             references.References(),
-            False,
             self._recorder,
+            at_end=True,
         )
         jax.block_until_ready(self._state)
         self._iteration += 1
-        played = experience.trajectories
+        assert played_ahead.experience is not None
+        played = played_ahead.experience.trajectories
         return {
             "wall": time.perf_counter() - wall,
             "cpu": time.process_time() - cpu,

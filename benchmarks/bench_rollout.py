@@ -7,7 +7,10 @@ r"""Speed of rollouts, alone and beside other systems.
 
 Parts:
   decode   64 rows decode 64 tokens after a context of 256; prefill is not in it.
-  turns    64 episodes of 8 turns in 64 slots; environments cost nothing.
+  turns    64 episodes of 8 turns in 64 slots; environments cost nothing. Beside it the
+           engine alone: the same turns without environments, text and trajectories.
+  partial  Iterations of 64 episodes of 2 to 16 turns in 64 slots, environments cost
+           nothing: each waits for its last episode, or episodes go on in the next one.
   slow     512 episodes of 4 to 12 turns in 64 slots; each call takes 50 ms.
 Variants run in turn, round after round, and lines give medians: of tokens per second of
 wall clock, per second of CPU time, and of the ratio to the first line of the same round.
@@ -33,11 +36,13 @@ from agentrl import config
 from agentrl.engine import engine
 from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding, startup
-from agentrl.rollout import collect
+from agentrl.rollout import collect, partial
 from benchmarks import scripted
 from benchmarks.peers import link
 
-_PARTS = flags.DEFINE_list("parts", ["decode", "turns", "slow"], "What to measure.")
+_PARTS = flags.DEFINE_list(
+    "parts", ["decode", "turns", "partial", "slow"], "What to measure."
+)
 _MODELS = flags.DEFINE_list("models", ["tiny", "smollm2"], "Shapes for part decode.")
 _PEERS = flags.DEFINE_list(
     "peer_python", [], "NAME=INTERPRETER of other systems: tunix, transformers."
@@ -63,6 +68,7 @@ MODELS = {
     ),
 }
 NUM_SLOTS, CONTEXT, NEW = 64, 256, 64
+_ITERATIONS = 8  # of part partial
 PEERS = {"tunix": "tunix_rollout", "transformers": "transformers_generate"}
 Variants = Mapping[str, Callable[[], dict[str, float]]]
 Part = tuple[str, Variants, Mapping[str, Callable[[], float]]]
@@ -207,6 +213,7 @@ def turns_part(model_name: str) -> Part:
         ),
     }
     tasks = scripted.make_tasks(NUM_SLOTS // 8, 8)
+    alone = engines["agentrl"]
 
     def play(measured: MeasuredEngine) -> dict[str, float]:
         assert isinstance(measured.engine, scripted.ScriptedEngine)
@@ -232,13 +239,92 @@ def turns_part(model_name: str) -> Part:
     peers = start_peers(("tunix",), spec)
     return (
         f"8-turn episodes, {model_name}, 64 slots, environments cost nothing",
-        {name: lambda e=measured: play(e) for name, measured in engines.items()}
+        {"agentrl": lambda: play(alone)}
+        | {"the engine alone": lambda: play_turns(alone, script)}
+        | {name: lambda e=measured: play(e) for name, measured in engines.items()}
         | {name: peer.run for name, peer in peers.items()},
-        {
+        {"the engine alone": lambda: alone.compile_seconds}
+        | {
             name: lambda e=measured: e.compile_seconds
             for name, measured in engines.items()
         }
         | {name: lambda p=peer: p.compile_seconds for name, peer in peers.items()},
+    )
+
+
+def play_turns(measured: MeasuredEngine, script: scripted.Script) -> dict[str, float]:
+    """The turns of `turns_part`, dispatched one after the other with nothing between."""
+    opening, further = [2] * script.opening, [3] * script.observation
+
+    def run() -> int:
+        cohort, count = measured.engine.new_cohort(), 0
+        for turn in range(script.turns[1]):
+            inputs = {
+                slot: engine.SlotInput(
+                    opening if turn == 0 else further,
+                    (slot, turn),
+                    script.action[1],
+                    (script.opening - 1,) if turn == 0 else (),
+                )
+                for slot in range(NUM_SLOTS)
+            }
+            in_flight = measured.engine.dispatch(
+                measured.params, cohort, inputs, measured.key
+            )
+            outputs = measured.engine.fetch(cohort, in_flight)
+            count += sum(len(output.tokens) for output in outputs.values())
+        return count
+
+    measured.engine.invalidate_prefix_cache()
+    return scripted.clocked(run)
+
+
+def partial_part(model_name: str) -> Part:
+    """Iterations that wait for their last episodes, and such that do not."""
+    script, num_groups = scripted.Script(turns=(2, 16)), NUM_SLOTS // 8
+    settings = config.RolloutConfig(
+        num_slots=NUM_SLOTS,
+        max_tokens=script.max_tokens,
+        max_action_tokens=script.action[1],
+        append_buckets=(24, 160),
+        cache_buckets=(256, 384, 512, script.max_tokens),
+        row_buckets=(16, 32),
+    )
+    measured = MeasuredEngine(model_name, settings, script=script)
+
+    def play(extra: int) -> dict[str, float]:
+        cost, left = collect.Statistics(), partial.PartialRollout([], [])
+
+        def run() -> int:
+            nonlocal cost, left
+            for iteration in range(_ITERATIONS):
+                still_to_play = (_ITERATIONS - iteration) * num_groups
+                wanted = min(num_groups + extra, still_to_play) - left.num_groups
+                tasks = scripted.make_tasks(wanted, 8, first_group=left.num_drawn)
+                _, left, spent = measured.collector.collect_groups(
+                    measured.params,
+                    tasks,
+                    left,
+                    partial.Target(num_groups, 8, oldest_step=iteration - 1),
+                    key=measured.key,
+                    policy_step=iteration,
+                )
+                cost += spent
+            return cost.decoded_tokens
+
+        found = scripted.clocked(run)
+        return found | {"slots in use": cost.live_slot_turns / cost.slot_turns}
+
+    return (
+        f"{_ITERATIONS} iterations of 64 episodes, 2 to 16 turns, {model_name}, 64 slots",
+        {
+            f"{extra} extra groups": lambda n=extra: play(n)
+            for extra in (0, num_groups // 2, num_groups)
+        },
+        {
+            f"{extra} extra groups": lambda: measured.compile_seconds
+            for extra in (0, num_groups // 2, num_groups)
+        },
     )
 
 
@@ -317,6 +403,8 @@ def main(argv: Sequence[str]) -> None:
         parts += [(decode_part, name) for name in _MODELS.value]
     if "turns" in _PARTS.value:
         parts.append((turns_part, "tiny"))
+    if "partial" in _PARTS.value:
+        parts.append((partial_part, "tiny"))
     if "slow" in _PARTS.value:
         parts.append((slow_part, "tiny"))
     for prepare, model_name in parts:

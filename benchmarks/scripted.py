@@ -165,11 +165,13 @@ class SimulatedPool:
         self._replies[slot] = pool.Reply(slot, "", result)
 
 
-def make_tasks(num_groups: int, group_size: int) -> list[types.Task]:
+def make_tasks(
+    num_groups: int, group_size: int, *, first_group: int = 0
+) -> list[types.Task]:
     """Episodes of made-up tasks."""
     return [
         types.Task("scripted", f"scripted_{group}", group, sample)
-        for group in range(num_groups)
+        for group in range(first_group, first_group + num_groups)
         for sample in range(group_size)
     ]
 

@@ -203,12 +203,12 @@ def train_on(run, stage, state, episodes, compared=None, iteration=0):
         run,
         stage,
         state,
-        experience,
+        experiences.Ahead(experience),
         compared or references.References(),
-        False,
         make_recorder(),
+        at_end=True,
     )
-    assert ahead is None
+    assert ahead == experiences.Ahead()
     return state, values
 
 

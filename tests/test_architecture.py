@@ -79,9 +79,10 @@ MAY_IMPORT = {
     "advice": (
         "envs errors types config models chat supervised learner experiment run"
     ),
+    "actor": "types parallel hardware learner rollout reporting run",
     "loop": (
-        "envs checkpoints storage errors types config parallel hardware supervised rollout "
-        "learner evaluation statistics reporting run"
+        "checkpoints errors types config parallel hardware supervised learner "
+        "evaluation statistics reporting run actor"
     ),
     "session": (
         "errors preflight planning checkpoints supervised storage types models config "
@@ -105,7 +106,7 @@ MAY_IMPORT = {
     ),
     "experiments": "envs config models pretrained study",
 }
-READING_PATH = ("loop.py", "types.py", "rollout", "learner", "ops")
+READING_PATH = ("loop.py", "actor.py", "types.py", "rollout", "learner", "ops")
 MAX_FUNCTION, MAX_LOOP_FUNCTION, MAX_MODULE = 60, 120, 500
 MAX_ROOM, MAX_READING_PATH = 1600, 4000
 UNLIMITED_ROOMS = ("envs", "launch", "experiments")  # each module stands by itself

@@ -202,6 +202,10 @@ class StageConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     rehearsal: RehearsalConfig | None = None
     overlap: bool = False  # play the next episodes during an update, one update old
+    # Groups in play beyond those that an iteration trains on. It does not wait for the
+    # last of them: unfinished episodes go on in the next one, with its parameters.
+    extra_groups: int = 0
+    max_staleness: int = 2  # updates since an episode's first turn; with extra_groups
     carry_optimizer: bool = False  # keep moments and step count of the stage before
     max_turns: tuple[tuple[int, int], ...] = ()  # (from this iteration, turn limit)
     evaluate_after: bool = True
@@ -238,12 +242,7 @@ class StageConfig:
                 f"{self.algorithm.NAME!r} compares the episodes of a task with each other; "
                 "give 2 or more."
             )
-        if self.overlap and self.updates_per_iteration > 1:
-            raise errors.ConfigError(
-                f"{where}: overlap with {self.updates_per_iteration} updates an iteration "
-                "(algorithm.updates_per_iteration x passes) would train on episodes "
-                "several updates old; set both to 1, or overlap to False."
-            )
+        self._check_asynchronous(where)
         starts = [first for first, _ in self.max_turns]
         if starts != sorted(set(starts)) or (starts and starts[0] != 0):
             raise errors.ConfigError(
@@ -251,12 +250,55 @@ class StageConfig:
                 "the first of them 0."
             )
 
+    def _check_asynchronous(self, where: str) -> None:
+        if self.overlap and self.updates_per_iteration > 1:
+            raise errors.ConfigError(
+                f"{where}: overlap with {self.updates_per_iteration} updates an iteration "
+                "(algorithm.updates_per_iteration x passes) would train on episodes "
+                "several updates old; set both to 1, or overlap to False."
+            )
+        extra, groups = self.extra_groups, self.rollout.tasks_per_iteration
+        if not extra:
+            checks.refuse_unread(
+                where, self, ("max_staleness",), f"{where}.extra_groups = 0"
+            )
+            return
+        if not 0 < extra <= groups:
+            raise errors.ConfigError(
+                f"{where}.extra_groups = {extra}; give 0, or at most "
+                f"{where}.rollout.tasks_per_iteration = {groups}: an iteration has to be "
+                "able to train on all groups that would be too old for the next."
+            )
+        if self.max_staleness < 1 + self.overlap:
+            raise errors.ConfigError(
+                f"{where}.max_staleness = {self.max_staleness}; with extra_groups "
+                f"{'and overlap ' if self.overlap else ''}episodes are at least "
+                f"{1 + self.overlap} updates old when they have gone on once."
+            )
+        several = self.updates_per_iteration > 1
+        if several or getattr(self.algorithm, "max_refills", 0):
+            raise errors.ConfigError(
+                f"{where}: extra_groups with "
+                + (
+                    "several updates an iteration (algorithm.updates_per_iteration x "
+                    "passes) would train on episodes that many times as old; set both "
+                    "to 1"
+                    if several
+                    else "algorithm.max_refills: both decide which groups an iteration "
+                    "trains on; set one of them to 0"
+                )
+                + ", or extra_groups to 0."
+            )
+
     def _check_supervised(
         self, where: str, algorithm: algorithm_configs.Supervised
     ) -> None:
         because = "the algorithm 'supervised', which plays no episodes"
         checks.refuse_unread(
-            where, self, ("overlap", "rehearsal", "max_turns"), because
+            where,
+            self,
+            ("overlap", "extra_groups", "max_staleness", "rehearsal", "max_turns"),
+            because,
         )
         if self.mixture.kind == "adaptive":
             checks.refuse_unread(f"{where}.mixture", self.mixture, ("kind",), because)

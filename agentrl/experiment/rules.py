@@ -286,6 +286,21 @@ def check_evaluation(settings: config.RunConfig, *, num_devices: int) -> None:
             )
 
 
+def check_extra_groups(settings: config.RunConfig, *, num_hosts: int) -> None:
+    """Raises `ConfigError` if hosts cannot share the groups of partial rollouts.
+
+    Each host decides by itself when enough of its groups are complete.
+    """
+    for index, stage in enumerate(settings.stages):
+        shared = (stage.rollout.tasks_per_iteration, stage.extra_groups)
+        if stage.extra_groups and any(groups % num_hosts for groups in shared):
+            raise errors.ConfigError(
+                f"stages[{index}].extra_groups = {stage.extra_groups} and "
+                f"rollout.tasks_per_iteration = {shared[0]} must be multiples of the "
+                f"{num_hosts} hosts: each plays whole groups."
+            )
+
+
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted path and value of everything that is no mapping and no list."""
     if isinstance(tree, Mapping):

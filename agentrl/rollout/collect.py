@@ -17,7 +17,7 @@ slots.
 import collections
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 
@@ -26,7 +26,7 @@ from agentrl.chat import renderer
 from agentrl.engine import engine
 from agentrl.envs import base, pool
 from agentrl.parallel import processes
-from agentrl.rollout import live
+from agentrl.rollout import live, partial
 
 
 @dataclasses.dataclass
@@ -65,7 +65,6 @@ class _CohortState:
     """A cohort of the engine, the episodes in its slots, and its in-flight decode."""
 
     cohort: engine.Cohort
-    free_env_slots: collections.deque[int]
     episodes: dict[int, live.Episode] = dataclasses.field(
         default_factory=dict
     )  # by slot
@@ -114,27 +113,102 @@ class Collector:
         Returns:
           Trajectories in the order of `tasks`, and the statistics of this process.
         """
-        started = time.perf_counter()
-        size = self._engine.slots_per_cohort + _num_prefetched(self._engine)
-        cohorts = [
-            _CohortState(
-                self._engine.new_cohort(),
-                collections.deque(range(index * size, (index + 1) * size)),
-            )
-            for index in range(self._engine.rollout.num_cohorts)
+        local = processes.local_slice(len(tasks))
+        numbers = range(len(tasks)) if streams is None else streams
+        waiting = [
+            live.Episode(i, tasks[i], numbers[i], chat=self._chat) for i in local
         ]
-        self._engine.invalidate_prefix_cache()  # the weights may have changed
+        rollout = self._start(params, key, policy_step, max_turns)
+        self._play(rollout, waiting)
+        finished = [rollout.finished[i] for i in local]
+        return processes.gather(finished), rollout.statistics
+
+    def collect_groups(
+        self,
+        params: types.PyTree,
+        tasks: Sequence[types.Task],
+        begun: partial.PartialRollout,
+        target: partial.Target,
+        *,
+        key: jax.Array,
+        policy_step: int,
+        max_turns: int | None = None,
+    ) -> tuple[list[types.Trajectory], partial.PartialRollout, Statistics]:
+        """Plays until as many groups are complete as are wanted; the others go on later.
+
+        Args:
+          params: parameters in the rollout's layout.
+          tasks: further episodes to play, whole groups for each process.
+          begun: what an earlier call has left, which this one takes over.
+          target: the groups that are wanted of each process.
+          key: names the randomness, together with each episode's number and turn.
+          policy_step: optimizer updates behind `params`. A trajectory has that of its
+            first turn; its log-probabilities are of the policies that sampled them.
+          max_turns: the stage's horizon.
+
+        Returns:
+          Trajectories of whole groups, those of a group in a row, of all processes; what
+          is left, of this process; and its statistics.
+        """
+        size = target.group_size
+        new = [
+            live.Episode(0, task, task.group * size + task.sample, chat=self._chat)
+            for task in (tasks[i] for i in processes.local_slice(len(tasks)))
+        ]
+        waiting = [*begun.episodes, *new]
+        for index, episode in enumerate(waiting):
+            episode.index = index
+        rollout = self._start(params, key, policy_step, max_turns)
+
+        def choose() -> list[list[types.Trajectory]] | None:
+            finished = (*begun.finished, *rollout.finished.values())
+            return target.choose(finished, rollout.unfinished)
+
+        self._play(rollout, waiting, enough=lambda: choose() is not None)
+        chosen = choose()
+        assert chosen is not None, "a process plays whole groups"
+        ids = {id(episode) for group in chosen for episode in group}
+        everything = (*begun.finished, *rollout.finished.values())
+        others = [episode for episode in everything if id(episode) not in ids]
+        left = partial.PartialRollout(
+            rollout.unfinished,
+            sorted(others, key=lambda e: (e.task.group, e.task.sample)),
+            begun.num_drawn + len(tasks) // size,
+        )
+        episodes = processes.gather([e for group in chosen for e in group])
+        return partial.number_groups(episodes, size), left, rollout.statistics
+
+    def _start(
+        self,
+        params: types.PyTree,
+        key: jax.Array,
+        policy_step: int,
+        max_turns: int | None,
+    ) -> "_RolloutState":
         rollout = _RolloutState(
             self._engine, self._pool, self._chat, params, key, max_turns
         )
         rollout.policy_step = policy_step
-        local = processes.local_slice(len(tasks))
-        numbers = range(len(tasks)) if streams is None else streams
-        rollout.waiting.extend(
-            live.Episode(i, tasks[i], numbers[i], chat=self._chat) for i in local
-        )
+        return rollout
+
+    def _play(
+        self,
+        rollout: "_RolloutState",
+        waiting: Sequence[live.Episode],
+        *,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Plays episodes until all are finished, or there are enough.
+
+        Whether there are is asked once all cohorts have had their turns, so that it does
+        not depend on timing. Episodes that are left then have their environments' replies.
+        """
+        started = time.perf_counter()
+        self._engine.invalidate_prefix_cache()  # the weights may have changed
+        rollout.admit(waiting)
+        cohorts = rollout.cohorts
         busy: _CohortState | None = None  # the cohort whose turn is on the device
-        while rollout.waiting or any(c.episodes or c.prefetched for c in cohorts):
+        while rollout.has_work and not enough():
             for state in cohorts:
                 # The next turn is dispatched before the last one is fetched, so that the
                 # device never waits for the host, unless environments are behind.
@@ -146,10 +220,11 @@ class Collector:
                 if busy is not None:
                     rollout.send(busy)
                 busy = state if state.in_flight is not None else None
+        if busy is not None:
+            rollout.send(busy)
+        rollout.settle()
         self._engine.invalidate_prefix_cache()  # an update needs the room
         rollout.statistics.seconds = time.perf_counter() - started
-        finished = [rollout.finished[i] for i in local]
-        return processes.gather(finished), rollout.statistics
 
 
 def _num_prefetched(policy_engine: engine.Engine) -> int:
@@ -177,6 +252,47 @@ class _RolloutState:
         self._decode_bytes = policy_engine.decode_bytes(params)
         self._engine, self._pool, self._chat = policy_engine, env_pool, chat
         self._params, self._key, self._max_turns = params, key, max_turns
+        self.cohorts = [
+            _CohortState(policy_engine.new_cohort())
+            for _ in range(policy_engine.rollout.num_cohorts)
+        ]
+        self._free_env_slots: collections.deque[int] = collections.deque()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there are episodes to play."""
+        return bool(self.waiting) or any(
+            c.episodes or c.prefetched for c in self.cohorts
+        )
+
+    @property
+    def unfinished(self) -> list[live.Episode]:
+        """Episodes that are not finished, in the order in which they got slots."""
+        in_slots = [
+            c.episodes[slot] for c in self.cohorts for slot in sorted(c.episodes)
+        ]
+        prefetched = [episode for c in self.cohorts for episode in c.prefetched]
+        return [*in_slots, *prefetched, *self.waiting]
+
+    def admit(self, waiting: Sequence[live.Episode]) -> None:
+        """Takes the episodes to play; some may have an environment already."""
+        self.waiting.extend(waiting)
+        size = self._engine.slots_per_cohort + _num_prefetched(self._engine)
+        taken = {episode.env_slot for episode in waiting}
+        free = (i for i in range(size * len(self.cohorts)) if i not in taken)
+        self._free_env_slots.extend(free)
+
+    def settle(self) -> None:
+        """Takes the replies that are outstanding, so that environments wait for us."""
+        for state in self.cohorts:
+            acted = [slot for slot, e in state.episodes.items() if e.thought is None]
+            self._receive(state, acted, device_idle=True)
+            for episode in state.episodes.values():
+                episode.cached = False
+            opening = [episode for episode in state.prefetched if episode.cached]
+            self._pool.receive([episode.env_slot for episode in opening])
+            for episode in opening:  # reset again when it is played
+                episode.env_slot = -1
 
     def ready(self, state: _CohortState) -> bool:
         """Returns whether all environments of a cohort have replied."""
@@ -198,7 +314,8 @@ class _RolloutState:
             }
             state.episodes |= started
             state.cohort.lengths[list(started)] = 0
-            self._receive(state, list(started), device_idle)  # one may fail at once
+            fresh = [slot for slot, episode in started.items() if episode.cached]
+            self._receive(state, fresh, device_idle)  # one may fail at once
         self._reset(state, _num_prefetched(self._engine))
 
     def _reset(self, state: _CohortState, count: int) -> None:
@@ -206,9 +323,10 @@ class _RolloutState:
         sent = {}
         while self.waiting and len(state.prefetched) < count:
             episode = self.waiting.popleft()
-            episode.env_slot = state.free_env_slots.popleft()
             state.prefetched.append(episode)
-            sent[episode.env_slot] = episode.task.item_id
+            if episode.env_slot < 0:
+                episode.env_slot = self._free_env_slots.popleft()
+                sent[episode.env_slot] = episode.task.item_id
         self._pool.send_reset(sent)
 
     def dispatch(self, state: _CohortState) -> None:
@@ -222,6 +340,9 @@ class _RolloutState:
         for slot, episode in state.episodes.items():
             state.cohort.lengths[slot] -= episode.num_cached_cut
             inputs[slot] = episode.next_input(limits)
+            episode.cached = True
+            if episode.policy_step < 0:
+                episode.policy_step = self.policy_step
             self.statistics.prefill_tokens += len(inputs[slot].tokens)
         state.dispatched = time.perf_counter()
         state.in_flight = self._engine.dispatch(
@@ -339,12 +460,14 @@ class _RolloutState:
     ) -> None:
         """Stores the trajectory of the episode in `slot` and frees its slots."""
         episode = state.episodes.pop(slot)
-        state.free_env_slots.append(episode.env_slot)
+        self._free_env_slots.append(episode.env_slot)
         self.finished[episode.index] = types.Trajectory(
             task=episode.task,
             turns=tuple(episode.turns),
             ending=ending,
-            policy_step=self.policy_step,
+            policy_step=self.policy_step
+            if episode.policy_step < 0
+            else episode.policy_step,
             success=success,
             score=episode.score,
             final_observation=episode.observation,

@@ -24,7 +24,9 @@ class Episode:
     task: types.Task
     stream: int  # names its randomness, together with the turn
     chat: renderer.Chat
-    env_slot: int = -1  # in the environment pool
+    env_slot: int = -1  # in the environment pool; -1 before it has one
+    policy_step: int = -1  # optimizer updates behind the parameters of its first turn
+    cached: bool = True  # whether what it has read is in the cache of its slot
     tokens: list[int] = dataclasses.field(default_factory=list)  # new observation
     num_cut: int = 0  # tokens of the context that are taken back before them
     shared_prefix_lengths: tuple[int, ...] = ()  # of the prompt, see `engine.SlotInput`
@@ -79,8 +81,10 @@ class Episode:
     @property
     def num_cached_cut(self) -> int:
         """Cached tokens that the next input does away with."""
+        if not self.cached or self.thought is not None:
+            return 0
         # Of what is taken back, the last sampled token has never been in the cache.
-        return max(0, self.num_cut - 1) if self.thought is None else 0
+        return max(0, self.num_cut - 1)
 
     def next_input(self, limits: config.RolloutConfig) -> engine.SlotInput:
         """Returns what is prefilled next, and how many tokens may follow."""
@@ -88,19 +92,59 @@ class Episode:
         if self.thought is not None:
             written = self.thought.tokens.tolist()
             last = int(np.flatnonzero(self.thought.sampled_mask)[-1])
-            return engine.SlotInput(
+            following = engine.SlotInput(
                 written[last:],
                 stream=(self.stream, turn + _SECOND_PART),
                 budget=budget - len(written),
             )
-        if limits.max_thinking_tokens:
-            budget = min(budget, limits.max_thinking_tokens)
-        return engine.SlotInput(
-            self.uncached + self.tokens,
-            stream=(self.stream, turn),
-            budget=budget,
-            shared_prefix_lengths=() if self.turns else self.shared_prefix_lengths,
+        else:
+            if limits.max_thinking_tokens:
+                budget = min(budget, limits.max_thinking_tokens)
+            following = engine.SlotInput(
+                self.uncached + self.tokens,
+                stream=(self.stream, turn),
+                budget=budget,
+                shared_prefix_lengths=() if self.turns else self.shared_prefix_lengths,
+            )
+        if self.cached:
+            return following
+        return dataclasses.replace(
+            following,
+            tokens=self._context(),
+            shared_prefix_lengths=self.shared_prefix_lengths,
         )
+
+    def _context(self) -> list[int]:
+        """Returns all that the policy has read and written, up to its next token."""
+        tokens: list[int] = []
+        for turn in self.turns:
+            tokens = tokens[: len(tokens) - turn.num_cut]
+            tokens += [*turn.observation_tokens.tolist(), *turn.action_tokens.tolist()]
+        thought = [] if self.thought is None else self.thought.tokens.tolist()
+        return [*tokens[: len(tokens) - self.num_cut], *self.tokens, *thought]
+
+    def go_on(
+        self, env_slot: int, policy_step: int, thought: engine.SlotOutput | None
+    ) -> None:
+        """Takes an episode up again that was played before, with an empty cache.
+
+        Args:
+          env_slot: of its environment.
+          policy_step: of its first turn.
+          thought: that its next action begins with.
+        """
+        self.env_slot, self.policy_step, self.thought = env_slot, policy_step, thought
+        self.cached = False
+
+    def repeat(self, turn: types.Turn) -> None:
+        """Takes the action of a recorded turn, and records it again."""
+        self.action = engine.SlotOutput(
+            turn.action_tokens, turn.action_logprobs, turn.sampled
+        )
+        self.action_text, tokenizer = turn.action, self.chat.tokenizer
+        stopped = int(turn.action_tokens[-1]) in tokenizer.stop_ids
+        self.closing = [] if stopped else [tokenizer.stop_id]
+        self.record_turn(reward=turn.reward, valid=turn.valid)
 
     def take(self, output: engine.SlotOutput, limits: config.RolloutConfig) -> bool:
         """Takes what was sampled; returns whether it is the whole action."""

@@ -1,15 +1,18 @@
-"""The episodes of one iteration, which a checkpoint keeps if they were played ahead."""
+"""The episodes of an iteration, and what of them a checkpoint keeps for the next ones."""
 
 import base64
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from agentrl import config, types
+from agentrl.engine import engine
+from agentrl.parallel import processes
+from agentrl.rollout import live, partial
 
 # A group's advantages need all of its episodes, and a packed row the longest of them.
 _OF_EPISODES = ("tasks_per_iteration", "group_size", "max_tokens")
@@ -25,31 +28,61 @@ class Experience:
     values: types.Metrics  # what they cost
 
 
-def to_json(experience: Experience, settings: config.RolloutConfig) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Ahead:
+    """What has been played for iterations to come."""
+
+    experience: Experience | None = None  # whole, of the next one
+    left: partial.PartialRollout | None = None  # groups that go on after that
+
+    def groups(self) -> partial.PartialRollout:
+        """Groups that the next rollout goes on with."""
+        return self.left or partial.PartialRollout([], [])
+
+
+def to_json(ahead: Ahead, settings: config.RolloutConfig) -> dict[str, Any] | None:
     """Describes episodes that wait for their update, exactly: arrays as bytes.
 
+    All processes have to call it.
+
     Args:
-      experience: the episodes.
+      ahead: the episodes.
       settings: that they were played with.
+
+    Returns:
+      The description; None if there is nothing to describe.
     """
-    return {
-        "iteration": experience.iteration,
-        "trajectories": [_encode(t) for t in experience.trajectories],
-        "mixture": _encode(experience.mixture),
-        "values": _encode(experience.values),
-        "rollout": {name: getattr(settings, name) for name in _OF_EPISODES},
-    }
+    if ahead == Ahead():
+        return None
+    described = {"rollout": {name: getattr(settings, name) for name in _OF_EPISODES}}
+    if (whole := ahead.experience) is not None:
+        described |= {
+            "iteration": whole.iteration,
+            "trajectories": [_encode(t) for t in whole.trajectories],
+            "mixture": _encode(whole.mixture),
+            "values": _encode(whole.values),
+        }
+    if (left := ahead.left) is not None:
+        begun = [_encode(partial.describe(episode)) for episode in left.episodes]
+        described["left"] = {
+            "num_drawn": left.num_drawn,
+            "episodes": processes.gather([begun]),
+            "finished": processes.gather([[_encode(t) for t in left.finished]]),
+        }
+    return described
 
 
 def from_json(
     stored: Mapping[str, Any] | None,
     settings: config.RolloutConfig,
-) -> Experience | None:
+    reopen: Callable[[Sequence[partial.BegunEpisode]], list[live.Episode]],
+) -> Ahead | None:
     """Reads what `to_json` has described.
 
     Args:
       stored: the description; None if nothing was played ahead.
       settings: of the stage that goes on.
+      reopen: brings unfinished episodes back.
 
     Returns:
       The episodes, with the mixture as NumPy arrays; None if the stage needs others now.
@@ -58,12 +91,21 @@ def from_json(
         return None
     if stored["rollout"] != {name: getattr(settings, name) for name in _OF_EPISODES}:
         return None
-    return Experience(
-        iteration=stored["iteration"],
-        trajectories=[_decode_trajectory(record) for record in stored["trajectories"]],
-        mixture=types.MixtureState(**_decode_arrays(stored["mixture"])),
-        values=stored["values"],
-    )
+    whole, left = None, None
+    if "trajectories" in stored:
+        whole = Experience(
+            iteration=stored["iteration"],
+            trajectories=[_decode_trajectory(t) for t in stored["trajectories"]],
+            mixture=types.MixtureState(**_decode_arrays(stored["mixture"])),
+            values=stored["values"],
+        )
+    if (record := stored.get("left")) is not None:
+        begun, finished = partial.share(
+            [[_decode_begun(e) for e in of_one] for of_one in record["episodes"]],
+            [[_decode_trajectory(t) for t in of_one] for of_one in record["finished"]],
+        )
+        left = partial.PartialRollout(reopen(begun), finished, record["num_drawn"])
+    return Ahead(whole, left)
 
 
 def _encode(value: Any) -> Any:
@@ -92,6 +134,18 @@ def _decode_arrays(record: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for name, value in record.items()
     }
+
+
+def _decode_begun(record: Mapping[str, Any]) -> partial.BegunEpisode:
+    thought = record["thought"]
+    return partial.BegunEpisode(
+        **{
+            **record,
+            "task": types.Task(**record["task"]),
+            "turns": tuple(types.Turn(**_decode_arrays(t)) for t in record["turns"]),
+            "thought": thought and engine.SlotOutput(**_decode_arrays(thought)),
+        }
+    )
 
 
 def _decode_trajectory(record: Mapping[str, Any]) -> types.Trajectory:

@@ -12,7 +12,7 @@ from agentrl import config, errors, types
 from agentrl.checkpoints import checkpoint
 from agentrl.parallel import processes
 from agentrl.reporting import metrics
-from agentrl.rollout import mixture
+from agentrl.rollout import mixture, partial
 from agentrl.run import assemble, experiences, stages
 from agentrl.statistics import results
 
@@ -22,7 +22,7 @@ def restore_or_init(
     checkpoints: checkpoint.Checkpoints,
     writer: metrics.Writer,
     workdir: pathlib.Path,
-) -> tuple[stages.Stage, types.RunState, types.Progress, experiences.Experience | None]:
+) -> tuple[stages.Stage, types.RunState, types.Progress, experiences.Ahead | None]:
     """Returns what a run goes on from: stage, state, progress, episodes played ahead.
 
     A stage that is finished and evaluated is not built again: the run goes on with the
@@ -62,8 +62,8 @@ def restore_or_init(
         state = stage.initial_state(run, params, jnp.int32(0))
         return stage, state, progress, None
     state, ahead = restore(run, at, step, checkpoints)
-    if done:
-        state = stage.init_from_previous(run, state)
+    if done:  # what was played is of the stage before
+        return stage, stage.init_from_previous(run, state), progress, None
     return stage, state, progress, ahead
 
 
@@ -136,7 +136,7 @@ def restore(
     index: int,
     step: int,
     checkpoints: checkpoint.Checkpoints,
-) -> tuple[types.RunState, experiences.Experience | None]:
+) -> tuple[types.RunState, experiences.Ahead | None]:
     """Restores what a stage goes on from.
 
     Environments that came to the run later have not been drawn yet, and the mixture's
@@ -173,7 +173,12 @@ def restore(
         wide = dataclasses.replace(wide, weights=jax.device_get(fresh.weights))
         return jax.device_put(wide, jax.tree.map(lambda s: s.sharding, like.mixture))
 
-    ahead = experiences.from_json(checkpoints.restore_episodes(step), settings.rollout)
-    if ahead is not None:
-        ahead = dataclasses.replace(ahead, mixture=widen(ahead.mixture))
+    ahead = experiences.from_json(
+        checkpoints.restore_episodes(step),
+        settings.rollout,
+        reopen=lambda begun: partial.reopen(begun, run.pool, run.chat),
+    )
+    if ahead is not None and (whole := ahead.experience) is not None:
+        whole = dataclasses.replace(whole, mixture=widen(whole.mixture))
+        ahead = dataclasses.replace(ahead, experience=whole)
     return dataclasses.replace(state, mixture=widen(state.mixture)), ahead

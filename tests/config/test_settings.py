@@ -155,6 +155,29 @@ def test_an_estimator_without_coefficient_measures():
             "overlap with 2 updates an iteration .*set both to 1, or overlap to False",
         ),
         (
+            ["max_staleness=3"],
+            "max_staleness = 3 has no effect with .*extra_groups = 0",
+        ),
+        (["extra_groups=-1"], "extra_groups = -1; give 0, or at most"),
+        (["extra_groups=999"], "extra_groups = 999; .*able to train on all groups"),
+        (["extra_groups=2", "max_staleness=0"], "max_staleness = 0; .*at least 1 upd"),
+        (
+            ["extra_groups=2", "max_staleness=1", "overlap=True"],
+            "max_staleness = 1; with extra_groups and overlap .*at least 2 updates",
+        ),
+        (
+            ["extra_groups=2", "algorithm.updates_per_iteration=2"],
+            "extra_groups with several updates .*both to 1, or extra_groups to 0",
+        ),
+        (
+            ["extra_groups=2", "algorithm.max_refills=1"],
+            "extra_groups with algorithm.max_refills: .*one of them to 0",
+        ),
+        (
+            ["algorithm=supervised", "extra_groups=2"],
+            "extra_groups = 2 has no effect with the algorithm 'supervised'",
+        ),
+        (
             ["rehearsal={'environments': [('alfworld', 1.0)]}"],
             "rehearsal names environment 'alfworld'",
         ),

@@ -201,6 +201,40 @@ def test_overlap_and_divergence_in_the_reward_resume_too(
             )
 
 
+@pytest.mark.parametrize("overlap", [False, True])
+def test_episodes_that_go_on_in_later_iterations_resume_too(
+    environment, tmp_path, overlap
+):
+    arguments = [
+        "--set=stages.warm_start.num_iterations=2",
+        "--set=stages.*.evaluate_after=False",
+        "--set=save_every=1",
+        # Few slots: some episodes are half-way when enough groups are complete.
+        "--set=stages.recall.rollout.num_slots=8",
+        "--set=stages.recall.extra_groups=3",
+        f"--set=stages.recall.overlap={overlap}",
+        f"--set=stages.recall.max_staleness={1 + overlap}",
+    ]
+    done = commands.run(
+        [*train_command(tmp_path / "whole"), *arguments], env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    kill_and_resume(tmp_path / "killed", environment, [4, 6], arguments)
+
+    records = read_metrics(tmp_path / "whole")
+    assert without_timing(read_metrics(tmp_path / "killed")) == without_timing(records)
+    of_both = [
+        (tmp_path / name / "episodes" / "recall.jsonl").read_bytes()
+        for name in ("whole", "killed")
+    ]
+    assert of_both[0] == of_both[1]
+    staleness = [r["policy/staleness"] for r in records[2:]]
+    assert len(staleness) == 6 and max(staleness) == 1 + overlap
+    left = [r["rollout/left_episodes"] for r in records[2:]]
+    assert max(left) > 0 and left[-1] == 0
+    assert all(r["rollout/zero_variance_groups"] <= 1 for r in records[2:])
+
+
 def test_evaluation_of_the_checkpoint_repeats_the_run(finished, environment, tmp_path):
     out = tmp_path / "results"
     before = f"{finished}/checkpoints/30"

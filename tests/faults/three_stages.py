@@ -1,4 +1,4 @@
-"""Three small stages on the recall game, the last of which overlaps."""
+"""Three small stages on the recall game, whose episodes go on; the last one overlaps."""
 
 import dataclasses
 import pathlib
@@ -13,10 +13,13 @@ from agentrl import config
 def get_config() -> config.RunConfig:
     recall = recall_experiment.get_config()
     warm_start, reinforced = recall.stages
+    # With few slots some episodes are half-way when enough groups are complete.
+    few_slots = dataclasses.replace(reinforced.rollout, num_slots=8)
+    going_on = dataclasses.replace(reinforced, rollout=few_slots, extra_groups=2)
     stages = (
         dataclasses.replace(warm_start, num_iterations=12),
-        dataclasses.replace(reinforced, num_iterations=5),
-        dataclasses.replace(reinforced, name="overlap", overlap=True, num_iterations=6),
+        dataclasses.replace(going_on, num_iterations=5),
+        dataclasses.replace(going_on, name="overlap", overlap=True, num_iterations=6),
     )
     return dataclasses.replace(
         recall, name="three stages", stages=stages, token_hindsight=True

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import sys
@@ -102,8 +103,8 @@ def test_metrics_are_those_of_one_host(runs):
     assert_close(*map(read_metrics, runs))
 
 
-def assert_close(one, two):
-    assert len(one) == len(two) == 23
+def assert_close(one, two, count=23):
+    assert len(one) == len(two) == count
     for expected, found in zip(one, two, strict=True):
         assert expected.keys() == found.keys()
         for name in expected:
@@ -195,6 +196,35 @@ def test_hosts_come_and_go(runs, tmp_path):
         assert before < finished < 23
     finish(*start_hosts(workdir, every, num_hosts=4))
     assert_close(read_metrics(runs[0]), read_metrics(workdir))
+
+
+@pytest.mark.slow
+def test_episodes_go_on_with_the_hosts_that_there_are(tmp_path):
+    going_on = [
+        f"--set=stages.recall.{change}"
+        for change in ("extra_groups=2", "num_iterations=6", "rollout.num_slots=8")
+    ]
+    whole, stopped, fewer = (tmp_path / name for name in ("whole", "stopped", "fewer"))
+    finish(*start_hosts(whole, *going_on))
+    hosts = start_hosts(stopped, *going_on)
+    wait_for_iterations(stopped, 22, hosts)
+    hosts[1].send_signal(signal.SIGTERM)
+    for host in hosts:
+        _, complaints = host.communicate(timeout=400)
+        assert host.returncode == 75, complaints[-3000:]
+    assert len(read_metrics(stopped)) < 26
+    shutil.copytree(stopped, fewer)
+    finish(*start_hosts(stopped, *going_on))
+    finish(start(fewer, *going_on, num_devices=4))
+
+    records = read_metrics(whole)
+    assert_close(records, read_metrics(stopped), count=26)
+    assert any(r["policy/staleness"] for r in records[20:])
+    assert any(r["rollout/left_episodes"] for r in records[20:])
+    for workdir in (stopped, fewer):  # each episode is stored once
+        assert len(read_metrics(workdir)) == 26
+        lines = (workdir / "episodes" / "recall.jsonl").read_text().splitlines()
+        assert len(lines) == 6 * 4 * 4
 
 
 def test_a_refused_configuration_is_told_by_every_host(runs):

@@ -2,108 +2,17 @@
 
 import dataclasses
 import itertools
-import pathlib
 
 import jax
 import numpy as np
 import pytest
+from recall_rollouts import SETTINGS, TASKS, ThinkingTokenizer, play
 
 from agentrl import config, errors, types
-from agentrl.chat import renderer, tokenizer
+from agentrl.chat import renderer
 from agentrl.engine import engine
-from agentrl.envs import base, demonstrations, pool, registry
-from agentrl.hardware import timing
 from agentrl.learner import packing
-from agentrl.models import model_config, transformer
 from agentrl.parallel import sharding
-from agentrl.rollout import collect
-from agentrl.run import assemble
-
-HERE = pathlib.Path(__file__).parent
-SETTINGS = config.RolloutConfig(
-    num_slots=16,
-    num_cohorts=2,
-    max_tokens=48,
-    max_action_tokens=10,
-    append_buckets=(4, 16),
-    cache_buckets=(16, 48),
-    row_buckets=(8,),
-)
-TASKS = assemble.make_tasks([f"recall_{i}" for i in range(6)], 4)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def recall():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(HERE))
-        patch.setitem(registry._MODULES, "recall", "recall_env")
-        patch.setenv("AGENTRL_ENVS", "recall=recall_env")
-        yield
-    registry.get_spec.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def envs(recall):
-    with pool.EnvPool({"recall": base.EnvConfig()}, num_workers=2) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def framed(envs):
-    ids = [f"recall_{i}" for i in range(16)]
-    demos = demonstrations.collect(envs, "recall", ids, thoughts=False)
-    texts = demonstrations.texts(demos) * 4
-    trained = tokenizer.SentencePieceTokenizer.train(texts, 300)
-    return renderer.Chat(trained, "bare")
-
-
-@pytest.fixture(scope="module")
-def model():
-    settings = model_config.ModelConfig(
-        vocab_size=320, hidden_size=32, num_layers=2, head_dim=8, mlp_size=48
-    )
-    return transformer.Model(settings)
-
-
-def play(
-    model,
-    framed,
-    envs,
-    settings=SETTINGS,
-    *,
-    devices=8,
-    rounds=1,
-    tasks=TASKS,
-    **options,
-):
-    mesh = jax.make_mesh(
-        (devices, 1, 1),
-        sharding.AXES,
-        devices=jax.devices()[:devices],
-        axis_types=(jax.sharding.AxisType.Auto,) * 3,
-    )
-    rollouts = engine.Engine(
-        model,
-        mesh,
-        settings,
-        stop_tokens=framed.tokenizer.stop_ids,
-        num_valid_tokens=framed.tokenizer.vocab_size,
-    )
-    params = model.init(jax.random.key(0))
-    # Make the stop token likely, so that actions reach the environment.
-    stop = framed.tokenizer.stop_id
-    params["embedding"] = params["embedding"].at[stop].mul(3.0)
-    placed = jax.device_put(params, sharding.replicated(mesh))
-    collector = collect.Collector(rollouts, envs, framed)
-    if rounds > 1:
-        rollouts.compile(placed, jax.random.key(0))
-    key = jax.random.key(1)
-    counter = timing.CompilationCounter()
-    for _ in range(rounds):
-        found = collector.collect(placed, tasks, key=key, policy_step=3, **options)
-        assert not rollouts._prefixes._prefixes  # an update has their memory
-    assert rounds == 1 or counter.pop() == 0
-    return params, found
 
 
 @pytest.fixture(scope="module")
@@ -176,17 +85,6 @@ def test_a_cut_action_is_closed_played_and_goes_on(framed, played_cut):
     assert types.Ending.FAILED in endings  # the second action of the game ends it
 
 
-class ThinkingTokenizer(tokenizer.ByteTokenizer):
-    """Bytes, with headers of answers that open a thought; those of past ones do not."""
-
-    delimiters = tokenizer.Delimiters(
-        {
-            **tokenizer.ByteTokenizer.delimiters.pieces,
-            ("user", "prompt"): (257, "\n", 256, "assistant\n<think>\n"),
-        }
-    )
-
-
 @pytest.fixture(scope="module")
 def played_thinking(model, envs):
     settings = dataclasses.replace(
@@ -254,7 +152,10 @@ def test_contexts_go_on_without_past_thoughts(model, played_thinking):
 def test_an_action_cut_by_the_whole_episode_is_not_played(model, framed, envs):
     room = len(framed.open("", "letter a.")) + 2
     settings = dataclasses.replace(
-        SETTINGS, max_tokens=room, max_action_tokens=3, cut_actions="play"
+        SETTINGS,
+        max_tokens=room,
+        max_action_tokens=3,
+        cut_actions="play",
     )
     _, (trajectories, _) = play(model, framed, envs, settings, tasks=TASKS[:8])
     cut = [t for t in trajectories if len(t.turns[-1].action_tokens) < 3]
@@ -296,7 +197,10 @@ def test_episodes_do_not_depend_on_placement(
 def test_an_episode_played_again_among_others_is_the_same(model, framed, envs, played):
     _, (expected, _) = played
     chosen = [17, 4, 9]
-    options = {"tasks": [TASKS[index] for index in chosen], "streams": chosen}
+    options = {
+        "tasks": [TASKS[index] for index in chosen],
+        "streams": chosen,
+    }
     _, (again, _) = play(model, framed, envs, **options)
     for ours, index in zip(again, chosen, strict=True):
         np.testing.assert_array_equal(tokens_of(ours), tokens_of(expected[index]))
@@ -391,7 +295,10 @@ def test_a_prefix_is_prefilled_once_until_parameters_change(model):
 @pytest.mark.parametrize(
     ("append_buckets", "cache_buckets"),
     [
-        (SETTINGS.append_buckets, SETTINGS.cache_buckets),
+        (
+            SETTINGS.append_buckets,
+            SETTINGS.cache_buckets,
+        ),
         pytest.param(
             (4, 48), (16, 24, 48), marks=pytest.mark.slow
         ),  # wider than caches

@@ -46,7 +46,9 @@ def save(run, workdir, *, ahead=True):
         checkpoints.save(
             state,
             types.Progress(stage_name="only", iteration=1),
-            episodes=experiences.to_json(played, stage.settings.rollout)
+            episodes=experiences.to_json(
+                experiences.Ahead(played), stage.settings.rollout
+            )
             if ahead
             else None,
         )
@@ -70,8 +72,10 @@ def assert_same(found, expected):
 def test_episodes_that_were_played_ahead_come_back_bit_for_bit(tmp_path):
     run = make_run()
     state, played = save(run, tmp_path)
-    restored, ahead = restore(run, tmp_path)
+    restored, found = restore(run, tmp_path)
+    ahead = found.experience
 
+    assert found.left is None
     assert_same(restored, state)
     assert ahead.iteration == 1
     assert_same(ahead.mixture, played.mixture)
@@ -108,7 +112,7 @@ def test_episodes_that_are_missing_are_a_damage(tmp_path):
 def test_an_environment_that_comes_later_has_not_been_drawn(tmp_path):
     save(make_run(num_environments=1), tmp_path)
     restored, ahead = restore(make_run(), tmp_path)
-    for mixture in (restored.mixture, ahead.mixture):
+    for mixture in (restored.mixture, ahead.experience.mixture):
         np.testing.assert_array_equal(mixture.weights, [1, 0])
         np.testing.assert_array_equal(mixture.success, [0.25, -1])
         np.testing.assert_array_equal(mixture.cursors, [7, 0])
