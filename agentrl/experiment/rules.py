@@ -155,6 +155,8 @@ BOUNDS: Mapping[str, Bound] = {
     "mesh.model": _COUNT,
     "mesh.cpu_devices": _COUNT,
     "stages.*.num_iterations": _COUNT,
+    "stages.*.extra_groups": _NOT_NEGATIVE,
+    "stages.*.max_staleness": _COUNT,
     "stages.*.max_turns.*.0": _NOT_NEGATIVE,
     "stages.*.max_turns.*.1": _COUNT,
     "stages.*.mixture.environments.*.1": _POSITIVE,

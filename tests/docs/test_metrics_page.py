@@ -15,7 +15,14 @@ from agentrl.run import references
 
 PACKAGE = pathlib.Path(__file__).parents[2] / "agentrl"
 # Where metrics are made. `test_recall.py` looks at those of a whole run.
-EMITTERS = ("loop.py", "learner", "rollout", "hardware", "reporting/metrics.py")
+EMITTERS = (
+    "loop.py",
+    "actor.py",
+    "learner",
+    "rollout",
+    "hardware",
+    "reporting/metrics.py",
+)
 NAME = re.compile(r"[a-z]+/[a-z_]+(/[a-z_]+)?")
 
 
