@@ -142,21 +142,19 @@ def play_on(
             count = min(num_groups, missing - len(item_ids))
             drawn, draws = draw_items(run, stage, draws, 2 * iteration + part, count)
         item_ids += drawn
+    size, next_update = (
+        settings.rollout.group_size,
+        snapshot.step + 1 + settings.overlap,
+    )
+    target = partial.Target(
+        num_groups // hosts, size, oldest_step=next_update - settings.max_staleness
+    )
     with timers("rollout"):
         trajectories, left, cost = stage.collector.collect_groups(
             snapshot.params,
-            assemble.make_tasks(
-                item_ids, settings.rollout.group_size, first_group=begun.num_drawn
-            ),
+            assemble.make_tasks(item_ids, size, first_group=begun.num_drawn),
             begun,
-            partial.Target(
-                num_groups // hosts,
-                settings.rollout.group_size,
-                oldest_step=snapshot.step
-                + 1
-                + settings.overlap
-                - settings.max_staleness,
-            ),
+            target,
             key=rng.stream_key(stage.key, "rollout", iteration),
             policy_step=snapshot.step,
             max_turns=stage.max_turns(iteration),

@@ -287,8 +287,8 @@ def partial_part(model_name: str) -> Part:
         max_tokens=script.max_tokens,
         max_action_tokens=script.action[1],
         append_buckets=(24, 160),
-        cache_buckets=(256, 384, 512, script.max_tokens),
-        row_buckets=(16, 32),
+        cache_buckets=(256, 448, script.max_tokens),
+        row_buckets=(16,),
     )
     measured = MeasuredEngine(model_name, settings, script=script)
 

@@ -275,19 +275,16 @@ class StageConfig:
                 f"{'and overlap ' if self.overlap else ''}episodes are at least "
                 f"{1 + self.overlap} updates old when they have gone on once."
             )
-        several = self.updates_per_iteration > 1
-        if several or getattr(self.algorithm, "max_refills", 0):
+        if self.updates_per_iteration > 1:
             raise errors.ConfigError(
-                f"{where}: extra_groups with "
-                + (
-                    "several updates an iteration (algorithm.updates_per_iteration x "
-                    "passes) would train on episodes that many times as old; set both "
-                    "to 1"
-                    if several
-                    else "algorithm.max_refills: both decide which groups an iteration "
-                    "trains on; set one of them to 0"
-                )
-                + ", or extra_groups to 0."
+                f"{where}: extra_groups with {self.updates_per_iteration} updates an "
+                "iteration (algorithm.updates_per_iteration x passes) would train on "
+                "episodes that many times as old; set both to 1, or extra_groups to 0."
+            )
+        if getattr(self.algorithm, "max_refills", 0):
+            raise errors.ConfigError(
+                f"{where}: extra_groups and algorithm.max_refills both decide which groups "
+                "an iteration trains on; set one of them to 0."
             )
 
     def _check_supervised(

@@ -167,11 +167,11 @@ def test_an_estimator_without_coefficient_measures():
         ),
         (
             ["extra_groups=2", "algorithm.updates_per_iteration=2"],
-            "extra_groups with several updates .*both to 1, or extra_groups to 0",
+            "extra_groups with 2 updates .*both to 1, or extra_groups to 0",
         ),
         (
             ["extra_groups=2", "algorithm.max_refills=1"],
-            "extra_groups with algorithm.max_refills: .*one of them to 0",
+            "extra_groups and algorithm.max_refills both .*one of them to 0",
         ),
         (
             ["algorithm=supervised", "extra_groups=2"],
