@@ -35,7 +35,7 @@ setuptools.setup(
     entry_points={"console_scripts": ["agentrl = agentrl.launch.console:main"]},
     package_data={
         "agentrl": ["py.typed"],
-        "agentrl.findings": ["*.css"],
+        "agentrl.study_page": ["*.css"],
         "agentrl.webpage": ["static/*"],
         "agentrl.envs": ["data/*"],
     },

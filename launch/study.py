@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
         raise errors.UsageError(f"--seeds={','.join(_SEEDS.value)}; give 0,1,2.")
     logging.set_verbosity(logging.WARNING)
     from agentrl import refusals
-    from agentrl.findings import command
+    from agentrl.study_page import command
 
     try:
         command.run(

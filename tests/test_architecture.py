@@ -93,15 +93,15 @@ MAY_IMPORT = {
         "envs checkpoints storage errors config hardware experiment transcripts "
         "statistics reporting"
     ),
-    "findings": (
-        "envs storage errors experiment transcripts statistics reporting study"
-    ),
+    "findings": "envs storage experiment transcripts statistics reporting study",
+    "study_page": "storage errors experiment transcripts statistics study findings",
     "api": "envs errors buckets config experiment statistics evaluation play session",
     "launch": (
         "envs buckets config clusters programs planning refusals errors export "
         "evaluation "
         "parallel hardware pretrained experiment transcripts statistics reporting judging "
-        "webpage live run play advice session study findings "
+        "webpage live run play advice session study "
+        "findings study_page "
         "api"
     ),
     "experiments": "envs config models pretrained study",

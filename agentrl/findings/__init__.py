@@ -1,1 +1,1 @@
-"""What a study has found: tables with intervals, answers, and one page."""
+"""What the nodes of a study have found: results cell by cell, and tables of them."""

@@ -11,24 +11,22 @@ import io
 import math
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from agentrl import storage
 from agentrl.experiment import files
-from agentrl.findings import gather
+from agentrl.findings import columns, difficulty, gather
 from agentrl.reporting import survey
 from agentrl.statistics import drift, intervals, results, summaries, transfer
 from agentrl.study import cost
 from agentrl.transcripts import episodes, failures
 
 FOLDER = "tables"
-Row = dict[str, Any]
+Row = columns.Row
 
 MIN_SEEDS = 3  # of a claim about recipes, on the page
 _MEASURES: tuple[summaries.Measure, ...] = ("success", "score")
-_CLAIMS: tuple[summaries.Claim, ...] = ("policies", "recipe")
 
 
 def make(found: gather.Findings) -> dict[str, list[Row]]:
@@ -38,7 +36,8 @@ def make(found: gather.Findings) -> dict[str, list[Row]]:
         "transfer": correct(make_transfer(found)),
         "forgetting": list(make_forgetting(found)),
         "drift": list(make_drift(found)),
-        "difficulty": list(make_difficulty(found)),
+        "difficulty": list(difficulty.make_difficulty(found)),
+        "tiers": list(difficulty.make_tiers(found)),
         "failures": list(make_failures(found)),
         "learning": list(make_learning(found)),
         "costs": list(make_costs(found)),
@@ -54,13 +53,6 @@ def write(root: pathlib.Path, made: Mapping[str, Sequence[Row]]) -> None:
             writer.writeheader()
             writer.writerows(rows)
         storage.write(root / FOLDER / f"{name}.csv", text.getvalue())
-
-
-def spread(estimate: intervals.Estimate | None) -> Row:
-    """Columns of a number with its interval; empty ones where there is none."""
-    if estimate is None:
-        return {"mean": "", "low": "", "high": ""}
-    return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
 
 
 def choose_claim(rows: Iterable[Row]) -> summaries.Claim:
@@ -119,7 +111,7 @@ def _result_rows(
                     "env": group[0].env,
                     "tier": tier,
                     "measure": measure,
-                    **spread(summaries.average(sliced, measure)),
+                    **columns.spread(summaries.average(sliced, measure)),
                     "tasks": len(sliced[0].item_ids),
                     "samples": sliced[0].samples,
                     "turns": np.mean([r.means["turns"] for r in sliced]),
@@ -148,7 +140,7 @@ def make_transfer(found: gather.Findings) -> Iterator[Row]:
         if not matrix.seeds or not one.plan.baseline:
             continue
         for measure in _MEASURES:
-            for claim in _CLAIMS:
+            for claim in columns.CLAIMS:
                 for what, env, estimate in _differences(one, matrix, measure, claim):
                     if estimate is not None:
                         yield _transfer_row(one, what, env, measure, claim, estimate)
@@ -249,7 +241,7 @@ def _transfer_row(
         "env": env,
         "measure": measure,
         "claim": claim,
-        **spread(estimate),
+        **columns.spread(estimate),
         "smallest_callable": "" if level or math.isnan(callable_) else callable_,
         "p": "" if level or math.isnan(p_value) else p_value,
         "p_holm": "",
@@ -279,7 +271,7 @@ def make_forgetting(found: gather.Findings) -> Iterator[Row]:
         matrix = one.complete()
         if not matrix.seeds:
             continue
-        for claim in _CLAIMS:
+        for claim in columns.CLAIMS:
             summary = transfer.summarize(matrix, one.plan, claim=claim)
             for panel, estimate in summary.forgetting.items():
                 if estimate is None:
@@ -292,7 +284,7 @@ def make_forgetting(found: gather.Findings) -> Iterator[Row]:
                     "own_stage": one.plan.own[panel],
                     "last_stage": one.plan.last,
                     "claim": claim,
-                    **spread(estimate),
+                    **columns.spread(estimate),
                     "largest_loss": "" if loss is None else loss,
                     "seeds": " ".join(map(str, one.seeds)),
                 }
@@ -353,45 +345,12 @@ def _drift_rows(
             **{
                 prefix + name: value
                 for prefix, estimate in estimates.items()
-                for name, value in spread(estimate).items()
+                for name, value in columns.spread(estimate).items()
             },
             "tasks": len(result.item_ids),
             "samples": result.samples,
             "panel": result.panel_digest,
         }
-
-
-def make_difficulty(found: gather.Findings) -> Iterator[Row]:
-    """Changes on easy and on hard tasks, for each way of training on an environment."""
-    for one in found.of_axis("within"):
-        matrix = one.complete()
-        env = next(iter(one.plan.own), "")
-        if not matrix.seeds or env not in matrix.panels:
-            continue
-        label = gather.label_tiers(found.study, env)
-        sides = [
-            [matrix.cells[seed, stage, env] for seed in matrix.seeds]
-            for stage in (one.plan.baseline, one.plan.last)
-        ]
-        parts = [[summaries.slice_result(r, label) for r in side] for side in sides]
-        for tier in ("easy", "hard"):
-            if not all(tier in part for side in parts for part in side):
-                continue
-            before, after = ([part[tier] for part in side] for side in parts)
-            for claim in _CLAIMS:
-                change = summaries.difference({env: before}, {env: after}, claim=claim)
-                if change is not None:
-                    yield {
-                        "env": env,
-                        "trained_on": one.cell.name.partition(" ")[2],
-                        "tier": tier,
-                        "claim": claim,
-                        "before": summaries.average(before).mean,
-                        "after": summaries.average(after).mean,
-                        **spread(change),
-                        "tasks": len(before[0].item_ids),
-                        "seeds": " ".join(map(str, one.seeds)),
-                    }
 
 
 def make_failures(found: gather.Findings) -> Iterator[Row]:
@@ -414,7 +373,7 @@ def make_failures(found: gather.Findings) -> Iterator[Row]:
                     "tag": share.tag,
                     "count": share.count,
                     "failed": failed,
-                    **spread(share.share),
+                    **columns.spread(share.share),
                     "detectable": share.tag not in failures.find_undetectable(env),
                 }
 

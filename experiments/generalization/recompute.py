@@ -5,9 +5,10 @@
 Nothing of agentrl is imported: the outcome of every stored episode is read again, averaged
 over samples and tasks, and given intervals by the formulas of docs/statistics.md, written
 down a second time. Each number is compared with its cell in W/tables, as printed: percent
-or points with one digit, nats with three. It covers success and score after each stage (all
-tasks, as trained), changes, transfer, forgetting, average and worst environment, and drift,
-from the log-ratios stored for each episode; rows of other kinds are counted as not covered.
+or points with one digit, nats with three. It covers success and score after each stage, of
+all tasks and of tiers, as trained and with other settings, changes on easy and hard tasks,
+transfer, forgetting, average and worst environment, and drift, from the log-ratios stored
+for each episode; rows of other kinds are counted as not covered.
 """
 
 import csv
@@ -121,11 +122,16 @@ class Study:
                 json.loads(p.read_text()) | {"dir": p.with_suffix("")} for p in paths
             ]
         self.read = {}
+        self.tiers = {
+            (row["env"], row["item_id"]): row["tier"]
+            for row in read_table(root, "tiers")
+        }
 
-    def outcomes(self, cell, seed, stage, env, measure):
+    def outcomes(self, cell, seed, stage, env, measure, variant=""):
         """By task, success or score of each sample that its environment did not lose."""
+        folder = f"variants/{variant}/episodes" if variant else "episodes"
         for node in reversed(self.chains[cell, seed]):
-            path = node["dir"] / "episodes" / f"evaluation.{stage}.{env}.jsonl"
+            path = node["dir"] / folder / f"evaluation.{stage}.{env}.jsonl"
             if path.exists() and (path, measure) not in self.read:
                 tasks = self.read[path, measure] = {}
                 for line in path.read_text().splitlines():
@@ -136,17 +142,22 @@ class Study:
                 return self.read[path, measure]
         raise FileNotFoundError(f"no episodes of {cell}, seed {seed}: {stage} on {env}")
 
-    def table(self, policies, seeds, env, measure):
+    def table(self, policies, seeds, env, measure, variant="", tier=""):
         """float[policies, seeds, tasks] and the mean number of samples.
 
         A policy is a cell and a stage of it.
         """
         found = [
-            [self.outcomes(cell, s, stage, env, measure) for s in seeds]
+            [self.outcomes(cell, s, stage, env, measure, variant) for s in seeds]
             for cell, stage in policies
         ]
         flat = [f for row in found for f in row]
-        common = [i for i in flat[0] if all(i in f for f in flat)]
+        common = [
+            item
+            for item in flat[0]
+            if all(item in f for f in flat)
+            and (not tier or self.tiers[env, item] == tier)
+        ]
         table = np.array(
             [[[np.mean(f[i]) for i in common] for f in row] for row in found]
         )
@@ -196,6 +207,8 @@ class Study:
 
 def recompute(study, row, kind):
     """Mean, low and high of a row; None for kinds of rows that are not covered."""
+    if kind == "difficulty":
+        return recompute_difficulty(study, row)
     cell = f"{row['axis']}/{row['cell']}"
     if kind == "results":
         return recompute_level(study, row, cell)
@@ -221,9 +234,8 @@ def recompute(study, row, kind):
 
 
 def recompute_level(study, row, cell):
-    """Success or score after a stage; None for variants and for tiers of a panel."""
-    if row["variant"]:
-        return None
+    """Success or score after a stage, of all tasks of a panel or of one tier."""
+    folder = f"variants/{row['variant']}" if row["variant"] else ""
     name = f"evaluation.{row['stage']}.{row['env']}.jsonl"
     seeds = [
         seed
@@ -231,14 +243,30 @@ def recompute_level(study, row, cell):
         if other == cell
         and row["seed"] in (seed, "all")
         and any(
-            (n["dir"] / "episodes" / name).exists() for n in study.chains[cell, seed]
+            (n["dir"] / folder / "episodes" / name).exists()
+            for n in study.chains[cell, seed]
         )
     ]
-    policies = [(cell, row["stage"])]
-    table, samples = study.table(policies, seeds, row["env"], row["measure"])
+    where = ([(cell, row["stage"])], seeds, row["env"], row["measure"], row["variant"])
+    table, samples = study.table(*where)
     if table.shape[2] != int(row["tasks"]):
-        return None
+        table, _ = study.table(*where, row["tier"])
     return share(table[0].mean(0), samples * len(seeds))
+
+
+def recompute_difficulty(study, row):
+    """A change on tasks of one tier, from before or from another way of training."""
+    seeds, env = row["seeds"].split(), row["env"]
+    cell = f"within/{env} {row['trained_on']}"
+    stages = study.chains[cell, seeds[0]][-1]["config"]["stages"]
+    before = [s["name"] for s in stages if s["algorithm"]["name"] == "supervised"]
+    policies = [(cell, (before or ["untrained"])[-1]), (cell, stages[-1]["name"])]
+    if row["compared_with"]:
+        other = f"within/{env} {row['compared_with']}"
+        stages = study.chains[other, seeds[0]][-1]["config"]["stages"]
+        policies[0] = (other, stages[-1]["name"])
+    table, samples = study.table(policies, seeds, env, "success", tier=row["tier"])
+    return difference([table[1] - table[0]], row["claim"], 1 / samples)
 
 
 def find_pairs(study, row, kind, cell, seed):
@@ -303,7 +331,7 @@ def main(root):
                 wrong.append(f"{kind} {name}: {value} here, {row}")
         return len(numbers)
 
-    for kind in ("results", "transfer", "forgetting"):
+    for kind in ("results", "transfer", "forgetting", "difficulty"):
         for row in read_table(root, kind):
             found = recompute(study, row, kind)
             if found is None:

@@ -1,16 +1,19 @@
 """What a page says of studies that are done in part, or of few seeds."""
 
+import contextlib
 import csv
 import dataclasses
 import importlib.util
+import io
 import pathlib
 import types
 
 import small_study
 
 from agentrl import config
-from agentrl.findings import answers, background, blocks, charts, gather, page, tables
+from agentrl.findings import gather, tables
 from agentrl.study import folder, graph, spec
+from agentrl.study_page import answers, background, blocks, charts, page, values
 
 ROOT = pathlib.Path(__file__).parents[2]
 WARM, A, B = small_study.make_study().cells[2].stages
@@ -53,15 +56,23 @@ def read_csv(root, name):
     )
 
 
+def recompute(root):
+    """Differences of a second computation; every row has to be covered."""
+    path = ROOT / "experiments" / "generalization" / "recompute.py"
+    loaded = importlib.util.spec_from_file_location("recompute", path)
+    module = importlib.util.module_from_spec(loaded)
+    loaded.loader.exec_module(module)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        wrong = module.main(root)
+    assert "; 0 rows not covered" in printed.getvalue()
+    return wrong
+
+
 def test_a_second_computation_agrees_on_forward_transfer(tmp_path):
     """TextCraft has its own stage last; before its first, nothing was trained."""
     again = dataclasses.replace(A, name="grpo_a_again")
     write(leave(tmp_path, (make_cell("sequence", "a>b>a", A, B, again),)))
-    path = ROOT / "experiments" / "generalization" / "recompute.py"
-    loaded = importlib.util.spec_from_file_location("recompute", path)
-    recompute = importlib.util.module_from_spec(loaded)
-    loaded.loader.exec_module(recompute)
-    assert recompute.main(tmp_path) == []
+    assert recompute(tmp_path) == []
 
     rows = [r for r in read_csv(tmp_path, "results") if r["measure"] == "success"]
     warm, after = (
@@ -126,6 +137,55 @@ def test_curves_of_policies_that_share_a_stage_name_are_apart(tmp_path):
     assert all(len(nodes) == 1 for nodes in of_chart.values())
 
 
+def test_ways_of_training_on_easy_and_hard_tasks_are_compared(tmp_path):
+    easy, hard, mixed = (
+        dataclasses.replace(A, name=f"grpo_textcraft_{tier}")
+        for tier in ("easy", "hard", "mixed")
+    )
+    half_easy, half_hard = (
+        dataclasses.replace(stage, num_iterations=1) for stage in (easy, hard)
+    )
+    chains = {
+        "textcraft easy": (easy,),
+        "textcraft hard": (hard,),
+        "textcraft mixed": (mixed,),
+        "textcraft easy>hard": (half_easy, half_hard),
+        "textcraft hard>easy": (half_hard, half_easy),
+        "babyai easy": (dataclasses.replace(B, name="grpo_babyai_easy"),),
+    }
+    cells = tuple(make_cell("within", name, *chain) for name, chain in chains.items())
+    lacks = [
+        ("within/textcraft hard>easy", 0, 3),
+        ("within/textcraft hard>easy", 1, 3),
+        ("within/textcraft mixed", 1, 2),
+        ("within/babyai easy", 0, 2),
+        ("within/babyai easy", 1, 2),
+    ]
+    text = write(leave(tmp_path, cells, seeds=(0, 1), lacks=lacks))
+    section = text[text.index("## Easy and hard") :].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    first = [line.split(" | ")[0].strip("| ") for line in lines]
+    assert first[1:] == [
+        "(warm)", "easy", "hard", "mixed", "easy>hard", "hard>easy",
+        "easy less hard", "easy>hard less mixed",
+    ]  # fmt: skip
+    hole = f"| hard>easy | {blocks.HOLE} | {blocks.HOLE} |"
+    assert hole in lines and lines[1].count("[") == 2
+    assert "Seeds: easy 0 1, hard 0 1, mixed 0, easy>hard 0 1." in section
+    assert f"No training on babyai is done yet ({blocks.HOLE})." in section
+    rows = read_csv(tmp_path, "difficulty")
+    (curriculum, *_) = [
+        row
+        for row in rows
+        if (row["trained_on"], row["compared_with"]) == ("easy>hard", "mixed")
+    ]
+    change = float(curriculum["after"]) - float(curriculum["before"])
+    assert (
+        abs(float(curriculum["mean"]) - change) < 1e-12 and curriculum["seeds"] == "0"
+    )
+    assert recompute(tmp_path) == []
+
+
 CELLS = (
     make_cell("across", "textcraft", A),
     make_cell("across", "babyai", B),
@@ -166,7 +226,7 @@ def test_gaps_name_the_seeds_that_both_have(tmp_path):
     (gap,) = select_success(found, what="gap_to_joint")
     assert (gap["claim"], gap["seeds"]) == ("policies", "0")
     told = " Seeds: a>b 0 1 2, gap to joint of a>b 0."
-    assert told == page._tell_differing(select_success(found, axis="sequence"))
+    assert told == values.tell_differing(select_success(found, axis="sequence"))
     assert "the order a>b" in text.casefold()
 
 
@@ -205,7 +265,7 @@ def test_tables_of_differences_say_whether_they_are_corrected(tmp_path):
         if isinstance(block, blocks.Table) and "Success in %" not in block.note
     ]
     assert len(notes) == 6
-    assert all("(Holm)" in n or page.NOT_CORRECTED in n for n in notes)
+    assert all("(Holm)" in n or values.NOT_CORRECTED in n for n in notes)
     (note,) = (n.note for n in sections["Controls"])
     assert "Corrected for the 2 changes of this table (Holm)" in note
 
@@ -262,7 +322,7 @@ def test_stages_of_different_seeds_say_so(tmp_path):
 
 def select_success(found, **wanted):
     rows = tables.make(found)["transfer"]
-    return page.select(rows, measure="success", **wanted)
+    return values.select(rows, measure="success", **wanted)
 
 
 def tell(row):

@@ -9,8 +9,9 @@ import pytest
 import small_study
 
 from agentrl.experiments.generalization import study
-from agentrl.findings import gather, page
+from agentrl.findings import gather
 from agentrl.study import folder, graph
+from agentrl.study_page import page
 
 pytestmark = pytest.mark.slow
 

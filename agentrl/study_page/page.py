@@ -5,7 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agentrl import storage
-from agentrl.findings import answers, background, blocks, charts, gather, tables
+from agentrl.findings import gather, tables
+from agentrl.study_page import (
+    answers,
+    background,
+    blocks,
+    charts,
+    difficulty,
+    values,
+)
 from agentrl.transcripts import failures
 
 HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
@@ -29,7 +37,7 @@ def build(
     sections = {
         "Answers": _answers(found, made),
         "One environment, tested on all": _across(found, made),
-        "Easy and hard tasks": _within(made),
+        "Easy and hard tasks": difficulty.build(found, made),
         "Sequences and pairs": _chains(found, made),
         "Drift": _drift(found, made),
         "Mixtures": _levels(found, made, "mixture"),
@@ -61,74 +69,36 @@ def _answers(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks
         yield blocks.Points(sentences)
 
 
-def select(rows: Sequence[tables.Row], **wanted: str) -> list[tables.Row]:
-    """Rows with these values."""
-    return [row for row in rows if all(row[k] == v for k, v in wanted.items())]
-
-
-def points(row: tables.Row | None, *, level: bool = False, marks=()) -> blocks.Cell:
-    """A cell in percent (a level) or points (a difference), with its interval."""
-    if row is None or row["mean"] == "":
-        return blocks.Cell(blocks.HOLE)
-    mean, low, high = (100 * row[name] for name in ("mean", "low", "high"))
-    if level:
-        return blocks.Cell(f"{mean:z.1f} [{low:z.1f}, {high:z.1f}]")
-    unsure = ("unsure",) if low <= 0 <= high else ()
-    return blocks.Cell(
-        f"{mean:+z.1f} [{low:+z.1f}, {high:+z.1f}]", mean / 100, (*unsure, *marks)
-    )
-
-
-def _first(rows: Sequence[tables.Row]) -> tables.Row | None:
-    return rows[0] if rows else None
-
-
-def _pooled(rows: Sequence[tables.Row]) -> tables.Row | None:
-    """The row of all seeds together, or that of the only one."""
-    return _first(select(rows, seed="all") or list(rows))
-
-
-NOT_CORRECTED = "Not corrected for several comparisons."
-CLAIM_NOTES = {
-    "policies": (
-        "Intervals hold for these policies on other tasks, not for other seeds: there "
-        f"are fewer than {tables.MIN_SEEDS}."
-    ),
-    "recipe": (
-        "Intervals of differences hold for other seeds of the same recipe (two-way "
-        "variance over seeds and tasks)."
-    ),
-}
-
-
 def _across(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.Block]:
     cells = found.of_axis("across")
     if not cells:
         return
     names = list(found.study.base.environments)
-    levels = select(made["results"], axis="across", measure="success", variant="")
+    levels = values.select(
+        made["results"], axis="across", measure="success", variant=""
+    )
     for measure in ("success", "score"):
-        changes = select(made["transfer"], axis="across", measure=measure)
+        changes = values.select(made["transfer"], axis="across", measure=measure)
         claim = tables.choose_claim(changes)
-        changes = select(changes, claim=claim)
+        changes = values.select(changes, claim=claim)
         rows: list[list[blocks.Cell | str]] = []
         for stage in (
             ("untrained", cells[0].plan.baseline) if measure == "success" else ()
         ):
-            of_stage = select(levels, stage=stage)
+            of_stage = values.select(levels, stage=stage)
             rows.append([
                 stage,
-                *(points(_pooled(select(of_stage, env=e)), level=True) for e in names),
+                *(values.find_level(of_stage, env=e) for e in names),
                 "", "", "",
             ])  # fmt: skip
         for one in cells:
-            own = select(changes, cell=one.cell.name)
+            own = values.select(changes, cell=one.cell.name)
             rows.append([
                 f"trained on {one.cell.name}",
-                *(points(_first(select(own, what="change", env=env)),
+                *(values.points(values.first(values.select(own, what="change", env=env)),
                          marks=("own",) if env == one.cell.name else ())
                   for env in names),
-                *(points(_first(select(own, what=what)))
+                *(values.find(own, what=what)
                   for what in ("held_in", "held_out", "overall")),
             ])  # fmt: skip
         if not changes:
@@ -140,7 +110,7 @@ def _across(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.
             [measure, *names, "Held-In", "Held-Out", "Overall"],
             rows,
             f"Levels in % (avg@k), changes against {cells[0].plan.baseline} in points, "
-            f"95 % intervals. {CLAIM_NOTES[claim]} {_tell_corrected(changes)} "
+            f"95 % intervals. {values.CLAIM_NOTES[claim]} {_tell_corrected(changes)} "
             "Smallest differences that the design would have called 4 times in 5: "
             f"{100 * min(smallest):.1f} to {100 * max(smallest):.1f} points."
             f"{_tell_seeds(levels, changes)}",
@@ -170,40 +140,6 @@ def _tell_seeds(levels: Sequence[tables.Row], changes: Sequence[tables.Row]) -> 
     )
 
 
-def _tell_differing(rows: Sequence[tables.Row]) -> str:
-    """Names the seeds of each cell, and of each gap to others, where they differ."""
-    names: dict[str, str] = {}
-    for row in rows:
-        gap = row["what"].replace("_", " ") if "gap_to" in row.get("what", "") else ""
-        if not gap or row["seeds"] != names.get(row["cell"]):
-            names[f"{gap} of {row['cell']}" if gap else row["cell"]] = row["seeds"]
-    if len(set(names.values())) < 2:
-        return ""
-    return f" Seeds: {', '.join(f'{name} {seeds}' for name, seeds in names.items())}."
-
-
-def _within(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
-    rows = made["difficulty"]
-    claim = tables.choose_claim(rows)
-    kept = select(rows, claim=claim)
-    for env in dict.fromkeys(row["env"] for row in kept):
-        of_env = select(kept, env=env)
-        yield blocks.Table(
-            [f"{env}, trained on", "easy tasks", "hard tasks"],
-            [
-                [
-                    trained,
-                    *(
-                        points(_first(select(of_env, trained_on=trained, tier=tier)))
-                        for tier in ("easy", "hard")
-                    ),
-                ]
-                for trained in dict.fromkeys(row["trained_on"] for row in of_env)
-            ],
-            f"Change of success in points. {CLAIM_NOTES[claim]} {NOT_CORRECTED}",
-        )
-
-
 def _chains(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.Block]:
     names = list(found.study.base.environments)
     cells = [one for axis in ("sequence", "pair") for one in found.of_axis(axis)]
@@ -219,14 +155,17 @@ def _stages(
 ) -> Iterator[blocks.Block]:
     """Success after each stage of a chain; stages that are not done are holes."""
     cell = {"axis": one.cell.axis, "cell": one.cell.name}
-    levels = select(made["results"], **cell, measure="success", variant="")
+    levels = values.select(made["results"], **cell, measure="success", variant="")
     seeds = {stage: " ".join(map(str, one.seeds_after(stage))) for stage in one.stages}
     differ = len(set(filter(None, seeds.values()))) > 1
     rows = [
         [
             f"{stage} (of {seeds[stage]})" if differ and seeds[stage] else stage,
             *(
-                points(_pooled(select(levels, stage=stage, env=env)), level=True)
+                values.points(
+                    values.pooled(values.select(levels, stage=stage, env=env)),
+                    level=True,
+                )
                 for env in names
             ),
         ]
@@ -251,7 +190,7 @@ def _orders(
     """What chains end with, and what they lack of other ways to train."""
     kept = [
         row
-        for row in select(made["transfer"], measure="success")
+        for row in values.select(made["transfer"], measure="success")
         if row["axis"] in ("sequence", "pair")
     ]
     claim = tables.choose_claim(kept)
@@ -266,10 +205,9 @@ def _orders(
                 [
                     one.cell.name,
                     *(
-                        points(
-                            _first(select(kept, axis=one.cell.axis, cell=one.cell.name,
-                                          what=what, claim=of)),
-                            level=what in ("average", "worst"),
+                        values.find(
+                            kept, axis=one.cell.axis, cell=one.cell.name, what=what,
+                            claim=of, level=what in ("average", "worst"),
                         )
                         for what, of in whats.items()
                     ),
@@ -277,8 +215,8 @@ def _orders(
                 for one in cells
             ],
             "Average and worst environment in % at the end, all else in points; a "
-            f"positive gap is what the sequence lacks. {CLAIM_NOTES[claim]} "
-            f"{NOT_CORRECTED}{_tell_differing(kept)}",
+            f"positive gap is what the sequence lacks. {values.CLAIM_NOTES[claim]} "
+            f"{values.NOT_CORRECTED}{values.tell_differing(kept)}",
         )  # fmt: skip
 
 
@@ -287,7 +225,7 @@ def _forgotten(
 ) -> Iterator[blocks.Block]:
     lost = [row for row in made["forgetting"] if row["axis"] in ("sequence", "pair")]
     claim = tables.choose_claim(lost)
-    lost = select(lost, claim=claim)
+    lost = values.select(lost, claim=claim)
     if lost:
         yield blocks.Table(
             ["forgetting", *names],
@@ -295,9 +233,9 @@ def _forgotten(
                 [
                     one.cell.name,
                     *(
-                        points(
-                            _first(
-                                select(
+                        values.points(
+                            values.first(
+                                values.select(
                                     lost,
                                     axis=one.cell.axis,
                                     cell=one.cell.name,
@@ -311,8 +249,8 @@ def _forgotten(
                 for one in cells
             ],
             "Success after an environment's own stage minus that at the end, in points: "
-            f"positive numbers are forgotten. {CLAIM_NOTES[claim]} {NOT_CORRECTED}"
-            f"{_tell_differing(lost)}",
+            f"positive numbers are forgotten. {values.CLAIM_NOTES[claim]} "
+            f"{values.NOT_CORRECTED}{values.tell_differing(lost)}",
         )
 
 
@@ -323,19 +261,25 @@ def _drift(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.B
             yield f"No node's drift is measured yet ({blocks.HOLE})."
         return
     names = list(found.study.base.environments)
-    lost = select(made["forgetting"], claim=tables.choose_claim(made["forgetting"]))
+    lost = values.select(
+        made["forgetting"], claim=tables.choose_claim(made["forgetting"])
+    )
     rows: list[list[blocks.Cell | str]] = []
     for one in found.cells:
         label, key = one.cell.key, {"axis": one.cell.axis, "cell": one.cell.name}
         for stage, origins in one.origins.items():
             same = len(set(origins.values())) == 1
             for part, other in list(origins.items())[: 1 if same else None]:
-                own = select(made["drift"], **key, **{"from": part, "stage": stage})
+                own = values.select(
+                    made["drift"], **key, **{"from": part, "stage": stage}
+                )
                 told = f"{'start, base' if same else part} ({other})"
-                cells = (_nats(_pooled(select(own, env=env))) for env in names)
+                cells = (
+                    _nats(values.pooled(values.select(own, env=env))) for env in names
+                )
                 rows.append([label, stage, told, *cells])
-        if forgotten := select(lost, **key):
-            cells = (points(_first(select(forgotten, env=env))) for env in names)
+        if forgotten := values.select(lost, **key):
+            cells = (values.find(forgotten, env=env) for env in names)
             rows.append([label, one.last, "forgotten, points", *cells])
     yield blocks.Table(
         ["cell", "after stage", "KL from", *names],
@@ -343,7 +287,7 @@ def _drift(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.B
         "KL(policy || other) in nats per token that the policy wrote, on its own episodes, "
         "with 95 % intervals for these policies on other tasks; panels that the stage "
         "trained on are marked. Forgotten is success after an environment's own stage "
-        f"minus that at the end. {NOT_CORRECTED} tables/drift.csv has the drift per "
+        f"minus that at the end. {values.NOT_CORRECTED} tables/drift.csv has the drift per "
         "episode too, the estimator k3 and the policy's entropy.",
         folded=len(rows) > blocks.MANY,
     )
@@ -359,7 +303,7 @@ def _nats(row: tables.Row | None) -> blocks.Cell:
 def _levels(
     found: gather.Findings, made: Mapping[str, Any], axis: str
 ) -> Iterator[blocks.Block]:
-    kept = select(made["transfer"], axis=axis, measure="success")
+    kept = values.select(made["transfer"], axis=axis, measure="success")
     claim = tables.choose_claim(kept)
     kept = [
         row
@@ -374,22 +318,22 @@ def _levels(
         [
             [
                 name,
-                *(points(_first(select(kept, cell=name, what="change", env=env)))
+                *(values.find(kept, cell=name, what="change", env=env)
                   for env in names),
-                *(points(_first(select(kept, cell=name, what=what)), level=True)
+                *(values.find(kept, cell=name, what=what, level=True)
                   for what in ("average", "worst")),
             ]
             for name in (one.cell.name for one in found.of_axis(axis))
         ],
-        f"Change of success in points. {CLAIM_NOTES[claim]} {_tell_corrected(kept)}"
-        f"{_tell_differing(kept)}",
+        f"Change of success in points. {values.CLAIM_NOTES[claim]} {_tell_corrected(kept)}"
+        f"{values.tell_differing(kept)}",
     )  # fmt: skip
 
 
 def _variants(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
     kept = [
         row
-        for row in select(made["results"], measure="success")
+        for row in values.select(made["results"], measure="success")
         if row["variant"] or row["axis"] == "interface"
     ]
     cells = dict.fromkeys(
@@ -402,8 +346,8 @@ def _variants(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
             [
                 [
                     f"{axis}/{cell}", stage, variant or "as trained",
-                    *(points(_pooled(select(kept, axis=axis, cell=cell, stage=stage,
-                                            variant=variant, env=env)), level=True)
+                    *(values.find_level(kept, axis=axis, cell=cell, stage=stage,
+                                   variant=variant, env=env)
                       for env in names),
                 ]
                 for axis, cell, stage, variant in cells
@@ -416,7 +360,7 @@ def _turns(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.B
     rows = []
     for one in found.of_axis("across"):
         env = one.cell.name
-        of_cell = select(
+        of_cell = values.select(
             made["results"],
             axis="across",
             cell=env,
@@ -425,7 +369,7 @@ def _turns(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.B
             variant="",
         )
         before, after = (
-            _pooled(select(of_cell, stage=stage))
+            values.pooled(values.select(of_cell, stage=stage))
             for stage in (one.plan.baseline, one.plan.last)
         )
         if before and after:
@@ -455,11 +399,11 @@ def _failures(
         rows = []
         for tag in dict.fromkeys(row["tag"] for row in kept):
             both = [
-                _first(select(kept, node=node, env=env, tag=tag))
+                values.first(values.select(kept, node=node, env=env, tag=tag))
                 for node in (before, after)
             ]
             if any(row and row["count"] for row in both):
-                rows.append([tag, *(points(row, level=True) for row in both)])
+                rows.append([tag, *(values.points(row, level=True) for row in both)])
         counts = [
             next((r["failed"] for r in kept if (r["node"], r["env"]) == (n, env)), 0)
             for n in (before, after)
@@ -478,7 +422,7 @@ def _failures(
 def _curves(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
     """A chart for the nodes that differ in their seed alone: stages are in many chains."""
     for shape in dict.fromkeys(row["shape"] for row in made["learning"]):
-        rows = select(made["learning"], shape=shape)
+        rows = values.select(made["learning"], shape=shape)
         count = 1 + max(row["iteration"] for row in rows)
         yield blocks.Chart(
             charts.draw_curves(rows),

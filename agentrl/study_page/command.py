@@ -8,8 +8,9 @@ from typing import Literal
 
 from agentrl import errors
 from agentrl.experiment import base_model
-from agentrl.findings import gather, page
+from agentrl.findings import gather
 from agentrl.study import cost, folder, graph, plan, spec, work
+from agentrl.study_page import page
 
 
 def run(

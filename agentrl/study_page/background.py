@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agentrl.findings import blocks, gather
+from agentrl.findings import gather
 from agentrl.study import work
+from agentrl.study_page import blocks
 
 
 def describe_published(found: gather.Findings) -> Iterator[blocks.Block]:
