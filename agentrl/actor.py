@@ -2,8 +2,8 @@
 
 An iteration trains on P groups of G episodes. They are drawn from the stage's mixture on
 the device, and played with one copy of the policy's parameters. What else may be wanted of
-them: that they carry a signal (`play_informative`, with `max_refills`), or that the
-iteration does not wait for its longest episodes (`play_on`, with `extra_groups`).
+them: that they carry a signal (`play_whole`, with `max_refills`), or that the
+iteration does not wait for its longest episodes (`play_partial`, with `extra_groups`).
 """
 
 import dataclasses
@@ -22,13 +22,8 @@ from agentrl.reporting import metrics
 from agentrl.rollout import collect, mixture, partial
 from agentrl.run import assemble, checks, experiences, stages
 
-# Of an iteration: episodes, the mixture after their draws, costs, groups that go on.
-Played: TypeAlias = tuple[
-    list[types.Trajectory],
-    types.MixtureState,
-    types.Metrics,
-    partial.PartialRollout | None,
-]
+# Episodes, the mixture after their draws, and what they cost.
+Played: TypeAlias = tuple[list[types.Trajectory], types.MixtureState, types.Metrics]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,29 +64,33 @@ def play(
     """
     if snapshot is None:
         snapshot = PolicySnapshot.take(run, state.learner)
-    play_groups = play_on if stage.settings.extra_groups else play_informative
-    trajectories, draws, values, left = play_groups(
-        run, stage, state.mixture, iteration, ahead, timers, snapshot
-    )
+    carried = ahead.carried or partial.PartialRollout([], [])
+    if stage.settings.extra_groups or carried.num_groups:
+        trajectories, draws, values, carried = play_partial(
+            run, stage, state.mixture, iteration, carried, timers, snapshot
+        )
+    else:
+        trajectories, draws, values = play_whole(
+            run, stage, state.mixture, iteration, timers, snapshot
+        )
     checks.check_env_error_rate(trajectories, run.config.max_env_error_fraction)
     values |= metrics.summarize_trajectories(trajectories)
     draws = record_success(run, draws, trajectories)
     return experiences.Ahead(
-        experiences.Experience(iteration, trajectories, draws, values), left
+        experiences.Experience(iteration, trajectories, draws, values),
+        carried if carried.num_drawn else None,
     )
 
 
-def play_informative(
+def play_whole(
     run: assemble.Run,
     stage: stages.Stage,
     draws: types.MixtureState,
     iteration: int,
-    ahead: experiences.Ahead,
     timers: timing.Timers,
     snapshot: PolicySnapshot,
 ) -> Played:
     """Plays P groups; with refills, further ones until P of them carry a signal."""
-    del ahead  # without extra groups an iteration ends all that it begins
     settings = stage.settings
     assert stage.collector is not None
     size, rounds = settings.rollout.group_size, stage.algorithm.max_refills + 1
@@ -118,25 +117,25 @@ def play_informative(
     values = statistics.summarize()
     if rounds > 1:
         values |= {"rollout/refills": refill, "rollout/groups_missing": missing}
-    return trajectories, draws, values, None
+    return trajectories, draws, values
 
 
-def play_on(
+def play_partial(
     run: assemble.Run,
     stage: stages.Stage,
     draws: types.MixtureState,
     iteration: int,
-    ahead: experiences.Ahead,
+    carried: partial.PartialRollout,
     timers: timing.Timers,
     snapshot: PolicySnapshot,
-) -> Played:
+) -> tuple[*Played, partial.PartialRollout]:
     """Plays until P groups are complete, and leaves the others for the next iteration."""
-    settings, begun = stage.settings, ahead.groups()
+    settings = stage.settings
     assert stage.collector is not None
     num_groups, hosts = settings.rollout.tasks_per_iteration, jax.process_count()
     still_to_train = (settings.num_iterations - iteration) * num_groups
     in_play = min(num_groups + settings.extra_groups, still_to_train)
-    missing, item_ids = in_play - hosts * begun.num_groups, []
+    missing, item_ids = in_play - hosts * carried.num_groups, []
     for part in range(2):  # a draw is of P groups at most, and extra ones are no more
         with timers("mixture"):
             count = min(num_groups, missing - len(item_ids))
@@ -152,14 +151,18 @@ def play_on(
     with timers("rollout"):
         trajectories, left, cost = stage.collector.collect_groups(
             snapshot.params,
-            assemble.make_tasks(item_ids, size, first_group=begun.num_drawn),
-            begun,
+            assemble.make_tasks(item_ids, size, first_group=carried.num_drawn),
+            carried,
             target,
             key=rng.stream_key(stage.key, "rollout", iteration),
             policy_step=snapshot.step,
             max_turns=stage.max_turns(iteration),
         )
-    values = cost.summarize() | {"rollout/left_episodes": left.num_begun}
+    if left.num_groups and iteration + 1 == settings.num_iterations:
+        stage.collector.abandon(left)  # the stage has been made shorter meanwhile
+        print(f"{left.num_groups} groups that had begun are given up.", flush=True)
+        left = partial.PartialRollout([], [], left.num_drawn)
+    values = cost.summarize() | {"rollout/carried_episodes": left.num_begun}
     return trajectories, draws, values, left
 
 

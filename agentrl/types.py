@@ -27,7 +27,10 @@ class Task:
 
     env: str
     item_id: str
-    group: int  # index of the group within the iteration, 0..P-1
+    group: (
+        int  # index of the group within the iteration, 0..P-1; while it is played with
+    )
+    # `extra_groups`, within the stage
     sample: int  # index of the episode within its group, 0..G-1
 
 
@@ -91,7 +94,7 @@ class Trajectory:
     task: Task
     turns: tuple[Turn, ...]
     ending: Ending
-    policy_step: int  # optimizer updates behind the parameters that sampled it
+    policy_step: int  # optimizer updates behind the parameters of its first turn
     success: bool
     score: float  # upstream's own definition of the result
     final_observation: str = ""

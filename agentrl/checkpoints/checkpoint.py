@@ -138,7 +138,7 @@ class Checkpoints:
           state: of the run.
           progress: where the run stands.
           end_of_stage: whether it is to stay for good.
-          episodes: those that were played ahead, as JSON has them.
+          episodes: those that were played ahead or have begun, as JSON has them.
 
         Raises:
           CheckpointError: if this or the save before cannot be written.

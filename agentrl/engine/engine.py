@@ -42,7 +42,7 @@ class SlotInput:
     budget: int  # most action tokens, stop token included
     shared_prefix_lengths: tuple[
         int, ...
-    ] = ()  # of `tokens`, ascending; first turn only
+    ] = ()  # of `tokens`, ascending; only if they are the whole context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +216,7 @@ class Engine:
             for slot, entry in inputs.items()
         }
         largest_chunk = self.rollout.append_buckets[-1]
-        # Rare: chunked prefill of long observations, without sampling.
+        # Chunked prefill, without sampling: of long observations, and of whole contexts.
         while max(map(len, tokens.values())) > largest_chunk:
             chunks = {
                 slot: ids[:largest_chunk]

@@ -16,6 +16,7 @@ slots.
 
 import collections
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -65,6 +66,9 @@ class _CohortState:
     """A cohort of the engine, the episodes in its slots, and its in-flight decode."""
 
     cohort: engine.Cohort
+    free_env_slots: collections.deque[int] = dataclasses.field(
+        default_factory=collections.deque
+    )
     episodes: dict[int, live.Episode] = dataclasses.field(
         default_factory=dict
     )  # by slot
@@ -118,8 +122,8 @@ class Collector:
         waiting = [
             live.Episode(i, tasks[i], numbers[i], chat=self._chat) for i in local
         ]
-        rollout = self._start(params, key, policy_step, max_turns)
-        self._play(rollout, waiting)
+        rollout = self._start(params, waiting, key, policy_step, max_turns)
+        self._play(rollout)
         finished = [rollout.finished[i] for i in local]
         return processes.gather(finished), rollout.statistics
 
@@ -127,7 +131,7 @@ class Collector:
         self,
         params: types.PyTree,
         tasks: Sequence[types.Task],
-        begun: partial.PartialRollout,
+        carried: partial.PartialRollout,
         target: partial.Target,
         *,
         key: jax.Array,
@@ -139,7 +143,7 @@ class Collector:
         Args:
           params: parameters in the rollout's layout.
           tasks: further episodes to play, whole groups for each process.
-          begun: what an earlier call has left, which this one takes over.
+          carried: groups of an earlier call, which this one takes over.
           target: the groups that are wanted of each process.
           key: names the randomness, together with each episode's number and turn.
           policy_step: optimizer updates behind `params`. A trajectory has that of its
@@ -148,39 +152,45 @@ class Collector:
 
         Returns:
           Trajectories of whole groups, those of a group in a row, of all processes; what
-          is left, of this process; and its statistics.
+          goes on later, of this process; and its statistics.
         """
         size = target.group_size
         new = [
             live.Episode(0, task, task.group * size + task.sample, chat=self._chat)
             for task in (tasks[i] for i in processes.local_slice(len(tasks)))
         ]
-        waiting = [*begun.episodes, *new]
+        waiting = [*carried.episodes, *new]
         for index, episode in enumerate(waiting):
             episode.index = index
-        rollout = self._start(params, key, policy_step, max_turns)
+        rollout = self._start(params, waiting, key, policy_step, max_turns)
 
         def choose() -> list[list[types.Trajectory]] | None:
-            finished = (*begun.finished, *rollout.finished.values())
+            finished = (*carried.finished, *rollout.finished.values())
             return target.choose(finished, rollout.unfinished)
 
-        self._play(rollout, waiting, enough=lambda: choose() is not None)
+        self._play(rollout, enough=lambda: choose() is not None)
         chosen = choose()
         assert chosen is not None, "a process plays whole groups"
         ids = {id(episode) for group in chosen for episode in group}
-        everything = (*begun.finished, *rollout.finished.values())
+        everything = (*carried.finished, *rollout.finished.values())
         others = [episode for episode in everything if id(episode) not in ids]
         left = partial.PartialRollout(
             rollout.unfinished,
             sorted(others, key=lambda e: (e.task.group, e.task.sample)),
-            begun.num_drawn + len(tasks) // size,
+            carried.num_drawn + len(tasks) // size,
         )
         episodes = processes.gather([e for group in chosen for e in group])
         return partial.number_groups(episodes, size), left, rollout.statistics
 
+    def abandon(self, carried: partial.PartialRollout) -> None:
+        """Gives up what has not been finished; its environments may be used again."""
+        waiting = [e.env_slot for e in carried.episodes if e.awaits_reply]
+        self._pool.receive(waiting)
+
     def _start(
         self,
         params: types.PyTree,
+        waiting: Sequence[live.Episode],
         key: jax.Array,
         policy_step: int,
         max_turns: int | None,
@@ -189,23 +199,20 @@ class Collector:
             self._engine, self._pool, self._chat, params, key, max_turns
         )
         rollout.policy_step = policy_step
+        rollout.admit(waiting)
         return rollout
 
     def _play(
-        self,
-        rollout: "_RolloutState",
-        waiting: Sequence[live.Episode],
-        *,
-        enough: Callable[[], bool] = lambda: False,
+        self, rollout: "_RolloutState", enough: Callable[[], bool] = lambda: False
     ) -> None:
         """Plays episodes until all are finished, or there are enough.
 
-        Whether there are is asked once all cohorts have had their turns, so that it does
-        not depend on timing. Episodes that are left then have their environments' replies.
+        Whether there are is asked where it does not depend on timing: before cohorts have
+        their turns, and with one cohort before it is refilled. The environments of episodes
+        that are left wait for us then; resets may be outstanding.
         """
         started = time.perf_counter()
         self._engine.invalidate_prefix_cache()  # the weights may have changed
-        rollout.admit(waiting)
         cohorts = rollout.cohorts
         busy: _CohortState | None = None  # the cohort whose turn is on the device
         while rollout.has_work and not enough():
@@ -216,6 +223,9 @@ class Collector:
                     rollout.send(busy)
                     busy = None
                 rollout.receive(state, device_idle=busy is None)
+                if len(cohorts) == 1 and enough():
+                    break
+                rollout.refill(state, device_idle=busy is None)
                 rollout.dispatch(state)
                 if busy is not None:
                     rollout.send(busy)
@@ -233,7 +243,7 @@ def _num_prefetched(policy_engine: engine.Engine) -> int:
 
 
 class _RolloutState:
-    """State of one call of `Collector.collect`."""
+    """State of one call of `Collector.collect` or `collect_groups`."""
 
     def __init__(
         self,
@@ -256,7 +266,6 @@ class _RolloutState:
             _CohortState(policy_engine.new_cohort())
             for _ in range(policy_engine.rollout.num_cohorts)
         ]
-        self._free_env_slots: collections.deque[int] = collections.deque()
 
     @property
     def has_work(self) -> bool:
@@ -278,31 +287,35 @@ class _RolloutState:
         """Takes the episodes to play; some may have an environment already."""
         self.waiting.extend(waiting)
         size = self._engine.slots_per_cohort + _num_prefetched(self._engine)
+        total = size * len(self.cohorts)
         taken = {episode.env_slot for episode in waiting}
-        free = (i for i in range(size * len(self.cohorts)) if i not in taken)
-        self._free_env_slots.extend(free)
+        # A cohort has room for `size` episodes of its own, whoever plays the others.
+        further = (slot for slot in itertools.count(total) if slot not in taken)
+        for index, state in enumerate(self.cohorts):
+            own = range(index * size, (index + 1) * size)
+            free = [slot for slot in own if slot not in taken]
+            free += itertools.islice(further, size - len(free))
+            state.free_env_slots.extend(free)
 
     def settle(self) -> None:
-        """Takes the replies that are outstanding, so that environments wait for us."""
+        """Takes the replies to the last actions. What is left has no cache from now on."""
         for state in self.cohorts:
-            acted = [slot for slot, e in state.episodes.items() if e.thought is None]
-            self._receive(state, acted, device_idle=True)
+            self.receive(state, device_idle=True)
             for episode in state.episodes.values():
-                episode.cached = False
-            opening = [episode for episode in state.prefetched if episode.cached]
-            self._pool.receive([episode.env_slot for episode in opening])
-            for episode in opening:  # reset again when it is played
-                episode.env_slot = -1
+                episode.needs_prefill = True
 
     def ready(self, state: _CohortState) -> bool:
         """Returns whether all environments of a cohort have replied."""
-        acted = [e for e in state.episodes.values() if e.thought is None]
+        acted = [e for e in state.episodes.values() if e.awaits_reply]
         return self._pool.arrived([episode.env_slot for episode in acted])
 
     def receive(self, state: _CohortState, *, device_idle: bool) -> None:
-        """Applies the replies to a cohort's actions and refills its free slots."""
-        acted = [slot for slot, e in state.episodes.items() if e.thought is None]
+        """Applies the replies to a cohort's actions."""
+        acted = [slot for slot, e in state.episodes.items() if e.awaits_reply]
         self._receive(state, acted, device_idle)
+
+    def refill(self, state: _CohortState, *, device_idle: bool) -> None:
+        """Begins waiting episodes in a cohort's free slots."""
         all_slots = range(self._engine.slots_per_cohort)
         while free := [slot for slot in all_slots if slot not in state.episodes]:
             self._reset(state, len(free))
@@ -314,8 +327,8 @@ class _RolloutState:
             }
             state.episodes |= started
             state.cohort.lengths[list(started)] = 0
-            fresh = [slot for slot, episode in started.items() if episode.cached]
-            self._receive(state, fresh, device_idle)  # one may fail at once
+            opening = [slot for slot, e in started.items() if e.awaits_reply]
+            self._receive(state, opening, device_idle)  # one may fail at once
         self._reset(state, _num_prefetched(self._engine))
 
     def _reset(self, state: _CohortState, count: int) -> None:
@@ -325,7 +338,8 @@ class _RolloutState:
             episode = self.waiting.popleft()
             state.prefetched.append(episode)
             if episode.env_slot < 0:
-                episode.env_slot = self._free_env_slots.popleft()
+                episode.env_slot = state.free_env_slots.popleft()
+                episode.awaits_reply = True
                 sent[episode.env_slot] = episode.task.item_id
         self._pool.send_reset(sent)
 
@@ -340,8 +354,8 @@ class _RolloutState:
         for slot, episode in state.episodes.items():
             state.cohort.lengths[slot] -= episode.num_cached_cut
             inputs[slot] = episode.next_input(limits)
-            episode.cached = True
-            if episode.policy_step < 0:
+            episode.needs_prefill = False
+            if not episode.has_begun:
                 episode.policy_step = self.policy_step
             self.statistics.prefill_tokens += len(inputs[slot].tokens)
         state.dispatched = time.perf_counter()
@@ -367,6 +381,7 @@ class _RolloutState:
             stopped = output.tokens[-1] in self._chat.tokenizer.stop_ids
             if stopped or self._plays_cut(episode.action):
                 texts[episode.env_slot] = episode.action_text
+                episode.awaits_reply = True
             else:  # an incomplete action is not sent
                 episode.record_turn(reward=0.0, valid=False)
                 self._finish(state, slot, types.Ending.MAX_TOKENS)
@@ -411,6 +426,7 @@ class _RolloutState:
     def _apply_reply(self, state: _CohortState, slot: int, reply: pool.Reply) -> None:
         """Applies one reply: the episode continues, or ends."""
         episode = state.episodes[slot]
+        episode.awaits_reply = False
         if reply.result is None:
             if episode.action is not None:
                 episode.record_turn(reward=0.0, valid=False)
@@ -460,14 +476,12 @@ class _RolloutState:
     ) -> None:
         """Stores the trajectory of the episode in `slot` and frees its slots."""
         episode = state.episodes.pop(slot)
-        self._free_env_slots.append(episode.env_slot)
+        state.free_env_slots.append(episode.env_slot)
         self.finished[episode.index] = types.Trajectory(
             task=episode.task,
             turns=tuple(episode.turns),
             ending=ending,
-            policy_step=self.policy_step
-            if episode.policy_step < 0
-            else episode.policy_step,
+            policy_step=episode.policy_step if episode.has_begun else self.policy_step,
             success=success,
             score=episode.score,
             final_observation=episode.observation,

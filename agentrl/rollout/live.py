@@ -25,8 +25,9 @@ class Episode:
     stream: int  # names its randomness, together with the turn
     chat: renderer.Chat
     env_slot: int = -1  # in the environment pool; -1 before it has one
+    awaits_reply: bool = False  # to a reset or to an action
     policy_step: int = -1  # optimizer updates behind the parameters of its first turn
-    cached: bool = True  # whether what it has read is in the cache of its slot
+    needs_prefill: bool = False  # of its whole context: it has been in another cache
     tokens: list[int] = dataclasses.field(default_factory=list)  # new observation
     num_cut: int = 0  # tokens of the context that are taken back before them
     shared_prefix_lengths: tuple[int, ...] = ()  # of the prompt, see `engine.SlotInput`
@@ -79,9 +80,14 @@ class Episode:
         return min(limits.max_action_tokens, room)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether the policy has acted in it."""
+        return self.policy_step >= 0
+
+    @property
     def num_cached_cut(self) -> int:
         """Cached tokens that the next input does away with."""
-        if not self.cached or self.thought is not None:
+        if self.needs_prefill or self.thought is not None:
             return 0
         # Of what is taken back, the last sampled token has never been in the cache.
         return max(0, self.num_cut - 1)
@@ -106,7 +112,7 @@ class Episode:
                 budget=budget,
                 shared_prefix_lengths=() if self.turns else self.shared_prefix_lengths,
             )
-        if self.cached:
+        if not self.needs_prefill:
             return following
         return dataclasses.replace(
             following,
@@ -123,7 +129,7 @@ class Episode:
         thought = [] if self.thought is None else self.thought.tokens.tolist()
         return [*tokens[: len(tokens) - self.num_cut], *self.tokens, *thought]
 
-    def go_on(
+    def resume(
         self, env_slot: int, policy_step: int, thought: engine.SlotOutput | None
     ) -> None:
         """Takes an episode up again that was played before, with an empty cache.
@@ -134,7 +140,7 @@ class Episode:
           thought: that its next action begins with.
         """
         self.env_slot, self.policy_step, self.thought = env_slot, policy_step, thought
-        self.cached = False
+        self.needs_prefill = True
 
     def repeat(self, turn: types.Turn) -> None:
         """Takes the action of a recorded turn, and records it again."""

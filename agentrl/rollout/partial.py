@@ -9,11 +9,11 @@ by playing the recorded actions again.
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 
-from agentrl import types
+from agentrl import errors, types
 from agentrl.chat import renderer
 from agentrl.engine import engine
 from agentrl.envs import pool
@@ -22,20 +22,20 @@ from agentrl.rollout import live
 
 
 @dataclasses.dataclass(frozen=True)
-class BegunEpisode:
+class UnfinishedEpisode:
     """An unfinished episode, as a checkpoint holds it."""
 
     task: types.Task
     stream: int
-    policy_step: int  # of its first turn; -1 if it has none
+    policy_step: int  # of its first turn; -1 if the policy has not acted in it
     observation: str  # the newest, which no turn holds yet
     turns: tuple[types.Turn, ...] = ()
     thought: engine.SlotOutput | None = None  # that the next tokens go on with
 
     @property
-    def untouched(self) -> bool:
-        """Whether the policy has not acted in it."""
-        return not self.turns and self.thought is None
+    def has_begun(self) -> bool:
+        """Whether the policy has acted in it."""
+        return self.policy_step >= 0
 
 
 @dataclasses.dataclass
@@ -59,7 +59,7 @@ class PartialRollout:
     @property
     def num_begun(self) -> int:
         """Unfinished episodes in which the policy has acted."""
-        return sum(not describe(e).untouched for e in self.episodes)
+        return sum(episode.has_begun for episode in self.episodes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,8 @@ class Target:
           unfinished: episodes.
 
         Returns:
-          `num_groups` groups of `group_size` episodes, those of the oldest policies first.
+          `num_groups` groups of `group_size` episodes, in the order of their numbers;
+          those of the oldest policies take precedence.
         """
         groups: dict[int, list[types.Trajectory]] = collections.defaultdict(list)
         for trajectory in finished:
@@ -92,23 +93,23 @@ class Target:
         complete = {g: e for g, e in groups.items() if len(e) == self.group_size}
         if len(complete) < self.num_groups:
             return None
-        begun = [e for g, of in groups.items() if g not in complete for e in of]
-        begun += [e for e in unfinished if e.policy_step >= 0]
-        if any(episode.policy_step < self.oldest_step for episode in begun):
+        steps = [e.policy_step for g in groups.keys() - complete for e in groups[g]]
+        steps += [episode.policy_step for episode in unfinished if episode.has_begun]
+        if any(step < self.oldest_step for step in steps):
             return None
 
         def age(group: int) -> tuple[int, int]:
             return min(e.policy_step for e in complete[group]), group
 
-        chosen = sorted(complete, key=age)[: self.num_groups]
+        chosen = sorted(sorted(complete, key=age)[: self.num_groups])
         return [
             sorted(complete[group], key=lambda e: e.task.sample) for group in chosen
         ]
 
 
-def describe(episode: live.Episode) -> BegunEpisode:
+def describe(episode: live.Episode) -> UnfinishedEpisode:
     """Describes an unfinished episode."""
-    return BegunEpisode(
+    return UnfinishedEpisode(
         episode.task,
         episode.stream,
         episode.policy_step,
@@ -136,36 +137,47 @@ def number_groups(
 
 
 def share(
-    begun: Sequence[Sequence[BegunEpisode]],
+    unfinished: Sequence[Sequence[UnfinishedEpisode]],
     finished: Sequence[Sequence[types.Trajectory]],
-) -> tuple[list[BegunEpisode], list[types.Trajectory]]:
+) -> tuple[list[UnfinishedEpisode], list[types.Trajectory]]:
     """Returns what this process goes on with of what all processes have saved.
 
     Args:
-      begun: unfinished episodes of each process that saved.
+      unfinished: unfinished episodes of each process that saved.
       finished: likewise, the finished ones of the same groups.
+
+    Raises:
+      ConfigError: if the processes cannot have equally many groups each.
     """
-    if len(begun) == jax.process_count():
+    if len(unfinished) == jax.process_count():
         mine = jax.process_index()
-        return list(begun[mine]), list(finished[mine])
-    everything = [e for of_one in (*begun, *finished) for e in of_one]
+        return list(unfinished[mine]), list(finished[mine])
+    everything = [e for of_one in (*unfinished, *finished) for e in of_one]
     numbers = sorted({episode.task.group for episode in everything})
+    if len(numbers) % jax.process_count():
+        raise errors.ConfigError(
+            f"the checkpoint holds {len(numbers)} groups that go on (extra_groups), which "
+            f"{jax.process_count()} hosts cannot share equally; go on with "
+            f"{len(unfinished)}, as before."
+        )
     kept = {numbers[i] for i in processes.local_slice(len(numbers))}
     return (
-        [e for of_one in begun for e in of_one if e.task.group in kept],
+        [e for of_one in unfinished for e in of_one if e.task.group in kept],
         [e for of_one in finished for e in of_one if e.task.group in kept],
     )
 
 
-def reopen(
-    begun: Sequence[BegunEpisode], environments: pool.EnvPool, chat: renderer.Chat
+def restore(
+    unfinished: Sequence[UnfinishedEpisode],
+    environments: pool.EnvPool,
+    chat: renderer.Chat,
 ) -> list[live.Episode]:
     """Brings unfinished episodes and their environments back, action by action.
 
     An episode whose environment answers otherwise than it did begins anew.
 
     Args:
-      begun: the episodes.
+      unfinished: the episodes.
       environments: plays them, in the slots from 0 on.
       chat: of the run.
 
@@ -173,36 +185,52 @@ def reopen(
       The episodes in the same order. Those in which the policy has not acted have no
       environment yet.
     """
-    episodes = [live.Episode(0, one.task, one.stream, chat=chat) for one in begun]
-    going = {i: i for i, one in enumerate(begun) if not one.untouched}
-    environments.send_reset({i: begun[i].task.item_id for i in going})
-    turn = 0
+
+    def make(index: int) -> live.Episode:
+        one = unfinished[index]
+        return live.Episode(0, one.task, one.stream, chat=chat)
+
+    episodes = [make(index) for index in range(len(unfinished))]
+    going = [index for index, one in enumerate(unfinished) if one.has_begun]
+    total, turn, lost = len(going), 0, 0
+    environments.send_reset({i: unfinished[i].task.item_id for i in going})
     while going:
-        replies = environments.receive(list(going))
-        for slot in list(going):
-            one = begun[slot]
-            if not _follows(replies[slot], one, turn, episodes[slot]):
-                episodes[slot] = live.Episode(0, one.task, one.stream, chat=chat)
-                del going[slot]
+        replies, actions = environments.receive(going), {}
+        for slot in going:
+            one, episode = unfinished[slot], episodes[slot]
+            if not _follows(replies[slot], one, turn, episode):
+                episodes[slot] = make(slot)
+                lost += 1
             elif turn == len(one.turns):
-                episodes[slot].go_on(slot, one.policy_step, one.thought)
-                del going[slot]
-        sent: Mapping[int, str] = {
-            slot: _act(episodes[slot], begun[slot].turns[turn]) for slot in going
-        }
-        environments.send_step(sent)
-        turn += 1
+                episode.resume(slot, one.policy_step, one.thought)
+            else:
+                episode.repeat(one.turns[turn])
+                actions[slot] = one.turns[turn].action
+        environments.send_step(actions)
+        going, turn = list(actions), turn + 1
+    if lost:
+        print(
+            f"{lost} of {total} episodes that go on begin anew: their environments "
+            "answered otherwise than before the interruption.",
+            flush=True,
+        )
     return episodes
 
 
 def _follows(
-    reply: pool.Reply, recorded: BegunEpisode, turn: int, episode: live.Episode
+    reply: pool.Reply, recorded: UnfinishedEpisode, turn: int, episode: live.Episode
 ) -> bool:
     """Takes an environment's answer; returns whether it is what was recorded."""
     result, following = reply.result, recorded.turns[turn:]
     if result is None or result.terminated or result.truncated:
         return False
-    if episode.turns:
+    if turn:
+        answered = recorded.turns[turn - 1]
+        if (answered.reward, answered.valid) != (
+            result.reward,
+            result.info.valid_action,
+        ):
+            return False
         episode.extend(result.observation)
         episode.score = result.info.score
     else:
@@ -211,9 +239,3 @@ def _follows(
         return result.observation == recorded.observation
     same_tokens = following[0].observation_tokens.tolist() == episode.tokens
     return same_tokens and result.observation == following[0].observation
-
-
-def _act(episode: live.Episode, turn: types.Turn) -> str:
-    """Records a turn again; returns the text that the environment gets."""
-    episode.repeat(turn)
-    return turn.action

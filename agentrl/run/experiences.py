@@ -33,11 +33,7 @@ class Ahead:
     """What has been played for iterations to come."""
 
     experience: Experience | None = None  # whole, of the next one
-    left: partial.PartialRollout | None = None  # groups that go on after that
-
-    def groups(self) -> partial.PartialRollout:
-        """Groups that the next rollout goes on with."""
-        return self.left or partial.PartialRollout([], [])
+    carried: partial.PartialRollout | None = None  # groups that go on after that
 
 
 def to_json(ahead: Ahead, settings: config.RolloutConfig) -> dict[str, Any] | None:
@@ -62,12 +58,12 @@ def to_json(ahead: Ahead, settings: config.RolloutConfig) -> dict[str, Any] | No
             "mixture": _encode(whole.mixture),
             "values": _encode(whole.values),
         }
-    if (left := ahead.left) is not None:
-        begun = [_encode(partial.describe(episode)) for episode in left.episodes]
-        described["left"] = {
-            "num_drawn": left.num_drawn,
-            "episodes": processes.gather([begun]),
-            "finished": processes.gather([[_encode(t) for t in left.finished]]),
+    if (carried := ahead.carried) is not None:
+        unfinished = [_encode(partial.describe(e)) for e in carried.episodes]
+        described["carried"] = {
+            "num_drawn": carried.num_drawn,
+            "unfinished": processes.gather([unfinished]),
+            "finished": processes.gather([[_encode(t) for t in carried.finished]]),
         }
     return described
 
@@ -75,14 +71,14 @@ def to_json(ahead: Ahead, settings: config.RolloutConfig) -> dict[str, Any] | No
 def from_json(
     stored: Mapping[str, Any] | None,
     settings: config.RolloutConfig,
-    reopen: Callable[[Sequence[partial.BegunEpisode]], list[live.Episode]],
+    restore: Callable[[Sequence[partial.UnfinishedEpisode]], list[live.Episode]],
 ) -> Ahead | None:
     """Reads what `to_json` has described.
 
     Args:
       stored: the description; None if nothing was played ahead.
       settings: of the stage that goes on.
-      reopen: brings unfinished episodes back.
+      restore: brings unfinished episodes back.
 
     Returns:
       The episodes, with the mixture as NumPy arrays; None if the stage needs others now.
@@ -90,8 +86,14 @@ def from_json(
     if stored is None:
         return None
     if stored["rollout"] != {name: getattr(settings, name) for name in _OF_EPISODES}:
+        if "carried" in stored and processes.is_process_zero():
+            print(
+                "Groups that had begun are given up, and others drawn: one of "
+                f"rollout.{', '.join(_OF_EPISODES)} has changed.",
+                flush=True,
+            )
         return None
-    whole, left = None, None
+    whole, carried = None, None
     if "trajectories" in stored:
         whole = Experience(
             iteration=stored["iteration"],
@@ -99,13 +101,18 @@ def from_json(
             mixture=types.MixtureState(**_decode_arrays(stored["mixture"])),
             values=stored["values"],
         )
-    if (record := stored.get("left")) is not None:
-        begun, finished = partial.share(
-            [[_decode_begun(e) for e in of_one] for of_one in record["episodes"]],
+    if (record := stored.get("carried")) is not None:
+        unfinished, finished = partial.share(
+            [
+                [_decode_unfinished(e) for e in of_one]
+                for of_one in record["unfinished"]
+            ],
             [[_decode_trajectory(t) for t in of_one] for of_one in record["finished"]],
         )
-        left = partial.PartialRollout(reopen(begun), finished, record["num_drawn"])
-    return Ahead(whole, left)
+        carried = partial.PartialRollout(
+            restore(unfinished), finished, record["num_drawn"]
+        )
+    return Ahead(whole, carried)
 
 
 def _encode(value: Any) -> Any:
@@ -136,9 +143,9 @@ def _decode_arrays(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _decode_begun(record: Mapping[str, Any]) -> partial.BegunEpisode:
+def _decode_unfinished(record: Mapping[str, Any]) -> partial.UnfinishedEpisode:
     thought = record["thought"]
-    return partial.BegunEpisode(
+    return partial.UnfinishedEpisode(
         **{
             **record,
             "task": types.Task(**record["task"]),

@@ -61,9 +61,9 @@ def restore_or_init(
     if step is None:
         state = stage.initial_state(run, params, jnp.int32(0))
         return stage, state, progress, None
-    state, ahead = restore(run, at, step, checkpoints)
-    if done:  # what was played is of the stage before
-        return stage, stage.init_from_previous(run, state), progress, None
+    state, ahead = restore(run, at, step, checkpoints, with_episodes=not done)
+    if done:
+        state = stage.init_from_previous(run, state)
     return stage, state, progress, ahead
 
 
@@ -136,6 +136,8 @@ def restore(
     index: int,
     step: int,
     checkpoints: checkpoint.Checkpoints,
+    *,
+    with_episodes: bool = True,
 ) -> tuple[types.RunState, experiences.Ahead | None]:
     """Restores what a stage goes on from.
 
@@ -147,6 +149,7 @@ def restore(
       index: of the stage that the checkpoint is of.
       step: of the checkpoint.
       checkpoints: of the run.
+      with_episodes: whether episodes that were played ahead are needed.
 
     Returns:
       The state, and the episodes that were played ahead, if there are any.
@@ -174,9 +177,9 @@ def restore(
         return jax.device_put(wide, jax.tree.map(lambda s: s.sharding, like.mixture))
 
     ahead = experiences.from_json(
-        checkpoints.restore_episodes(step),
+        checkpoints.restore_episodes(step) if with_episodes else None,
         settings.rollout,
-        reopen=lambda begun: partial.reopen(begun, run.pool, run.chat),
+        restore=lambda episodes: partial.restore(episodes, run.pool, run.chat),
     )
     if ahead is not None and (whole := ahead.experience) is not None:
         whole = dataclasses.replace(whole, mixture=widen(whole.mixture))

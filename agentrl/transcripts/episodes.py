@@ -44,7 +44,7 @@ class StoredEpisode:
     item_id: str
     group: int
     sample: int
-    policy_step: int  # optimizer updates behind the parameters that sampled it
+    policy_step: int  # optimizer updates behind the parameters of its first turn
     ending: types.Ending
     success: bool
     score: float

@@ -230,7 +230,7 @@ def test_episodes_that_go_on_in_later_iterations_resume_too(
     assert of_both[0] == of_both[1]
     staleness = [r["policy/staleness"] for r in records[2:]]
     assert len(staleness) == 6 and max(staleness) == 1 + overlap
-    left = [r["rollout/left_episodes"] for r in records[2:]]
+    left = [r["rollout/carried_episodes"] for r in records[2:]]
     assert max(left) > 0 and left[-1] == 0
     assert all(r["rollout/zero_variance_groups"] <= 1 for r in records[2:])
 

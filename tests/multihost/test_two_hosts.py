@@ -220,7 +220,7 @@ def test_episodes_go_on_with_the_hosts_that_there_are(tmp_path):
     records = read_metrics(whole)
     assert_close(records, read_metrics(stopped), count=26)
     assert any(r["policy/staleness"] for r in records[20:])
-    assert any(r["rollout/left_episodes"] for r in records[20:])
+    assert any(r["rollout/carried_episodes"] for r in records[20:])
     for workdir in (stopped, fewer):  # each episode is stored once
         assert len(read_metrics(workdir)) == 26
         lines = (workdir / "episodes" / "recall.jsonl").read_text().splitlines()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from recall_rollouts import SETTINGS, TASKS, ThinkingTokenizer, make_collector
 
-from agentrl import types
+from agentrl import errors, types
 from agentrl.chat import renderer
 from agentrl.envs import base, pool
 from agentrl.rollout import live, partial
@@ -112,14 +112,15 @@ def test_what_a_checkpoint_holds_goes_on_bit_for_bit(game):
     )
     turned = jax.tree.map(lambda leaf: leaf * 0.9, params)
     expected = go_on(collector, turned, [], left, step=1)
+    collector.abandon(expected[1])
     with pool.EnvPool({"recall": base.EnvConfig()}, num_workers=1) as others:
         restored = experiences.from_json(
-            stored, settings, lambda begun: partial.reopen(begun, others, chat)
+            stored, settings, lambda begun: partial.restore(begun, others, chat)
         )
         assert restored.experience is None
         collector._pool, before = others, collector._pool
         try:
-            found = go_on(collector, turned, [], restored.groups(), step=1)
+            found = go_on(collector, turned, [], restored.carried, step=1)
         finally:
             collector._pool = before
     assert_exactly(found[0], expected[0])
@@ -141,29 +142,38 @@ def test_groups_that_would_become_too_old_are_completed(game):
         following = [f"recall_{i}" for i in range(3)]
         tasks = assemble.make_tasks(following, 4, first_group=left.num_drawn)
     assert set(ages) == {0, 1} and len(ages) == 48 and left.num_groups == 3
+    collector.abandon(left)
 
 
-def test_an_episode_whose_environment_answers_otherwise_begins_anew(game):
+@pytest.mark.parametrize("what", ["observation", "reward"])
+def test_an_episode_whose_environment_answers_otherwise_begins_anew(game, what, capsys):
     collector, params, chat = game
     _, left, _ = go_on(collector, params, TASKS, nothing(), step=0)
     begun = [partial.describe(e) for e in left.episodes]
     acted = next(i for i, one in enumerate(begun) if one.turns)
-    begun[acted] = dataclasses.replace(begun[acted], observation="whom?")
+    first, *others = begun[acted].turns
+    changes = {
+        "observation": {"observation": "whom?"},
+        "reward": {"turns": (dataclasses.replace(first, reward=0.5), *others)},
+    }
+    begun[acted] = dataclasses.replace(begun[acted], **changes[what])
     with pool.EnvPool({"recall": base.EnvConfig()}, num_workers=1) as others:
-        found = partial.reopen(begun, others, chat)
-    assert partial.describe(found[acted]).untouched and found[acted].env_slot < 0
+        found = partial.restore(begun, others, chat)
+    assert not found[acted].has_begun and found[acted].env_slot < 0
     for index, (episode, one) in enumerate(zip(found, begun, strict=True)):
-        if index != acted and not one.untouched:
+        if index != acted and one.has_begun:
             assert episode.env_slot == index and len(episode.turns) == len(one.turns)
             assert episode.policy_step == 0
-    # What is given back ends like any other episode.
+    told = f"1 of {left.num_begun} episodes that go on begin anew"
+    assert told in capsys.readouterr().out
+    collector.abandon(left)  # whoever plays next may use the environments
     collector.collect(params, TASKS[:4], key=KEY, policy_step=0)
 
 
 def test_other_processes_share_the_groups_that_were_saved(monkeypatch):
     def one(group, sample):
         task = types.Task("recall", "recall_0", group, sample)
-        return partial.BegunEpisode(task, group * 2 + sample, -1, "")
+        return partial.UnfinishedEpisode(task, group * 2 + sample, -1, "")
 
     begun = [[one(0, 0), one(2, 1)], [one(1, 0), one(3, 1)]]
     finished = [[one(0, 1), one(2, 0)], [one(1, 1), one(3, 0)]]
@@ -177,6 +187,9 @@ def test_other_processes_share_the_groups_that_were_saved(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 4)
     monkeypatch.setattr(jax, "process_index", lambda: 2)
     assert partial.share(begun, finished) == ([one(2, 1)], [one(2, 0)])
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    with pytest.raises(errors.ConfigError, match=r"holds 4 groups .* 3 hosts cannot"):
+        partial.share(begun, finished)
 
 
 def test_a_target_takes_the_oldest_complete_groups():

@@ -75,7 +75,7 @@ def test_episodes_that_were_played_ahead_come_back_bit_for_bit(tmp_path):
     restored, found = restore(run, tmp_path)
     ahead = found.experience
 
-    assert found.left is None
+    assert found.carried is None
     assert_same(restored, state)
     assert ahead.iteration == 1
     assert_same(ahead.mixture, played.mixture)
