@@ -68,7 +68,7 @@ MODELS = {
     ),
 }
 NUM_SLOTS, CONTEXT, NEW = 64, 256, 64
-_ITERATIONS = 8  # of part partial
+_ITERATIONS = 4  # of part partial
 PEERS = {"tunix": "tunix_rollout", "transformers": "transformers_generate"}
 Variants = Mapping[str, Callable[[], dict[str, float]]]
 Part = tuple[str, Variants, Mapping[str, Callable[[], float]]]
