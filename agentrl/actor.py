@@ -18,9 +18,10 @@ from agentrl import types
 from agentrl.hardware import timing
 from agentrl.learner import algorithms
 from agentrl.parallel import rng
+from agentrl.pending import experiences
 from agentrl.reporting import metrics
 from agentrl.rollout import collect, mixture, partial
-from agentrl.run import assemble, checks, experiences, stages
+from agentrl.run import assemble, checks, stages
 
 # Episodes, the mixture after their draws, and what they cost.
 Played: TypeAlias = tuple[list[types.Trajectory], types.MixtureState, types.Metrics]

@@ -37,6 +37,16 @@ load_policy = policy.load
 class Results(list[EvaluationResult]):
     """Evaluations of a run, in the order in which its policy learned."""
 
+    def __repr__(self) -> str:
+        """Stage, environment and mean success of each, a line for each."""
+        lines = [
+            f"  {r.stage}, {r.env}: success {100 * r.means['success']:.1f} % of "
+            f"{len(r.item_ids)} tasks x {r.samples}"
+            for r in self
+        ]
+        count = f"{len(self)} evaluation{'s' * (len(self) != 1)}"
+        return "\n".join([f"{count}; rows() or to_frame() has all samples", *lines])
+
     def rows(self) -> list[dict[str, Any]]:
         """Returns one record for each finished sample of each task.
 

@@ -31,11 +31,11 @@ from agentrl.evaluation import evaluator
 from agentrl.hardware import roofline, timing
 from agentrl.learner import credit, packing, scoring
 from agentrl.parallel import interruption, processes, rng
+from agentrl.pending import experiences
 from agentrl.reporting import metrics, tables
 from agentrl.run import (
     assemble,
     checks,
-    experiences,
     hindsight,
     references,
     resume,

@@ -34,8 +34,9 @@ from agentrl.envs import base
 from agentrl.hardware import timing
 from agentrl.models import model_config
 from agentrl.parallel import startup
+from agentrl.pending import experiences
 from agentrl.reporting import metrics
-from agentrl.run import assemble, experiences, references, stages
+from agentrl.run import assemble, references, stages
 from benchmarks.peers import link
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds.")

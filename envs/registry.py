@@ -37,10 +37,10 @@ def get_spec(name: str) -> base.EnvSpec:
     """
     if name not in _MODULES:
         close = difflib.get_close_matches(name, _MODULES, n=3)
-        hint = f" Did you mean {close}?" if close else ""
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise base.EnvConfigError(
-            f"unknown environment {name!r}.{hint} Registered: {list(_MODULES)}; others "
-            f"are named in {VARIABLE}."
+            f"unknown environment {name!r}.{hint} Registered: {', '.join(_MODULES)}; "
+            f"others are named in {VARIABLE}."
         )
     module = _MODULES[name]
     try:

@@ -18,7 +18,8 @@ run would end an episode for its tokens, so does this, and says at which limit.
 
 With --take_over a person sees each answer before it is sent: Enter sends it, an action
 typed in its place is sent instead, `again` draws another one. With --own_task the person
-is the environment and types the observations; --env gives its instruction.
+is the environment and types the observations, each on one line in which \\n is a new line;
+--env gives its instruction.
 
 A stored episode is a JSON line with `item_id`, `turns`, each with an `action` and the
 `observation` before it, and perhaps a `final_observation`. A `config` with `profile`,
@@ -122,8 +123,10 @@ def play_policy(
         errors.refuse_missing(path)  # no name either: those do not begin with a folder
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO
     from agentrl.buckets import mirror
+    from agentrl.hardware import compilation
     from agentrl.play import policy, watch  # import JAX
 
+    compilation.enable_cache()
     stored = policy.load(
         mirror.readable(checkpoint) if mirror.is_remote(checkpoint) else checkpoint,
         temperature=_TEMPERATURE.value,

@@ -16,8 +16,9 @@ from agentrl.envs import base
 from agentrl.hardware import timing
 from agentrl.models import model_config
 from agentrl.parallel import sharding
+from agentrl.pending import experiences
 from agentrl.rollout import collect
-from agentrl.run import experiences, parameters, references, stages
+from agentrl.run import parameters, references, stages
 
 V, D = 11, 6
 TEMPERATURE = 0.8

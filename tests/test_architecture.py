@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "supervised": "envs errors types config sources chat",
     "engine": "errors types models config parallel",
     "rollout": "envs errors types config parallel chat engine",
+    "pending": "envs errors types config parallel chat engine rollout",
     "learner": "errors types ops config",
     "experiment": (
         "envs storage errors types models config parallel hardware pretrained sources "
@@ -53,7 +54,8 @@ MAY_IMPORT = {
     "live": "refusals webpage",
     "run": (
         "envs checkpoints storage errors types ops models config parallel hardware "
-        "initial pretrained sources chat supervised engine rollout learner experiment "
+        "initial pretrained sources chat supervised engine rollout pending learner "
+        "experiment "
         "transcripts "
         "statistics "
         "reporting"
@@ -79,10 +81,10 @@ MAY_IMPORT = {
     "advice": (
         "envs errors types config models chat supervised learner experiment run"
     ),
-    "actor": "types parallel hardware learner rollout reporting run",
+    "actor": "types parallel hardware learner rollout pending reporting run",
     "loop": (
         "checkpoints errors types config parallel hardware supervised learner "
-        "evaluation statistics reporting run actor"
+        "evaluation statistics reporting pending run actor"
     ),
     "session": (
         "errors preflight planning checkpoints supervised storage types models config "

@@ -1,5 +1,6 @@
 """Advice on the sizes of a run, as text: measured, chosen, explained."""
 
+import contextlib
 import dataclasses
 import pathlib
 import tempfile
@@ -8,15 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
-from agentrl import config, types
+from agentrl import config, errors, types
 from agentrl.advice import choose, measure
-from agentrl.envs import base
+from agentrl.chat import renderer
+from agentrl.envs import base, pool
 from agentrl.experiment import base_model
 from agentrl.models import transformer
 from agentrl.models.model_config import ModelConfig
 from agentrl.run import assemble
 
 _OWN_VOCABULARY = 512
+_SMALLER_VOCABULARIES = (448, 384, 352, 320, 288)  # of environments with few words
 _MIN_TUNED_ANSWER = 128  # tokens that a model tuned to explain itself may want
 
 
@@ -74,7 +77,7 @@ def suggest(
         tempfile.TemporaryDirectory() as nowhere,
         assemble.open_pool(settings) as environments,
     ):
-        chat = assemble.make_chat(settings, pathlib.Path(nowhere), environments)
+        chat = _make_chat(settings, pathlib.Path(nowhere), environments)
         measured = [
             measure.measure(
                 name,
@@ -89,6 +92,23 @@ def suggest(
         ]
     num_params = _count_params(settings.model)
     return measured, choose.advise(measured, settings.model, num_params, wishes)
+
+
+def _make_chat(
+    settings: config.RunConfig, nowhere: pathlib.Path, environments: pool.EnvPool
+) -> renderer.Chat:
+    """Makes the chat to measure with; a vocabulary that nobody asked for may be smaller.
+
+    Raises:
+      ConfigError: if tokenizer and environments do not go together.
+    """
+    asked = settings.stages or settings.tokenizer.kind != "train_sentencepiece"
+    for size in () if asked else (_OWN_VOCABULARY, *_SMALLER_VOCABULARIES):
+        smaller = dataclasses.replace(settings.tokenizer, vocab_size=size)
+        tried = dataclasses.replace(settings, tokenizer=smaller)
+        with contextlib.suppress(errors.ConfigError):
+            return assemble.make_chat(tried, nowhere, environments)
+    return assemble.make_chat(settings, nowhere, environments)
 
 
 def describe(

@@ -1,6 +1,7 @@
 """Safetensors folders: one file or shards with an index, read lazily, written whole."""
 
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -108,8 +109,16 @@ def write(export: weights.Export, folder: pathlib.Path, *, shard_bytes: int) -> 
         tensors = {export.tensors[path].name: export.fetch(path) for path in paths}
         # The metadata that transformers asks for.
         safetensors.numpy.save_file(tensors, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod(_ordinary_mode())  # that of a temporary file is 0600
         files |= dict.fromkeys(tensors, file)
     if len(shards) > 1:
         total = sum(map(export.num_bytes, export.tensors))
         index = {"metadata": {"total_size": total}, "weight_map": files}
         storage.write_json(folder / INDEX, index)
+
+
+def _ordinary_mode() -> int:
+    """What a file that is opened for writing gets."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

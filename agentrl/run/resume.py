@@ -11,9 +11,10 @@ import numpy as np
 from agentrl import config, errors, types
 from agentrl.checkpoints import checkpoint
 from agentrl.parallel import processes
+from agentrl.pending import experiences, unfinished
 from agentrl.reporting import metrics
-from agentrl.rollout import mixture, partial
-from agentrl.run import assemble, experiences, stages
+from agentrl.rollout import mixture
+from agentrl.run import assemble, stages
 from agentrl.statistics import results
 
 
@@ -179,7 +180,7 @@ def restore(
     ahead = experiences.from_json(
         checkpoints.restore_episodes(step) if with_episodes else None,
         settings.rollout,
-        restore=lambda episodes: partial.restore(episodes, run.pool, run.chat),
+        restore=lambda episodes: unfinished.restore(episodes, run.pool, run.chat),
     )
     if ahead is not None and (whole := ahead.experience) is not None:
         whole = dataclasses.replace(whole, mixture=widen(whole.mixture))

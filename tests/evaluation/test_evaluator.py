@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from agentrl import config, errors, loop, types
+from agentrl import actor, config, errors, loop, types
 from agentrl.envs import base, pool, random_policy, registry, tasks
 from agentrl.evaluation import calibrate, chance, evaluator
 from agentrl.reporting import tables, tiers
@@ -428,7 +428,7 @@ def test_an_adaptive_mixture_does_not_count_lost_episodes():
     settings = config.MixtureConfig(
         environments=(("textcraft", 1.0), ("babyai", 1.0)), kind="adaptive"
     )
-    state = loop.mixture.init(settings, run.environments)
+    state = actor.mixture.init(settings, run.environments)
     make = fake_run.make_trajectory
     played = [
         make(),
@@ -437,7 +437,7 @@ def test_an_adaptive_mixture_does_not_count_lost_episodes():
         make(success=False, ending=types.Ending.ENV_TIMEOUT),
         make("babyai", success=False, ending=types.Ending.ENV_ERROR),
     ]
-    state = loop.record_success(run, state, played)
+    state = actor.record_success(run, state, played)
     np.testing.assert_allclose(state.success, [0.5, -1.0])
 
 

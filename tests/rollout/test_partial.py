@@ -11,8 +11,9 @@ from recall_rollouts import SETTINGS, TASKS, ThinkingTokenizer, make_collector
 from agentrl import errors, types
 from agentrl.chat import renderer
 from agentrl.envs import base, pool
+from agentrl.pending import experiences, unfinished
 from agentrl.rollout import live, partial
-from agentrl.run import assemble, experiences
+from agentrl.run import assemble
 
 # Fewer slots than episodes: when two groups are complete, others are half-way.
 FEW_SLOTS = dataclasses.replace(SETTINGS, num_slots=6, row_buckets=())
@@ -115,7 +116,7 @@ def test_what_a_checkpoint_holds_goes_on_bit_for_bit(game):
     collector.abandon(expected[1])
     with pool.EnvPool({"recall": base.EnvConfig()}, num_workers=1) as others:
         restored = experiences.from_json(
-            stored, settings, lambda begun: partial.restore(begun, others, chat)
+            stored, settings, lambda begun: unfinished.restore(begun, others, chat)
         )
         assert restored.experience is None
         collector._pool, before = others, collector._pool
@@ -125,8 +126,8 @@ def test_what_a_checkpoint_holds_goes_on_bit_for_bit(game):
             collector._pool = before
     assert_exactly(found[0], expected[0])
     assert_exactly(found[1].finished, expected[1].finished)
-    assert [*map(partial.describe, found[1].episodes)].__repr__() == [
-        *map(partial.describe, expected[1].episodes)
+    assert [*map(unfinished.describe, found[1].episodes)].__repr__() == [
+        *map(unfinished.describe, expected[1].episodes)
     ].__repr__()
 
 
@@ -149,7 +150,7 @@ def test_groups_that_would_become_too_old_are_completed(game):
 def test_an_episode_whose_environment_answers_otherwise_begins_anew(game, what, capsys):
     collector, params, chat = game
     _, left, _ = go_on(collector, params, TASKS, nothing(), step=0)
-    begun = [partial.describe(e) for e in left.episodes]
+    begun = [unfinished.describe(e) for e in left.episodes]
     acted = next(i for i, one in enumerate(begun) if one.turns)
     first, *others = begun[acted].turns
     changes = {
@@ -158,7 +159,7 @@ def test_an_episode_whose_environment_answers_otherwise_begins_anew(game, what, 
     }
     begun[acted] = dataclasses.replace(begun[acted], **changes[what])
     with pool.EnvPool({"recall": base.EnvConfig()}, num_workers=1) as others:
-        found = partial.restore(begun, others, chat)
+        found = unfinished.restore(begun, others, chat)
     assert not found[acted].has_begun and found[acted].env_slot < 0
     for index, (episode, one) in enumerate(zip(found, begun, strict=True)):
         if index != acted and one.has_begun:
@@ -173,23 +174,23 @@ def test_an_episode_whose_environment_answers_otherwise_begins_anew(game, what, 
 def test_other_processes_share_the_groups_that_were_saved(monkeypatch):
     def one(group, sample):
         task = types.Task("recall", "recall_0", group, sample)
-        return partial.UnfinishedEpisode(task, group * 2 + sample, -1, "")
+        return unfinished.UnfinishedEpisode(task, group * 2 + sample, -1, "")
 
     begun = [[one(0, 0), one(2, 1)], [one(1, 0), one(3, 1)]]
     finished = [[one(0, 1), one(2, 0)], [one(1, 1), one(3, 0)]]
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    assert partial.share(begun, finished) == (begun[1], finished[1])
+    assert unfinished.share(begun, finished) == (begun[1], finished[1])
     monkeypatch.setattr(jax, "process_count", lambda: 1)
     monkeypatch.setattr(jax, "process_index", lambda: 0)
     of_all = ([*begun[0], *begun[1]], [*finished[0], *finished[1]])
-    assert partial.share(begun, finished) == of_all
+    assert unfinished.share(begun, finished) == of_all
     monkeypatch.setattr(jax, "process_count", lambda: 4)
     monkeypatch.setattr(jax, "process_index", lambda: 2)
-    assert partial.share(begun, finished) == ([one(2, 1)], [one(2, 0)])
+    assert unfinished.share(begun, finished) == ([one(2, 1)], [one(2, 0)])
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     with pytest.raises(errors.ConfigError, match=r"holds 4 groups .* 3 hosts cannot"):
-        partial.share(begun, finished)
+        unfinished.share(begun, finished)
 
 
 def test_a_target_takes_the_oldest_complete_groups():

@@ -9,7 +9,8 @@ import pytest
 
 from agentrl import config, errors, types
 from agentrl.checkpoints import checkpoint
-from agentrl.run import experiences, resume
+from agentrl.pending import experiences
+from agentrl.run import resume
 
 
 def make_run(num_environments=2, **rollout):

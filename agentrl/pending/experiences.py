@@ -12,6 +12,7 @@ import numpy as np
 from agentrl import config, types
 from agentrl.engine import engine
 from agentrl.parallel import processes
+from agentrl.pending import unfinished
 from agentrl.rollout import live, partial
 
 # A group's advantages need all of its episodes, and a packed row the longest of them.
@@ -59,10 +60,10 @@ def to_json(ahead: Ahead, settings: config.RolloutConfig) -> dict[str, Any] | No
             "values": _encode(whole.values),
         }
     if (carried := ahead.carried) is not None:
-        unfinished = [_encode(partial.describe(e)) for e in carried.episodes]
+        waiting = [_encode(unfinished.describe(e)) for e in carried.episodes]
         described["carried"] = {
             "num_drawn": carried.num_drawn,
-            "unfinished": processes.gather([unfinished]),
+            "unfinished": processes.gather([waiting]),
             "finished": processes.gather([[_encode(t) for t in carried.finished]]),
         }
     return described
@@ -71,7 +72,7 @@ def to_json(ahead: Ahead, settings: config.RolloutConfig) -> dict[str, Any] | No
 def from_json(
     stored: Mapping[str, Any] | None,
     settings: config.RolloutConfig,
-    restore: Callable[[Sequence[partial.UnfinishedEpisode]], list[live.Episode]],
+    restore: Callable[[Sequence[unfinished.UnfinishedEpisode]], list[live.Episode]],
 ) -> Ahead | None:
     """Reads what `to_json` has described.
 
@@ -102,7 +103,7 @@ def from_json(
             values=stored["values"],
         )
     if (record := stored.get("carried")) is not None:
-        unfinished, finished = partial.share(
+        waiting, finished = unfinished.share(
             [
                 [_decode_unfinished(e) for e in of_one]
                 for of_one in record["unfinished"]
@@ -110,7 +111,7 @@ def from_json(
             [[_decode_trajectory(t) for t in of_one] for of_one in record["finished"]],
         )
         carried = partial.PartialRollout(
-            restore(unfinished), finished, record["num_drawn"]
+            restore(waiting), finished, record["num_drawn"]
         )
     return Ahead(whole, carried)
 
@@ -143,9 +144,9 @@ def _decode_arrays(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _decode_unfinished(record: Mapping[str, Any]) -> partial.UnfinishedEpisode:
+def _decode_unfinished(record: Mapping[str, Any]) -> unfinished.UnfinishedEpisode:
     thought = record["thought"]
-    return partial.UnfinishedEpisode(
+    return unfinished.UnfinishedEpisode(
         **{
             **record,
             "task": types.Task(**record["task"]),

@@ -1,0 +1,1 @@
+"""Episodes that wait between iterations, and how a checkpoint holds them."""
