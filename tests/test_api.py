@@ -55,6 +55,9 @@ def test_results_are_a_list_and_records(tmp_path):
     first = [row for row in rows if row["stage"] == found[0].stage]
     first = [row["success"] for row in first if row["env"] == found[0].env]
     assert sum(first) / len(first) == found[0].mean
+    lines = repr(found).splitlines()
+    assert len(lines) == 1 + len(found) and max(map(len, lines)) < 90
+    assert f"{found[0].stage}, {found[0].env}: success" in lines[1]
 
 
 def test_lost_samples_have_no_record(tmp_path):

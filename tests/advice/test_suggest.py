@@ -10,7 +10,7 @@ import sys
 import jax
 import pytest
 
-from agentrl import config, preflight, types
+from agentrl import config, errors, preflight, types
 from agentrl.advice import choose, suggest
 from agentrl.envs import base, registry
 from agentrl.experiment import files
@@ -161,11 +161,28 @@ def test_the_command_prints_what_can_be_pasted(tmp_path):
     assert most in done.stdout
 
 
+def test_an_environment_with_few_words_gets_a_smaller_vocabulary(monkeypatch):
+    name, module = "switches", "agentrl.experiments.recipes.switches"
+    monkeypatch.setenv("AGENTRL_ENVS", f"{name}={module}")
+    monkeypatch.setitem(registry._MODULES, name, module)
+    settings = suggest.make_settings({name: base.EnvConfig()}, "")
+    wishes = choose.Wishes()
+    measured, advice = suggest.suggest(
+        settings, [name], wishes, num_prompts=20, num_episodes=8
+    )
+    assert measured[0].num_tasks and advice.rollout["max_tokens"] > 0
+    asked = dataclasses.replace(
+        settings, stages=make_run(settings, name, advice).stages
+    )
+    with pytest.raises(errors.ConfigError, match="512 cannot be had"):
+        suggest.suggest(asked, [name], wishes, num_prompts=20, num_episodes=8)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "give either --env or --config"),
-        (["--env=textcrft"], "Did you mean ['textcraft']?"),
+        (["--env=textcrft"], "Did you mean 'textcraft'?"),
         (["--env=babyai", "--option=distractors=0"], "write --option=ENV.key=value"),
         (["--env=babyai", "--model=absent"], "there is no model 'absent'"),
     ],

@@ -111,7 +111,7 @@ def test_the_suite_runs_from_the_command_line():
     done = subprocess.run(
         [*run, "guess_numbr"], capture_output=True, text=True, env=env
     )
-    assert done.returncode != 0 and "Did you mean ['guess_number']" in done.stderr
+    assert done.returncode != 0 and "Did you mean 'guess_number'" in done.stderr
 
 
 @pytest.mark.slow

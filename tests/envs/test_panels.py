@@ -37,7 +37,7 @@ def test_a_folder_is_asked_for():
 
 
 def test_a_mistyped_environment_is_told(tmp_path):
-    with pytest.raises(SystemExit, match=r"Did you mean \['textcraft'\]"):
+    with pytest.raises(SystemExit, match=r"Did you mean 'textcraft'"):
         panels.main([str(tmp_path), "textcrft"])
 
 

@@ -68,7 +68,7 @@ def test_help_into_a_closed_pipe_is_no_traceback():
         (["trian"], "no command 'trian'. Did you mean 'train'?"),
         (["list", "algoritms"], "Did you mean 'algorithms'?"),
         (["list", "models", "babyai"], "only `list subsets ENVIRONMENT` does"),
-        (["list", "subsets", "babyia"], "Did you mean ['babyai']?"),
+        (["list", "subsets", "babyia"], "Did you mean 'babyai'?"),
         (["train", "dmo", "--workdir=never"], "Did you mean 'demo'?"),
         (["train", "demo"], "launch.train: give --workdir"),
         (["plan"], "launch.plan: give either --model or --config"),

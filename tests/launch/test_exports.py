@@ -69,6 +69,8 @@ def test_the_folder_is_read_back_as_the_same_model(exported):
     found, params = load(exported)
     assert found.config == dataclasses.replace(SHAPE)
     jax.tree.map(np.testing.assert_array_equal, params, make_params())
+    names = (safetensors_io.SINGLE, "config.json")
+    assert len({(exported / name).stat().st_mode for name in names}) == 1
 
 
 def test_biases_after_the_attention_are_refused_unless_zero(exported):
