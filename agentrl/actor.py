@@ -17,7 +17,7 @@ import numpy as np
 from agentrl import types
 from agentrl.hardware import timing
 from agentrl.learner import algorithms
-from agentrl.parallel import rng
+from agentrl.parallel import processes, rng
 from agentrl.pending import experiences
 from agentrl.reporting import metrics
 from agentrl.rollout import collect, mixture, partial
@@ -142,10 +142,8 @@ def play_partial(
             count = min(num_groups, missing - len(item_ids))
             drawn, draws = draw_items(run, stage, draws, 2 * iteration + part, count)
         item_ids += drawn
-    size, next_update = (
-        settings.rollout.group_size,
-        snapshot.step + 1 + settings.overlap,
-    )
+    size = settings.rollout.group_size
+    next_update = snapshot.step + 1 + settings.overlap
     target = partial.Target(
         num_groups // hosts, size, oldest_step=next_update - settings.max_staleness
     )
@@ -161,7 +159,9 @@ def play_partial(
         )
     if left.num_groups and iteration + 1 == settings.num_iterations:
         stage.collector.abandon(left)  # the stage has been made shorter meanwhile
-        print(f"{left.num_groups} groups that had begun are given up.", flush=True)
+        if processes.is_process_zero():
+            lost = hosts * left.num_groups
+            print(f"{lost} groups that had begun are given up.", flush=True)
         left = partial.PartialRollout([], [], left.num_drawn)
     values = cost.summarize() | {"rollout/carried_episodes": left.num_begun}
     return trajectories, draws, values, left

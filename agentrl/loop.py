@@ -185,31 +185,18 @@ def rl_iteration(
     """
     experience = ahead.experience
     assert experience is not None
-    algorithm, episodes = stage.algorithm, experience.trajectories
     learner, iteration = state.learner, experience.iteration
     first_step = int(learner.step)
     with recorder.timers("pack"):
-        scores = score_tokens(run, stage, learner.params, episodes, compared)
-        assert algorithm.estimate is not None
-        group_size = stage.settings.rollout.group_size
-        signals = algorithm.estimate(episodes, scores, group_size, iteration)
-        rehearsed, their_signals = rehearse(stage, iteration)
-        batches, packed = packing.pack(
-            [*episodes, *rehearsed],
-            [*signals, *their_signals],
-            learner_config=run.config.learner,
-            num_batches=stage.settings.algorithm.updates_per_iteration,
-            seed=iteration,
-            num_passes=algorithm.num_passes,
-            streams=algorithm.streams,
-            local_rows=run.local_rows,
+        signals, batches, packed = assign_and_pack(
+            run, stage, learner.params, experience, compared
         )
     state = dataclasses.replace(state, mixture=experience.mixture)
     ahead = dataclasses.replace(ahead, experience=None)
     # The learner donates its parameters: what plays meanwhile needs a copy.
     play_ahead = stage.settings.overlap and not at_end
     snapshot = actor.PolicySnapshot.take(run, learner) if play_ahead else None
-    in_loss = algorithm.objective.divergence is not None
+    in_loss = stage.algorithm.objective.divergence is not None
     reference = compared.divergence if in_loss else None
     with recorder.timers("update"):
         pending = []
@@ -222,17 +209,81 @@ def rl_iteration(
             )
         updates = fetch(pending)
     recorder.writer.hold(
-        signals, hindsight.look_back(run, stage, learner.params, episodes)
+        signals,
+        hindsight.look_back(run, stage, learner.params, experience.trajectories),
     )
-    values = mean_of(updates) | experience.values | packed.summarize()
+    values = summarize_updates(run, stage, experience, updates, first_step)
+    state = dataclasses.replace(state, learner=learner)
+    return state, values | packed.summarize(), ahead
+
+
+def summarize_updates(
+    run: assemble.Run,
+    stage: stages.Stage,
+    experience: experiences.Experience,
+    updates: Sequence[Mapping[str, float]],
+    first_step: int,
+) -> types.Metrics:
+    """Metrics of an iteration's episodes and updates.
+
+    Args:
+      run: the run.
+      stage: the stage.
+      experience: the episodes.
+      updates: metrics of each update.
+      first_step: updates behind the parameters that the first one started from.
+
+    Raises:
+      TrainingError: if sampler and learner disagree about the tokens of one policy.
+    """
+    values = mean_of(updates) | experience.values
     values["policy/first_logprob_mismatch"] = updates[0]["policy/logprob_mismatch"]
-    values["policy/staleness"] = first_step - min(t.policy_step for t in episodes)
+    oldest_step = min(t.policy_step for t in experience.trajectories)
+    values["policy/staleness"] = first_step - oldest_step
     if not values["policy/staleness"]:
         rounded = run.config.model.dtypes.rollout_kernels == "int8"
         checks.check_logprob_mismatch(
-            values, stage.settings, iteration, rounded=rounded
+            values, stage.settings, experience.iteration, rounded=rounded
         )
-    return dataclasses.replace(state, learner=learner), values, ahead
+    return values
+
+
+def assign_and_pack(
+    run: assemble.Run,
+    stage: stages.Stage,
+    params: types.PyTree,
+    experience: experiences.Experience,
+    compared: references.References,
+) -> tuple[Sequence[types.Signal], Sequence[types.TrainBatch], packing.PackingReport]:
+    """Turns an iteration's rewards into signals, and packs them with what is rehearsed.
+
+    Args:
+      run: the run.
+      stage: the stage.
+      params: of the policy before its updates.
+      experience: the episodes.
+      compared: other policies that the algorithm asks.
+
+    Returns:
+      Signals of the episodes, a batch for each update, and what packing cost.
+    """
+    algorithm, episodes = stage.algorithm, experience.trajectories
+    scores = score_tokens(run, stage, params, episodes, compared)
+    assert algorithm.estimate is not None
+    group_size, iteration = stage.settings.rollout.group_size, experience.iteration
+    signals = algorithm.estimate(episodes, scores, group_size, iteration)
+    rehearsed, their_signals = rehearse(stage, iteration)
+    batches, packed = packing.pack(
+        [*episodes, *rehearsed],
+        [*signals, *their_signals],
+        learner_config=run.config.learner,
+        num_batches=stage.settings.algorithm.updates_per_iteration,
+        seed=iteration,
+        num_passes=algorithm.num_passes,
+        streams=algorithm.streams,
+        local_rows=run.local_rows,
+    )
+    return signals, batches, packed
 
 
 def supervised_iteration(

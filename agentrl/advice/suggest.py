@@ -1,6 +1,5 @@
 """Advice on the sizes of a run, as text: measured, chosen, explained."""
 
-import contextlib
 import dataclasses
 import pathlib
 import tempfile
@@ -9,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
-from agentrl import config, errors, types
+from agentrl import config, types
 from agentrl.advice import choose, measure
-from agentrl.chat import renderer
+from agentrl.chat import renderer, tokenizer
 from agentrl.envs import base, pool
 from agentrl.experiment import base_model
 from agentrl.models import transformer
@@ -19,7 +18,6 @@ from agentrl.models.model_config import ModelConfig
 from agentrl.run import assemble
 
 _OWN_VOCABULARY = 512
-_SMALLER_VOCABULARIES = (448, 384, 352, 320, 288)  # of environments with few words
 _MIN_TUNED_ANSWER = 128  # tokens that a model tuned to explain itself may want
 
 
@@ -91,7 +89,15 @@ def suggest(
             for name in names
         ]
     num_params = _count_params(settings.model)
-    return measured, choose.advise(measured, settings.model, num_params, wishes)
+    advice = choose.advise(measured, settings.model, num_params, wishes)
+    size = chat.tokenizer.vocab_size
+    if _chose_vocabulary(settings) and size < settings.tokenizer.vocab_size:
+        note = (
+            f"measured with a vocabulary of {size}: the words of these environments give "
+            "no more, so tokenizer.vocab_size may not be above it."
+        )
+        advice = dataclasses.replace(advice, warnings=(*advice.warnings, note))
+    return measured, advice
 
 
 def _make_chat(
@@ -102,13 +108,18 @@ def _make_chat(
     Raises:
       ConfigError: if tokenizer and environments do not go together.
     """
-    asked = settings.stages or settings.tokenizer.kind != "train_sentencepiece"
-    for size in () if asked else (_OWN_VOCABULARY, *_SMALLER_VOCABULARIES):
-        smaller = dataclasses.replace(settings.tokenizer, vocab_size=size)
-        tried = dataclasses.replace(settings, tokenizer=smaller)
-        with contextlib.suppress(errors.ConfigError):
-            return assemble.make_chat(tried, nowhere, environments)
+    if _chose_vocabulary(settings):
+        texts = assemble.collect_texts(settings, environments)
+        size = settings.tokenizer.vocab_size
+        trained = tokenizer.SentencePieceTokenizer.train(texts, size, exact=False)
+        trained.save(nowhere)  # where it is looked for
     return assemble.make_chat(settings, nowhere, environments)
+
+
+def _chose_vocabulary(settings: config.RunConfig) -> bool:
+    """Whether the vocabulary's size is that of `make_settings`, not of an experiment."""
+    trains_one = settings.tokenizer.kind == "train_sentencepiece"
+    return trains_one and not settings.stages
 
 
 def describe(

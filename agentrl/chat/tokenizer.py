@@ -140,8 +140,15 @@ class SentencePieceTokenizer:
         self.delimiters = chatml(self.start_id, self.stop_id)
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int) -> "SentencePieceTokenizer":
+    def train(
+        cls, texts: Iterable[str], vocab_size: int, *, exact: bool = True
+    ) -> "SentencePieceTokenizer":
         """Learns a vocabulary from `texts`; the same texts give the same model.
+
+        Args:
+          texts: to learn from.
+          vocab_size: number of ids.
+          exact: whether fewer ids, where texts give no more, are an error.
 
         Raises:
           ConfigError: if so many ids cannot be made of these texts.
@@ -154,6 +161,7 @@ class SentencePieceTokenizer:
                 sentence_iterator=iter(lines),
                 model_writer=output,
                 vocab_size=vocab_size,
+                hard_vocab_limit=exact,
                 **_TRAINING_OPTIONS,
             )
         except RuntimeError as error:

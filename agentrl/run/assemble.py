@@ -316,18 +316,24 @@ def load_tokenizer(
     if not path.exists() and settings.start_from:  # WORKDIR/checkpoints/STEP#DIGEST
         path = pathlib.Path(settings.start_from).parents[1] / path.name
     if not path.exists():
-        texts = []
-        for env, env_config in settings.environments.items():
-            panel = tasks.select_tasks(env, "train", env_config)
-            solved = demonstrations.collect(
-                envs,
-                env,
-                panel.item_ids[:_VOCABULARY_TASKS],
-                max_error_fraction=settings.max_env_error_fraction,
-            )
-            texts += demonstrations.texts(solved)
+        texts = collect_texts(settings, envs)
         return tokenizer.SentencePieceTokenizer.train(texts, wanted.vocab_size)
     return tokenizer.SentencePieceTokenizer.load(path)
+
+
+def collect_texts(settings: RunConfig, envs: EnvPool) -> list[str]:
+    """Plays the demonstrations whose texts train a vocabulary."""
+    texts = []
+    for env, env_config in settings.environments.items():
+        panel = tasks.select_tasks(env, "train", env_config)
+        solved = demonstrations.collect(
+            envs,
+            env,
+            panel.item_ids[:_VOCABULARY_TASKS],
+            max_error_fraction=settings.max_env_error_fraction,
+        )
+        texts += demonstrations.texts(solved)
+    return texts
 
 
 def choose_few_shot_examples(

@@ -171,6 +171,7 @@ def test_an_environment_with_few_words_gets_a_smaller_vocabulary(monkeypatch):
         settings, [name], wishes, num_prompts=20, num_episodes=8
     )
     assert measured[0].num_tasks and advice.rollout["max_tokens"] > 0
+    assert "the words of these environments give no more" in advice.warnings[-1]
     asked = dataclasses.replace(
         settings, stages=make_run(settings, name, advice).stages
     )
