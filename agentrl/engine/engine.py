@@ -40,9 +40,8 @@ class SlotInput:
     tokens: Sequence[int]  # not yet in the cache; the last sampled token comes first
     stream: tuple[int, int]  # (episode, turn): names the randomness of this action
     budget: int  # most action tokens, stop token included
-    shared_prefix_lengths: tuple[
-        int, ...
-    ] = ()  # of `tokens`, ascending; only if they are the whole context
+    # Of `tokens`, ascending; only if they are the whole context.
+    shared_prefix_lengths: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,9 +23,8 @@ class PartialRollout:
     """
 
     episodes: list[live.Episode]  # unfinished, in the order in which they get slots
-    finished: list[
-        types.Trajectory
-    ]  # of groups that are not complete, or not needed yet
+    # Of groups that are not complete, or not needed yet.
+    finished: list[types.Trajectory]
     num_drawn: int = 0  # groups of the stage so far, of all processes
 
     @property
