@@ -58,9 +58,9 @@ def attend_segments(
             queries, keys, values, mask=mask, implementation=implementation
         )
     keys, values = keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)
-    # Long rows are computed in four blocks of queries, each without the keys behind it:
-    # 5/8 of the work is left.
-    num_blocks = 1 if num_tokens < 512 or num_tokens % 4 else 4
+    # Rows are computed in four blocks of queries, each without the keys behind it: 5/8 of
+    # the work is left.
+    num_blocks = 1 if num_tokens < 256 or num_tokens % 4 else 4
     size = num_tokens // num_blocks
     blocks = []
     for end in range(size, num_tokens + 1, size):

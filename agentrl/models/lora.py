@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from agentrl import errors, types
-from agentrl.models import layers, model_config
+from agentrl.models import layers, linear, model_config
 
 _INT8_MAX = 127
 
@@ -62,7 +62,7 @@ def project(x: jax.Array, kernel: Any, num_inputs: int = 1) -> jax.Array:
         product = jnp.tensordot(x, kernel.values.astype(x.dtype), num_inputs)
         scales = kernel.scales.astype(x.dtype)
         return product * jnp.expand_dims(scales, range(product.ndim - scales.ndim))
-    return jnp.tensordot(x, kernel.astype(x.dtype), num_inputs)
+    return linear.contract(x, kernel.astype(x.dtype), num_inputs)
 
 
 def split(

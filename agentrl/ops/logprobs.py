@@ -36,7 +36,8 @@ def chunked_token_logprobs(
       unembedding: float[D, V]. The product is taken in the common dtype of both and
         summed in float32.
       tokens: int32[R, T], ids below `num_valid`.
-      chunk: tokens whose logits may exist at one time, at least R in practice.
+      chunk: tokens whose logits may exist at one time, at least R in practice; at most an
+        eighth of each row is taken, because half of a last chunk is padding on average.
       temperature: divides the logits.
       num_valid: ids from here on are padding of the vocabulary and have probability 0;
         None takes all V.
@@ -53,7 +54,7 @@ def chunked_token_logprobs(
     chex.assert_rank([hidden, unembedding, tokens], [3, 2, 2])
     chex.assert_equal_shape_prefix([hidden, tokens], 2)
     num_rows, num_columns = tokens.shape
-    width = min(max(chunk // num_rows, 1), num_columns)
+    width = max(min(chunk // num_rows, num_columns // 8), 1)
     num_valid = unembedding.shape[1] if num_valid is None else num_valid
     targets = jnp.roll(tokens, -1, axis=1)  # the last column predicts nothing
     if mask is None:
