@@ -10,7 +10,7 @@ from agentrl.models import linear
 
 def draw(seed, *shapes):
     keys = jax.random.split(jax.random.key(seed), len(shapes))
-    return [jax.random.normal(key, shape) for key, shape in zip(keys, shapes)]
+    return [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
 
 
 @pytest.mark.parametrize(
