@@ -9,7 +9,8 @@ Parts:
   packing  padding of rows that hold real oracle episodes of TextCraft and BabyAI.
   speed    one GRPO update on packed TextCraft episodes: forward, backward, clipping and
            AdamW, float32, the same rows for every variant. `all columns` is ours with
-           logits of every token instead of those of actions.
+           logits of every token instead of those of actions, `bfloat16` with activations
+           in that type.
   memory   temporary memory of the compiled update by vocabulary: bytes that another
            token position costs. What holds a gradient of the embedding is left out.
 
@@ -228,12 +229,16 @@ def measure_speed(console: rich_console.Console, peers: Mapping[str, str]) -> No
         shape, batch, report = MODELS[name], *fill(episodes, ROWS[name])
         variants: dict[str, Callable[[], dict[str, float]]] = {}
         compile_seconds: dict[str, float] = {}
-        for variant, all_columns in {"agentrl": False, "all columns": True}.items():
+        half = model_config.Precision(compute="bfloat16")
+        for variant, measured in {
+            "agentrl": Update(shape),
+            "all columns": Update(shape, all_columns=True),
+            "bfloat16": Update(dataclasses.replace(shape, precision=half)),
+        }.items():
             started = time.perf_counter()
-            update = Update(shape, all_columns=all_columns)
-            update.start(batch)
+            measured.start(batch)
             compile_seconds[variant] = time.perf_counter() - started
-            variants[variant] = update.run
+            variants[variant] = measured.run
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "batch.npz"
             fields = {k: v[0] for k, v in vars(batch).items() if v is not None}

@@ -22,26 +22,54 @@ def contract(x: jax.Array, kernel: jax.Array, num_inputs: int) -> jax.Array:
     Returns:
       float[..., *outputs].
     """
-    return jnp.tensordot(x, kernel, num_inputs)
+    return _product(x, kernel, _last(x, num_inputs), _first(num_inputs))
 
 
 def _forward(
     x: jax.Array, kernel: jax.Array, num_inputs: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return jnp.tensordot(x, kernel, num_inputs), (x, kernel)
+    return contract(x, kernel, num_inputs), (x, kernel)
 
 
 def _backward(
     num_inputs: int, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
-    batch_axes = tuple(range(gradient.ndim - kernel.ndim + num_inputs))
-    outputs = tuple(range(len(batch_axes), gradient.ndim))
-    kernel_outputs = tuple(range(num_inputs, kernel.ndim))
-    no_batch = ((), ())
-    of_x = jax.lax.dot_general(gradient, kernel, ((outputs, kernel_outputs), no_batch))
-    of_kernel = jax.lax.dot_general(x, gradient, ((batch_axes, batch_axes), no_batch))
-    return of_x, of_kernel
+    num_outputs = kernel.ndim - num_inputs
+    outputs = _last(gradient, num_outputs)
+    of_x = _product(gradient, kernel, outputs, _last(kernel, num_outputs))
+    batch = _first(x.ndim - num_inputs)
+    return of_x, _product(x, gradient, batch, batch)
 
 
 contract.defvjp(_forward, _backward)
+
+
+def _product(
+    a: jax.Array, b: jax.Array, of_a: tuple[int, ...], of_b: tuple[int, ...]
+) -> jax.Array:
+    """Contracts axes of `a` with those of `b`, in their common type."""
+    dimensions = ((of_a, of_b), ((), ()))
+
+    def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jax.lax.dot_general(a, b, dimensions)
+
+    def multiply_into_float32(a: jax.Array, b: jax.Array) -> jax.Array:
+        product = jax.lax.dot_general(
+            a, b, dimensions, preferred_element_type=jnp.float32
+        )
+        return product.astype(a.dtype)
+
+    if a.dtype != jnp.bfloat16:
+        return multiply(a, b)
+    # CPUs have instructions for it; into bfloat16 XLA multiplies in float32. Devices that
+    # share a contracted axis would exchange twice the bytes, so it is for CPUs only.
+    return jax.lax.platform_dependent(a, b, cpu=multiply_into_float32, default=multiply)
+
+
+def _first(count: int) -> tuple[int, ...]:
+    return tuple(range(count))
+
+
+def _last(x: jax.Array, count: int) -> tuple[int, ...]:
+    return tuple(range(x.ndim - count, x.ndim))

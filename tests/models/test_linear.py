@@ -10,7 +10,9 @@ from agentrl.models import linear
 
 def draw(seed, *shapes):
     keys = jax.random.split(jax.random.key(seed), len(shapes))
-    return [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+    return [
+        jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,16 @@ def test_types_stay():
 
     assert linear.contract(x, kernel, 1).dtype == jnp.bfloat16
     assert [part.dtype for part in gradients] == [jnp.bfloat16] * 2
+
+
+def test_bfloat16_is_summed_in_float32_and_rounded_once():
+    x, kernel = (part.astype(jnp.bfloat16) for part in draw(0, (8, 500), (500, 9)))
+
+    product = linear.contract(x, kernel, 1)
+
+    exact = np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)
+    off = np.abs(np.asarray(product, np.float64) - exact)
+    assert np.all(off <= np.abs(exact) * 2**-8 + 1e-5)
 
 
 def test_a_frozen_kernel_costs_no_gradient():
