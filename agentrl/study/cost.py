@@ -5,6 +5,7 @@ has trained some iterations of it.
 """
 
 import dataclasses
+import heapq
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -108,10 +109,11 @@ class Costs:
                 exact.setdefault(node.shape, []).append(found)
                 similar.setdefault(kind_of(node), []).append(found)
         for node in wanted.nodes.values():
-            found = measure(probes, probe_of(node)) if node.shape not in exact else None
-            if found:
-                exact.setdefault(node.shape, []).append(found)
-                similar.setdefault(kind_of(node), []).append(found)
+            if node.shape not in exact:
+                of_seeds = _measure_probes(probes, node)
+                if of_seeds:
+                    exact[node.shape] = of_seeds
+                    similar.setdefault(kind_of(node), []).extend(of_seeds)
         return cls(
             {key: _average(of_key) for key, of_key in exact.items()},
             {key: _average(of_key) for key, of_key in similar.items()},
@@ -145,13 +147,13 @@ def kind_of(node: graph.Node) -> str:
     return graph.digest(dataclasses.replace(node.settings, seed=0, stages=(stage,)))
 
 
-def probe_of(node: graph.Node) -> graph.Node:
+def probe_of(node: graph.Node, seed: int = 0) -> graph.Node:
     """A node like this one, with a few iterations in each stage."""
     stages = tuple(
         dataclasses.replace(stage, num_iterations=PROBE_ITERATIONS)
         for stage in node.settings.stages
     )
-    settings = dataclasses.replace(node.settings, seed=0, stages=stages)
+    settings = dataclasses.replace(node.settings, seed=seed, stages=stages)
     parent = dataclasses.replace(settings, stages=stages[:-1])
     return graph.Node(
         id=graph.digest(settings),
@@ -162,8 +164,23 @@ def probe_of(node: graph.Node) -> graph.Node:
     )
 
 
-def probes(wanted: graph.Graph, costs: Costs) -> graph.Graph:
-    """What has to be probed, so that every node has an estimate."""
+def _measure_probes(place: folder.Folder, node: graph.Node) -> list[Measure]:
+    """Of the probes of a node that have run, with the seeds from 0 on."""
+    of_seeds: list[Measure] = []
+    while found := measure(place, probe_of(node, len(of_seeds))):
+        of_seeds.append(found)
+    return of_seeds
+
+
+def probes(wanted: graph.Graph, costs: Costs, *, at_once: int = 1) -> graph.Graph:
+    """What has to be probed, so that every node has an estimate.
+
+    Args:
+      wanted: all nodes.
+      costs: what is known already.
+      at_once: probes of each kind, with a seed each. As many workers run them side by
+        side, and slow each other down as the nodes will.
+    """
     nodes: dict[str, graph.Node] = {}
     covered = {*costs.exact, *costs.similar}
     for node in wanted.nodes.values():
@@ -174,15 +191,40 @@ def probes(wanted: graph.Graph, costs: Costs) -> graph.Graph:
             stages = node.settings.stages[:length]
             prefix = dataclasses.replace(node.settings, stages=stages)
             last = node.variants if length == len(node.settings.stages) else ()
-            probe = probe_of(dataclasses.replace(node, settings=prefix, variants=last))
-            nodes.setdefault(probe.id, probe)
+            shortened = dataclasses.replace(node, settings=prefix, variants=last)
+            for seed in range(at_once):
+                probe = probe_of(shortened, seed)
+                nodes.setdefault(probe.id, probe)
     return graph.Graph(nodes, {})
 
 
-def total(seconds: Iterable[float | None]) -> tuple[float, int]:
-    """Sum of what is known, and how many are not."""
-    known: Sequence[float | None] = list(seconds)
-    return sum(s for s in known if s is not None), sum(s is None for s in known)
+def makespan(
+    seconds: Mapping[str, float], wanted: graph.Graph, num_workers: int
+) -> float:
+    """Seconds until all is done, if each worker takes the first node that is ready.
+
+    Args:
+      seconds: what is left of each node that is not done, by its id.
+      wanted: all nodes; a node waits for its parent.
+      num_workers: nodes that are worked on at once.
+    """
+    ends: dict[str, float] = {}  # of nodes that were begun
+    free = [0.0] * num_workers  # when each worker is
+    while len(ends) < len(seconds):
+        now = heapq.heappop(free)
+        done = {name for name, end in ends.items() if end <= now}
+        ready = [
+            node.id
+            for node in wanted.nodes.values()
+            if node.id in seconds and node.id not in ends
+            if node.parent not in seconds or node.parent in done
+        ]
+        if ready:
+            ends[ready[0]] = now + seconds[ready[0]]
+            heapq.heappush(free, ends[ready[0]])
+        else:  # waits for the next node that ends
+            heapq.heappush(free, min(end for end in ends.values() if end > now))
+    return max(ends.values(), default=0.0)
 
 
 def _average(found: Sequence[Measure]) -> Measure:

@@ -22,7 +22,9 @@ def describe(
         for node in wanted.nodes.values()
         if states[node.id] in ("running", "ready", "waiting")
     }
-    seconds, unknown = cost.total(left.values())
+    known = {name: seconds for name, seconds in left.items() if seconds is not None}
+    unknown = len(left) - len(known)
+    span = None if unknown else cost.makespan(known, wanted, num_workers)
     counts = {state: list(states.values()).count(state) for state in states.values()}
     told = ", ".join(f"{count} {state}" for state, count in counts.items())
     lines.append(f"{len(states)} nodes: {told}.")
@@ -34,18 +36,21 @@ def describe(
     if lacking:
         lines.append(f"The drift of {len(lacking)} done nodes is to be measured.")
     if left:
-        lines.append(_describe_rest(seconds, unknown, len(left), num_workers))
+        lines.append(_describe_rest(sum(known.values()), span, unknown, num_workers))
     return "\n".join(lines)
 
 
-def _describe_rest(seconds: float, unknown: int, count: int, num_workers: int) -> str:
+def _describe_rest(
+    seconds: float, span: float | None, unknown: int, num_workers: int
+) -> str:
     parts = []
-    if unknown < count:
-        shared = f", at best 1/{num_workers} of it for {num_workers} workers"
-        parts.append(
-            f"about {work.describe_seconds(seconds)} of work left"
-            + (shared if num_workers > 1 else "")
-        )
+    if seconds:
+        told = f"about {work.describe_seconds(seconds)} of work left"
+        if num_workers > 1 and span is not None:
+            told += f", {work.describe_seconds(span)} with {num_workers} workers"
+        elif num_workers > 1:
+            told += f", at best 1/{num_workers} of it for {num_workers} workers"
+        parts.append(told)
     if unknown:
         parts.append(
             f"{unknown} nodes are of a kind that was not measured yet (?): --probe trains "

@@ -61,7 +61,8 @@ def _say(text: str) -> None:
 
 
 def _probe(place: folder.Folder, wanted: graph.Graph, num_workers: int) -> None:
-    probes = cost.probes(wanted, cost.Costs.read(place, wanted))
+    costs = cost.Costs.read(place, wanted)
+    probes = cost.probes(wanted, costs, at_once=num_workers)
     if probes.nodes:
         _say(f"probing {len(probes.nodes)} kinds of nodes")
         aside = folder.Folder(place.root, nodes=cost.PROBES)

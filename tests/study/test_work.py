@@ -207,3 +207,35 @@ def test_a_plan_estimates_from_what_has_run(tmp_path):
         and "at best 1/2" in after
         and "4 nodes are of a kind" in after
     )
+
+
+def test_a_plan_tells_when_so_many_workers_are_done():
+    wanted = graph.build(small_study.make_study(seeds=(0, 1)))
+    seconds = dict.fromkeys(wanted.nodes, 10.0)
+    longest = max(map(len, wanted.chains.values()))
+    alone = cost.makespan(seconds, wanted, 1)
+    both = cost.makespan(seconds, wanted, 2)
+
+    assert alone == 10 * len(seconds)
+    assert alone / 2 <= both < alone
+    # Each node waits for the one before it, however many workers there are.
+    assert cost.makespan(seconds, wanted, 100) == 10 * longest
+    assert cost.makespan({}, wanted, 2) == 0
+
+
+def test_probes_run_beside_each_other_as_nodes_will(tmp_path):
+    wanted = graph.build(small_study.make_study(seeds=(0, 1)))
+    costs = cost.Costs({}, {})
+    alone = cost.probes(wanted, costs).nodes
+    beside = cost.probes(wanted, costs, at_once=2).nodes
+
+    assert len(beside) == 2 * len(alone) and alone.keys() < beside.keys()
+    assert {node.settings.seed for node in beside.values()} == {0, 1}
+    # One of each kind comes before what starts from it, so two workers take a pair.
+    first, second = list(beside.values())[:2]
+    assert first.parent is second.parent is None
+    place = folder.Folder(tmp_path, nodes=cost.PROBES)
+    crew = make_crew(tmp_path, small_study.make_study(seeds=(0, 1)))
+    work.Crew(place, graph.Graph(beside, {}), say=crew.say, package=crew.package).run(2)
+    known = cost.Costs.read(crew.place, wanted)
+    assert all(known.estimate(node) is not None for node in wanted.nodes.values())
