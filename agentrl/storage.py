@@ -8,11 +8,12 @@ import contextlib
 import json
 import os
 import pathlib
+import secrets
 from typing import Any
 
 from agentrl import errors
 
-_PARTIAL = ".partial"  # after the name of a file while it is written; hidden by a dot
+_PARTIAL = ".partial"  # ends the name of a file while it is written; hidden by a dot
 
 
 def write(path: pathlib.Path, content: str | bytes) -> None:
@@ -29,7 +30,8 @@ def write(path: pathlib.Path, content: str | bytes) -> None:
       OSError: naming the file and what to do; what was there before stays.
     """
     data = content.encode() if isinstance(content, str) else content
-    partial = path.with_name(f".{path.name}{_PARTIAL}")
+    # A name of its own for each writer, so that none renames another's file away.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:

@@ -231,6 +231,22 @@ class Folder:
           ConfigError: if a cell of the same name and seed was another one before, naming
             the fields that differ.
         """
+        if not write:
+            self._add_cells(wanted)
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(
+            self.root / f".{files.STUDY_FILE}.lock"
+        ):  # others add, too
+            chains = self._add_cells(wanted)
+            storage.write_json(
+                self.root / files.STUDY_FILE, {"name": study.name, "chains": chains}
+            )
+        for node in wanted.nodes.values():
+            self.describe(node)
+
+    def _add_cells(self, wanted: graph.Graph) -> dict[str, list[str]]:
+        """The chains of `study.json` and those of `wanted`, by cell and seed."""
         path = self.root / files.STUDY_FILE
         stored = storage.read_json(path, advice="restore it.") if path.exists() else {}
         chains = dict(stored.get("chains", {}))
@@ -242,10 +258,7 @@ class Folder:
                     f"differs in {self._differences(chains[key], chain, wanted)}. Use "
                     "another --workdir."
                 )
-        if write:
-            storage.write_json(path, {"name": study.name, "chains": chains})
-            for node in wanted.nodes.values():
-                self.describe(node)
+        return chains
 
     def _differences(
         self, stored: list[str], chain: tuple[str, ...], wanted: graph.Graph

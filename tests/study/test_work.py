@@ -1,5 +1,6 @@
 """Nodes of a study: what is shared, who works on what, what failures and kills cost."""
 
+import concurrent.futures
 import dataclasses
 import os
 import pathlib
@@ -11,7 +12,7 @@ import time
 import pytest
 import small_study
 
-from agentrl import errors
+from agentrl import errors, storage
 from agentrl.experiment import files
 from agentrl.statistics import results
 from agentrl.study import cost, folder, graph, plan, work
@@ -239,3 +240,19 @@ def test_probes_run_beside_each_other_as_nodes_will(tmp_path):
     work.Crew(place, graph.Graph(beside, {}), say=crew.say, package=crew.package).run(2)
     known = cost.Costs.read(crew.place, wanted)
     assert all(known.estimate(node) is not None for node in wanted.nodes.values())
+
+
+def test_commands_that_begin_together_all_add_their_cells(tmp_path):
+    study = small_study.make_study()
+    parts = [dataclasses.replace(study, cells=(cell,)) for cell in study.cells]
+    place = folder.Folder(tmp_path)
+
+    def begin(part):
+        for _ in range(5):
+            place.claim_study(part, graph.build(part), write=True)
+
+    with concurrent.futures.ThreadPoolExecutor(len(parts)) as commands:
+        list(commands.map(begin, parts))
+
+    chains = storage.read_json(tmp_path / files.STUDY_FILE, advice="")["chains"]
+    assert chains.keys() == {f"{cell.key}/0" for cell in study.cells}
