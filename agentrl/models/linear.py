@@ -62,8 +62,9 @@ def _product(
 
     if a.dtype != jnp.bfloat16:
         return multiply(a, b)
-    # CPUs have instructions for it; into bfloat16 XLA multiplies in float32. Devices that
-    # share a contracted axis would exchange twice the bytes, so it is for CPUs only.
+    # CPUs have instructions for such products into float32; asked for bfloat16, XLA
+    # converts the factors. Elsewhere the devices that share a contracted axis would
+    # exchange twice the bytes.
     return jax.lax.platform_dependent(a, b, cpu=multiply_into_float32, default=multiply)
 
 

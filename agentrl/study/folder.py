@@ -235,13 +235,11 @@ class Folder:
             self._add_cells(wanted)
             return
         self.root.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(
-            self.root / f".{files.STUDY_FILE}.lock"
-        ):  # others add, too
+        path = self.root / files.STUDY_FILE
+        # Commands that begin together add their cells one after the other.
+        with filelock.FileLock(path.with_name(f".{path.name}.lock")):
             chains = self._add_cells(wanted)
-            storage.write_json(
-                self.root / files.STUDY_FILE, {"name": study.name, "chains": chains}
-            )
+            storage.write_json(path, {"name": study.name, "chains": chains})
         for node in wanted.nodes.values():
             self.describe(node)
 

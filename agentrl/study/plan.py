@@ -1,7 +1,7 @@
 """What a study will do and stands at, as text: chains, nodes, states, minutes."""
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from agentrl.study import cost, folder, graph, spec, work
 
@@ -36,16 +36,16 @@ def describe(
     if lacking:
         lines.append(f"The drift of {len(lacking)} done nodes is to be measured.")
     if left:
-        lines.append(_describe_rest(sum(known.values()), span, unknown, num_workers))
+        lines.append(_describe_rest(list(known.values()), span, unknown, num_workers))
     return "\n".join(lines)
 
 
 def _describe_rest(
-    seconds: float, span: float | None, unknown: int, num_workers: int
+    known: Sequence[float], span: float | None, unknown: int, num_workers: int
 ) -> str:
     parts = []
-    if seconds:
-        told = f"about {work.describe_seconds(seconds)} of work left"
+    if known:
+        told = f"about {work.describe_seconds(sum(known))} of work left"
         if num_workers > 1 and span is not None:
             told += f", {work.describe_seconds(span)} with {num_workers} workers"
         elif num_workers > 1:
