@@ -8,8 +8,8 @@ wherever it does so.
 On CPUs all is float32. `compute` may be bfloat16 on a CPU with instructions for it
 (`avx512_bf16` or `amx_bf16` in /proc/cpuinfo): products of large kernels then run at up to
 twice the rate. Without them XLA converts to float32 and back, which gains nothing. The
-cache stays float32: XLA would convert all of it for every column written, which makes decoding
-several times slower.
+cache stays float32: XLA would convert all of it for every column written, which makes
+decoding several times slower.
 
 On accelerators:
 
