@@ -39,6 +39,8 @@ class Scale:
     difficulty_evaluation: config.EvaluationConfig  # panels with both tiers
     # Where `within` begins; None takes `warm_start`.
     difficulty_warm_start: config.StageConfig | None = None
+    # Environments whose lists of actions fit, and how many times the room that takes.
+    listed: Mapping[str, int] = dataclasses.field(default_factory=dict)
     drift_samples: int = 0  # of each task, to measure drift from
     test_turns: int | None = None  # K of tests, where it differs from training's
     note: str = ""
@@ -244,6 +246,7 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
         },
         difficulty_evaluation=_laptop_difficulty_evaluation(environments),
         difficulty_warm_start=_laptop_difficulty_warm_start(environments),
+        listed={"babyai": 3},  # AlfWorld's take 5,056 tokens an episode
         drift_samples=2,
         note=(
             "A model of 1.1 million parameters from random weights, warm-started on "
@@ -349,6 +352,7 @@ def _small(environments: tuple[str, ...]) -> Scale:
         trained={},
         difficulty={env: {} for env in environments},  # the structural tiers
         difficulty_evaluation=evaluation,
+        listed={"babyai": 2},
         note=(
             "Small scale: a pretrained language model with low-rank adapters, "
             "warm-started on demonstrations of the easy tier; panels hold both tiers."
@@ -416,6 +420,7 @@ def _paper(environments: tuple[str, ...]) -> Scale:
         trained={},
         difficulty={env: {} for env in environments},
         difficulty_evaluation=evaluation,
+        listed={"babyai": 1, "alfworld": 1},
         test_turns=20,
         note=(
             "Paper scale: Qwen2.5-Instruct without a warm start, the published turn "

@@ -213,34 +213,36 @@ def _mix(
 
 
 def interfaces(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
-    """Lists of actions always or never in training, both in tests."""
+    """Lists of actions always or never in training, both in tests.
+
+    Only environments whose lists fit have them: each observation is several times as long.
+    """
+    listed = {env: times for env, times in made.listed.items() if env in names}
+    wide = _widen(made, listed)
     choices: tuple[base.ListActions, ...] = ("always", "never")
-    for env in ("babyai", "alfworld"):
-        if env not in names:
-            continue
-        for lists in choices:
-            changed = {
-                name: dataclasses.replace(settings, list_actions=lists)
-                if name in ("babyai", "alfworld", "textcraft")
-                else settings
-                for name, settings in made.base.environments.items()
-            }
-            variants = tuple(
-                spec.Variant(name=f"lists_{kind}", flags=(f"--list_actions={kind}",))
-                for kind in choices
-                if kind != lists
-            )
-            wide = _widen(made)
-            yield cell(
-                wide,
-                "interface",
-                f"{env} lists_{lists}",
-                reinforce(wide, f"grpo_{env}_lists_{lists}", env),
-                environments=changed,
-                evaluation=wide.base.evaluation,
-                learner=wide.base.learner,
-                variants=variants,
-            )
+    for env, lists in itertools.product(listed, choices):
+        changed = {
+            name: dataclasses.replace(settings, list_actions=lists)
+            if name in listed
+            else settings
+            for name, settings in made.base.environments.items()
+        }
+        tested = f"--envs={','.join(listed)}"
+        variants = tuple(
+            spec.Variant(name=f"lists_{kind}", flags=(f"--list_actions={kind}", tested))
+            for kind in choices
+            if kind != lists
+        )
+        yield cell(
+            wide,
+            "interface",
+            f"{env} lists_{lists}",
+            reinforce(wide, f"grpo_{env}_lists_{lists}", env),
+            environments=changed,
+            evaluation=wide.base.evaluation,
+            learner=wide.base.learner,
+            variants=variants,
+        )
 
 
 def augmentations(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
@@ -248,7 +250,7 @@ def augmentations(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cel
 
     Panels without it are those of `across`, whose policies have never seen it.
     """
-    wide = _widen(made)
+    wide = _widen(made, dict.fromkeys(names, 2))
     amount = {"irrelevant_text": NOISE}
     noisy = {
         name: dataclasses.replace(settings, options={**settings.options, **amount})
@@ -273,33 +275,42 @@ def augmentations(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cel
         )
 
 
-def _widen(made: scales.Scale) -> scales.Scale:
-    """Twice the room for episodes: lists of actions are as long as observations."""
+def _widen(made: scales.Scale, times: Mapping[str, int]) -> scales.Scale:
+    """Several times the room for episodes of some environments, and all it takes."""
 
-    def double(room: config.RolloutConfig) -> config.RolloutConfig:
+    def room(names: Sequence[str]) -> config.RolloutConfig:
+        narrow = made.room(names)
+        alone = ((made.room((env,)).max_tokens, times.get(env, 1)) for env in names)
+        longest = max(tokens * factor for tokens, factor in alone)
+        factor = max(times.get(env, 1) for env in names)
+
+        def widen(buckets: Sequence[int]) -> tuple[int, ...]:
+            return tuple(sorted({min(factor * size, longest) for size in buckets}))
+
         return dataclasses.replace(
-            room,
-            max_tokens=2 * room.max_tokens,
-            append_buckets=tuple(2 * n for n in room.append_buckets),
-            cache_buckets=tuple(2 * n for n in room.cache_buckets),
+            narrow,
+            max_tokens=longest,
+            append_buckets=widen(narrow.append_buckets),
+            cache_buckets=widen(narrow.cache_buckets),
         )
 
+    everything = room(tuple(made.base.environments))
     evaluation, learner = made.base.evaluation, made.base.learner
-    warm_start = made.warm_start and dataclasses.replace(
-        made.warm_start, rollout=double(made.warm_start.rollout)
-    )
     return dataclasses.replace(
         made,
-        room=lambda names: double(made.room(names)),
-        warm_start=warm_start,
+        room=room,
+        warm_start=made.warm_start
+        and dataclasses.replace(made.warm_start, rollout=everything),
         base=dataclasses.replace(
             made.base,
             evaluation=dataclasses.replace(
                 evaluation,
-                rollout=double(evaluation.rollout),
-                rollouts={e: double(r) for e, r in evaluation.rollouts.items()},
+                rollout=everything,
+                rollouts={env: room((env,)) for env in evaluation.rollouts},
             ),
-            learner=dataclasses.replace(learner, row_tokens=2 * learner.row_tokens),
+            learner=dataclasses.replace(
+                learner, row_tokens=max(learner.row_tokens, everything.max_tokens)
+            ),
         ),
     )
 

@@ -53,3 +53,22 @@ def test_numbers_of_the_paper_have_a_source():
     assert all(number.source and number.after for number in published.NUMBERS)
     with pytest.raises(ValueError, match="no environment 'sciworld'"):
         scales.make("laptop", ["sciworld"])
+
+
+def test_only_environments_with_lists_have_more_room_for_them():
+    made = study.get_study("laptop", ())
+    cells = [cell for cell in made.cells if cell.axis == "interface"]
+    assert [cell.name for cell in cells] == [
+        "babyai lists_always",
+        "babyai lists_never",
+    ]
+    for cell in cells:
+        rooms = cell.evaluation.rollouts
+        plain = made.base.evaluation.rollouts
+        assert rooms["babyai"].max_tokens == 3 * plain["babyai"].max_tokens
+        assert {env: rooms[env] for env in rooms if env != "babyai"} == {
+            env: plain[env] for env in plain if env != "babyai"
+        }
+        (variant,) = cell.variants
+        assert "--envs=babyai" in variant.flags  # others are tested as ever
+        assert cell.learner.row_tokens >= cell.stages[0].rollout.max_tokens
