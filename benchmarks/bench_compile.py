@@ -30,7 +30,7 @@ from rich import console as rich_console
 from rich import table
 
 from agentrl import config, types
-from agentrl.engine import engine
+from agentrl.engine import engine, turns
 from agentrl.experiment import precision
 from agentrl.hardware import topology
 from agentrl.learner import algorithms, optimizer, update
@@ -134,12 +134,12 @@ def lower_turn(model: transformer.Model, mesh: Mesh) -> Any:
         return jax.ShapeDtypeStruct((rows, *sizes), jnp.int32, sharding=batch)
 
     one = integers()
-    inputs = engine.BatchInputs(integers(_APPEND.value), one, one, one, integers(2))
+    inputs = turns.BatchInputs(integers(_APPEND.value), one, one, one, integers(2))
     key = jax.ShapeDtypeStruct(
         (), jax.random.key(0).dtype, sharding=sharding.replicated(mesh)
     )
     turn = functools.partial(
-        engine._turn,
+        turns.take_turn,
         model,
         engine._make_append(model, mesh),
         rollout=config.RolloutConfig(max_action_tokens=256),

@@ -1,10 +1,11 @@
 """The inference engine: compiled calls that prefill observations and decode actions.
 
 A cohort is a batch of slots that take their turns together, with one key-value cache. One
-jitted call per turn prefills each slot's new observation tokens and decodes its action in a
-`while_loop`. Prefixes that several episodes share are prefilled once, see `prefix_cache`.
+jitted call per turn prefills each slot's new observation tokens and decodes its action, see
+`turns`. Prefixes that several episodes share are prefilled once, see `prefix_cache`.
 Shapes come from three short lists of buckets, for prefill chunks, cache lengths and batch
-sizes, and every combination is compiled before the first episode. Cache rows are sharded
+sizes, and every combination is compiled before the first episode; on CPUs a turn adapts
+itself to its tokens and rows, and lengths are all that is compiled. Cache rows are sharded
 over the local devices with `shard_map`: each batch shard's loop ends by itself, so no
 collective of a turn may join two batch shards. One that did would wait for ever for a
 shard that has left its loop.
@@ -19,16 +20,16 @@ itself the compiler shifts parts of the vocabulary between devices with
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agentrl import config, types
-from agentrl.engine import buckets, prefix_cache, sampling
+from agentrl.engine import buckets, prefix_cache, turns
 from agentrl.models import choices, kv_cache, transformer
 from agentrl.parallel import sharding
 
@@ -88,28 +89,6 @@ class Cohort:
     slots: np.ndarray  # int[B], the slot of each cache row
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class InFlightDecode:
-    """A decode call that has been dispatched: device arrays that `Engine.fetch` reads."""
-
-    tokens: jax.Array  # int32[B, N]
-    logprobs: jax.Array  # float32[B, N]
-    counts: jax.Array  # int32[B], action tokens of each row
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class BatchInputs:
-    """Host inputs of one compiled turn, an entry per cache row."""
-
-    tokens: Any  # int32[B, C], right-padded; NumPy on the host, jax.Array inside
-    counts: Any  # int32[B], tokens to prefill
-    lengths: Any  # int32[B], tokens cached before the prefill
-    budgets: Any  # int32[B], most action tokens; 0 prefills only
-    streams: Any  # int32[B, 2]
-
-
 class Engine:
     """Samples actions for cohorts of slots; parameters are an argument of every call."""
 
@@ -136,9 +115,13 @@ class Engine:
         self._model = model
         self._batch_sharding = sharding.row_sharding(mesh)
         append = _make_append(model, mesh)
+        widths, sizes = rollout.append_buckets, rollout.row_buckets
+        in_pieces = turns.prefills_in_pieces(model.config)
+        self._chunk_buckets = widths[-1:] if in_pieces else widths
+        self._row_buckets = () if turns.group_rows(model.config) else sizes
         self._prefixes = prefix_cache.PrefixCache(append, mesh, rollout, model)
         turn = functools.partial(
-            _turn,
+            turns.take_turn,
             model,
             append,
             rollout=rollout,
@@ -176,6 +159,12 @@ class Engine:
             out_shardings=shardings,
         )
 
+    @property
+    def num_turns(self) -> int:
+        """Shapes of a turn, a compiled program each."""
+        shapes = (self._chunk_buckets, self.rollout.cache_buckets)
+        return math.prod(map(len, shapes)) * (1 + len(self._row_buckets))
+
     def new_cohort(self) -> Cohort:
         """Returns a cohort of empty slots, its cache of the smallest length bucket."""
         return Cohort(
@@ -190,7 +179,7 @@ class Engine:
 
     def compact(self, cohort: Cohort, live: Collection[int]) -> None:
         """Drops cache rows of finished slots, as far as the batch size buckets allow."""
-        for bucket in self.rollout.row_buckets[::-1]:  # one at a time: fewer shapes
+        for bucket in self._row_buckets[::-1]:  # one at a time: fewer shapes
             if len(live) <= bucket < len(cohort.slots):
                 order = np.argsort(~np.isin(cohort.slots, list(live)), kind="stable")
                 kept = order[:bucket]
@@ -203,7 +192,7 @@ class Engine:
         cohort: Cohort,
         inputs: dict[int, SlotInput],
         key: jax.Array,
-    ) -> InFlightDecode:
+    ) -> turns.InFlightDecode:
         """Starts one turn of the slots in `inputs`; other slots stay as they are.
 
         Set `cohort.lengths[slot] = 0` before a slot's first turn of a new episode. Returns
@@ -231,7 +220,9 @@ class Engine:
         streams = {slot: entry.stream for slot, entry in inputs.items()}
         return self._run_turn(params, cohort, tokens, budgets, streams, key)
 
-    def fetch(self, cohort: Cohort, in_flight: InFlightDecode) -> dict[int, SlotOutput]:
+    def fetch(
+        self, cohort: Cohort, in_flight: turns.InFlightDecode
+    ) -> dict[int, SlotOutput]:
         """Waits for a decode call and returns the actions of the slots that took part."""
         tokens, logprobs, counts = jax.device_get(
             (in_flight.tokens, in_flight.logprobs, in_flight.counts)
@@ -265,20 +256,19 @@ class Engine:
         report: Callable[[], None] = lambda: None,
     ) -> None:
         """Compiles all shapes of a turn, so that none is later; reports after each."""
-        chunk_buckets = self.rollout.append_buckets
         length_buckets = self.rollout.cache_buckets
-        for chunk in chunk_buckets:
+        for chunk in self.rollout.append_buckets:
             prefix = self._prefixes.prefill(params, [0] * chunk)
         for length, longer in itertools.zip_longest(length_buckets, length_buckets[1:]):
             cohort = self.new_cohort()
             self._ensure_cache_length(cohort, length)
-            for size in (self.slots_per_cohort, *self.rollout.row_buckets[::-1]):
+            for size in (self.slots_per_cohort, *self._row_buckets[::-1]):
                 self.compact(cohort, range(size))
                 no_targets = self._shard_rows(np.zeros(size, bool))
                 cohort.cache = self._prefixes.copy(cohort.cache, prefix, no_targets)
                 if longer:
                     self._grow(cohort.cache, longer)
-                for chunk in chunk_buckets:
+                for chunk in self._chunk_buckets:
                     ids = [0] * min(chunk, length)
                     self._run_turn(params, cohort, {0: ids}, {}, {}, key)
                     cohort.lengths[:] = 0
@@ -316,12 +306,12 @@ class Engine:
         budgets: dict[int, int],
         streams: dict[int, tuple[int, int]],
         key: jax.Array,
-    ) -> InFlightDecode:
+    ) -> turns.InFlightDecode:
         """Pads the slots' inputs to buckets and calls the compiled turn."""
         num_slots = len(cohort.lengths)
         longest = max(map(len, tokens.values()))
-        chunk = buckets.round_up(longest, self.rollout.append_buckets)
-        inputs = BatchInputs(
+        chunk = buckets.round_up(longest, self._chunk_buckets)
+        inputs = turns.BatchInputs(
             tokens=np.zeros((num_slots, chunk), np.int32),
             counts=np.zeros(num_slots, np.int32),
             lengths=cohort.lengths.copy(),
@@ -364,57 +354,3 @@ def _make_append(model: transformer.Model, mesh: Mesh) -> transformer.AppendFn:
     if mesh.shape["model"] > 1:
         return functools.partial(append, constrain=sharding.replicate_over_model)
     return append if choices.attention(model.config) == "pallas" else model.append
-
-
-def _turn(
-    model: transformer.Model,
-    append: transformer.AppendFn,
-    params: types.PyTree,
-    cache: kv_cache.KVCache,
-    key: jax.Array,
-    inputs: BatchInputs,
-    *,
-    rollout: config.RolloutConfig,
-    stop_tokens: Sequence[int],
-    num_valid_tokens: int,
-) -> tuple[InFlightDecode, kv_cache.KVCache]:
-    """Prefills the rows' new tokens and decodes their actions; runs on each device."""
-    unembedding = model.unembedding(params)
-    temperature = rollout.temperature
-    top_k = rollout.top_k if temperature else 1  # greedy
-    is_padding = jnp.arange(unembedding.shape[1]) >= num_valid_tokens
-
-    def to_logits(hidden: jax.Array) -> jax.Array:
-        logits = jnp.dot(  # as the learner does: see `ops.logprobs`
-            hidden, unembedding, precision="high", preferred_element_type=jnp.float32
-        )
-        logits = sharding.replicate_over_model(logits)
-        logits = jnp.where(is_padding[None], -jnp.inf, logits / (temperature or 1.0))
-        if top_k or rollout.top_p < 1:
-            logits = sampling.apply_top_k_top_p(
-                logits, top_k=top_k, top_p=rollout.top_p
-            )
-        return logits
-
-    def next_logits(
-        tokens: jax.Array, live: jax.Array, cache: kv_cache.KVCache
-    ) -> tuple[jax.Array, kv_cache.KVCache]:
-        counts = live.astype(jnp.int32)
-        hidden, cache = append(params, tokens[:, None], counts, cache)
-        return to_logits(hidden), cache
-
-    def draw(stream: jax.Array) -> jax.Array:
-        folded = jax.random.fold_in(jax.random.fold_in(key, stream[0]), stream[1])
-        return jax.random.uniform(folded, (rollout.max_action_tokens,))
-
-    cache = dataclasses.replace(cache, lengths=inputs.lengths)
-    hidden, cache = append(params, inputs.tokens, inputs.counts, cache)
-    state = sampling.decode(
-        next_logits,
-        to_logits(hidden),
-        cache,
-        jax.vmap(draw)(inputs.streams),
-        inputs.budgets,
-        stop_tokens=stop_tokens,
-    )
-    return InFlightDecode(state.tokens, state.logprobs, state.counts), state.cache

@@ -168,6 +168,27 @@ def take_rows(cache: KVCache, rows: jax.Array) -> KVCache:
     )
 
 
+def put_rows(cache: KVCache, rows: jax.Array, taken: KVCache) -> KVCache:
+    """Puts rows of a cache back that `take_rows` took, with what was appended since.
+
+    Args:
+      cache: B rows.
+      rows: int32[G], all different; those that are B or more are dropped.
+      taken: G rows.
+    """
+    index = (slice(None), rows) if cache.stacked else rows
+
+    def put(old: jax.Array, new: jax.Array) -> jax.Array:
+        return old.at[index].set(new, mode="drop")
+
+    return dataclasses.replace(
+        cache,
+        keys=jax.tree.map(put, cache.keys, taken.keys),
+        values=jax.tree.map(put, cache.values, taken.values),
+        lengths=cache.lengths.at[rows].set(taken.lengths, mode="drop"),
+    )
+
+
 def copy_row(cache: KVCache, source: KVCache, targets: jax.Array) -> KVCache:
     """Copies the one row of `source` over the rows where `targets` bool[B] is True.
 

@@ -83,7 +83,7 @@ def compile_run(settings: config.RunConfig, target: topology.Slice) -> CompiledP
             length=rollout.cache_buckets[-1],
         ),
     )
-    num_turns = count_turns(settings)
+    num_turns = count_turns(layout)
     return CompiledPlan(
         sizes=_sizes(layout, stage, rollout, update, turn, num_turns),
         overlap=any(s.overlap for s in settings.stages),
@@ -101,13 +101,13 @@ def _weight(stage: config.StageConfig) -> tuple[int, bool]:
     return workloads.num_references(stage), not stage.supervised
 
 
-def count_turns(settings: config.RunConfig) -> int:
+def count_turns(layout: assemble.Layout) -> int:
     """Returns how many programs of a turn a run compiles, in all stages together."""
     engines = {
         dataclasses.replace(rollout, tasks_per_iteration=1, group_size=1)
-        for rollout in workloads.rollouts_of(settings)
+        for rollout in workloads.rollouts_of(layout.config)
     }
-    return sum(map(assemble.count_turns, engines))
+    return sum(layout.make_engine(rollout).num_turns for rollout in engines)
 
 
 def _compile(name: str, lowered: jax.stages.Lowered) -> lowering.Program:

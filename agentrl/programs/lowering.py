@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from agentrl import config, types
-from agentrl.engine import engine
+from agentrl.engine import turns
 from agentrl.learner import algorithms
 from agentrl.parallel import sharding
 from agentrl.programs import hlo
@@ -107,7 +107,7 @@ def lower_turn(
     def entries(*shape: int) -> Any:
         return jax.ShapeDtypeStruct((rows, *shape), jnp.int32, sharding=placement)
 
-    inputs = engine.BatchInputs(
+    inputs = turns.BatchInputs(
         tokens=entries(chunk),
         counts=entries(),
         lengths=entries(),

@@ -24,7 +24,7 @@ import jax
 
 from agentrl import types
 from agentrl.chat import renderer
-from agentrl.engine import engine
+from agentrl.engine import engine, turns
 from agentrl.envs import base, pool
 from agentrl.parallel import processes
 from agentrl.rollout import live, partial
@@ -76,7 +76,7 @@ class _CohortState:
     prefetched: collections.deque[live.Episode] = dataclasses.field(
         default_factory=collections.deque
     )
-    in_flight: engine.InFlightDecode | None = None
+    in_flight: turns.InFlightDecode | None = None
     dispatched: float = 0.0  # `time.perf_counter()` of the decode call
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -70,12 +69,6 @@ class Layout:
             stop_tokens=self.stop_tokens,
             num_valid_tokens=self.num_valid_tokens,
         )
-
-
-def count_turns(settings: RolloutConfig) -> int:
-    """Returns the number of shapes of a turn, a compiled program each."""
-    shapes = (settings.append_buckets, settings.cache_buckets)
-    return math.prod(map(len, shapes)) * (1 + len(settings.row_buckets))
 
 
 def make_layout(
@@ -175,7 +168,7 @@ class Run(Layout):
             made = self.make_engine(key)
             if params is None:
                 params = self.rollout_params(self.parameters.zeros())
-            with compilation.progress("turns of rollouts", count_turns(key)) as report:
+            with compilation.progress("turns of rollouts", made.num_turns) as report:
                 made.compile(params, self.key, report)
             self._engines[key] = made
         return collect.Collector(self._engines[key], self.pool, self.chat)

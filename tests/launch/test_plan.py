@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from agentrl import config
-from agentrl.engine import engine
+from agentrl.engine import engine, turns
 from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
 from agentrl.planning import memory
@@ -38,7 +38,7 @@ def test_a_compiled_turn_takes_what_was_planned(tied, append):
         model, mesh, rollout, stop_tokens=(1,), num_valid_tokens=2048
     )
     cache = jax.eval_shape(lambda: rollouts.new_cohort().cache)
-    inputs = engine.BatchInputs(
+    inputs = turns.BatchInputs(
         *(
             jax.ShapeDtypeStruct(s, jnp.int32)
             for s in ((16, append), (16,), (16,), (16,), (16, 2))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from agentrl import config
-from agentrl.engine import engine
+from agentrl.engine import engine, turns
 from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
 from multidevice import hlo
@@ -95,7 +95,7 @@ def compile_calls(mesh_shape, changes):
         params,
     )
     rows, cache = settings.num_slots, rollouts.new_cohort().cache
-    inputs = engine.BatchInputs(
+    inputs = turns.BatchInputs(
         tokens=np.zeros((rows, 8), np.int32),
         counts=np.zeros(rows, np.int32),
         lengths=np.zeros(rows, np.int32),
