@@ -23,9 +23,13 @@ WORK = memory.Workload(
 )
 
 
-@pytest.mark.parametrize(("tied", "append"), [(True, 16), (False, 16), (False, 128)])
-def test_a_compiled_turn_takes_what_was_planned(tied, append):
-    shape = dataclasses.replace(SHAPE, tied_embeddings=tied)
+# "xla" prefills a chunk of all rows at once, as accelerators do.
+@pytest.mark.parametrize(
+    ("tied", "append", "attention"),
+    [(True, 16, "auto"), (False, 16, "auto"), (False, 128, "xla")],
+)
+def test_a_compiled_turn_takes_what_was_planned(tied, append, attention):
+    shape = dataclasses.replace(SHAPE, tied_embeddings=tied, attention=attention)
     rollout = config.RolloutConfig(
         num_slots=16,
         cache_buckets=(1024,),

@@ -13,7 +13,10 @@ from agentrl.hardware import topology
 from agentrl.models import model_config
 from agentrl.planning import compiled, memory, search, workloads
 
-SHAPE = model_config.ModelConfig(vocab_size=512, hidden_size=64, num_layers=2)
+# As accelerators prefill: a chunk of all rows at once.
+SHAPE = model_config.ModelConfig(
+    vocab_size=512, hidden_size=64, num_layers=2, attention="xla"
+)
 WORK = memory.Workload(
     model=SHAPE,
     mesh=config.MeshConfig(data=1, fsdp=2, model=1),

@@ -36,9 +36,15 @@ def framed(envs):
     return renderer.Chat(trained, "bare")
 
 
-@pytest.fixture(scope="module")
-def model():
+# Turns as a CPU takes them, and as accelerators do.
+@pytest.fixture(scope="module", params=["matmul", "xla"])
+def model(request):
     settings = model_config.ModelConfig(
-        vocab_size=320, hidden_size=32, num_layers=2, head_dim=8, mlp_size=48
+        vocab_size=320,
+        hidden_size=32,
+        num_layers=2,
+        head_dim=8,
+        mlp_size=48,
+        attention=request.param,
     )
     return transformer.Model(settings)

@@ -316,8 +316,8 @@ def test_nothing_is_compiled_after_the_warm_up(
         cache_buckets=cache_buckets,
     )
     _, (_, statistics) = play(model, framed, envs, settings, devices=1, rounds=2)
-    # All rows at first, few in the end.
-    assert statistics.slot_turns < 8 * statistics.live_slot_turns
+    if model.config.attention == "xla":  # all rows at first, few in the end
+        assert statistics.slot_turns < 2 * statistics.live_slot_turns
 
 
 def test_greedy_evaluation_takes_the_likeliest_tokens(model, framed, envs):

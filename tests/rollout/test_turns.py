@@ -1,0 +1,85 @@
+"""A turn does the same for each row, however it goes through them."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from agentrl import config
+from agentrl.engine import engine, turns
+from agentrl.models import model_config, transformer
+from agentrl.parallel import sharding
+
+SHAPE = model_config.ModelConfig(
+    vocab_size=64, hidden_size=32, num_layers=2, head_dim=8, mlp_size=48
+)
+NUM_SLOTS = 13
+STOP = 5
+# Slots with long, short and no new tokens; two of them only prefill.
+COUNTS = {0: 3, 1: 21, 2: 1, 4: 8, 5: 9, 6: 30, 7: 2, 9: 17, 10: 4, 11: 16, 12: 1}
+PREFILLED = (5, 9)
+
+
+def take_turns(shape, num_turns=3):
+    """Turns of a cohort in which slots 3 and 8 stay idle: tokens, log-probabilities."""
+    rollout = config.RolloutConfig(
+        num_slots=NUM_SLOTS,
+        max_tokens=160,
+        max_action_tokens=7,
+        append_buckets=(4, 32),
+        cache_buckets=(64, 160),
+    )
+    mesh = sharding.make_rollout_mesh(config.MeshConfig(), jax.devices()[:1])
+    model = transformer.Model(shape)
+    played = engine.Engine(
+        model, mesh, rollout, stop_tokens=[STOP], num_valid_tokens=60
+    )
+    params = model.init(jax.random.key(0))
+    cohort, generator = played.new_cohort(), np.random.default_rng(0)
+    found = []
+    for turn in range(num_turns):
+        inputs = {
+            slot: engine.SlotInput(
+                tokens=generator.integers(6, 60, count).tolist(),
+                stream=(slot, turn),
+                budget=0 if slot in PREFILLED and turn == 1 else 1 + slot % 7,
+            )
+            for slot, count in COUNTS.items()
+        }
+        in_flight = played.dispatch(params, cohort, inputs, jax.random.key(7))
+        found.append(played.fetch(cohort, in_flight))
+    return found, cohort.lengths
+
+
+@pytest.fixture(scope="module")
+def at_once():
+    return take_turns(dataclasses.replace(SHAPE, attention="xla"))
+
+
+def test_the_shape_takes_turns_in_groups_that_do_not_divide_the_slots():
+    size = turns.group_rows(dataclasses.replace(SHAPE, attention="matmul"))
+    assert size and NUM_SLOTS % size and max(COUNTS.values()) > 2 * turns._PIECE
+    assert turns.group_rows(dataclasses.replace(SHAPE, attention="xla")) is None
+    large = dataclasses.replace(SHAPE, attention="matmul", hidden_size=1024)
+    assert turns.group_rows(dataclasses.replace(large, mlp_size=4096)) is None
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize("scan_blocks", ["never", "always"])
+def test_rows_get_what_they_get_all_at_once(at_once, monkeypatch, grouped, scan_blocks):
+    if not grouped:
+        monkeypatch.setattr(turns, "group_rows", lambda shape: None)
+    shape = dataclasses.replace(SHAPE, attention="matmul", scan_blocks=scan_blocks)
+    if scan_blocks == "always":
+        at_once = take_turns(dataclasses.replace(shape, attention="xla"))
+    (wanted, wanted_lengths), (found, lengths) = at_once, take_turns(shape)
+    np.testing.assert_array_equal(lengths, wanted_lengths)
+    for turn, (mine, theirs) in enumerate(zip(found, wanted, strict=True)):
+        assert mine.keys() == theirs.keys()
+        assert mine.keys() == COUNTS.keys() - (PREFILLED if turn == 1 else ())
+        for slot, output in mine.items():
+            np.testing.assert_array_equal(output.tokens, theirs[slot].tokens)
+            np.testing.assert_allclose(
+                output.logprobs, theirs[slot].logprobs, atol=1e-5
+            )
