@@ -19,11 +19,11 @@ from agentrl.engine import sampling
 from agentrl.models import choices, kv_cache, model_config, transformer
 from agentrl.parallel import sharding
 
-# On CPUs (`benchmarks/RESULTS.md`): tokens of a row that are prefilled at a time, rows of
-# a group, and the largest model, in numbers of its kernels, that takes turns in groups.
-_PIECE = 8
-_GROUP_ROWS = 8
-_GROUP_KERNEL_NUMBERS = 2_000_000
+# On CPUs, as measured (`benchmarks/RESULTS.md`). Small models: rows of a group, and tokens
+# of a row that are prefilled at a time. Larger ones: all rows, and tokens of all of them.
+_SMALL_NUMBERS = 2_000_000  # in the kernels of a small model
+_SMALL_ROWS, _SMALL_PIECE = 8, 8
+_LARGE_TOKENS = 512
 
 
 @jax.tree_util.register_dataclass
@@ -49,7 +49,7 @@ class InFlightDecode:
 
 
 def prefills_in_pieces(shape: model_config.ModelConfig) -> bool:
-    """Whether a turn loops over short pieces of its new tokens, up to the longest row's.
+    """Whether a turn loops over pieces of its new tokens, up to the longest row's.
 
     A CPU computes at the same rate however many tokens there are, so that padding to a
     bucket costs what tokens cost. Accelerators want all of them at once.
@@ -57,18 +57,30 @@ def prefills_in_pieces(shape: model_config.ModelConfig) -> bool:
     return choices.attention(shape) == "matmul"
 
 
+def piece_size(shape: model_config.ModelConfig, num_rows: int) -> int:
+    """Returns how many tokens of each row a piece has.
+
+    A small model's kernels stay close to a CPU's cores. Those of a larger one are read
+    for each piece, which should have enough tokens to be worth it.
+    """
+    return _SMALL_PIECE if _is_small(shape) else max(1, _LARGE_TOKENS // num_rows)
+
+
 def group_rows(shape: model_config.ModelConfig) -> int | None:
     """Returns how many rows of a cohort take their turn at a time; None for all.
 
     A CPU holds the keys and values of few rows close to its cores, and a group ends with
-    its own longest action. The kernels of larger models are not read fast enough to be
-    read for each group.
+    its own longest action. A larger model's kernels would be read for each group.
     """
+    grouped = prefills_in_pieces(shape) and _is_small(shape)
+    return _SMALL_ROWS if grouped else None
+
+
+def _is_small(shape: model_config.ModelConfig) -> bool:
     heads = 2 * shape.head_dim * (shape.num_heads + shape.num_kv_heads)
     block = shape.hidden_size * (heads + 3 * shape.mlp_size)
     numbers = shape.num_layers * block + shape.vocab_size * shape.hidden_size
-    small = numbers <= _GROUP_KERNEL_NUMBERS
-    return _GROUP_ROWS if small and prefills_in_pieces(shape) else None
+    return numbers <= _SMALL_NUMBERS
 
 
 def take_turn(
@@ -223,7 +235,7 @@ def _prefill(
     if not prefills_in_pieces(model.config):
         return append(params, inputs.tokens, inputs.counts, cache)
     batch_size, chunk = inputs.tokens.shape
-    size = min(_PIECE, chunk)
+    size = min(piece_size(model.config, batch_size), chunk)
     tokens = jnp.pad(inputs.tokens, ((0, 0), (0, -chunk % size)))
 
     def advance(state: Any) -> Any:

@@ -59,7 +59,11 @@ def at_once():
 
 def test_the_shape_takes_turns_in_groups_that_do_not_divide_the_slots():
     size = turns.group_rows(dataclasses.replace(SHAPE, attention="matmul"))
-    assert size and NUM_SLOTS % size and max(COUNTS.values()) > 2 * turns._PIECE
+    assert (
+        size
+        and NUM_SLOTS % size
+        and max(COUNTS.values()) > 2 * turns.piece_size(SHAPE, size)
+    )
     assert turns.group_rows(dataclasses.replace(SHAPE, attention="xla")) is None
     large = dataclasses.replace(SHAPE, attention="matmul", hidden_size=1024)
     assert turns.group_rows(dataclasses.replace(large, mlp_size=4096)) is None
@@ -68,8 +72,9 @@ def test_the_shape_takes_turns_in_groups_that_do_not_divide_the_slots():
 @pytest.mark.parametrize("grouped", [True, False])
 @pytest.mark.parametrize("scan_blocks", ["never", "always"])
 def test_rows_get_what_they_get_all_at_once(at_once, monkeypatch, grouped, scan_blocks):
-    if not grouped:
-        monkeypatch.setattr(turns, "group_rows", lambda shape: None)
+    if not grouped:  # as a larger model goes through its rows
+        monkeypatch.setattr(turns, "_is_small", lambda shape: False)
+        monkeypatch.setattr(turns, "_LARGE_TOKENS", 5 * NUM_SLOTS)
     shape = dataclasses.replace(SHAPE, attention="matmul", scan_blocks=scan_blocks)
     if scan_blocks == "always":
         at_once = take_turns(dataclasses.replace(shape, attention="xla"))
