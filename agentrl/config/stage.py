@@ -32,9 +32,12 @@ class RolloutConfig:
     cut_actions: Literal["end", "play"] = "end"
     num_slots: int = 64  # live episodes; rows of the KV cache
     num_cohorts: int = 1  # slots that turn together; 2 hides slow environments
-    append_buckets: tuple[int, ...] = (64, 256)  # widths of appended observations (C)
+    # Widths of appended observations (C). A turn on a CPU goes up to its longest one, and
+    # the largest width says how many tokens it takes at once.
+    append_buckets: tuple[int, ...] = (64, 256)
     cache_buckets: tuple[int, ...] = (1024,)  # allocated cache columns (S)
-    row_buckets: tuple[int, ...] = ()  # narrower cohorts for the last live episodes
+    # Narrower cohorts for the last live episodes. Small models on CPUs need none.
+    row_buckets: tuple[int, ...] = ()
 
     @property
     def num_episodes(self) -> int:

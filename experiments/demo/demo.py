@@ -28,7 +28,7 @@ ROLLOUT = config.RolloutConfig(
     group_size=8,
     max_tokens=384,
     max_action_tokens=26,
-    num_slots=32,
+    num_slots=64,
     append_buckets=(32, 64, 128),
     cache_buckets=(128, 192, 256, 384),
 )
@@ -98,7 +98,7 @@ def get_config() -> config.RunConfig:
         ),
         mesh=config.MeshConfig(cpu_devices=2),
         learner=config.LearnerConfig(
-            row_tokens=384, rows_per_microbatch=12, max_microbatches=32
+            row_tokens=384, rows_per_microbatch=4, max_microbatches=96
         ),
         stages=(
             WARM_START,
