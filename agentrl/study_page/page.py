@@ -41,7 +41,7 @@ def build(
         "Sequences and pairs": _chains(found, made),
         "Drift": _drift(found, made),
         "Mixtures": _levels(found, made, "mixture"),
-        "Lists of actions": _variants(made),
+        "Tested under other settings": _variants(made),
         "Irrelevant text": _levels(found, made, "augmentation"),
         "Controls": _levels(found, made, "control"),
         "Turns and tokens": _turns(found, made),
@@ -331,11 +331,9 @@ def _levels(
 
 
 def _variants(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
-    kept = [
-        row
-        for row in values.select(made["results"], measure="success")
-        if row["variant"] or row["axis"] == "interface"
-    ]
+    rows = values.select(made["results"], measure="success")
+    varied = {(row["axis"], row["cell"]) for row in rows if row["variant"]}
+    kept = [row for row in rows if (row["axis"], row["cell"]) in varied]
     cells = dict.fromkeys(
         (r["axis"], r["cell"], r["stage"], r["variant"]) for r in kept
     )
@@ -345,7 +343,7 @@ def _variants(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
             ["cell", "after stage", "tested with", *names],
             [
                 [
-                    f"{axis}/{cell}", stage, variant or "as trained",
+                    f"{axis}/{cell}", stage, variant or "the run's evaluation",
                     *(values.find_level(kept, axis=axis, cell=cell, stage=stage,
                                    variant=variant, env=env)
                       for env in names),
