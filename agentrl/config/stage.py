@@ -32,11 +32,11 @@ class RolloutConfig:
     cut_actions: Literal["end", "play"] = "end"
     num_slots: int = 64  # live episodes; rows of the KV cache
     num_cohorts: int = 1  # slots that turn together; 2 hides slow environments
-    # Widths of appended observations (C). A turn on a CPU goes up to its longest one, and
-    # the largest width says how many tokens it takes at once.
+    # Widths of appended observations (C). On CPUs turns need only the largest; prefixes
+    # that episodes share are prefilled with all.
     append_buckets: tuple[int, ...] = (64, 256)
     cache_buckets: tuple[int, ...] = (1024,)  # allocated cache columns (S)
-    # Narrower cohorts for the last live episodes. Small models on CPUs need none.
+    # Narrower cohorts for the last live episodes; small models on CPUs do without.
     row_buckets: tuple[int, ...] = ()
 
     @property

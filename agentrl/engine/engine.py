@@ -4,8 +4,8 @@ A cohort is a batch of slots that take their turns together, with one key-value 
 jitted call per turn prefills each slot's new observation tokens and decodes its action, see
 `turns`. Prefixes that several episodes share are prefilled once, see `prefix_cache`.
 Shapes come from three short lists of buckets, for prefill chunks, cache lengths and batch
-sizes, and every combination is compiled before the first episode; on CPUs a turn adapts
-itself to its tokens and rows, and lengths are all that is compiled. Cache rows are sharded
+sizes, and every combination is compiled before the first episode; on CPUs one turn serves
+all prefill chunks, and with a small model all batch sizes. Cache rows are sharded
 over the local devices with `shard_map`: each batch shard's loop ends by itself, so no
 collective of a turn may join two batch shards. One that did would wait for ever for a
 shard that has left its loop.

@@ -8,7 +8,7 @@ and decoding.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from agentrl.parallel import sharding
 
 # On CPUs, as measured (`benchmarks/RESULTS.md`). Small models: rows of a group, and tokens
 # of a row that are prefilled at a time. Larger ones: all rows, and tokens of all of them.
-_SMALL_NUMBERS = 2_000_000  # in the kernels of a small model
+_SMALL_PARAMETERS = 2_000_000  # of a small model's kernels
 _SMALL_ROWS, _SMALL_PIECE = 8, 8
 _LARGE_TOKENS = 512
 
@@ -79,8 +79,8 @@ def group_rows(shape: model_config.ModelConfig) -> int | None:
 def _is_small(shape: model_config.ModelConfig) -> bool:
     heads = 2 * shape.head_dim * (shape.num_heads + shape.num_kv_heads)
     block = shape.hidden_size * (heads + 3 * shape.mlp_size)
-    numbers = shape.num_layers * block + shape.vocab_size * shape.hidden_size
-    return numbers <= _SMALL_NUMBERS
+    parameters = shape.num_layers * block + shape.vocab_size * shape.hidden_size
+    return parameters <= _SMALL_PARAMETERS
 
 
 def take_turn(
@@ -129,15 +129,15 @@ def take_turn(
 
 
 def _in_groups(
-    turn: Any,
+    turn: Callable[..., tuple[InFlightDecode, kv_cache.KVCache]],
     cache: kv_cache.KVCache,
     inputs: BatchInputs,
     size: int,
     max_action_tokens: int,
 ) -> tuple[InFlightDecode, kv_cache.KVCache]:
-    """Takes the turn of `size` rows after the other; rows with nothing to do are left out.
+    """Takes the turn group by group, each of `size` rows; idle rows are left out.
 
-    Rows with about as many new tokens are together.
+    Rows are sorted by their new tokens, so that the rows of a group have about as many.
     """
     batch_size = len(inputs.counts)
     busy = (inputs.counts > 0) | (inputs.budgets > 0)

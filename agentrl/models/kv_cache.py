@@ -173,7 +173,7 @@ def put_rows(cache: KVCache, rows: jax.Array, taken: KVCache) -> KVCache:
 
     Args:
       cache: B rows.
-      rows: int32[G], all different; those that are B or more are dropped.
+      rows: int32[G], different ones; entries of B or more are dropped.
       taken: G rows.
     """
     index = (slice(None), rows) if cache.stacked else rows

@@ -40,7 +40,7 @@ class Statistics:
     decoded_tokens: int = 0
     decode_bytes: float = 0.0  # weights and cached tokens that decoding had to read
     prefill_tokens: int = 0
-    slot_turns: int = 0  # cache rows x turns that were computed
+    slot_turns: int = 0  # cache rows x turns
     live_slot_turns: int = 0  # of these, rows with an episode
 
     def __add__(self, other: "Statistics") -> "Statistics":

@@ -251,7 +251,8 @@ def _laptop(environments: tuple[str, ...]) -> Scale:
         note=(
             "A model of 1.1 million parameters from random weights, warm-started on "
             "demonstrations; easy tasks, short contexts (three products a page, one "
-            "passage, no lists of actions). Sizes of effects are those of this model."
+            "passage, lists of actions only where they are asked about). Sizes of "
+            "effects are those of this model."
         ),
     )
 

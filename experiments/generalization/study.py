@@ -276,7 +276,7 @@ def augmentations(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cel
 
 
 def _widen(made: scales.Scale, times: Mapping[str, int]) -> scales.Scale:
-    """Several times the room for episodes of some environments, and all it takes."""
+    """Gives the episodes of some environments several times the room, and its buckets."""
 
     def room(names: Sequence[str]) -> config.RolloutConfig:
         narrow = made.room(names)

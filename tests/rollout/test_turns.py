@@ -16,19 +16,21 @@ SHAPE = model_config.ModelConfig(
 )
 NUM_SLOTS = 13
 STOP = 5
-# Slots with long, short and no new tokens; two of them only prefill.
-COUNTS = {0: 3, 1: 21, 2: 1, 4: 8, 5: 9, 6: 30, 7: 2, 9: 17, 10: 4, 11: 16, 12: 1}
+# New tokens of each slot; in the second turn two slots only prefill.
+COUNTS = (3, 21, 1, 5, 8, 9, 30, 2, 40, 17, 4, 16, 1)
+IDLE = ({3, 8}, {0, 12}, set())  # in each turn
 PREFILLED = (5, 9)
 
 
-def take_turns(shape, num_turns=3):
-    """Turns of a cohort in which slots 3 and 8 stay idle: tokens, log-probabilities."""
+def take_turns(shape, **changes):
+    """Three turns of a cohort in which some slots are idle: tokens, log-probabilities."""
     rollout = config.RolloutConfig(
         num_slots=NUM_SLOTS,
         max_tokens=160,
         max_action_tokens=7,
         append_buckets=(4, 32),
         cache_buckets=(64, 160),
+        **changes,
     )
     mesh = sharding.make_rollout_mesh(config.MeshConfig(), jax.devices()[:1])
     model = transformer.Model(shape)
@@ -38,14 +40,15 @@ def take_turns(shape, num_turns=3):
     params = model.init(jax.random.key(0))
     cohort, generator = played.new_cohort(), np.random.default_rng(0)
     found = []
-    for turn in range(num_turns):
+    for turn, idle in enumerate(IDLE):
         inputs = {
             slot: engine.SlotInput(
                 tokens=generator.integers(6, 60, count).tolist(),
                 stream=(slot, turn),
                 budget=0 if slot in PREFILLED and turn == 1 else 1 + slot % 7,
             )
-            for slot, count in COUNTS.items()
+            for slot, count in enumerate(COUNTS)
+            if slot not in idle
         }
         in_flight = played.dispatch(params, cohort, inputs, jax.random.key(7))
         found.append(played.fetch(cohort, in_flight))
@@ -59,11 +62,7 @@ def at_once():
 
 def test_the_shape_takes_turns_in_groups_that_do_not_divide_the_slots():
     size = turns.group_rows(dataclasses.replace(SHAPE, attention="matmul"))
-    assert (
-        size
-        and NUM_SLOTS % size
-        and max(COUNTS.values()) > 2 * turns.piece_size(SHAPE, size)
-    )
+    assert size and NUM_SLOTS % size and max(COUNTS) > 2 * turns.piece_size(SHAPE, size)
     assert turns.group_rows(dataclasses.replace(SHAPE, attention="xla")) is None
     large = dataclasses.replace(SHAPE, attention="matmul", hidden_size=1024)
     assert turns.group_rows(dataclasses.replace(large, mlp_size=4096)) is None
@@ -82,9 +81,18 @@ def test_rows_get_what_they_get_all_at_once(at_once, monkeypatch, grouped, scan_
     np.testing.assert_array_equal(lengths, wanted_lengths)
     for turn, (mine, theirs) in enumerate(zip(found, wanted, strict=True)):
         assert mine.keys() == theirs.keys()
-        assert mine.keys() == COUNTS.keys() - (PREFILLED if turn == 1 else ())
+        left_out = IDLE[turn] | (set(PREFILLED) if turn == 1 else set())
+        assert mine.keys() == set(range(NUM_SLOTS)) - left_out
         for slot, output in mine.items():
             np.testing.assert_array_equal(output.tokens, theirs[slot].tokens)
             np.testing.assert_allclose(
                 output.logprobs, theirs[slot].logprobs, atol=1e-5
             )
+
+
+def test_the_likeliest_tokens_are_the_same():
+    shapes = [dataclasses.replace(SHAPE, attention=a) for a in ("matmul", "xla")]
+    (found, _), (wanted, _) = (take_turns(s, temperature=0.0) for s in shapes)
+    for mine, theirs in zip(found, wanted, strict=True):
+        for slot, output in mine.items():
+            np.testing.assert_array_equal(output.tokens, theirs[slot].tokens)

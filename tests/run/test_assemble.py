@@ -53,7 +53,9 @@ def test_examples_are_solved_training_tasks_and_one_to_spare(settings, envs):
 
 def test_an_engine_compiles_with_the_parameters_that_are_held():
     compiled = []
-    made = types.SimpleNamespace(compile=lambda params, *_: compiled.append(params))
+    made = types.SimpleNamespace(
+        num_turns=1, compile=lambda params, *_: compiled.append(params)
+    )
     run = types.SimpleNamespace(
         _engines={},
         make_engine=lambda settings: made,
