@@ -20,7 +20,8 @@ from agentrl.models import choices, kv_cache, model_config, transformer
 from agentrl.parallel import sharding
 
 # On CPUs, as measured (`benchmarks/RESULTS.md`). Small models: rows of a group, and tokens
-# of a row that are prefilled at a time. Larger ones: all rows, and tokens of all of them.
+# of a row in a piece. Larger ones take all rows, and a piece has so many tokens of all rows
+# together.
 _SMALL_PARAMETERS = 2_000_000  # of a small model's kernels
 _SMALL_ROWS, _SMALL_PIECE = 8, 8
 _LARGE_TOKENS = 512

@@ -16,8 +16,9 @@ SHAPE = model_config.ModelConfig(
 )
 NUM_SLOTS = 13
 STOP = 5
-# New tokens of each slot; in the second turn two slots only prefill.
-COUNTS = (3, 21, 1, 5, 8, 9, 30, 2, 40, 17, 4, 16, 1)
+# New tokens of each slot: fewer than a piece, whole pieces, one token more, more than the
+# widest chunk. In the second turn two slots only prefill.
+COUNTS = (3, 21, 1, 5, 8, 9, 25, 2, 40, 17, 4, 16, 1)
 IDLE = ({3, 8}, {0, 12}, set())  # in each turn
 PREFILLED = (5, 9)
 
