@@ -12,7 +12,7 @@ from typing import Literal
 
 from agentrl import config
 from agentrl.envs import base
-from agentrl.models.model_config import LoraConfig, ModelConfig
+from agentrl.models.model_config import LoraConfig, ModelConfig, Precision
 from agentrl.pretrained import presets
 
 ENVIRONMENTS = ("textcraft", "babyai", "alfworld", "webshop", "searchqa")
@@ -361,6 +361,103 @@ def _small(environments: tuple[str, ...]) -> Scale:
     )
 
 
+# Small, on CPUs: the same model and adapters, with episodes for a few hours of two cores.
+# Kinds of tasks for demonstration and for reinforcement are the laptop scale's.
+
+_SMALL_CPU_TURNS = {
+    "textcraft": 6,
+    "babyai": 6,
+    "alfworld": 10,
+    "webshop": 6,
+    "searchqa": 3,
+}
+_SMALL_CPU_TOKENS = {
+    "textcraft": 288,
+    "babyai": 384,
+    "alfworld": 640,
+    "webshop": 1280,
+    "searchqa": 640,
+}
+
+
+def _small_cpu_room(environments: Sequence[str]) -> config.RolloutConfig:
+    longest = max(_SMALL_CPU_TOKENS[env] for env in environments)
+    return config.RolloutConfig(
+        tasks_per_iteration=8,
+        group_size=6,
+        max_tokens=longest,
+        max_action_tokens=40 if {"webshop", "searchqa"} & {*environments} else 32,
+        num_slots=48,
+        append_buckets=(32, 256),
+        cache_buckets=(longest,),
+        row_buckets=(12,),
+    )
+
+
+def _small_cpu(environments: tuple[str, ...]) -> Scale:
+    made = _small(environments)
+    everything = _small_cpu_room(environments)
+    evaluation = dataclasses.replace(
+        made.base.evaluation,
+        tier="easy",
+        stratify="",
+        subsets=_subsets(_LAPTOP_TRAINED, environments),
+        tasks=24,
+        samples=4,
+        rollout=everything,
+        rollouts={env: _small_cpu_room((env,)) for env in environments},
+    )
+    assert made.warm_start is not None
+    warm_start = dataclasses.replace(
+        made.warm_start,
+        num_iterations=10 * len(environments),
+        rollout=everything,
+    )
+    demonstrated = dataclasses.replace(
+        warm_start.mixture, subsets=_subsets(_LAPTOP_DEMONSTRATED, environments)
+    )
+    return dataclasses.replace(
+        made,
+        base=dataclasses.replace(
+            made.base,
+            name="small_cpu",
+            environments={
+                env: dataclasses.replace(settings, max_turns=_SMALL_CPU_TURNS[env])
+                for env, settings in made.base.environments.items()
+            },
+            # Recent CPUs multiply bfloat16 in hardware, a third faster here; others are
+            # slower than in float32.
+            model=dataclasses.replace(
+                made.base.model,
+                precision=Precision(compute="bfloat16", cache="bfloat16"),
+            ),
+            evaluation=evaluation,
+            mesh=config.MeshConfig(cpu_devices=1),  # a worker for each core
+            learner=config.LearnerConfig(
+                row_tokens=everything.max_tokens,
+                rows_per_microbatch=2,
+                max_microbatches=48,
+            ),
+            num_env_workers=1,
+        ),
+        warm_start=dataclasses.replace(warm_start, mixture=demonstrated),
+        difficulty_warm_start=dataclasses.replace(
+            warm_start, mixture=dataclasses.replace(warm_start.mixture, tier="all")
+        ),
+        difficulty_evaluation=dataclasses.replace(
+            evaluation, tier="all", subsets=(), stratify="tier"
+        ),
+        room=_small_cpu_room,
+        optimizer=config.OptimizerConfig(learning_rate=3e-4, warmup_steps=2),
+        num_iterations=10,
+        trained=_LAPTOP_TRAINED,
+        note=(
+            "Small scale on CPUs: SmolLM2-135M-Instruct with low-rank adapters, ten "
+            "iterations of 48 episodes for each environment, easy tasks, short contexts."
+        ),
+    )
+
+
 # Paper: turn limits in training, 20 turns in tests, groups of 8, 8,192 tokens. Which
 # limit is whose environment's is inferred from the order in which the paper lists them.
 # Optimizer, KL and batch are those of AgentGym-RL (2509.08755), whose framework it names.
@@ -431,4 +528,10 @@ def _paper(environments: tuple[str, ...]) -> Scale:
     )
 
 
-SCALES = {"laptop": _laptop, "short": _short, "small": _small, "paper": _paper}
+SCALES = {
+    "laptop": _laptop,
+    "short": _short,
+    "small": _small,
+    "small_cpu": _small_cpu,
+    "paper": _paper,
+}

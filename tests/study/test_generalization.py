@@ -8,7 +8,8 @@ from agentrl.study import graph, spec
 
 
 @pytest.mark.parametrize(
-    ("scale", "devices"), [("laptop", 2), ("short", 2), ("small", 2), ("paper", 8)]
+    ("scale", "devices"),
+    [("laptop", 2), ("short", 2), ("small", 2), ("small_cpu", 1), ("paper", 8)],
 )
 def test_cells_of_every_axis_are_runs_that_can_begin(scale, devices):
     made = study.get_study(scale, ())
