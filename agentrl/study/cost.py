@@ -15,7 +15,10 @@ from agentrl.reporting import metrics
 from agentrl.study import folder, graph
 from agentrl.transcripts import jsonl
 
-PROBE_ITERATIONS = 3  # the first one compiles
+PROBE_ITERATIONS = 3  # at least; the first one compiles
+# Of a warm start's iterations. A policy that does not speak an environment's form yet plays
+# other episodes than one that does: in turns of nonsense, until its tokens are used up.
+PROBE_SHARE = 0.2
 PROBES = "probe"  # folder of probes, within the study's
 DRIFT = "drift"  # what sessions call the evaluation that measures it
 
@@ -148,11 +151,13 @@ def kind_of(node: graph.Node) -> str:
 
 
 def probe_of(node: graph.Node, seed: int = 0) -> graph.Node:
-    """A node like this one, with a few iterations in each stage."""
-    stages = tuple(
-        dataclasses.replace(stage, num_iterations=PROBE_ITERATIONS)
-        for stage in node.settings.stages
-    )
+    """A node like this one, with a few iterations in each stage, a share in a warm start."""
+
+    def shorten(stage: config.StageConfig) -> config.StageConfig:
+        share = round(PROBE_SHARE * stage.num_iterations) if stage.supervised else 0
+        return dataclasses.replace(stage, num_iterations=max(PROBE_ITERATIONS, share))
+
+    stages = tuple(shorten(stage) for stage in node.settings.stages)
     settings = dataclasses.replace(node.settings, seed=seed, stages=stages)
     parent = dataclasses.replace(settings, stages=stages[:-1])
     return graph.Node(
