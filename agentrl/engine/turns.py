@@ -58,20 +58,32 @@ def prefills_in_pieces(shape: model_config.ModelConfig) -> bool:
     return choices.attention(shape) == "matmul"
 
 
-def piece_size(shape: model_config.ModelConfig, num_rows: int) -> int:
-    """Returns how many tokens of each row a piece has.
+def prefill_sizes(
+    shape: model_config.ModelConfig, num_rows: int, chunk: int
+) -> tuple[int, int]:
+    """Returns how many rows prefill at a time, and how many tokens of each.
 
-    A small model's kernels stay close to a CPU's cores. Those of a larger one are read
-    for each piece, which should have enough tokens to be worth it.
+    A small model's kernels stay close to a CPU's cores, beside the keys and values of few
+    rows. Those of a larger one are read for each piece, which should have enough tokens to
+    be worth it.
+
+    Args:
+      shape: of the model.
+      num_rows: of a cohort.
+      chunk: tokens that a call takes of each row.
     """
-    return _SMALL_PIECE if _is_small(shape) else max(1, _LARGE_TOKENS // num_rows)
+    if not prefills_in_pieces(shape):
+        return num_rows, chunk
+    rows = min(group_rows(shape) or num_rows, num_rows)
+    piece = _SMALL_PIECE if _is_small(shape) else max(1, _LARGE_TOKENS // num_rows)
+    return rows, min(piece, chunk)
 
 
 def group_rows(shape: model_config.ModelConfig) -> int | None:
     """Returns how many rows of a cohort take their turn at a time; None for all.
 
-    A CPU holds the keys and values of few rows close to its cores, and a group ends with
-    its own longest action. A larger model's kernels would be read for each group.
+    Such a group ends with its own longest action. A larger model's kernels would be read
+    for each group.
     """
     grouped = prefills_in_pieces(shape) and _is_small(shape)
     return _SMALL_ROWS if grouped else None
@@ -236,7 +248,7 @@ def _prefill(
     if not prefills_in_pieces(model.config):
         return append(params, inputs.tokens, inputs.counts, cache)
     batch_size, chunk = inputs.tokens.shape
-    size = min(piece_size(model.config, batch_size), chunk)
+    _, size = prefill_sizes(model.config, batch_size, chunk)
     tokens = jnp.pad(inputs.tokens, ((0, 0), (0, -chunk % size)))
 
     def advance(state: Any) -> Any:

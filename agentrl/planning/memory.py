@@ -15,7 +15,7 @@ import optax
 from jax.sharding import AbstractMesh
 
 from agentrl import config, types
-from agentrl.engine import prefix_cache
+from agentrl.engine import prefix_cache, turns
 from agentrl.learner import optimizer
 from agentrl.models import lora, model_config, transformer
 from agentrl.parallel import sharding
@@ -260,15 +260,19 @@ def _sampling_bytes(work: Workload) -> int:
 
     That is the larger of float32 logits in decoding, and in prefill one layer's attention
     scores, in float32 and in the compute dtype, which the TPU kernels never hold, or its
-    MLP.
+    MLP; and, of rows that take their turn in groups, a group's part of the cache.
     """
     model = work.model
     size = _size(model.dtypes.compute)
-    tokens = work.slots_per_device * work.append
+    rows, tokens_of_row = turns.prefill_sizes(model, work.slots_per_device, work.append)
+    tokens = rows * tokens_of_row
     heads = 0 if model.attention == "pallas" else model.num_heads // _head_shards(work)
     widest = max(
-        3 * 4 * work.slots_per_device * model.vocab_size,
+        3 * 4 * rows * model.vocab_size,
         tokens * heads * work.context * (4 + size),
         tokens * 3 * model.mlp_size * size,
     )
-    return widest + tokens * 4 * model.hidden_size * size
+    copied = 0
+    if rows < work.slots_per_device:
+        copied = cache_bytes(work) * rows // work.slots_per_device
+    return widest + copied + tokens * 4 * model.hidden_size * size

@@ -151,7 +151,7 @@ def kind_of(node: graph.Node) -> str:
 
 
 def probe_of(node: graph.Node, seed: int = 0) -> graph.Node:
-    """A node like this one, with a few iterations in each stage, a share in a warm start."""
+    """A node like this one, of a few iterations a stage, and a share of a warm start."""
 
     def shorten(stage: config.StageConfig) -> config.StageConfig:
         share = round(PROBE_SHARE * stage.num_iterations) if stage.supervised else 0

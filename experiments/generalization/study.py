@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from agentrl import config
 from agentrl.envs import base
-from agentrl.experiments.generalization import published, scales
+from agentrl.experiments.generalization import published, scale, scales
 from agentrl.study import spec
 
 # Five orders of all environments: from what untrained 7B models solve most to what they
@@ -60,7 +60,7 @@ def get_study(scale: str, environments: Sequence[str]) -> spec.Study:
 
 
 def reinforce(
-    made: scales.Scale, name: str, *environments: str, **changes: object
+    made: scale.Scale, name: str, *environments: str, **changes: object
 ) -> config.StageConfig:
     """A stage of GRPO on some environments, as long as their share of the budget."""
     mixture = config.MixtureConfig(
@@ -80,7 +80,7 @@ def reinforce(
 
 
 def cell(
-    made: scales.Scale,
+    made: scale.Scale,
     axis: str,
     name: str,
     *stages: config.StageConfig,
@@ -109,13 +109,13 @@ def cell(
     )
 
 
-def across(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+def across(made: scale.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
     """One environment, tested on all."""
     for env in names:
         yield cell(made, "across", env, reinforce(made, f"grpo_{env}", env))
 
 
-def within(made: scales.Scale) -> Iterator[spec.Cell]:
+def within(made: scale.Scale) -> Iterator[spec.Cell]:
     """Easy and hard tasks of one environment, alone, mixed and in both orders."""
     for env, tiers in made.difficulty.items():
         stages = {tier: _on_tier(made, env, tier, tiers) for tier in ("easy", "hard")}
@@ -137,7 +137,7 @@ def within(made: scales.Scale) -> Iterator[spec.Cell]:
 
 
 def _on_tier(
-    made: scales.Scale, env: str, tier: str, tiers: Mapping[str, tuple[str, ...]]
+    made: scale.Scale, env: str, tier: str, tiers: Mapping[str, tuple[str, ...]]
 ) -> config.StageConfig:
     stage = reinforce(made, f"grpo_{env}_{tier}", env)
     subsets = tiers.get(tier, tuple(s for of_tier in tiers.values() for s in of_tier))
@@ -149,7 +149,7 @@ def _on_tier(
     return dataclasses.replace(stage, mixture=mixture)
 
 
-def sequences(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+def sequences(made: scale.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
     """All environments, one after the other, in five orders."""
     if len(names) < 2:
         return
@@ -162,14 +162,14 @@ def sequences(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
             yield cell(made, "sequence", name, *stages)
 
 
-def pairs(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+def pairs(made: scale.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
     """Two environments, one after the other, in every order; only with --axes=pair."""
     for first, second in itertools.permutations(names, 2):
         stages = [reinforce(made, f"grpo_{env}", env) for env in (first, second)]
         yield cell(made, "pair", f"{first}>{second}", *stages)
 
 
-def mixtures(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+def mixtures(made: scale.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
     """Several environments at once, with as many episodes as a sequence of all."""
     if len(names) < 2:
         return
@@ -190,7 +190,7 @@ def mixtures(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
 
 
 def _mix(
-    made: scales.Scale, name: str, environments: Sequence[str], of: Sequence[str]
+    made: scale.Scale, name: str, environments: Sequence[str], of: Sequence[str]
 ) -> config.StageConfig:
     """A stage on a mixture, with the episodes of one stage for each environment of `of`.
 
@@ -212,7 +212,7 @@ def _mix(
     )
 
 
-def interfaces(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+def interfaces(made: scale.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
     """Lists of actions always or never in training, both in tests.
 
     Only environments whose lists fit have them: each observation is several times as long.
@@ -245,7 +245,7 @@ def interfaces(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
         )
 
 
-def augmentations(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+def augmentations(made: scale.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
     """Irrelevant text in the observations of training, and in some of the tests.
 
     Panels without it are those of `across`, whose policies have never seen it.
@@ -275,7 +275,7 @@ def augmentations(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cel
         )
 
 
-def _widen(made: scales.Scale, times: Mapping[str, int]) -> scales.Scale:
+def _widen(made: scale.Scale, times: Mapping[str, int]) -> scale.Scale:
     """Gives the episodes of some environments several times the room, and its buckets."""
 
     def room(names: Sequence[str]) -> config.RolloutConfig:
@@ -315,7 +315,7 @@ def _widen(made: scales.Scale, times: Mapping[str, int]) -> scales.Scale:
     )
 
 
-def controls(made: scales.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
+def controls(made: scale.Scale, names: Sequence[str]) -> Iterator[spec.Cell]:
     """Returns dealt out at random within each group: nothing can be learned from them."""
     algorithm = dataclasses.replace(made.algorithm, shuffle_returns="group")
     for env in names[:2]:

@@ -23,13 +23,17 @@ WORK = memory.Workload(
 )
 
 
-# "xla" prefills a chunk of all rows at once, as accelerators do.
 @pytest.mark.parametrize(
-    ("tied", "append", "attention"),
-    [(True, 16, "auto"), (False, 16, "auto"), (False, 128, "xla")],
+    ("tied", "append", "changes"),
+    [
+        (True, 16, {}),  # in groups of rows
+        (False, 128, {}),
+        (False, 128, {"mlp_size": 2048}),  # pieces of all rows
+        (False, 128, {"attention": "xla"}),  # as accelerators prefill: all at once
+    ],
 )
-def test_a_compiled_turn_takes_what_was_planned(tied, append, attention):
-    shape = dataclasses.replace(SHAPE, tied_embeddings=tied, attention=attention)
+def test_a_compiled_turn_takes_what_was_planned(tied, append, changes):
+    shape = dataclasses.replace(SHAPE, tied_embeddings=tied, **changes)
     rollout = config.RolloutConfig(
         num_slots=16,
         cache_buckets=(1024,),

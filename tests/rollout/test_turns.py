@@ -62,8 +62,10 @@ def at_once():
 
 
 def test_the_shape_takes_turns_in_groups_that_do_not_divide_the_slots():
-    size = turns.group_rows(dataclasses.replace(SHAPE, attention="matmul"))
-    assert size and NUM_SLOTS % size and max(COUNTS) > 2 * turns.piece_size(SHAPE, size)
+    matmul = dataclasses.replace(SHAPE, attention="matmul")
+    rows, piece = turns.prefill_sizes(matmul, NUM_SLOTS, chunk=64)
+    assert rows == turns.group_rows(matmul)
+    assert NUM_SLOTS % rows and max(COUNTS) > 2 * piece
     assert turns.group_rows(dataclasses.replace(SHAPE, attention="xla")) is None
     large = dataclasses.replace(SHAPE, attention="matmul", hidden_size=1024)
     assert turns.group_rows(dataclasses.replace(large, mlp_size=4096)) is None

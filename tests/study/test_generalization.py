@@ -3,7 +3,7 @@
 import pytest
 
 from agentrl.experiment import rules
-from agentrl.experiments.generalization import published, scales, study
+from agentrl.experiments.generalization import published, scale, scales, study
 from agentrl.study import graph, spec
 
 
@@ -25,7 +25,7 @@ def test_cells_of_every_axis_are_runs_that_can_begin(scale, devices):
 
 def test_orders_hold_all_environments_and_budgets_are_equal():
     for order in study.ORDERS.values():
-        assert sorted(order) == sorted(scales.ENVIRONMENTS)
+        assert sorted(order) == sorted(scale.ENVIRONMENTS)
     assert study.ORDERS["hard_to_easy"] == study.ORDERS["easy_to_hard"][::-1]
     made = study.get_study("laptop", ())
 
