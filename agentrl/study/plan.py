@@ -54,7 +54,8 @@ def _describe_rest(
     if unknown:
         parts.append(
             f"{unknown} nodes are of a kind that was not measured yet (?): --probe trains "
-            f"{cost.PROBE_ITERATIONS} iterations of each kind"
+            f"{cost.PROBE_ITERATIONS} iterations of each kind, and "
+            f"{cost.PROBE_SHARE:.0%} of a warm start"
         )
     return "; ".join(parts) + "."
 

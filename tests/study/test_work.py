@@ -242,6 +242,30 @@ def test_probes_run_beside_each_other_as_nodes_will(tmp_path):
     assert all(known.estimate(node) is not None for node in wanted.nodes.values())
 
 
+def test_a_probe_that_solves_nothing_is_planned_with_updates(tmp_path):
+    study = small_study.make_study()
+    warm = dataclasses.replace(study.cells[0].stages[0], num_iterations=100)
+    chains = ((warm, *cell.stages[1:]) for cell in study.cells)
+    cells = [
+        dataclasses.replace(cell, stages=stages)
+        for cell, stages in zip(study.cells, chains, strict=True)
+    ]
+    wanted = graph.build(dataclasses.replace(study, cells=tuple(cells)))
+    probes = cost.probes(wanted, cost.Costs({}, {}))
+    # What it plays is a share of a warm start away from nonsense.
+    lengths = [s.num_iterations for s in list(probes.nodes.values())[1].settings.stages]
+    assert lengths == [20, cost.PROBE_ITERATIONS]
+    aside = folder.Folder(tmp_path, nodes=cost.PROBES)
+    work.Crew(aside, probes, say=[].append, package="fake_launch").run(1)
+
+    known = cost.Costs.read(folder.Folder(tmp_path), wanted)
+    first, *others = known.exact.values()
+    assert len(others) == 2 and first.iteration == pytest.approx(2.0, rel=1e-3)
+    # Of 1,000 tokens an iteration some would be trained on, at the warm start's 2 ms each.
+    update = 0.002 * 1000 * cost.SIGNAL_SHARE
+    assert {round(o.iteration, 2) for o in others} == {round(2.0 + update, 2)}
+
+
 def test_commands_that_begin_together_all_add_their_cells(tmp_path):
     study = small_study.make_study()
     parts = [dataclasses.replace(study, cells=(cell,)) for cell in study.cells]
