@@ -7,8 +7,9 @@ iterations of it. Of those all is measured but one thing, `SIGNAL_SHARE`.
 import dataclasses
 import heapq
 import itertools
+import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from agentrl import config
@@ -52,18 +53,48 @@ def measure(place: folder.Folder, node: graph.Node) -> Measure | None:
     """What a node has taken; None before its second iteration and its end.
 
     Iterations of all sessions count. Setup and evaluation are those of nodes that one
-    process went through from begin to end.
+    process trained from begin to end; others may have tested variants, at any later time.
     """
     lines = read_lines(place, node)
-    events, of_drift = _split_drift(place.sessions(node))
-    if len(lines) < 2 or len(events) < 2 or events[1].get("code") != 0:
+    spans = _find_spans(place.sessions(node))
+    trained = next((one for one in spans if one.command != DRIFT), None)
+    if len(lines) < 2 or trained is None or trained.code != 0:
         return None
     iteration = statistics.fmean(line["time/total"] for line in lines[1:])
     # With saving and writing between iterations, where one process did them all.
     gaps = (lines[-1]["wall_time"] - lines[0]["wall_time"]) / (len(lines) - 1)
-    setup = lines[0]["wall_time"] - events[0]["time"] - gaps
-    rest = events[-1]["time"] - lines[-1]["wall_time"]
-    return Measure(max(setup, 0.0), max(gaps, iteration), rest + of_drift)
+    setup = lines[0]["wall_time"] - trained.begin - gaps
+    rest = trained.end - lines[-1]["wall_time"]
+    rest += sum(one.end - one.begin for one in spans if one is not trained)
+    return Measure(max(setup, 0.0), max(gaps, iteration), rest)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Span:
+    """A process that worked on a node."""
+
+    command: str | None
+    begin: float  # seconds since the epoch
+    end: float  # that of its begin, if nothing tells when it ended
+    code: int | None  # None for one that was killed, or is under way
+
+
+def _find_spans(
+    events: Iterable[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]] = ()
+) -> list[_Span]:
+    """The processes behind a node's events; one without an end ended with its last line."""
+    events = list(events)
+    starts = [place for place, event in enumerate(events) if event["event"] == "start"]
+    found = []
+    for place, after in itertools.pairwise([*starts, len(events)]):
+        start, *ends = events[place:after]
+        until = events[after]["time"] if after < len(events) else math.inf
+        written = [line["wall_time"] for line in lines]
+        last = max((t for t in written if start["time"] <= t < until), default=None)
+        end = ends[-1]["time"] if ends else last or start["time"]
+        code = ends[-1].get("code") if ends else None
+        found.append(_Span(start.get("command"), start["time"], end, code))
+    return found
 
 
 def _measure_probe(place: folder.Folder, probe: graph.Node) -> Measure | None:
@@ -92,36 +123,10 @@ def _find_updates(lines: Sequence[Mapping[str, Any]]) -> list[tuple[float, float
     ]
 
 
-def _split_drift(
-    events: Iterable[Mapping[str, Any]],
-) -> tuple[list[Mapping[str, Any]], float]:
-    """All other events, and the seconds of those that measured drift, at any later time."""
-    kept, seconds, began = [], 0.0, None
-    for event in events:
-        if event["event"] == "start":
-            began = event["time"] if event.get("command") == DRIFT else None
-            kept += [event] if began is None else []
-        elif began is None:
-            kept.append(event)
-        else:
-            seconds, began = seconds + event["time"] - began, None
-    return kept, seconds
-
-
 def seconds_spent(place: folder.Folder, node: graph.Node) -> float:
     """Seconds of all processes of a node; of a killed one, until its last line."""
-    total, began = 0.0, None
-    lines = read_lines(place, node)
-    last = lines[-1]["wall_time"] if lines else 0.0
-    for event in place.sessions(node):
-        if event["event"] == "start":
-            if began is not None:
-                total += max(last - began, 0.0) if event["time"] > last else 0.0
-            began = event["time"]
-        elif began is not None:
-            total, began = total + event["time"] - began, None
-    # Without an end it was begun by a worker that was killed, or is under way.
-    return total if began is None else total + max(last - began, 0.0)
+    spans = _find_spans(place.sessions(node), read_lines(place, node))
+    return sum(one.end - one.begin for one in spans)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +164,7 @@ class Costs:
         return found.total(node.stage.num_iterations) if found else None
 
     def left(self, place: folder.Folder, node: graph.Node) -> float | None:
-        """Seconds that are left of a node under way, by its own iterations."""
+        """Seconds that are left of a node: by its own iterations, once it has some."""
         whole = self.exact.get(node.shape) or self.similar.get(kind_of(node))
         lines = read_lines(place, node)
         if not lines:
@@ -235,7 +240,10 @@ def probes(wanted: graph.Graph, costs: Costs, *, at_once: int = 1) -> graph.Grap
 
 
 def makespan(
-    seconds: Mapping[str, float], wanted: graph.Graph, num_workers: int
+    seconds: Mapping[str, float],
+    wanted: graph.Graph,
+    num_workers: int,
+    running: Collection[str] = (),
 ) -> float:
     """Seconds until all is done, if each worker takes the first node that is ready.
 
@@ -243,9 +251,11 @@ def makespan(
       seconds: what is left of each node that is not done, by its id.
       wanted: all nodes; a node waits for its parent.
       num_workers: nodes that are worked on at once.
+      running: those of the nodes that have a worker already.
     """
-    ends: dict[str, float] = {}  # of nodes that were begun
-    free = [0.0] * num_workers  # when each worker is
+    ends = {name: seconds[name] for name in running}  # of nodes that were begun
+    # When each worker is.
+    free = sorted([*ends.values(), *[0.0] * (num_workers - len(ends))])
     while len(ends) < len(seconds):
         now = heapq.heappop(free)
         done = {name for name, end in ends.items() if end <= now}

@@ -17,14 +17,13 @@ def describe(
         lines += _describe_seed(seed, place, wanted, states, costs)
     left = {
         node.id: costs.left(place, node)
-        if states[node.id] == "running"
-        else costs.estimate(node)
         for node in wanted.nodes.values()
         if states[node.id] in ("running", "ready", "waiting")
     }
     known = {name: seconds for name, seconds in left.items() if seconds is not None}
     unknown = len(left) - len(known)
-    span = None if unknown else cost.makespan(known, wanted, num_workers)
+    running = [name for name in known if states[name] == "running"]
+    span = None if unknown else cost.makespan(known, wanted, num_workers, running)
     counts = {state: list(states.values()).count(state) for state in states.values()}
     told = ", ".join(f"{count} {state}" for state, count in counts.items())
     lines.append(f"{len(states)} nodes: {told}.")
@@ -112,5 +111,5 @@ def _describe_node(
             if since
             else f"{done}/{node.stage.num_iterations}{told}"
         )
-    seconds = costs.estimate(node)
+    seconds = costs.left(place, node)
     return "?" if seconds is None else f"~{work.describe_seconds(seconds)}"

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import json
 import os
 import pathlib
 import signal
@@ -208,6 +209,53 @@ def test_a_plan_estimates_from_what_has_run(tmp_path):
         and "at best 1/2" in after
         and "4 nodes are of a kind" in after
     )
+
+
+def leave_sessions(place, node, *spans, lines=()):
+    """Leaves what processes of these times (seconds) did, None for an end unknown."""
+    place.workdir(node).mkdir(parents=True)
+    stage = {"stage": node.stage.name, "time/total": 2.0}
+    written = [json.dumps(stage | {"wall_time": time}) for time in lines]
+    (place.workdir(node) / "metrics.jsonl").write_text("\n".join(written) + "\n")
+    for command, begin, end in spans:
+        place.record(node, event="start", command=command, time=begin, host="h", pid=1)
+        if end is not None:
+            place.record(node, event="end", time=end, code=0)
+
+
+def test_time_between_the_processes_of_a_node_is_not_theirs(tmp_path):
+    node, other = list(graph.build(small_study.make_study()).nodes.values())[:2]
+    place = folder.Folder(tmp_path)
+    week = 7 * 24 * 3600
+    later = [("evaluate", week, week + 10), ("drift", 2 * week, 2 * week + 5)]
+    leave_sessions(place, node, ("train", 0, 20), *later, lines=[10, 12, 14])
+    found = cost.measure(place, node)
+    assert (found.setup, found.iteration) == (8, 2)
+    assert found.evaluation == 6 + 10 + 5
+    assert cost.seconds_spent(place, node) == 20 + 10 + 5
+    # Killed, gone on with, killed again.
+    killed = [("train", 0, None), ("train", week, week + 50), ("train", 2 * week, None)]
+    lines = [100, 3600, week + 40, 2 * week + 7]
+    leave_sessions(place, other, *killed, lines=lines)
+    assert cost.seconds_spent(place, other) == 3600 + 50 + 7
+    assert cost.measure(place, other) is None
+
+
+def test_a_plan_charges_what_is_left_of_nodes_that_were_begun(tmp_path):
+    study = small_study.make_study()
+    wanted = graph.build(study)
+    warm, a, *_ = wanted.nodes.values()
+    place = folder.Folder(tmp_path)
+    for node in (warm, a):
+        leave_sessions(place, node, ("train", 0, 9), lines=[3, 5, 7])
+    costs = cost.Costs.read(place, wanted)
+    assert costs.estimate(warm) == 9 and costs.left(place, warm) == 2
+    told = plan.describe(study, place, wanted, num_workers=1)
+    assert f"{warm.name:44} ready    ~0:02" in told
+
+    free = dict.fromkeys(list(wanted.nodes)[:1], 100.0) | {"running": 1000.0}
+    assert cost.makespan(free, wanted, 2, ["running"]) == 1000
+    assert cost.makespan(free, wanted, 1, ["running"]) == 1100
 
 
 def test_a_plan_tells_when_so_many_workers_are_done():
