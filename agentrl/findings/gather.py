@@ -5,6 +5,7 @@ import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
+from agentrl import errors
 from agentrl.envs import registry
 from agentrl.statistics import results, transfer
 from agentrl.study import folder, graph, spec
@@ -15,7 +16,8 @@ class CellResults:
     """One cell with the results of all of its seeds that have some."""
 
     cell: spec.Cell
-    chains: Mapping[int, tuple[graph.Node, ...]]  # by seed, the nodes that are done
+    # By seed, the nodes as far as they are trained and evaluated.
+    chains: Mapping[int, tuple[graph.Node, ...]]
     matrix: transfer.ResultMatrix
     plan: transfer.Plan
     variants: Mapping[str, Mapping[int, Sequence[results.EvaluationResult]]]
@@ -86,17 +88,18 @@ class Findings:
 
 
 def gather(study: spec.Study, place: folder.Folder, wanted: graph.Graph) -> Findings:
-    """Reads the results of all nodes that are done."""
+    """Reads the results of all nodes that are done.
+
+    Raises:
+      ConfigError: if nodes were evaluated on different tasks of an environment.
+    """
     states = place.states(wanted)
     found = []
     for cell in study.cells:
         chains = {
-            seed: tuple(
-                wanted.nodes[name]
-                for name in wanted.chains[cell.key, seed]
-                if states[name] == "done"
-            )
+            seed: _find_trained([wanted.nodes[n] for n in names], states)
             for seed in study.seeds
+            for names in [wanted.chains[cell.key, seed]]
         }
         chains = {seed: chain for seed, chain in chains.items() if chain}
         # The working directory of a node has the results of the whole chain.
@@ -121,7 +124,42 @@ def gather(study: spec.Study, place: folder.Folder, wanted: graph.Graph) -> Find
             if place.drift(node).exists()
         }
         found.append(CellResults(cell, chains, matrix, plan, variants, drifts))
+        _check_panels(found[-1])
     return Findings(study, place, wanted, tuple(found), states)
+
+
+def _find_trained(
+    chain: Sequence[graph.Node], states: Mapping[str, folder.State]
+) -> tuple[graph.Node, ...]:
+    """The nodes of a chain up to the last one that is done.
+
+    One before it may lack a variant that another cell has asked for since: it is to be
+    worked on again, and its policy and evaluation are there.
+    """
+    ends = [place for place, node in enumerate(chain) if states[node.id] == "done"]
+    return tuple(chain[: ends[-1] + 1]) if ends else ()
+
+
+def _check_panels(one: CellResults) -> None:
+    """Raises `ConfigError` if a cell's results of one panel are of different tasks."""
+    seen: dict[tuple[str, ...], tuple[str, int]] = {}
+    read = [("", seed, result) for (seed, *_), result in one.matrix.cells.items()]
+    read += [
+        (name, seed, result)
+        for name, of_seeds in one.variants.items()
+        for seed, found in of_seeds.items()
+        for result in found
+    ]
+    for variant, seed, result in read:
+        key = (variant, result.env, result.split, result.tier)
+        digest, first = seen.setdefault(key, (result.panel_digest, seed))
+        if digest != result.panel_digest:
+            raise errors.ConfigError(
+                f"{one.cell.key}: '{result.env}' was tested on different tasks, digest "
+                f"{digest} with seed {first} and {result.panel_digest} with seed {seed}, "
+                "as by versions of the code that differ in their panels. They do not "
+                "compare: report one version's with --seeds, or train the others again."
+            )
 
 
 def _load(path: pathlib.Path, study: spec.Study) -> list[results.EvaluationResult]:

@@ -320,9 +320,12 @@ def _plan(matrix: transfer.ResultMatrix, settings: config.RunConfig) -> transfer
 def gain_rows(matrix: transfer.ResultMatrix, settings: config.RunConfig) -> Rows:
     """Gains of every reinforcement stage over the policy before the first of them."""
     baseline = _plan(matrix, settings).baseline
+    if not baseline:
+        return []
     supervised = {stage.name for stage in settings.stages if stage.supervised}
-    pairs = [(baseline, s) for s in matrix.stages if s.split("@")[0] not in supervised]
-    return _difference_rows(matrix, pairs, {}) if baseline else []
+    later = matrix.stages[matrix.stages.index(baseline) + 1 :]
+    pairs = [(baseline, s) for s in later if s.split("@")[0] not in supervised]
+    return _difference_rows(matrix, pairs, {})
 
 
 def effect_rows(matrix: transfer.ResultMatrix, settings: config.RunConfig) -> Rows:

@@ -170,12 +170,16 @@ def average_shares(shares: Sequence[Estimate]) -> Estimate:
       low = m - sqrt(sum (m_e - low_e)^2) / E,   high likewise
 
     MOVER: Zou and Donner 2008, https://doi.org/10.1002/sim.3095. Keeps the asymmetry of
-    the shares' own intervals near 0 and 1, which a t interval would lose.
+    the shares' own intervals near 0 and 1, which a t interval would lose. Scores of another
+    range, whose intervals are t intervals, have no ends to be kept in.
     """
     mean = float(np.mean([one.mean for one in shares]))
     below = math.hypot(*(one.mean - one.low for one in shares)) / len(shares)
     above = math.hypot(*(one.high - one.mean for one in shares)) / len(shares)
-    return Estimate(mean, max(mean - below, 0.0), min(mean + above, 1.0))
+    low, high = mean - below, mean + above
+    if all(one.low >= 0 and one.high <= 1 for one in shares):
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Estimate(mean, low, high)
 
 
 def smallest_share(shares: Sequence[Estimate]) -> Estimate:

@@ -41,7 +41,7 @@ def average(
     Shares get `intervals.share`, other scores a t interval.
 
     Raises:
-      ConfigError: if no task has a finished sample.
+      ConfigError: if no task has a finished sample, or results are of different panels.
     """
     runs = [found] if isinstance(found, results.EvaluationResult) else list(found)
     table = _table(runs, measure)
@@ -100,7 +100,6 @@ def difference(
         return None
     tables, in_limits = [], True
     for first, second in pairs.values():
-        check_same_panel([*first, *second])
         values = _table([*first, *second], measure)
         in_limits = in_limits and values.min() >= 0 and values.max() <= 1
         tables.append(values[count:] - values[:count])
@@ -177,7 +176,12 @@ def _finished(
 
 
 def _table(found: BySeed, measure: Measure) -> np.ndarray:
-    """float64[results, tasks] over the tasks that all results have, in their order."""
+    """float64[results, tasks] over the tasks that all results have, in their order.
+
+    Raises:
+      ConfigError: if the results are of different panels, or have no task in common.
+    """
+    check_same_panel(found)
     means = [task_means(result, measure) for result in found]
     common = common_tasks(found)
     if not common:

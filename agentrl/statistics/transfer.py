@@ -98,7 +98,7 @@ class ResultMatrix:
     def largest_loss(
         self, panel: str, measure: summaries.Measure = "success"
     ) -> float | None:
-        """Chaudhry's forgetting, as the mean over seeds; has no interval.
+        """Chaudhry's forgetting of the mean over seeds; has no interval.
 
           max_{s < t} R[s, e] - R[t, e],  t the last stage
 

@@ -22,25 +22,29 @@ def build(
         if not of_env:
             yield f"No training on {env} is done yet ({blocks.HOLE})."
             continue
+        before = _find_before(made["results"], of_axis, env)
         yield blocks.Table(
             [f"{env}, trained on", "easy tasks", "hard tasks"],
             [
-                _before(made["results"], of_axis, env),
+                [
+                    f"({before[0]['stage'].replace('_', ' ')})",
+                    *(values.find_level(before, tier=tier) for tier in TIERS),
+                ],
                 *_changes(of_env, [o.cell.name.partition(" ")[2] for o in of_axis]),
                 *_contrasts(of_env),
             ],
             "Success in % before, changes of it in points, and differences between two "
             f"ways of training, on the same tasks. {values.CLAIM_NOTES[claim]} "
-            f"{values.NOT_CORRECTED}{_tell_seeds(of_env)}",
+            f"{values.NOT_CORRECTED}{_tell_seeds(before, of_env)}",
         )
 
 
-def _before(
+def _find_before(
     levels: Sequence[tables.Row], trainings: Sequence[gather.CellResults], env: str
-) -> list[blocks.Cell | str]:
-    """The policy that all trainings start from."""
+) -> list[tables.Row]:
+    """Levels of the policy that all trainings start from."""
     one = next(one for one in trainings if one.seeds)
-    before = values.select(
+    return values.select(
         levels,
         axis="within",
         cell=one.cell.name,
@@ -49,8 +53,6 @@ def _before(
         env=env,
         measure="success",
     )
-    cells = (values.find_level(before, tier=tier) for tier in TIERS)
-    return [f"({one.plan.baseline.replace('_', ' ')})", *cells]
 
 
 def _changes(
@@ -70,10 +72,11 @@ def _contrasts(of_env: Sequence[tables.Row]) -> Iterator[list[blocks.Cell | str]
         yield [f"{name} less {other}", *cells]
 
 
-def _tell_seeds(of_env: Sequence[tables.Row]) -> str:
-    """Names the seeds of each training where they differ."""
+def _tell_seeds(before: Sequence[tables.Row], of_env: Sequence[tables.Row]) -> str:
+    """Names the seeds of each row where they differ."""
     alone = values.select(of_env, compared_with="")
     seeds = {row["trained_on"]: row["seeds"] for row in alone}
+    seeds = {"before": values.seeds_of(before)} | seeds
     if len(set(seeds.values())) < 2:
         return ""
     return f" Seeds: {', '.join(f'{name} {of}' for name, of in seeds.items())}."

@@ -1,6 +1,7 @@
 """The page of a study, from its tables alone; holes are shown as holes."""
 
 import pathlib
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -74,6 +75,7 @@ def _across(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.
     if not cells:
         return
     names = list(found.study.base.environments)
+    baseline = next((one.plan.baseline for one in cells if one.plan.baseline), "")
     levels = values.select(
         made["results"], axis="across", measure="success", variant=""
     )
@@ -82,9 +84,8 @@ def _across(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.
         claim = tables.choose_claim(changes)
         changes = values.select(changes, claim=claim)
         rows: list[list[blocks.Cell | str]] = []
-        for stage in (
-            ("untrained", cells[0].plan.baseline) if measure == "success" else ()
-        ):
+        before = dict.fromkeys(("untrained", baseline)) if measure == "success" else ()
+        for stage in before:
             of_stage = values.select(levels, stage=stage)
             rows.append([
                 stage,
@@ -109,7 +110,7 @@ def _across(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.
         yield blocks.Table(
             [measure, *names, "Held-In", "Held-Out", "Overall"],
             rows,
-            f"Levels in % (avg@k), changes against {cells[0].plan.baseline} in points, "
+            f"Levels in % (avg@k), changes against {baseline} in points, "
             f"95 % intervals. {values.CLAIM_NOTES[claim]} {_tell_corrected(changes)} "
             "Smallest differences that the design would have called 4 times in 5: "
             f"{100 * min(smallest):.1f} to {100 * max(smallest):.1f} points."
@@ -129,7 +130,7 @@ def _tell_corrected(changes: Sequence[tables.Row]) -> str:
 
 def _tell_seeds(levels: Sequence[tables.Row], changes: Sequence[tables.Row]) -> str:
     """Names the seeds of levels and of changes where these are fewer."""
-    of_levels = " ".join(dict.fromkeys(r["seed"] for r in levels if r["seed"] != "all"))
+    of_levels = values.seeds_of(levels)
     of_changes = {row["cell"]: row["seeds"] for row in changes}
     if all(seeds == of_levels for seeds in of_changes.values()):
         return ""
@@ -156,11 +157,11 @@ def _stages(
     """Success after each stage of a chain; stages that are not done are holes."""
     cell = {"axis": one.cell.axis, "cell": one.cell.name}
     levels = values.select(made["results"], **cell, measure="success", variant="")
-    seeds = {stage: " ".join(map(str, one.seeds_after(stage))) for stage in one.stages}
-    differ = len(set(filter(None, seeds.values()))) > 1
+    seeds = [" ".join(map(str, one.seeds_after(stage))) for stage in one.stages]
+    differ = len(set(filter(None, seeds))) > 1
     rows = [
         [
-            f"{stage} (of {seeds[stage]})" if differ and seeds[stage] else stage,
+            label,
             *(
                 values.points(
                     values.pooled(values.select(levels, stage=stage, env=env)),
@@ -169,7 +170,9 @@ def _stages(
                 for env in names
             ),
         ]
-        for stage in one.stages
+        for label, stage in zip(
+            values.name_seeds(one.stages, seeds), one.stages, strict=True
+        )
     ]
     told = (
         " In brackets the seeds that have done a stage: from one to the next they differ, "
@@ -261,26 +264,15 @@ def _drift(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.B
             yield f"No node's drift is measured yet ({blocks.HOLE})."
         return
     names = list(found.study.base.environments)
-    lost = values.select(
-        made["forgetting"], claim=tables.choose_claim(made["forgetting"])
-    )
-    rows: list[list[blocks.Cell | str]] = []
-    for one in found.cells:
-        label, key = one.cell.key, {"axis": one.cell.axis, "cell": one.cell.name}
-        for stage, origins in one.origins.items():
-            same = len(set(origins.values())) == 1
-            for part, other in list(origins.items())[: 1 if same else None]:
-                own = values.select(
-                    made["drift"], **key, **{"from": part, "stage": stage}
-                )
-                told = f"{'start, base' if same else part} ({other})"
-                cells = (
-                    _nats(values.pooled(values.select(own, env=env))) for env in names
-                )
-                rows.append([label, stage, told, *cells])
-        if forgotten := values.select(lost, **key):
-            cells = (values.find(forgotten, env=env) for env in names)
-            rows.append([label, one.last, "forgotten, points", *cells])
+    lost = values.select(made["forgetting"], claim="policies")
+    rows = [
+        row
+        for one in found.cells
+        for row in (
+            *_drifts_of(one, names, made["drift"]),
+            *_forgotten_of(one, names, lost),
+        )
+    ]
     yield blocks.Table(
         ["cell", "after stage", "KL from", *names],
         rows,
@@ -291,6 +283,35 @@ def _drift(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.B
         "episode too, the estimator k3 and the policy's entropy.",
         folded=len(rows) > blocks.MANY,
     )
+
+
+def _drifts_of(
+    one: gather.CellResults, names: Sequence[str], drifts: Sequence[tables.Row]
+) -> Iterator[list[blocks.Cell | str]]:
+    """A cell's rows: after each stage, from its start and from the base."""
+    labels, rows, seeds = [], [], []
+    for stage, origins in one.origins.items():
+        same = len(set(origins.values())) == 1
+        for part, other in list(origins.items())[: 1 if same else None]:
+            wanted = {"axis": one.cell.axis, "cell": one.cell.name, "stage": stage}
+            own = values.select(drifts, **wanted, **{"from": part})
+            labels.append(stage)
+            seeds.append(values.seeds_of(own))
+            rows.append([
+                f"{'start, base' if same else part} ({other})",
+                *(_nats(values.pooled(values.select(own, env=env))) for env in names),
+            ])  # fmt: skip
+    for label, row in zip(values.name_seeds(labels, seeds), rows, strict=True):
+        yield [one.cell.key, label, *row]
+
+
+def _forgotten_of(
+    one: gather.CellResults, names: Sequence[str], lost: Sequence[tables.Row]
+) -> Iterator[list[blocks.Cell | str]]:
+    own = values.select(lost, axis=one.cell.axis, cell=one.cell.name)
+    if own:
+        cells = (values.find(own, env=env) for env in names)
+        yield [one.cell.key, one.last, "forgotten, points", *cells]
 
 
 def _nats(row: tables.Row | None) -> blocks.Cell:
@@ -334,24 +355,23 @@ def _variants(made: Mapping[str, Any]) -> Iterator[blocks.Block]:
     rows = values.select(made["results"], measure="success")
     varied = {(row["axis"], row["cell"]) for row in rows if row["variant"]}
     kept = [row for row in rows if (row["axis"], row["cell"]) in varied]
-    cells = dict.fromkeys(
-        (r["axis"], r["cell"], r["stage"], r["variant"]) for r in kept
-    )
     names = list(dict.fromkeys(row["env"] for row in kept))
-    if kept:
+    shown: list[list[blocks.Cell | str]] = []
+    for axis, cell in dict.fromkeys((row["axis"], row["cell"]) for row in kept):
+        own = values.select(kept, axis=axis, cell=cell)
+        tests = list(dict.fromkeys((row["stage"], row["variant"]) for row in own))
+        parts = [values.select(own, stage=s, variant=v) for s, v in tests]
+        labels = values.name_seeds(
+            [stage for stage, _ in tests], list(map(values.seeds_of, parts))
+        )
+        for (_, variant), label, part in zip(tests, labels, parts, strict=True):
+            levels = (values.find_level(part, env=env) for env in names)
+            tested = variant or "the run's evaluation"
+            shown.append([f"{axis}/{cell}", label, tested, *levels])
+    if shown:
         yield blocks.Table(
-            ["cell", "after stage", "tested with", *names],
-            [
-                [
-                    f"{axis}/{cell}", stage, variant or "the run's evaluation",
-                    *(values.find_level(kept, axis=axis, cell=cell, stage=stage,
-                                   variant=variant, env=env)
-                      for env in names),
-                ]
-                for axis, cell, stage, variant in cells
-            ],
-            "Success in %.",
-        )  # fmt: skip
+            ["cell", "after stage", "tested with", *names], shown, "Success in %."
+        )
 
 
 def _turns(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.Block]:
@@ -366,16 +386,20 @@ def _turns(found: gather.Findings, made: Mapping[str, Any]) -> Iterator[blocks.B
             measure="success",
             variant="",
         )
+        # Of the same seeds before and after: those whose chains are done.
+        kept = [row for row in of_cell if row["seed"] in map(str, one.seeds)]
         before, after = (
-            values.pooled(values.select(of_cell, stage=stage))
-            for stage in (one.plan.baseline, one.plan.last)
+            values.select(kept, stage=s) for s in (one.plan.baseline, one.plan.last)
         )
         if before and after:
-            rows.append([
-                env,
-                *(f"{before[n]:.1f} \N{RIGHTWARDS ARROW} {after[n]:.1f}"
-                  for n in ("turns", "tokens")),
-            ])  # fmt: skip
+            means = {
+                name: [
+                    statistics.fmean(row[name] for row in of) for of in (before, after)
+                ]
+                for name in ("turns", "tokens")
+            }
+            arrow = "\N{RIGHTWARDS ARROW}"
+            rows.append([env, *(f"{b:.1f} {arrow} {a:.1f}" for b, a in means.values())])
     if rows:
         yield blocks.Table(
             ["trained and tested on", "turns", "tokens written"],

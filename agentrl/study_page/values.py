@@ -46,6 +46,21 @@ def pooled(rows: Sequence[tables.Row]) -> tables.Row | None:
     return first(select(rows, seed="all") or list(rows))
 
 
+def seeds_of(rows: Sequence[tables.Row]) -> str:
+    """The seeds that a pooled row is of, such as "0 1"."""
+    return " ".join(dict.fromkeys(row["seed"] for row in rows if row["seed"] != "all"))
+
+
+def name_seeds(labels: Sequence[str], seeds: Sequence[str]) -> list[str]:
+    """Adds its seeds to each label where they differ: rows of others do not compare."""
+    if len(set(filter(None, seeds))) < 2:
+        return list(labels)
+    return [
+        f"{label} (of {of})" if of else label
+        for label, of in zip(labels, seeds, strict=True)
+    ]
+
+
 def find(
     rows: Sequence[tables.Row], *, level: bool = False, marks=(), **wanted: str
 ) -> blocks.Cell:

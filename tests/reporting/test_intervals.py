@@ -59,6 +59,18 @@ def test_what_is_no_share_is_refused(values):
         intervals.share(np.array(values), samples=8)
 
 
+def test_the_average_of_scores_of_any_range_lies_in_its_interval():
+    for scores in ([-50.0, 40.0, 90.0], [-90.0, -80.0, -60.0]):
+        one = intervals.policy_difference(
+            [np.array([scores])], limits=(-math.inf, math.inf)
+        )
+        mean = intervals.average_shares([one, one])
+        assert mean.low < mean.mean < mean.high
+        assert mean.mean == pytest.approx(np.mean(scores))
+    sure = intervals.average_shares([intervals.share(np.ones(9), samples=8)] * 2)
+    assert sure.mean == sure.high == 1
+
+
 def test_share_of_tags_weighs_tasks_by_their_failures():
     counts, totals = np.array([8, 0, 0, 1, 0]), np.array([8, 8, 8, 2, 0])
 

@@ -134,6 +134,20 @@ def test_tables_of_several_seeds_make_both_claims():
     assert dict(summary)["Held-In"][0].text == "+50.0"
 
 
+def test_gains_are_of_what_came_after_the_warm_start():
+    settings = fake_run.make_settings()
+    stages = {results.UNTRAINED_STAGE: 0.0, "warm": 0.25, "textcraft": 0.75}
+    matrix = transfer.to_matrix(
+        {
+            0: [
+                fake_run.make_result(stage, step, "textcraft", rate)
+                for step, (stage, rate) in enumerate(stages.items())
+            ]
+        }
+    )
+    assert [label for label, _ in tables.gain_rows(matrix, settings)] == ["textcraft"]
+
+
 def test_subsets_have_tables_of_their_own():
     settings = fake_run.make_settings()
     result = fake_run.make_result("warm", 8, "textcraft", 0.5, tasks=400)

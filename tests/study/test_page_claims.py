@@ -5,13 +5,16 @@ import csv
 import dataclasses
 import importlib.util
 import io
+import json
 import pathlib
 import types
 
+import pytest
 import small_study
 
-from agentrl import config
+from agentrl import config, errors
 from agentrl.findings import gather, tables
+from agentrl.statistics import summaries
 from agentrl.study import folder, graph, spec
 from agentrl.study_page import answers, background, blocks, charts, page, values
 
@@ -29,9 +32,11 @@ def make_cell(axis, name, *stages, **changes):
     return spec.Cell(axis=axis, name=name, stages=(WARM, *stages), **changes)
 
 
-def leave(root, cells, seeds=(0,), lacks=()):
+def leave(root, cells, seeds=(0,), lacks=(), **changes):
     """A study's findings; all nodes are done but those of (cell key, seed, length)."""
-    study = dataclasses.replace(small_study.make_study(seeds=seeds), cells=cells)
+    study = dataclasses.replace(
+        small_study.make_study(seeds=seeds, **changes), cells=cells
+    )
     wanted, place = graph.build(study), folder.Folder(root)
     place.claim_study(study, wanted, write=True)
     kept = {
@@ -172,7 +177,7 @@ def test_ways_of_training_on_easy_and_hard_tasks_are_compared(tmp_path):
     hole = f"| hard>easy | {blocks.HOLE} | {blocks.HOLE} |"
     # The made-up panels hold easy tasks alone.
     assert hole in lines and lines[1].count("[") == 1
-    assert "Seeds: easy 0 1, hard 0 1, mixed 0, easy>hard 0 1." in section
+    assert "Seeds: before 0 1, easy 0 1, hard 0 1, mixed 0, easy>hard 0 1." in section
     assert f"No training on babyai is done yet ({blocks.HOLE})." in section
     rows = read_csv(tmp_path, "difficulty")
     (curriculum, *_) = [
@@ -329,3 +334,90 @@ def select_success(found, **wanted):
 def tell(row):
     mean, low, high = (100 * row[name] for name in ("mean", "low", "high"))
     return f"{mean:+z.1f} points [{low:+z.1f}, {high:+z.1f}]"
+
+
+def rewrite(place, node, stage, env, **changes):
+    """Changes fields of a stored evaluation, which other nodes may share as a file."""
+    (path,) = (place.workdir(node) / "evaluations").glob(f"{stage}.{env}.*.json")
+    stored = json.loads(path.read_text()) | changes
+    path.unlink()
+    path.write_text(json.dumps(stored))
+
+
+def test_a_stage_that_is_to_be_tested_again_keeps_its_place(tmp_path):
+    """Another cell asks for a variant of a node that the sequence has gone on from."""
+    study = small_study.make_study(drift_samples=2)
+    before = write(leave(tmp_path, study.cells[:1] + study.cells[2:], drift_samples=2))
+    variant = spec.Variant(name="turns_20", flags=("--max_turns=20",))
+    first = dataclasses.replace(study.cells[0], variants=(variant,))
+    later = dataclasses.replace(study, cells=(first, study.cells[2]))
+    place, wanted = folder.Folder(tmp_path), graph.build(later)
+    assert list(place.states(wanted).values()) == ["done", "ready", "done"]
+    after = write(gather.gather(later, place, wanted))
+    for title in ("## Sequences and pairs", "| sequence/a>b | grpo_a | start"):
+        (old, new) = (
+            text[text.index(title) :].split("\n\n")[0] for text in (before, after)
+        )
+        assert old == new
+    assert recompute(tmp_path) == []
+
+
+def test_seeds_on_different_tasks_are_refused(tmp_path):
+    found = leave(tmp_path, CELLS, seeds=(0, 1))
+    node = found.find("across/babyai").chains[1][-1]
+    rewrite(found.place, node, "warm", "textcraft", panel_digest="other")
+    with pytest.raises(
+        errors.ConfigError, match="different tasks, digest 0 with seed 0"
+    ):
+        gather.gather(found.study, found.place, found.wanted)
+    first, second = (
+        found.find("across/textcraft").matrix.cells[seed, "warm", "textcraft"]
+        for seed in (0, 1)
+    )
+    summaries.average([first, second])
+    with pytest.raises(errors.ConfigError, match="different tasks"):
+        summaries.average([first, dataclasses.replace(second, panel_digest="other")])
+
+
+def test_before_and_after_are_of_the_same_seeds(tmp_path):
+    lacks = [("across/textcraft", 1, 2), ("sequence/a>b", 1, 2)]
+    found = leave(tmp_path, CELLS, seeds=(0, 1), lacks=lacks, drift_samples=2)
+    node = found.find("across/textcraft").chains[1][0]
+    rewrite(found.place, node, "warm", "textcraft", turns=[[99.0] * 4] * 12)
+    found = gather.gather(found.study, found.place, found.wanted)
+    text = write(found)
+    section = text[text.index("## Turns and tokens") :].split("\n## ")[0]
+    (row,) = (line for line in section.splitlines() if line.startswith("| textcraft"))
+    assert "99" not in row and "50" not in row
+
+
+def test_drift_of_different_seeds_says_so_and_is_of_these_policies(tmp_path):
+    lacks = [("sequence/a>b", 2, 3)]
+    found = leave(tmp_path, CELLS, seeds=(0, 1, 2), lacks=lacks, drift_samples=2)
+    text = write(found)
+    section = text[text.index("## Drift") :].split("\n## ")[0]
+    rows = [line.split(" | ") for line in section.splitlines()]
+    of_order = [row[1] for row in rows if row[0] == "| sequence/a>b"]
+    assert of_order[:2] == ["grpo_a (of 0 1 2)", "grpo_b (of 0 1)"]
+
+    whole = leave(tmp_path / "whole", CELLS, seeds=(0, 1, 2), drift_samples=2)
+    made = tables.make(whole)
+    for row in values.select(made["forgetting"], claim="recipe"):
+        row |= {"mean": 9.99, "low": 9.98, "high": 10.0}
+    (table,) = page._drift(whole, made)
+    assert "policies on other tasks" in table.note and "999" not in str(table.rows)
+
+
+def test_without_a_warm_start_the_untrained_policy_is_shown_once(tmp_path):
+    cells = tuple(
+        spec.Cell(axis="across", name=env, stages=(stage,))
+        for env, stage in (("textcraft", A), ("babyai", B))
+    )
+    evaluation = small_study.make_study().base.evaluation
+    evaluation = dataclasses.replace(evaluation, before_training=True)
+    lacks = [("across/textcraft", 0, 1)]
+    text = write(leave(tmp_path, cells, lacks=lacks, evaluation=evaluation))
+    section = text[text.index("## One environment") :].split("\n## ")[0]
+    rows = [line.split(" | ")[0] for line in section.splitlines() if line[:2] == "| "]
+    assert rows[1:4] == ["| untrained", "| trained on textcraft", "| trained on babyai"]
+    assert "changes against untrained in points" in section
