@@ -241,9 +241,9 @@ def summarize_updates(
     oldest_step = min(t.policy_step for t in experience.trajectories)
     values["policy/staleness"] = first_step - oldest_step
     if not values["policy/staleness"]:
-        rounded = run.config.model.dtypes.rollout_kernels == "int8"
+        precision = run.config.model.dtypes
         checks.check_logprob_mismatch(
-            values, stage.settings, experience.iteration, rounded=rounded
+            values, stage.settings, experience.iteration, precision
         )
     return values
 

@@ -32,8 +32,8 @@ On accelerators:
 update, for rollouts and evaluations, which halves what decoding reads of them on
 accelerators. The policy that plays is then not quite the learner's. What it records are its
 own log-probabilities, so ratios count the difference; `policy/first_logprob_mismatch`
-measures it, and the limit of `algorithm.max_logprob_mismatch` holds. docs/numerics.md has
-figures.
+measures it, and the limit of `algorithm.max_logprob_mismatch` holds, which is wider by
+default where something is rounded. docs/numerics.md has figures.
 
 Some types are nobody's choice: logits, softmax, norms, rotary angles, losses and summed
 gradients are float32 everywhere, and `lora.int8_base` holds kernels in 8 bits.

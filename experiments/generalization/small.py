@@ -142,7 +142,7 @@ def _small_cpu_base(
         # Recent CPUs multiply bfloat16 in hardware, a third faster here; others are slower
         # than in float32.
         model=dataclasses.replace(
-            base_run.model, precision=Precision(compute="bfloat16", cache="bfloat16")
+            base_run.model, precision=Precision(compute="bfloat16")
         ),
         evaluation=dataclasses.replace(
             base_run.evaluation,

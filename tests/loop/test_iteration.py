@@ -1,5 +1,6 @@
 """Each line of an iteration with a bigram model, against the same without packing."""
 
+import contextlib
 import dataclasses
 
 import bigram_run
@@ -10,7 +11,7 @@ import pytest
 
 from agentrl import config, loop, types
 from agentrl.models import model_config
-from agentrl.run import hindsight, references
+from agentrl.run import checks, hindsight, references
 from agentrl.supervised import warmstart
 
 
@@ -215,6 +216,28 @@ def test_a_mismatch_before_the_first_update_ends_the_run():
     stage, state = bigram_run.start(run)
     with pytest.raises(loop.errors.TrainingError, match="kernels in int8"):
         bigram_run.train_on(run, stage, state, episodes)
+
+
+@pytest.mark.parametrize(
+    ("precision", "limit", "ends"),
+    [
+        ({}, None, True),
+        ({"compute": "bfloat16"}, None, False),
+        ({"cache": "bfloat16"}, None, False),
+        ({"rollout_kernels": "int8"}, None, False),
+        ({"compute": "bfloat16"}, 0.01, True),
+    ],
+)
+def test_what_rounding_explains_does_not_end_a_run(precision, limit, ends):
+    algorithm = config.Grpo(max_logprob_mismatch=limit)
+    stage = bigram_run.make_stage("only", algorithm)
+    values = {"policy/first_logprob_mismatch": 0.0103}
+    found = model_config.Precision(**precision)
+    with pytest.raises(loop.errors.TrainingError) if ends else contextlib.nullcontext():
+        checks.check_logprob_mismatch(values, stage, 1, found)
+    values = {"policy/first_logprob_mismatch": 0.06}
+    with pytest.raises(loop.errors.TrainingError):
+        checks.check_logprob_mismatch(values, stage, 1, found)
 
 
 def test_divergence_in_the_loss_reaches_the_batch_and_the_metrics():
