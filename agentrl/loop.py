@@ -29,7 +29,7 @@ from agentrl import actor, config, errors, types
 from agentrl.checkpoints import checkpoint
 from agentrl.evaluation import evaluator
 from agentrl.hardware import roofline, timing
-from agentrl.learner import credit, packing, scoring
+from agentrl.learner import credit, packing, scoring, update
 from agentrl.parallel import interruption, processes, rng
 from agentrl.pending import experiences
 from agentrl.reporting import metrics, tables
@@ -237,10 +237,11 @@ def summarize_updates(
       TrainingError: if sampler and learner disagree about the tokens of one policy.
     """
     values = mean_of(updates) | experience.values
-    values["policy/first_logprob_mismatch"] = updates[0]["policy/logprob_mismatch"]
+    if updates[0]["learner/policy_tokens"]:
+        values["policy/first_logprob_mismatch"] = updates[0]["policy/logprob_mismatch"]
     oldest_step = min(t.policy_step for t in experience.trajectories)
     values["policy/staleness"] = first_step - oldest_step
-    if not values["policy/staleness"]:
+    if not values["policy/staleness"] and "policy/first_logprob_mismatch" in values:
         precision = run.config.model.dtypes
         checks.check_logprob_mismatch(
             values, stage.settings, experience.iteration, precision
@@ -271,14 +272,15 @@ def assign_and_pack(
     scores = score_tokens(run, stage, params, episodes, compared)
     assert algorithm.estimate is not None
     group_size, iteration = stage.settings.rollout.group_size, experience.iteration
-    signals = algorithm.estimate(episodes, scores, group_size, iteration)
+    seed = rng.host_seed(stage.key, "advantages", iteration)
+    signals = algorithm.estimate(episodes, scores, group_size, seed)
     rehearsed, their_signals = rehearse(stage, iteration)
     batches, packed = packing.pack(
         [*episodes, *rehearsed],
         [*signals, *their_signals],
         learner_config=run.config.learner,
         num_batches=stage.settings.algorithm.updates_per_iteration,
-        seed=iteration,
+        seed=rng.host_seed(stage.key, "minibatches", iteration),
         num_passes=algorithm.num_passes,
         streams=algorithm.streams,
         local_rows=run.local_rows,
@@ -309,7 +311,7 @@ def supervised_iteration(
             [types.Signal(ce_weights=1.0)] * len(chosen),
             learner_config=run.config.learner,
             num_batches=settings.updates_per_iteration,
-            seed=iteration,
+            seed=rng.host_seed(stage.key, "minibatches", iteration),
             streams=stage.algorithm.streams,
             local_rows=run.local_rows,
         )
@@ -411,8 +413,15 @@ def evaluate_after_stage(
 
 
 def mean_of(updates: Sequence[Mapping[str, float]]) -> types.Metrics:
-    """Averages metrics over the updates of an iteration."""
-    return {
-        name: float(np.mean([values[name] for values in updates]))
-        for name in updates[0]
-    }
+    """Averages metrics over the updates of an iteration.
+
+    A mean over tokens is that of the updates that had such tokens; it is left out where
+    none had: nothing was measured.
+    """
+    found = {}
+    for name in updates[0]:
+        counted = update.counted_by(name)
+        kept = [values[name] for values in updates if values.get(counted, 1)]
+        if kept:
+            found[name] = float(np.mean(kept))
+    return found

@@ -11,6 +11,7 @@ Letters of shapes, each with one meaning (see docs/glossary.md):
 
 import dataclasses
 import enum
+import math
 from typing import Any
 
 import chex
@@ -103,8 +104,12 @@ class Trajectory:
 
     @property
     def episode_return(self) -> float:
-        """Undiscounted sum of rewards."""
-        return float(sum(turn.reward for turn in self.turns))
+        """Undiscounted sum of rewards.
+
+        To nine decimals, so that the same rewards in another order are the same return:
+        an estimator would make a signal of their last bits.
+        """
+        return round(math.fsum(turn.reward for turn in self.turns), 9)
 
     @property
     def num_tokens(self) -> int:

@@ -120,6 +120,7 @@ class Engine:
         self._chunk_buckets = widths[-1:] if in_pieces else widths
         self._row_buckets = () if turns.group_rows(model.config) else sizes
         self._prefixes = prefix_cache.PrefixCache(append, mesh, rollout, model)
+        self._num_prefilled = 0  # tokens, in turns
         turn = functools.partial(
             turns.take_turn,
             model,
@@ -176,6 +177,11 @@ class Engine:
     def invalidate_prefix_cache(self) -> None:
         """Drops cached prefixes: after a weight update they are stale."""
         self._prefixes.invalidate()
+
+    @property
+    def num_prefilled(self) -> int:
+        """Tokens prefilled so far: a shared prefix counts once, padding does not."""
+        return self._num_prefilled + self._prefixes.num_prefilled
 
     def compact(self, cohort: Cohort, live: Collection[int]) -> None:
         """Drops cache rows of finished slots, as far as the batch size buckets allow."""
@@ -309,6 +315,7 @@ class Engine:
     ) -> turns.InFlightDecode:
         """Pads the slots' inputs to buckets and calls the compiled turn."""
         num_slots = len(cohort.lengths)
+        self._num_prefilled += sum(map(len, tokens.values()))
         longest = max(map(len, tokens.values()))
         chunk = buckets.round_up(longest, self._chunk_buckets)
         inputs = turns.BatchInputs(

@@ -51,6 +51,7 @@ class PrefixCache:
         )
         batch, replicated = PartitionSpec(sharding.BATCH_AXES), PartitionSpec()
         self._chunk_buckets = rollout.append_buckets
+        self.num_prefilled = 0  # tokens, since it was made
         self._prefixes: dict[tuple[int, ...], kv_cache.KVCache] = {}  # last used last
         # Every batch shard prefills the prefixes for itself.
         self._prefill_chunk = jax.jit(
@@ -128,6 +129,7 @@ class PrefixCache:
           prefix: a cache of one row; None for an empty one.
           start: length of `prefix` in tokens.
         """
+        self.num_prefilled += len(tokens)
         longer: kv_cache.KVCache = self._empty if prefix is None else prefix
         largest_chunk = self._chunk_buckets[-1]
         for first in range(0, len(tokens), largest_chunk):

@@ -74,8 +74,8 @@ def from_groups(
         np.repeat(turn_advantages, _lengths(trajectory))
         for turn_advantages, trajectory in zip(turns, trajectories, strict=True)
     ]
-    keep_zero = settings.keep_zero_variance
-    return _to_signals(tokens, settings, valid.reshape(-1), keep_zero=keep_zero)
+    kept = valid & (settings.keep_zero_variance | _has_signal(tokens, valid))
+    return _to_signals(tokens, settings, kept.reshape(-1))
 
 
 def from_batch(
@@ -96,7 +96,8 @@ def from_batch(
         np.full(trajectory.num_action_tokens, advantage)
         for trajectory, advantage in zip(trajectories, episodes, strict=True)
     ]
-    return _to_signals(tokens, settings, valid)
+    kept = valid & _has_signal(tokens, valid[None])[0]
+    return _to_signals(tokens, settings, kept)
 
 
 def from_values(
@@ -110,7 +111,8 @@ def from_values(
     del group_size, seed
     _, valid = outcomes(trajectories, settings)
     signals = [types.Signal()] * len(trajectories)
-    kept = np.flatnonzero(valid).tolist()
+    played = np.array([t.num_action_tokens > 0 for t in trajectories], bool)
+    kept = np.flatnonzero(valid & played).tolist()
     if not kept:
         return signals
     pairs = [_estimate(trajectories[i], scores[i], settings) for i in kept]
@@ -168,26 +170,28 @@ def outcomes(
     return np.asarray(returns, np.float64), np.asarray([p != "mask" for p in policies])
 
 
+def _has_signal(tokens: Sequence[np.ndarray], valid: np.ndarray) -> np.ndarray:
+    """Whether an episode's group has an advantage other than 0, bool like `valid` [P, G].
+
+    Of a group that has, all count: one at the mean is no less of a sample.
+    """
+    nonzero = np.array([np.any(found) for found in tokens], bool).reshape(valid.shape)
+    return np.broadcast_to(np.any(nonzero & valid, axis=1, keepdims=True), valid.shape)
+
+
 def _to_signals(
-    tokens: Sequence[np.ndarray],
-    settings: config.PolicyGradient,
-    valid: np.ndarray,
-    *,
-    keep_zero: bool = False,
+    tokens: Sequence[np.ndarray], settings: config.PolicyGradient, kept: np.ndarray
 ) -> list[types.Signal]:
     """Makes signals of the advantages of each trajectory's tokens, float64[A] each.
 
     Args:
       tokens: of each trajectory.
       settings: of the algorithm.
-      valid: bool[B], which trajectories count; the others have no signal.
-      keep_zero: whether trajectories whose advantages are all 0 have one.
+      kept: bool[B], which trajectories train; the others have no signal.
     """
     return [
-        _to_signal(found, settings)
-        if counts and (keep_zero or np.any(found))
-        else types.Signal()
-        for found, counts in zip(tokens, valid, strict=True)
+        _to_signal(found, settings) if trains and len(found) else types.Signal()
+        for found, trains in zip(tokens, kept, strict=True)
     ]
 
 
@@ -234,8 +238,9 @@ def _normalize_per_environment(
     of their environment weigh.
     """
     scaled = episodes.copy()
+    has_signal = np.any((episodes != 0) & valid, axis=1, keepdims=True)
     for env in np.unique(envs):
-        chosen = (envs == env) & valid & (episodes != 0)
+        chosen = (envs == env) & valid & has_signal
         if chosen.any():
             scaled[chosen] /= np.sqrt(np.mean(episodes[chosen] ** 2))
     return scaled
@@ -266,6 +271,14 @@ def _add_step_advantages(
     steps = advantages.anchor_state_advantages(
         np.concatenate(returns), anchors, scale=settings.advantage_scale
     )
+    if settings.normalize_per_environment:
+        envs = np.array(
+            [trajectories[i].task.env for i in counted for _ in trajectories[i].turns]
+        )
+        for env in np.unique(envs):
+            chosen = (envs == env) & (steps != 0)
+            if chosen.any():
+                steps[chosen] /= np.sqrt(np.mean(steps[chosen] ** 2))
     ends = np.cumsum([len(part) for part in returns])
     for i, part in zip(counted, np.split(steps, ends[:-1]), strict=True):
         turns[i] = turns[i] + settings.step_advantage_weight * part

@@ -128,7 +128,7 @@ def _draw_minibatches(
     for index, origin in enumerate(origins):
         of_trajectory.setdefault(origin, []).append(index)
     for number in range(num_passes):
-        rng = np.random.default_rng((seed, number) if number else seed)
+        rng = np.random.default_rng((seed, number))
         order = rng.permutation(len(of_trajectory))
         for part in np.array_split(order, num_batches):
             yield [index for i in part for index in of_trajectory[i]]

@@ -296,19 +296,34 @@ def _accumulate(
     return jax.lax.fori_loop(0, num_in_use, add, empty)
 
 
+def counted_by(metric: str) -> str:
+    """Returns the metric that counts the tokens another one is a mean over; "" for none."""
+    if metric.startswith("rehearsal/"):
+        return "rehearsal/tokens"
+    of_tokens = metric.startswith(("policy/", "critic/")) and metric != "policy/loss"
+    return "learner/policy_tokens" if of_tokens else ""
+
+
 def _to_metrics(
     totals: _Totals, batch: types.TrainBatch, opt_state: optax.OptState
 ) -> types.Metrics:
-    def average(sums: types.Metrics, weights: jax.Array | None) -> types.Metrics:
+    def average(
+        sums: types.Metrics, weights: jax.Array | None
+    ) -> tuple[types.Metrics, jax.Array]:
         if weights is None:
-            return {}
+            return {}, jnp.float32(0)
         count = jnp.sum(weights != 0, dtype=jnp.float32)
-        return {name: total / jnp.maximum(count, 1) for name, total in sums.items()}
+        means = {name: total / jnp.maximum(count, 1) for name, total in sums.items()}
+        return means, count
 
-    metrics = average(totals.rl_sums, batch.rl_weights) | totals.maxima
-    demonstrated = average(totals.ce_sums, batch.ce_weights)
+    metrics, num_sampled = average(totals.rl_sums, batch.rl_weights)
+    demonstrated, num_demonstrated = average(totals.ce_sums, batch.ce_weights)
+    metrics |= totals.maxima
+    if totals.rl_sums:
+        metrics["learner/policy_tokens"] = num_sampled
     if totals.rl_sums and demonstrated:
         metrics["rehearsal/nll"] = demonstrated["nll"]
+        metrics["rehearsal/tokens"] = num_demonstrated
     elif demonstrated:
         metrics["policy/entropy"] = demonstrated["entropy"]
     metrics["policy/loss"] = totals.loss

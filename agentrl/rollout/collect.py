@@ -357,11 +357,12 @@ class _RolloutState:
             episode.needs_prefill = False
             if not episode.has_begun:
                 episode.policy_step = self.policy_step
-            self.statistics.prefill_tokens += len(inputs[slot].tokens)
         state.dispatched = time.perf_counter()
+        prefilled = self._engine.num_prefilled
         state.in_flight = self._engine.dispatch(
             self._params, state.cohort, inputs, self._key
         )
+        self.statistics.prefill_tokens += self._engine.num_prefilled - prefilled
         self.statistics.slot_turns += len(state.cohort.slots)
         self.statistics.live_slot_turns += len(inputs)
 

@@ -6,6 +6,7 @@ so that supervised and reinforcement learning stages share everything but the lo
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -139,7 +140,8 @@ def choose_batch(
 ) -> list[types.Trajectory]:
     """Chooses the demonstrations of one update, by the weights of their environments.
 
-    Each epoch visits all demonstrations of an environment, in a new order.
+    Each epoch visits all demonstrations of an environment, in a new order. Every update
+    has `batch_size` of them, if there are any.
 
     Args:
       trajectories: all demonstrations of the stage.
@@ -149,15 +151,35 @@ def choose_batch(
       batch_size: demonstrations of all environments together.
     """
     seed = int(jax.random.bits(key, dtype=np.uint32))
-    shares = dict(weights)
-    groups = {env: [t for t in trajectories if t.task.env == env] for env in shares}
-    total = sum(shares[env] for env in groups if groups[env])
+    groups = {env: [t for t in trajectories if t.task.env == env] for env, _ in weights}
+    present = {env: weight for env, weight in weights if groups[env]}
+    before, after = (
+        _apportion(number * batch_size, list(present.values()))
+        for number in (iteration, iteration + 1)
+    )
     chosen = []
-    for env, group in groups.items():
-        share = batch_size * shares[env] / total
-        draws = range(round(iteration * share), round((iteration + 1) * share))
-        chosen += [group[_nth(len(group), seed, n)] for n in draws if group]
+    for env, first, last in zip(present, before, after, strict=True):
+        group = groups[env]
+        chosen += [group[_nth(len(group), seed, n)] for n in range(first, last)]
     return chosen
+
+
+def _apportion(total: int, weights: Sequence[float]) -> list[int]:
+    """Divides a number of draws by weights: int for each, their sum is `total`.
+
+    The method of Webster: draw k of weight w is due at (k + 1/2) / w, and the first
+    `total` are taken. None loses a draw where `total` grows.
+    """
+    shares = [weight / sum(weights) for weight in weights]
+    begun = max(total - len(shares), 0)  # a time at which at most `total` are due
+    counts = [math.floor(begun * share + 0.5) for share in shares]
+    while shares and sum(counts) < total:
+        due = [
+            (count + 0.5) / share if share else math.inf
+            for count, share in zip(counts, shares, strict=True)
+        ]
+        counts[due.index(min(due))] += 1
+    return counts
 
 
 def _nth(size: int, seed: int, n: int) -> int:

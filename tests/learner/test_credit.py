@@ -1,6 +1,7 @@
 """Advantages of tokens against loops in float64, from rewards and scores."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from agentrl import config, types
 from agentrl.hardware import timing
 from agentrl.learner import algorithms, credit
+from agentrl.reporting import metrics
 
 ESTIMATORS = {
     "k1": lambda away: -away,
@@ -408,3 +410,46 @@ def test_endings_are_masked_kept_or_penalized():
     # Returns 1 and -2 count; the other two do not move their mean.
     assert [s.advantages.tolist() for s in signals[:2]] == [[1.5], [-1.5]]
     assert not signals[2].trains and not signals[3].trains
+
+
+@pytest.mark.parametrize("algorithm", ALL, ids=lambda a: a.NAME)
+def test_nobody_may_have_a_turn(algorithm):
+    episodes, _ = make_episodes(1, num_groups=1)
+    episodes = [dataclasses.replace(episode, turns=()) for episode in episodes]
+    scores = [credit.TokenScores(*[np.zeros(0)] * 3) for _ in episodes]
+    signals = assign(algorithm, episodes, scores)
+    assert not any(signal.trains for signal in signals)
+
+
+@pytest.mark.parametrize("rewards", [(0.1, 0.2, 0.7), (0.1, 0.3, 0.6, -1e3, 1e3)])
+def test_the_same_rewards_in_another_order_are_no_signal(rewards):
+    orders = list(itertools.permutations(rewards))
+    assert len({sum(order) for order in orders}) > 1  # of the floats' own sums
+    episodes = [play(*order, sample=i) for i, order in enumerate(orders)]
+    stage = make_stage(config.Dapo())
+    stage = dataclasses.replace(
+        stage, rollout=dataclasses.replace(stage.rollout, group_size=len(orders))
+    )
+    assert algorithms.count_informative(episodes, stage) == 0
+    algorithm = config.Grpo(normalize_per_environment=True)
+    signals = assign(algorithm, episodes, unscored(episodes), group_size=len(orders))
+    assert not any(signal.trains for signal in signals)
+    groups = metrics.summarize_trajectories(episodes)
+    assert groups["rollout/zero_variance_groups"] == 1
+
+
+@pytest.mark.parametrize("algorithm", [config.Grpo(), config.Gigpo()])
+def test_an_episode_at_the_mean_of_its_group_counts(algorithm):
+    """Else the mean over episodes would jump where a return meets it."""
+    for middle in (0.5, 0.5 + 1e-6):
+        episodes = [play(r, sample=i) for i, r in enumerate((0.0, middle, 1.0))]
+        signals = assign(algorithm, episodes, unscored(episodes), group_size=3)
+        assert [signal.trains for signal in signals] == [True] * 3
+
+
+def test_steps_are_scaled_by_environment_like_episodes():
+    episodes = groups_of_two(1.0, 0.0, 100.0, 0.0, envs=("small", "big"))
+    algorithm = config.Gigpo(advantage_scale="none", normalize_per_environment=True)
+    signals = assign(algorithm, episodes, unscored(episodes), group_size=2)
+    found = [float(signal.advantages[0]) for signal in signals]
+    np.testing.assert_allclose(found, [2, -2, 2, -2], atol=1e-6)

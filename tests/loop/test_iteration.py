@@ -201,6 +201,25 @@ def test_passes_visit_every_episode_and_count_updates():
     assert values["policy/logprob_mismatch"] > 1e-3
 
 
+@pytest.mark.parametrize("updates", [1, 4])
+def test_means_over_tokens_are_of_the_updates_that_had_some(updates):
+    def train(rewards, updates):
+        algorithm = config.Grpo(updates_per_iteration=updates)
+        run = bigram_run.make_run(bigram_run.make_stage("only", algorithm))
+        stage, state = bigram_run.start(run)
+        episodes = make_episodes(bigram_run.copy(state.learner.params), rewards)
+        return bigram_run.train_on(run, stage, state, episodes)[1]
+
+    values = train((1.0, 0.0, 2.0, 2.0), updates)  # one of two groups has a signal
+    alone = train((1.0, 0.0, 2.0, 2.0), 1)
+    assert values["policy/entropy"] == pytest.approx(alone["policy/entropy"], rel=0.1)
+    assert values["policy/ratio_max"] >= 1
+    without = train((1.0, 1.0, 2.0, 2.0), updates)
+    assert without["learner/policy_tokens"] == 0 == without["policy/loss"]
+    assert "policy/entropy" not in without
+    assert "policy/first_logprob_mismatch" not in without
+
+
 def test_a_mismatch_before_the_first_update_ends_the_run():
     run = bigram_run.make_run(bigram_run.make_stage("only", config.Grpo()))
     stage, state = bigram_run.start(run)

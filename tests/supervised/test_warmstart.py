@@ -43,6 +43,23 @@ def test_shares_that_are_no_whole_numbers_even_out(episodes):
     assert counts == {"a": 6 * episodes, "b": 3 * episodes}
 
 
+@pytest.mark.parametrize(
+    "weights",
+    [(1, 1, 1), (1,) * 8, (5, 1, 1, 1), (0.7, 0.1, 0.1, 0.05, 0.05), (1, 0, 2)],
+)
+@pytest.mark.parametrize("episodes", [1, 4, 7])
+def test_every_update_has_as_many_as_configured(weights, episodes):
+    names = dict(zip("abcdefgh", map(float, weights), strict=False))
+    batches = choose(dict.fromkeys(names, 5), names, episodes, iterations=40)
+    assert {len(batch) for batch in batches} == {episodes}
+    drawn = collections.Counter()
+    for number, batch in enumerate(batches, start=1):
+        drawn.update(item_id[0] for item_id in batch)
+        for name, weight in names.items():
+            share = number * episodes * weight / sum(weights)
+            assert abs(drawn[name] - share) < 1.5
+
+
 def test_each_epoch_visits_all_in_a_new_order():
     batches = choose({"a": 6}, {"a": 1.0}, episodes=3, iterations=4)
     first, second = batches[0] + batches[1], batches[2] + batches[3]
