@@ -95,7 +95,7 @@ MAY_IMPORT = {
         "envs checkpoints storage errors config hardware experiment transcripts "
         "statistics reporting"
     ),
-    "findings": "envs storage experiment transcripts statistics reporting study",
+    "findings": "envs errors storage experiment transcripts statistics reporting study",
     "study_page": "storage errors experiment transcripts statistics study findings",
     "api": "envs errors buckets config experiment statistics evaluation play session",
     "launch": (

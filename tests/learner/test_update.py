@@ -276,6 +276,7 @@ def test_metrics_are_scalars_under_their_documented_names(default_step, make_bat
         "optimizer/grad_norm",
         "optimizer/learning_rate",
         "learner/action_tokens",
+        "learner/policy_tokens",
     }
     for value in metrics.values():
         assert value.shape == () and value.dtype == jnp.float32
