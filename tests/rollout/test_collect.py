@@ -232,7 +232,7 @@ def test_prefix_caching_changes_nothing(model, framed, envs, frame, monkeypatch)
     reframed = dataclasses.replace(framed, frame=frame)
     settings = dataclasses.replace(SETTINGS, max_tokens=96, cache_buckets=(32, 96))
     options = {"devices": 1, "tasks": TASKS[:8]}
-    _, (shared, _) = play(model, reframed, envs, settings, **options)
+    _, (shared, statistics) = play(model, reframed, envs, settings, **options)
     dispatch = engine.Engine.dispatch
 
     def dispatch_without(self, params, cohort, inputs, key):
@@ -245,7 +245,12 @@ def test_prefix_caching_changes_nothing(model, framed, envs, frame, monkeypatch)
         return dispatch(self, params, cohort, alone, key)
 
     monkeypatch.setattr(engine.Engine, "dispatch", dispatch_without)
-    _, (alone, _) = play(model, reframed, envs, settings, **options)
+    _, (alone, others) = play(model, reframed, envs, settings, **options)
+    # All of what was not sampled, and each action's last token that was answered.
+    observed = sum(t.num_tokens - t.num_action_tokens for t in alone)
+    answered = sum(len(t.turns) - 1 for t in alone)
+    assert others.prefill_tokens == observed + answered
+    assert statistics.prefill_tokens < others.prefill_tokens
     for ours, theirs in zip(shared, alone, strict=True):
         np.testing.assert_array_equal(tokens_of(ours), tokens_of(theirs))
         for turn, other in zip(ours.turns, theirs.turns, strict=True):
