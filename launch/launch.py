@@ -55,7 +55,8 @@ _MEMORY = flags.DEFINE_string("memory", "128Gi", "gke, k8s: of a pod.")
 _ACCOUNT = flags.DEFINE_string(
     "service_account",
     "",
-    "gke, k8s: Kubernetes service account with access to buckets.",
+    "gke, k8s: Kubernetes service account of the pods. One that may write to a bucket lets "
+    "a run of one host have its --workdir there.",
 )
 _GPUS = flags.DEFINE_integer("gpus", 8, "slurm, k8s: of a node.", lower_bound=1)
 _CPUS = flags.DEFINE_integer("cpus", 64, "slurm: of a node.", lower_bound=1)

@@ -305,13 +305,43 @@ def test_an_installation_that_fails_says_what_failed(tmp_path, broken, message):
     [
         ({"name": "Demo"}, "small letters"),
         ({"arguments": ("demo",)}, "no --workdir"),
+        ({"arguments": ("demo", "--workdir")}, "--workdir has no value"),
+        ({"arguments": ("demo", "--workdir=")}, "--workdir has no value"),
+        (
+            {"arguments": ("demo", "--workdir", "--set=seed=1")},
+            "--workdir has no value",
+        ),
+        ({"arguments": ("demo", "--workdirs=x")}, "no --workdir"),
         ({"arguments": ("demo", "--workdir=x", "--num_hosts=2")}, "launcher's to give"),
+        (
+            {"hosts": 2, "arguments": ("demo", "--workdir=gs://bucket/run")},
+            "gs://bucket/run: a run of 2 hosts needs .* that all of them share",
+        ),
+        (
+            {"hosts": 2, "arguments": ("demo", "--workdir", "s3://bucket/run")},
+            "a run of 2 hosts needs",
+        ),
     ],
 )
 def test_jobs_that_cannot_work_are_refused(change, message):
     fields = {"name": "demo", "hosts": 1, "arguments": RUN.arguments} | change
     with pytest.raises(errors.ConfigError, match=message):
         job.Job(**fields)
+
+
+@pytest.mark.parametrize(
+    ("words", "workdir"),
+    [
+        (("--workdir=/runs/a=b",), "/runs/a=b"),
+        (("--workdir", "/runs/demo"), "/runs/demo"),
+        (("--workdir=x", "--workdir", "y"), "y"),  # as absl reads flags
+        (("--workdir=gs://bucket/run",), "gs://bucket/run"),  # of one host
+    ],
+)
+def test_the_working_directory_is_read_in_either_spelling(words, workdir):
+    run = job.Job(name="demo", hosts=1, arguments=("demo", *words))
+    assert run.workdir == workdir
+    assert run.in_store == workdir.startswith("gs://")
 
 
 def test_hosts_of_slices():
