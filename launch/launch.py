@@ -3,7 +3,7 @@ r"""Starts a run on a cluster, and starts it again when it is interrupted.
   agentrl launch tpu-vm --name=demo --topology=v5e:4x4 --zone=us-west4-a --spot \
       -- demo --workdir=/mnt/runs/demo
   agentrl launch gke --name=demo --topology=v5e:4x4 --image=REGISTRY/agentrl:0.2 \
-      -- demo --workdir=/mnt/runs/demo
+      --claim=runs -- demo --workdir=/runs/demo
   agentrl launch slurm --name=demo --hosts=2 -- demo --workdir=/shared/runs/demo
   agentrl launch k8s --name=demo --hosts=2 --image=REGISTRY/agentrl:0.2 \
       --claim=runs -- demo --workdir=/runs/demo
@@ -48,7 +48,7 @@ _SETUP = flags.DEFINE_string(
 )
 _IMAGE = flags.DEFINE_string("image", None, "gke, k8s: with this package installed.")
 _CLAIM = flags.DEFINE_string(
-    "claim", "", "gke, k8s: ReadWriteMany volume claim that holds --workdir."
+    "claim", "", "gke, k8s: ReadWriteMany volume claim that holds --workdir, unless it is a bucket."
 )
 _MOUNT = flags.DEFINE_string("mount", "/runs", "gke, k8s: where the claim is mounted.")
 _MEMORY = flags.DEFINE_string("memory", "128Gi", "gke, k8s: of a pod.")
