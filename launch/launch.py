@@ -48,7 +48,9 @@ _SETUP = flags.DEFINE_string(
 )
 _IMAGE = flags.DEFINE_string("image", None, "gke, k8s: with this package installed.")
 _CLAIM = flags.DEFINE_string(
-    "claim", "", "gke, k8s: ReadWriteMany volume claim that holds --workdir, unless it is a bucket."
+    "claim",
+    "",
+    "gke, k8s: ReadWriteMany volume claim that holds --workdir, unless it is a bucket.",
 )
 _MOUNT = flags.DEFINE_string("mount", "/runs", "gke, k8s: where the claim is mounted.")
 _MEMORY = flags.DEFINE_string("memory", "128Gi", "gke, k8s: of a pod.")
@@ -132,6 +134,7 @@ def _render(target: str, arguments: tuple[str, ...]) -> tuple[str, list[str]]:
         max_restarts=_MAX_RESTARTS.value,
     )
     if target == "tpu-vm":
+        _refuse_other_shape(shape)
         wanted = tpu_vm.SliceRequest(
             kind=kind,
             chips=chips,
@@ -176,6 +179,17 @@ def _slice() -> tuple[str, str, int]:
     name = _require(_TOPOLOGY)
     device, chips = topology.parse(name)
     return device.name, name.partition(":")[2], chips
+
+
+def _refuse_other_shape(shape: str) -> None:
+    """Raises `ConfigError` unless a TPU VM of so many chips has this shape by default."""
+    from agentrl.hardware import topology
+
+    if not topology.is_default(shape):
+        raise errors.ConfigError(
+            f"--topology={_TOPOLOGY.value}: TPU VMs are asked for by number of chips, "
+            "and slices of so many have another shape; give that one, or use gke."
+        )
 
 
 def _require(flag: flags.FlagHolder) -> Any:

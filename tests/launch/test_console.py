@@ -163,3 +163,16 @@ def test_examples_of_launch_are_rendered():
         done = run(words[0], words[1], "--dry_run", *words[2:])
         assert done.returncode == 0, (words, done.stderr)
         assert "agentrl.launch.train" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [("4x4x16", "another shape"), ("4x8x8", "--accelerator-type=v5p-512 ")],
+)
+def test_launch_gets_the_shape_that_is_asked_for_or_refuses(shape, told):
+    done = run(
+        *("launch", "tpu-vm", "--dry_run", "--name=demo", f"--topology=v5p:{shape}"),
+        *("--zone=zone-a", "--", "demo", "--workdir=/mnt/runs/demo"),
+    )
+    assert told in done.stdout + done.stderr
+    assert done.returncode == (told == "another shape")
