@@ -37,13 +37,13 @@ _DTYPE = flags.DEFINE_enum(
     "dtype",
     None,
     ["float32", "bfloat16", "float16"],
-    "Type of the numbers that --to_hf writes.",
+    "With --to_hf: type of the numbers that it writes.",
 )
 _ADAPTER = flags.DEFINE_bool(
     "adapter", False, "With --to_hf: write a run's adapters alone, for peft."
 )
 _SHARD_GB = flags.DEFINE_float(
-    "shard_gb", 5.0, "Largest safetensors file.", lower_bound=0.001
+    "shard_gb", 5.0, "With --to_hf: largest safetensors file.", lower_bound=0.001
 )
 
 
@@ -57,6 +57,15 @@ def main(argv: Sequence[str]) -> None:
         raise errors.UsageError(
             "give --from_hf with --out, or --to_hf with --checkpoint; given: "
             f"{', '.join(given) or 'none of them'}."
+        )
+    for flag in (_DTYPE, _ADAPTER, _SHARD_GB):
+        if flag.present and not _TO_HF.value:
+            raise errors.UsageError(
+                f"--{flag.name} has no effect on --from_hf; it is for --to_hf."
+            )
+    if _SHARD_GB.present and _ADAPTER.value:
+        raise errors.UsageError(
+            "--shard_gb has no effect with --adapter, which writes one file."
         )
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)  # orbax reports every step at INFO

@@ -3,7 +3,7 @@ r"""Starts a run on a cluster, and starts it again when it is interrupted.
   agentrl launch tpu-vm --name=demo --topology=v5e:4x4 --zone=us-west4-a --spot \
       -- demo --workdir=/mnt/runs/demo
   agentrl launch gke --name=demo --topology=v5e:4x4 --image=REGISTRY/agentrl:0.2 \
-      -- demo --workdir=/mnt/runs/demo
+      --claim=runs -- demo --workdir=/runs/demo
   agentrl launch slurm --name=demo --hosts=2 -- demo --workdir=/shared/runs/demo
   agentrl launch k8s --name=demo --hosts=2 --image=REGISTRY/agentrl:0.2 \
       --claim=runs -- demo --workdir=/runs/demo
@@ -48,14 +48,17 @@ _SETUP = flags.DEFINE_string(
 )
 _IMAGE = flags.DEFINE_string("image", None, "gke, k8s: with this package installed.")
 _CLAIM = flags.DEFINE_string(
-    "claim", "", "gke, k8s: ReadWriteMany volume claim that holds --workdir."
+    "claim",
+    "",
+    "gke, k8s: ReadWriteMany volume claim that holds --workdir, unless it is a bucket.",
 )
 _MOUNT = flags.DEFINE_string("mount", "/runs", "gke, k8s: where the claim is mounted.")
 _MEMORY = flags.DEFINE_string("memory", "128Gi", "gke, k8s: of a pod.")
 _ACCOUNT = flags.DEFINE_string(
     "service_account",
     "",
-    "gke, k8s: Kubernetes service account with access to buckets.",
+    "gke, k8s: Kubernetes service account of the pods. One that may write to a bucket lets "
+    "a run of one host have its --workdir there.",
 )
 _GPUS = flags.DEFINE_integer("gpus", 8, "slurm, k8s: of a node.", lower_bound=1)
 _CPUS = flags.DEFINE_integer("cpus", 64, "slurm: of a node.", lower_bound=1)
@@ -131,6 +134,7 @@ def _render(target: str, arguments: tuple[str, ...]) -> tuple[str, list[str]]:
         max_restarts=_MAX_RESTARTS.value,
     )
     if target == "tpu-vm":
+        _refuse_other_shape(shape)
         wanted = tpu_vm.SliceRequest(
             kind=kind,
             chips=chips,
@@ -175,6 +179,17 @@ def _slice() -> tuple[str, str, int]:
     name = _require(_TOPOLOGY)
     device, chips = topology.parse(name)
     return device.name, name.partition(":")[2], chips
+
+
+def _refuse_other_shape(shape: str) -> None:
+    """Raises `ConfigError` unless a TPU VM of so many chips has this shape by default."""
+    from agentrl.hardware import topology
+
+    if not topology.is_default(shape):
+        raise errors.ConfigError(
+            f"--topology={_TOPOLOGY.value}: TPU VMs are asked for by number of chips, "
+            "and slices of so many have another shape; give that one, or use gke."
+        )
 
 
 def _require(flag: flags.FlagHolder) -> Any:

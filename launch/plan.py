@@ -12,11 +12,12 @@ differs, hence --headroom.
 
 Without --fsdp and --tensor it tries meshes, and takes the first that fits, the one that
 shards the model least; with them it computes that mesh. --config takes all sizes from the
-experiment. `docs/howto_plan.md` explains each line. Exits with 1 if nothing fits.
+experiment, and --set changes them. `docs/howto_plan.md` explains each line. Exits with 1 if nothing fits.
 """  # noqa: E501
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
@@ -61,8 +62,13 @@ _DEMAND = {  # fields of throughput.Demand
         ("tasks", "tasks", 64, "With --topology: tasks of an iteration."),
         ("group", "group", 8, "With --topology: episodes of each task."),
         ("turns", "turns", 8, "With --topology: turns of an episode."),
-        ("observation", "observation_tokens", 192, "Tokens that a turn appends."),
-        ("action", "action_tokens", 64, "Tokens that a turn samples."),
+        (
+            "observation",
+            "observation_tokens",
+            192,
+            "With --topology: tokens that a turn appends.",
+        ),
+        ("action", "action_tokens", 64, "With --topology: tokens that a turn samples."),
     )
 }
 _ACCELERATOR = flags.DEFINE_enum(
@@ -123,6 +129,30 @@ _SIZES = {  # fields of memory.Workload
     )
 }
 
+# What the experiment of --config says itself: flag -> fields that change it there.
+OF_MODEL = {
+    "lora_rank": "--set=lora.rank=...",
+    "int8_base": "--set=lora.int8_base=True",
+    "remat": "--set=learner.remat=none or full",
+    "kl": "--set=stages.*.algorithm.kl.coefficient=...",
+    "rows_per_device": "--set=learner.rows_per_microbatch=...",
+    "row_tokens": "--set=learner.row_tokens=...",
+    "logprob_chunk": "--set=learner.logprob_chunk=...",
+    "slots_per_device": "--set=stages.*.rollout.num_slots=...",
+    "context": "--set=stages.*.rollout.cache_buckets=(...,)",
+    "append": "--set=stages.*.rollout.append_buckets=(...,)",
+}
+# What only a compiled plan has, and what its slice says itself.
+OF_TOPOLOGY = (
+    "largest",
+    "tasks",
+    "group",
+    "turns",
+    "observation_tokens",
+    "action_tokens",
+)
+NOT_OF_TOPOLOGY = ("devices",)
+
 
 def main(argv: Sequence[str]) -> None:
     """Prints the plan; exits with 1 if nothing fits."""
@@ -133,6 +163,7 @@ def main(argv: Sequence[str]) -> None:
     given = [_ACCELERATOR.value, _HBM.value, _TOPOLOGY.value]
     if sum(value is not None for value in given) != 1:
         raise errors.UsageError("give one of --topology, --accelerator and --hbm_gib.")
+    _refuse_without_effect()
     # JAX is imported late: it reads flags and environment variables on import.
     logging.set_verbosity(logging.WARNING)
     import jax
@@ -145,6 +176,27 @@ def main(argv: Sequence[str]) -> None:
     except refusals.EXPECTED as error:
         sys.exit(f"launch.plan: {error}")
     sys.exit(not fits)
+
+
+def _refuse_without_effect() -> None:
+    """Raises `UsageError` if a flag is given that this plan would not be changed by."""
+
+    def refuse(names: Iterable[str], without: str, instead: str = "") -> None:
+        for name in names:
+            if flags.FLAGS[name].present:
+                raise errors.UsageError(f"--{name} has no effect {without}.{instead}")
+
+    if _CONFIG.value is not None:
+        for name, change in OF_MODEL.items():
+            refuse([name], "with --config", f" Change the experiment: {change}.")
+    elif _LORA.value is None:
+        refuse(["int8_base"], "without --lora_rank")
+    if _TOPOLOGY.value is None:
+        refuse(OF_TOPOLOGY, "without --topology")
+    else:
+        refuse(NOT_OF_TOPOLOGY, "with --topology")
+    if _HBM.value is not None and not (math.isfinite(_HBM.value) and _HBM.value > 0):
+        raise errors.UsageError(f"--hbm_gib={_HBM.value} is no size of a memory.")
 
 
 def _plan_slice() -> bool:

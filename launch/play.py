@@ -90,6 +90,7 @@ _OPTION = flags.DEFINE_multi_string(
     "option", [], "Option of the environment: --option=key=value. Repeatable."
 )
 
+OF_POLICIES = (_TOKENS, _TAKE_OVER, _OWN_TASK, _TEMPERATURE, _SEED)
 MISSING_ENV = f"--env is missing; choose one of {list(registry.names())}."
 
 
@@ -151,6 +152,15 @@ def play_policy(
     watch.converse(stored, out, instruction=instruction, show_tokens=_TOKENS.value)
 
 
+def refuse_flags_of_policies() -> None:
+    """Raises `EnvConfigError` if a flag is given that only acts on a policy."""
+    for flag in OF_POLICIES:
+        if flag.present:
+            raise base.EnvConfigError(
+                f"--{flag.name} has no effect without a policy; name one with --checkpoint."
+            )
+
+
 def run() -> int:
     """Plays what the flags ask for; returns the exit status."""
     out = rich_console.Console(highlight=False)
@@ -161,17 +171,14 @@ def run() -> int:
                 "--replay says what is played; leave out --env, --task, --oracle and "
                 "--checkpoint."
             )
+        refuse_flags_of_policies()
         recording = episode.read_recording(_REPLAY.value)
         config = episode.make_config(recording.config, changes)
         return int(not episode.replay(recording, config, out))
     if _CHECKPOINT.value is not None:
         play_policy(_CHECKPOINT.value, changes, out)
         return 0
-    for flag in (_TOKENS, _TAKE_OVER, _OWN_TASK):
-        if flag.value:
-            raise base.EnvConfigError(
-                f"--{flag.name} shows a policy; name it with --checkpoint."
-            )
+    refuse_flags_of_policies()
     if _ENV.value is None:
         raise base.EnvConfigError(MISSING_ENV)
     config = episode.make_config({}, changes)

@@ -30,16 +30,47 @@ class Job:
                 f"--name={self.name!r} names machines and pods: at most 47 small letters, "
                 "digits and '-', a letter first and no '-' last."
             )
-        if not any(word.startswith("--workdir") for word in self.arguments):
+        if self.in_store and self.hosts > 1:
             raise errors.ConfigError(
-                "the command has no --workdir; give launch.train's arguments behind '--', "
-                "such as -- demo --workdir=/mnt/runs/demo."
+                f"--workdir={self.workdir}: a run of {self.hosts} hosts needs a working "
+                "directory that all of them share; mount the bucket (gcsfuse, s3fs) or a "
+                "network disk on every host and give its path."
             )
         for flag in ("--coordinator", "--host_index", "--num_hosts"):
             if any(word.startswith(flag) for word in self.arguments):
                 raise errors.ConfigError(
                     f"{flag} is the launcher's to give; leave it out of the command."
                 )
+
+    @property
+    def workdir(self) -> str:
+        """The working directory, as launch.train will read it from the command.
+
+        Raises:
+          ConfigError: if the command names none.
+        """
+        value = None
+        for word, following in zip(
+            self.arguments, (*self.arguments[1:], ""), strict=True
+        ):
+            flag, equals, given = word.partition("=")
+            if flag in ("--workdir", "-workdir"):
+                value = given if equals else following  # the last one counts
+        if value is None:
+            raise errors.ConfigError(
+                "the command has no --workdir; give launch.train's arguments behind '--', "
+                "such as -- demo --workdir=/mnt/runs/demo."
+            )
+        if not value or value.startswith("-"):
+            raise errors.ConfigError(
+                "--workdir has no value; write --workdir=/mnt/runs/demo."
+            )
+        return value
+
+    @property
+    def in_store(self) -> bool:
+        """Whether the working directory is an address in an object store."""
+        return "://" in self.workdir
 
     def command(self, python: str, *more: str) -> list[str]:
         """Returns the words of the command that every host runs.

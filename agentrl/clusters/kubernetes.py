@@ -1,6 +1,8 @@
 """Kubernetes: an Indexed Job with a headless service; on GKE a JobSet for a TPU slice."""
 
 import dataclasses
+import pathlib
+import posixpath
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +36,12 @@ class Pods:
 
 
 def render_job(run: job.Job, pods: Pods, *, gpus: int) -> list[Manifest]:
-    """Returns a headless service and an Indexed Job of one pod per node with GPUs."""
+    """Returns a headless service and an Indexed Job of one pod per node with GPUs.
+
+    Raises:
+      ConfigError: if what the run writes would not outlive its pods.
+    """
+    _refuse_folder_of_pod(run, pods)
     resources = {"limits": {"nvidia.com/gpu": gpus, "memory": pods.memory}}
     command = run.command(
         "python",
@@ -96,8 +103,10 @@ def render_jobset(
       spot: whether the node pool is one of spot machines.
 
     Raises:
-      ConfigError: if GKE has no TPUs of this kind.
+      ConfigError: if GKE has no TPUs of this kind, or what the run writes would not
+        outlive its pods.
     """
+    _refuse_folder_of_pod(run, pods)
     if kind not in _GKE_ACCELERATORS:
         raise errors.ConfigError(
             f"GKE has no TPUs of the kind {kind!r}; it has {sorted(_GKE_ACCELERATORS)}."
@@ -129,6 +138,32 @@ def render_jobset(
         }
     }
     return [_jobset(run, template)]
+
+
+def _refuse_folder_of_pod(run: job.Job, pods: Pods) -> None:
+    """Raises `ConfigError` if the working directory is on no volume.
+
+    Each pod would have a folder of its own then, and begin from nothing when it is started
+    again.
+    """
+    if run.in_store:
+        return
+    workdir = pathlib.PurePosixPath(posixpath.normpath(run.workdir))
+    example = posixpath.join(pods.mount, run.name)
+    if not pods.claim:
+        raise errors.ConfigError(
+            f"--workdir={run.workdir} would be a folder of each pod, gone with it; give "
+            "the --claim of a ReadWriteMany volume and a folder on it, such as "
+            f"--workdir={example}."
+            + " Or a bucket: the run has one host."
+            * (run.hosts == 1)
+        )
+    if not workdir.is_absolute() or not workdir.is_relative_to(pods.mount):
+        raise errors.ConfigError(
+            f"--workdir={run.workdir} is not on the volume of --claim={pods.claim}, which "
+            f"is mounted at --mount={pods.mount}; give a folder there, such as "
+            f"--workdir={example}."
+        )
 
 
 def _jobset(run: job.Job, template: Manifest) -> Manifest:

@@ -7,6 +7,7 @@ that the slice would run, with its memory and cost, but cannot be run here.
 
 import dataclasses
 import importlib.util
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -18,6 +19,10 @@ from agentrl.hardware import devices
 INSTALL = "pip install 'agentrl-jax[tpu-plan]'"
 _NAME = re.compile(r"(?P<kind>[a-z0-9]+):(?P<shape>\d+(x\d+){1,2})")
 _DIMENSIONS = {"v5e": 2, "v6e": 2}  # of the torus; all other kinds have three
+# https://docs.cloud.google.com/tpu/docs/v5e and v6e: no others are made. Those of three
+# dimensions are parts of a cube of 4x4x4, or made of whole cubes.
+_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_PARTS = ("2x2x1", "2x2x2", "2x2x4", "2x4x4")
 _HOST_SHAPE = {2: "2x2", 3: "2x2x1"}  # chips of a host of several, by dimensions
 
 
@@ -57,10 +62,45 @@ def parse(name: str) -> tuple[devices.Device, int]:
             f"{found['kind']} has {wanted} positive ones, such as "
             f"{found['kind']}:{'x'.join('2' * wanted)}."
         )
-    product = 1
-    for size in sizes:
-        product *= size
-    return devices.get(found["kind"]), product
+    if not _exists(sizes):
+        listed = (
+            _FLAT if wanted == 2 else (*_PARTS, "multiples of 4 in ascending order")
+        )
+        raise errors.ConfigError(
+            f"--topology={name!r}: there are no slices of this shape; those of "
+            f"{found['kind']} are {', '.join(listed)}."
+        )
+    return devices.get(found["kind"]), math.prod(sizes)
+
+
+def is_default(shape: str) -> bool:
+    """Whether a slice of so many chips has this shape where none is asked for.
+
+    Shapes of two dimensions are told by their number of chips. Of three, several may have
+    one number, such as 8x8x8 and 4x8x16; the default is the one most like a cube.
+
+    Args:
+      shape: of a slice that exists, such as 4x4x8.
+    """
+    sizes = [int(size) for size in shape.split("x")]
+    chips = math.prod(sizes)
+    others = (
+        [a, b, chips // a // b]
+        for a in range(4, chips, 4)
+        for b in range(a, chips // a + 1, 4)
+        if chips % (a * b) == 0
+    )
+    return len(sizes) == 2 or all(
+        sum(sizes) <= sum(other) for other in others if _exists(other)
+    )
+
+
+def _exists(sizes: Sequence[int]) -> bool:
+    """Whether there are slices of these sizes."""
+    if "x".join(map(str, sizes)) in (*_FLAT, *_PARTS):
+        return True
+    cubes = all(size % 4 == 0 for size in sizes)
+    return len(sizes) == 3 and cubes and list(sizes) == sorted(sizes)
 
 
 def attached() -> Slice:

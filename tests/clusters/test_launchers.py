@@ -22,12 +22,12 @@ PODS = kubernetes.Pods(image="registry.example.com/agentrl:1", claim="runs")
 SLICE = tpu_vm.SliceRequest(kind="v5e", chips=8, zone="zone-a", poll_s=0, pause_s=0)
 
 
-def render(target):
+def render(target, run=RUN, pods=PODS):
     if target == "gke":
         return kubernetes.render_jobset(
-            RUN, PODS, kind="v5e", shape="2x4", chips=8, spot=True
+            run, pods, kind="v5e", shape="2x4", chips=8, spot=True
         )
-    return kubernetes.render_job(RUN, PODS, gpus=8)
+    return kubernetes.render_job(run, pods, gpus=8)
 
 
 @pytest.mark.parametrize("target", ["k8s", "gke"])
@@ -50,6 +50,38 @@ def test_pods_stop_on_refusals_and_start_again_on_interruptions(target):
     assert "--set=name='a $$(b) c'" in container["command"]  # no variable of theirs
     assert "--num_hosts=2" in container["command"]
     assert yaml.safe_load_all(kubernetes.to_yaml(render(target)))
+
+
+@pytest.mark.parametrize("target", ["k8s", "gke"])
+@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize(
+    ("workdir", "pods", "message"),
+    [
+        ("/mnt/runs/demo", {"claim": ""}, "give the --claim .* --workdir=/runs/demo"),
+        ("/mnt/runs/demo", {}, "not on the volume of --claim=runs"),
+        ("/runs/demo", {"mount": "/data"}, "such as --workdir=/data/demo"),
+        ("runs/demo", {"mount": "runs"}, "not on the volume"),  # of the image's folder
+        ("/runs/../demo", {}, "not on the volume"),
+        ("/runs2/demo", {}, "not on the volume"),
+    ],
+)
+def test_a_folder_that_is_gone_with_its_pod_is_refused(
+    target, hosts, workdir, pods, message
+):
+    run = dataclasses.replace(
+        RUN, hosts=hosts, arguments=("demo", f"--workdir={workdir}")
+    )
+    with pytest.raises(errors.ConfigError, match=message):
+        render(target, run, dataclasses.replace(PODS, **pods))
+
+
+@pytest.mark.parametrize("target", ["k8s", "gke"])
+def test_a_run_of_one_host_needs_no_volume_for_a_bucket(target):
+    run = dataclasses.replace(
+        RUN, hosts=1, arguments=("demo", "--workdir", "gs://bucket/run")
+    )
+    manifest = render(target, run, kubernetes.Pods(image="a", service_account="writer"))
+    assert "gs://bucket/run" in kubernetes.to_yaml(manifest)
 
 
 def run_slurm(tmp_path, code, restarts=0):
@@ -305,13 +337,43 @@ def test_an_installation_that_fails_says_what_failed(tmp_path, broken, message):
     [
         ({"name": "Demo"}, "small letters"),
         ({"arguments": ("demo",)}, "no --workdir"),
+        ({"arguments": ("demo", "--workdir")}, "--workdir has no value"),
+        ({"arguments": ("demo", "--workdir=")}, "--workdir has no value"),
+        (
+            {"arguments": ("demo", "--workdir", "--set=seed=1")},
+            "--workdir has no value",
+        ),
+        ({"arguments": ("demo", "--workdirs=x")}, "no --workdir"),
         ({"arguments": ("demo", "--workdir=x", "--num_hosts=2")}, "launcher's to give"),
+        (
+            {"hosts": 2, "arguments": ("demo", "--workdir=gs://bucket/run")},
+            "gs://bucket/run: a run of 2 hosts needs .* that all of them share",
+        ),
+        (
+            {"hosts": 2, "arguments": ("demo", "--workdir", "s3://bucket/run")},
+            "a run of 2 hosts needs",
+        ),
     ],
 )
 def test_jobs_that_cannot_work_are_refused(change, message):
     fields = {"name": "demo", "hosts": 1, "arguments": RUN.arguments} | change
     with pytest.raises(errors.ConfigError, match=message):
         job.Job(**fields)
+
+
+@pytest.mark.parametrize(
+    ("words", "workdir"),
+    [
+        (("--workdir=/runs/a=b",), "/runs/a=b"),
+        (("--workdir", "/runs/demo"), "/runs/demo"),
+        (("--workdir=x", "--workdir", "y"), "y"),  # as absl reads flags
+        (("--workdir=gs://bucket/run",), "gs://bucket/run"),  # of one host
+    ],
+)
+def test_the_working_directory_is_read_in_either_spelling(words, workdir):
+    run = job.Job(name="demo", hosts=1, arguments=("demo", *words))
+    assert run.workdir == workdir
+    assert run.in_store == workdir.startswith("gs://")
 
 
 def test_hosts_of_slices():

@@ -10,7 +10,7 @@ import sys
 import pytest
 import test_launchers
 
-from agentrl.clusters import kubernetes, slurm, tpu_vm
+from agentrl.clusters import job, kubernetes, slurm, tpu_vm
 
 VERSION = "1.33"
 BIN = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -55,8 +55,8 @@ def test_the_jobset_of_a_slice():
     for group in spec["replicatedJobs"]:
         only(group, name=str, replicas=int, template=dict)
         # The template is that of a Job.
-        job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "one"}}
-        check(job | group["template"])
+        alone = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "one"}}
+        check(alone | group["template"])
 
 
 @pytest.mark.parametrize(
@@ -83,5 +83,6 @@ def test_scripts_are_sound(script):
 
 def test_pods_of_other_kinds_of_volume():
     pods = kubernetes.Pods(image="a", service_account="runner")
-    for manifest in kubernetes.render_job(test_launchers.RUN, pods, gpus=4):
+    run = job.Job(name="demo", hosts=1, arguments=("demo", "--workdir=gs://bucket/run"))
+    for manifest in kubernetes.render_job(run, pods, gpus=4):
         check(manifest)

@@ -1,8 +1,10 @@
 """The console script: its commands, and answers of one line to what it does not know."""
 
+import ast
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -143,3 +145,34 @@ def test_launch_refuses_flags_without_effect():
     )
     assert told.returncode == 1
     assert "--setup has no effect on slurm; it is for tpu-vm." in told.stderr
+
+
+def examples_of_launch():
+    """The commands of the docstring and of the guide, one list of words each."""
+    text = ast.get_docstring(ast.parse((ROOT / "launch" / "launch.py").read_text()))
+    text += "\n" + (ROOT / "docs" / "howto_pod.md").read_text()
+    joined = re.sub(r"\\\n", " ", text)
+    found = re.findall(r"^ *agentrl (launch .*)$", joined, re.MULTILINE)
+    return [shlex.split(command) for command in found]
+
+
+def test_examples_of_launch_are_rendered():
+    commands_told = examples_of_launch()
+    assert {words[1] for words in commands_told} == {"tpu-vm", "gke", "slurm", "k8s"}
+    for words in commands_told:
+        done = run(words[0], words[1], "--dry_run", *words[2:])
+        assert done.returncode == 0, (words, done.stderr)
+        assert "agentrl.launch.train" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [("4x4x16", "another shape"), ("4x8x8", "--accelerator-type=v5p-512 ")],
+)
+def test_launch_gets_the_shape_that_is_asked_for_or_refuses(shape, told):
+    done = run(
+        *("launch", "tpu-vm", "--dry_run", "--name=demo", f"--topology=v5p:{shape}"),
+        *("--zone=zone-a", "--", "demo", "--workdir=/mnt/runs/demo"),
+    )
+    assert told in done.stdout + done.stderr
+    assert done.returncode == (told == "another shape")

@@ -126,3 +126,65 @@ def test_the_command_says_what_to_change_where_nothing_fits():
     assert done.returncode == 1
     assert "--lora_rank" in done.stdout
     assert "qwen2.5-7b" in run_plan("--model=gpt", "--hbm_gib=16").stderr
+
+
+MODEL = ("--model=qwen2.5-7b", "--devices=8", "--accelerator=h100")
+DEMO = ("--config=experiments/demo/demo.py", "--devices=1", "--hbm_gib=16")
+SLICE = ("--model=qwen2.5-7b", "--topology=v5e:4x8")
+
+
+@pytest.mark.parametrize(
+    ("given", "flag", "message"),
+    [
+        (
+            DEMO,
+            "--lora_rank=8",
+            "with --config. Change the experiment: --set=lora.rank=",
+        ),
+        (DEMO, "--int8_base", "--set=lora.int8_base"),
+        (DEMO, "--context=4096", "--set=stages.*.rollout.cache_buckets"),
+        (DEMO, "--slots_per_device=16", "--set=stages.*.rollout.num_slots"),
+        (DEMO, "--row_tokens=4096", "--set=learner.row_tokens"),
+        (DEMO, "--rows_per_device=1", "--set=learner.rows_per_microbatch"),
+        (DEMO, "--logprob_chunk=64", "--set=learner.logprob_chunk"),
+        (DEMO, "--append=64", "--set=stages.*.rollout.append_buckets"),
+        (DEMO, "--kl", "--set=stages.*.algorithm.kl"),
+        (DEMO, "--noremat", "--set=learner.remat"),
+        (MODEL, "--int8_base", "no effect without --lora_rank"),
+        (MODEL, "--largest", "no effect without --topology"),
+        (DEMO, "--turns=2", "no effect without --topology"),
+        (MODEL, "--observation_tokens=2", "no effect without --topology"),
+        (SLICE, "--devices=8", "no effect with --topology"),
+        (("--model=qwen2.5-7b",), "--hbm_gib=-3", "no size of a memory"),
+        (("--model=qwen2.5-7b",), "--hbm_gib=0", "no size of a memory"),
+        (("--model=qwen2.5-7b",), "--hbm_gib=nan", "no size of a memory"),
+        (("--model=qwen2.5-7b",), "--hbm_gib=inf", "no size of a memory"),
+    ],
+)
+def test_what_would_not_change_the_plan_is_refused(given, flag, message):
+    done = run_plan(*given, flag)
+    assert done.returncode == 1 and message in done.stderr
+    assert done.stderr.count("\n") == 1 and not done.stdout
+
+
+FLAGS_OF_PLAN = """
+from agentrl.launch import plan
+known = plan.flags.FLAGS
+for name in plan.OF_TOPOLOGY:
+    assert known[name].help.startswith("With --topology: "), name
+sized = {flag.name for flag in plan._SIZES.values()}
+demanded = {flag.name for flag in plan._DEMAND.values()}
+assert set(plan.OF_MODEL) == sized | {"lora_rank", "int8_base", "remat", "kl"}
+assert set(plan.OF_TOPOLOGY) == demanded | {"largest"}
+defined = {flag.name for flag in known.get_key_flags_for_module(plan.__name__)}
+special = {*plan.OF_MODEL, *plan.OF_TOPOLOGY, *plan.NOT_OF_TOPOLOGY}
+assert defined - special == {
+    "config", "model", "set", "topology", "accelerator", "hbm_gib", "headroom", "fsdp",
+    "tensor",
+}, defined - special
+"""
+
+
+def test_each_flag_of_a_plan_is_known_to_have_an_effect_or_not():
+    checked = commands.run([sys.executable, "-c", FLAGS_OF_PLAN])
+    assert checked.returncode == 0, checked.stderr

@@ -134,11 +134,29 @@ def test_an_iteration_costs_what_its_calls_do():
         ("v5e:2x2x2", "has 3 dimensions; a slice of v5e has 2"),
         ("v5p:4x4", "has 2 dimensions; a slice of v5p has 3"),
         ("v6e:0x4", "positive"),
+        ("v5e:3x5", "no slices of this shape; those of v5e are 1x1, 2x2,"),
+        ("v5e:2x8", "no slices of this shape"),
+        ("v6e:16x8", "no slices of this shape"),
+        ("v6e:16x32", "no slices of this shape"),
+        ("v5p:1x1x3", "no slices of this shape; those of v5p are 2x2x1,"),
+        ("v5p:2x2x8", "no slices of this shape"),
+        ("v4:8x4x4", "ascending"),
     ],
 )
 def test_names_of_slices_that_do_not_exist_are_refused(name, message):
     with pytest.raises(errors.ConfigError, match=message):
         topology.parse(name)
+
+
+def test_slices_that_exist_have_their_chips():
+    names = ("v5e:1x1", "v6e:8x16", "v4:2x2x1", "v7x:2x2x2", "v5p:2x4x4", "v5p:4x8x12")
+    assert [topology.parse(name)[1] for name in names] == [1, 128, 4, 8, 32, 384]
+
+
+def test_slices_of_so_many_chips_have_a_shape_by_default():
+    default = ("4x8", "2x2x1", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16")
+    assert all(map(topology.is_default, default))
+    assert not any(map(topology.is_default, ("4x4x16", "4x8x16", "4x16x16")))
 
 
 def test_without_the_compiler_its_installation_is_named(monkeypatch):
