@@ -80,6 +80,12 @@ def object_name(name: str, part: Part) -> str:
     return f"{name}/{start:012d}-{digest}"
 
 
+def step_of(name: str) -> str:
+    """The folder below `checkpoints/` in which a file lies; "" if it lies elsewhere."""
+    top, _, below = name.partition("/")
+    return below.partition("/")[0] if top == "checkpoints" else ""
+
+
 def stamp_of(path: pathlib.Path) -> Stamp:
     """What differs once a file was written to; raises `OSError` if it is gone."""
     status = path.stat()

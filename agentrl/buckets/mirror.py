@@ -22,13 +22,12 @@ from concurrent import futures
 import jax
 
 from agentrl import errors, storage
-from agentrl.buckets import lease, manifest, objects
+from agentrl.buckets import copies, lease, manifest, objects
 
 _STATE = ".bucket.json"  # of the local copy: the manifest that it goes on from
 _MAX_PARTS = 32  # of a file, before it is written anew in one
 _TRIES = 3  # to upload a file that changes meanwhile
 _LARGE = 64 << 20  # bytes that are not read into memory to upload them
-_BLOCK = 1 << 20
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -55,11 +54,8 @@ class Mirror:
         ] = {}  # as the store's manifest has them
         self._known: dict[str, tuple[manifest.Stamp, list[manifest.Part]]] = {}
 
-    def pull(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
+    def pull(self) -> None:
         """Makes the local copy what the store holds, unless it is newer.
-
-        Args:
-          wanted: which files, by their path in the working directory.
 
         Raises:
           DamagedFileError: if the store does not hold what its manifest says.
@@ -77,17 +73,11 @@ class Mirror:
         for name, path in self._local_files():
             if name not in self._files:
                 path.unlink()
+        copies.remove_leftovers(self.local)
         state.unlink(missing_ok=True)  # a copy that is half made is no copy
-        for name in filter(wanted, self._files):
-            self._download(name)
-        if all(map(wanted, self._files)):
-            self._remember(content)
-
-    def checkpoints(self) -> set[str]:
-        """Steps of the checkpoints that the store holds."""
-        names = (name.split("/") for name in self._files)
-        found = {parts[1] for parts in names if parts[0] == "checkpoints"}
-        return {step for step in found if step.isdecimal()}
+        for name, parts in self._files.items():
+            copies.download(self._store, name, parts, self.local / name)
+        self._remember(content)
 
     def publish(self) -> None:
         """Writes what has changed in the local copy, then the manifest.
@@ -99,7 +89,7 @@ class Mirror:
         # goes on from them cuts it back, but never older.
         found = self._upload_checkpoints()
         for name, path in self._local_files():
-            if not _is_of_checkpoint(name):
+            if not manifest.step_of(name):
                 with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                     if parts := self._upload(name, path):
                         found[name] = parts
@@ -129,7 +119,7 @@ class Mirror:
           uploaded, those that the store has already.
         """
         for _ in range(_TRIES):
-            listed = {n: p for n, p in self._local_files() if _is_of_checkpoint(n)}
+            listed = {n: p for n, p in self._local_files() if manifest.step_of(n)}
             found = {}
             with contextlib.suppress(FileNotFoundError):  # removed, for a newer one
                 for name, path in listed.items():
@@ -137,7 +127,7 @@ class Mirror:
                         found[name] = parts
             if len(found) == len(listed):
                 return found
-        return {n: parts for n, parts in self._files.items() if _is_of_checkpoint(n)}
+        return {n: parts for n, parts in self._files.items() if manifest.step_of(n)}
 
     def _local_files(self) -> list[tuple[str, pathlib.Path]]:
         """The files of the local copy, by their names in the store."""
@@ -194,34 +184,6 @@ class Mirror:
         if part not in self._files.get(name, []):
             self._store.write(manifest.object_name(name, part), content)
         return part
-
-    def _download(self, name: str) -> None:
-        path, parts = self.local / name, self._files[name]
-        if path.is_file() and manifest.unchanged(path, parts) == parts:
-            size = sum(length for _, length, _ in parts)
-            if path.stat().st_size == size:
-                return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as whole:
-            for part in parts:
-                fetched = partial.with_name(partial.name + ".part")
-                self._store.download(manifest.object_name(name, part), fetched)
-                if fetched.stat().st_size > part[1]:
-                    # The file has grown while it was uploaded; what it gained then is
-                    # in the next part.
-                    os.truncate(fetched, part[1])
-                if manifest.digest_of(fetched, 0, part[1]) != part[2]:
-                    raise errors.DamagedFileError(
-                        f"{self._store.url}/{manifest.object_name(name, part)} is not "
-                        "what was written there. Restore it, or start the run anew in "
-                        "another --workdir."
-                    )
-                with fetched.open("rb") as source:
-                    while block := source.read(_BLOCK):
-                        whole.write(block)
-                fetched.unlink()
-        partial.replace(path)
 
 
 class Publisher:
@@ -342,10 +304,12 @@ def readable(path: str) -> pathlib.Path:
     Args:
       path: a local path; or the address of a working directory, or of one of its
         checkpoints/STEP. Of other checkpoints than that, or the newest, nothing is
-        fetched.
+        fetched. While this process lives no other removes it.
 
     Raises:
       ConfigError: if there is no run.
+      CheckpointError: if it has no such checkpoint.
+      DamagedFileError: if the store does not hold what its manifest says.
       OSError: if the store cannot be read.
     """
     if not is_remote(path):
@@ -353,22 +317,9 @@ def readable(path: str) -> pathlib.Path:
     url, step = _split(path.rstrip("/"))
     local = local_copy(url)
     # Not the copy of a process that trains, which may go on.
-    mirror = Mirror(objects.Store(url), local.with_name(f"{local.name}-read"))
-    mirror.local.mkdir(parents=True, exist_ok=True)
-    mirror.pull(lambda name: not _is_of_checkpoint(name))
-    if not (mirror.local / "run.json").exists():
-        raise errors.ConfigError(
-            f"{url} holds no run; give the address that launch.train had as --workdir."
-        )
-    steps = mirror.checkpoints()
-    wanted = step or str(max(map(int, steps), default=""))
-    prefix = f"checkpoints/{wanted}/"
-    mirror.pull(lambda name: not _is_of_checkpoint(name) or name.startswith(prefix))
-    return mirror.local / "checkpoints" / wanted if step else mirror.local
-
-
-def _is_of_checkpoint(name: str) -> bool:
-    return name.startswith("checkpoints/")
+    folder = local.with_name(f"{local.name}-read")
+    copies.fetch_run(objects.Store(url), folder, step)
+    return folder / "checkpoints" / step if step else folder
 
 
 def _split(url: str) -> tuple[str, str]:

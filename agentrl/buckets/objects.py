@@ -31,7 +31,9 @@ class Store:
         self.url = url.rstrip("/")
         scheme = url.partition("://")[0]
         try:
-            self._system, self._root = fsspec.core.url_to_fs(self.url)
+            # Objects have no folders; files do, and theirs are made as needed.
+            options = {"auto_mkdir": True} if scheme in ("file", "local") else {}
+            self._system, self._root = fsspec.core.url_to_fs(self.url, **options)
         except ImportError as error:
             extra = _EXTRAS.get(scheme)
             advice = f" (pip install 'agentrl-jax[{extra}]')" if extra else ""
@@ -119,7 +121,7 @@ class Store:
         for number in range(_ATTEMPTS):
             try:
                 return attempt()
-            except PermissionError as error:
+            except (PermissionError, FileNotFoundError) as error:
                 raise self._explained(action, name, error) from error
             # Each package has errors of its own, not all of them OSErrors.
             except Exception as error:

@@ -245,6 +245,30 @@ def test_a_copy_that_is_ahead_goes_on_and_one_that_is_behind_is_made_anew(tmp_pa
     assert contents(opened(there.local).local) == contents(here.local)
 
 
+def test_a_copy_that_is_made_anew_keeps_nothing_that_could_pass_for_a_checkpoint(
+    tmp_path,
+):
+    here, there = opened(tmp_path / "a"), opened(tmp_path / "b")
+    put(here.local, metrics="1\n", checkpoints__1__params="a")
+    here.publish()
+    there.pull()
+    put(there.local, checkpoints__7__params="b")  # killed before it was published
+    put(there.local, **{".metrics.0.partial": "1"})
+    put(here.local, metrics="1\n2\n", checkpoints__2__params="c")
+    here.publish()
+    there.pull()
+    assert sorted(os.listdir(there.local / "checkpoints")) == ["1", "2"]
+    assert not list(there.local.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("scheme", ["file", "local"])
+def test_a_store_may_be_a_local_folder(tmp_path, scheme):
+    url = f"{scheme}://{tmp_path}/bucket/run"
+    with mirror.training(url) as publisher:
+        put(publisher.workdir, **{"run.json": "{}"}, checkpoints__9__p="9")
+    assert contents(mirror.readable(url)) == contents(publisher.workdir)
+
+
 def test_damage_is_named(tmp_path):
     here = opened(tmp_path / "a")
     put(here.local, metrics="1\n")
@@ -435,31 +459,6 @@ def test_published_checkpoints_are_whole_although_newer_ones_replace_them(
     }
 
 
-def test_readers_fetch_the_checkpoint_that_they_need():
-    with mirror.training(URL) as publisher:
-        put(publisher.workdir, **{"run.json": "{}"}, checkpoints__9__p="9")
-        put(publisher.workdir, checkpoints__10__p="10")
-    found = mirror.readable(URL)
-    assert contents(found).keys() == {"run.json", "checkpoints/10/p"}
-    chosen = mirror.readable(f"{URL}/checkpoints/9")
-    assert contents(chosen) == {"p": b"9"}
-    assert (chosen.parents[1] / "run.json").exists()
-    assert mirror.readable("runs/demo") == pathlib.Path("runs/demo")
-    with pytest.raises(errors.ConfigError, match="holds no run"):
-        mirror.readable("memory://bucket/other")
-
-
-@pytest.mark.parametrize(
-    "url", [f"{URL}/checkpoints{more}" for more in ("", "/7", "/demo", "-2/demo")]
-)
-def test_addresses_of_runs_may_name_checkpoints(url):
-    with mirror.training(url) as publisher:
-        put(publisher.workdir, **{"run.json": "{}"}, checkpoints__9__p="9")
-    assert (mirror.readable(url) / "run.json").exists()
-    assert contents(mirror.readable(f"{url}/checkpoints/9/")) == {"p": b"9"}
-    assert (mirror.readable(f"{url}/checkpoints") / "run.json").exists()
-
-
 def test_opening_starts_no_device():
     code = (
         "from agentrl.buckets import mirror\n"
@@ -474,7 +473,7 @@ def test_addresses_that_cannot_work_are_refused(monkeypatch):
     with pytest.raises(errors.ConfigError, match="gs://BUCKET/PATH"):
         objects.Store("gz://bucket/run")
 
-    def missing(url):
+    def missing(url, **options):
         raise ImportError("Please install gcsfs to access Google Storage")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
