@@ -261,14 +261,6 @@ def test_a_copy_that_is_made_anew_keeps_nothing_that_could_pass_for_a_checkpoint
     assert not list(there.local.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("scheme", ["file", "local"])
-def test_a_store_may_be_a_local_folder(tmp_path, scheme):
-    url = f"{scheme}://{tmp_path}/bucket/run"
-    with mirror.training(url) as publisher:
-        put(publisher.workdir, **{"run.json": "{}"}, checkpoints__9__p="9")
-    assert contents(mirror.readable(url)) == contents(publisher.workdir)
-
-
 def test_damage_is_named(tmp_path):
     here = opened(tmp_path / "a")
     put(here.local, metrics="1\n")
@@ -473,7 +465,7 @@ def test_addresses_that_cannot_work_are_refused(monkeypatch):
     with pytest.raises(errors.ConfigError, match="gs://BUCKET/PATH"):
         objects.Store("gz://bucket/run")
 
-    def missing(url, **options):
+    def missing(url):
         raise ImportError("Please install gcsfs to access Google Storage")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
