@@ -22,7 +22,7 @@ from concurrent import futures
 import jax
 
 from agentrl import errors, storage
-from agentrl.buckets import copies, lease, manifest, objects
+from agentrl.buckets import copies, lease, manifest, mounts, objects
 
 _STATE = ".bucket.json"  # of the local copy: the manifest that it goes on from
 _MAX_PARTS = 32  # of a file, before it is written anew in one
@@ -281,18 +281,22 @@ def opened(workdir: str) -> Iterator[tuple[pathlib.Path, Callable[[], None]]]:
       complete.
 
     Raises:
-      ConfigError: as `training` does, or if it lies in a store and there are many hosts.
+      ConfigError: as `training` does, if it lies in a store and there are many hosts, or
+        if the file system of the local directory cannot hold a run.
     """
     if not is_remote(workdir):
-        yield pathlib.Path(workdir), lambda: None
+        local = pathlib.Path(workdir)
+        if workdir:  # else nothing is to be written
+            mounts.refuse_unfit(local)
+        yield local, lambda: None
         return
     # Counting processes starts the devices, which a run has yet to divide.
     if jax.distributed.is_initialized() and (hosts := jax.process_count()) > 1:
         raise errors.ConfigError(
             f"{workdir}: a run of {hosts} hosts needs a working directory that "
-            "all of them share; mount the bucket (gcsfuse, s3fs) or a network disk on "
-            "every host and give its path."
+            f"all of them share: mount {mounts.FIT} on every host, and give its path."
         )
+    mounts.refuse_unfit(local_copy(workdir))
     with training(workdir) as publisher:
         print(f"{workdir} is worked on in {publisher.workdir}.", flush=True)
         yield publisher.workdir, publisher.publish
