@@ -5,18 +5,42 @@ object is written whole or not at all, and whoever reads it afterwards sees it w
 """
 
 import pathlib
+import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import fsspec
+from fsspec.implementations import local
 
-from agentrl import errors
+from agentrl import errors, storage
 
 _ATTEMPTS = 4
 _FIRST_WAIT_S = 0.5  # doubled after each attempt
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3"}
 _Result = TypeVar("_Result")
+
+
+class _Folder(local.LocalFileSystem):
+    """Local files that appear whole, as objects do, in folders made as needed."""
+
+    def pipe_file(self, path: str, value: bytes, **_: Any) -> None:
+        storage.write(pathlib.Path(path), value)
+
+    def put_file(self, lpath: str, rpath: str, **_: Any) -> None:
+        path = pathlib.Path(rpath)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(lpath, partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def find(self, path: str, **options: Any) -> list[str]:
+        found = super().find(path, **options)
+        return [name for name in found if not storage.is_leftover(pathlib.Path(name))]
 
 
 class Store:
@@ -40,6 +64,9 @@ class Store:
             raise errors.ConfigError(
                 f"{url}: {error}; give a local path, gs://BUCKET/PATH or s3://BUCKET/PATH."
             ) from error
+
+        if type(self._system) is local.LocalFileSystem:
+            self._system = _Folder()
 
     def read(self, name: str) -> bytes | None:
         """Returns an object; None if there is none."""
@@ -119,7 +146,7 @@ class Store:
         for number in range(_ATTEMPTS):
             try:
                 return attempt()
-            except PermissionError as error:
+            except (PermissionError, FileNotFoundError) as error:
                 raise self._explained(action, name, error) from error
             # Each package has errors of its own, not all of them OSErrors.
             except Exception as error:

@@ -331,7 +331,9 @@ class Checkpoints:
     def _explain_writing(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:  # ValueError: how TensorStore reports
+        # ValueError: how TensorStore reports; NotImplementedError: Orbax, where folders
+        # cannot be renamed.
+        except (OSError, ValueError, NotImplementedError) as error:
             free = shutil.disk_usage(self.folder).free
             raise errors.CheckpointError(
                 f"checkpoint {self.folder / str(self._saving)} could not be written "

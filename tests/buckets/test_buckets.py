@@ -13,7 +13,7 @@ import pytest
 from fsspec.implementations import memory
 
 from agentrl import errors, storage
-from agentrl.buckets import lease, mirror, objects
+from agentrl.buckets import lease, manifest, mirror, objects
 
 URL = "memory://bucket/run"
 
@@ -85,7 +85,7 @@ def test_another_machine_finds_what_was_published(tmp_path, written):
     here.publish()
     assert contents(opened(tmp_path / "b").local) == contents(here.local)
     assert not any("tmp" in name for name in objects.Store(URL).names())
-    assert written[-1] == mirror.MANIFEST
+    assert written[-1] == manifest.NAME
 
     written.clear()  # what a file gains is written, and nothing else
     append(here.local / "metrics", "3\n")
@@ -245,6 +245,22 @@ def test_a_copy_that_is_ahead_goes_on_and_one_that_is_behind_is_made_anew(tmp_pa
     assert contents(opened(there.local).local) == contents(here.local)
 
 
+def test_a_copy_that_is_made_anew_keeps_nothing_that_could_pass_for_a_checkpoint(
+    tmp_path,
+):
+    here, there = opened(tmp_path / "a"), opened(tmp_path / "b")
+    put(here.local, metrics="1\n", checkpoints__1__params="a")
+    here.publish()
+    there.pull()
+    put(there.local, checkpoints__7__params="b")  # killed before it was published
+    put(there.local, **{".metrics.0.partial": "1"})
+    put(here.local, metrics="1\n2\n", checkpoints__2__params="c")
+    here.publish()
+    there.pull()
+    assert sorted(os.listdir(there.local / "checkpoints")) == ["1", "2"]
+    assert not list(there.local.rglob("*.partial"))
+
+
 def test_damage_is_named(tmp_path):
     here = opened(tmp_path / "a")
     put(here.local, metrics="1\n")
@@ -256,7 +272,7 @@ def test_damage_is_named(tmp_path):
         errors.DamagedFileError, match="memory://bucket/run/metrics/0000"
     ):
         opened(tmp_path / "b")
-    store.write(mirror.MANIFEST, b"{")
+    store.write(manifest.NAME, b"{")
     with pytest.raises(errors.DamagedFileError, match=r"manifest.json is damaged"):
         opened(tmp_path / "b")
 
@@ -272,7 +288,7 @@ def test_a_lost_lease_ends_the_run_and_loses_nothing():
         told = {"owner": "x", "host": "other", "process": 7, "until": 2e9}
         objects.Store(URL).write(lease.NAME, json.dumps(told).encode())
     assert (mirror.local_copy(URL) / "metrics").read_text() == "1\n"
-    assert objects.Store(URL).read(mirror.MANIFEST) is None
+    assert objects.Store(URL).read(manifest.NAME) is None
     assert json.loads(objects.Store(URL).read(lease.NAME))["owner"] == "x"
 
 
@@ -295,7 +311,7 @@ def test_a_run_that_died_before_it_published_is_begun_again():
     store.write(part, b"1")
     with mirror.training(URL) as publisher:
         put(publisher.workdir, metrics="2")
-    assert mirror.MANIFEST in store.names()
+    assert manifest.NAME in store.names()
     assert part not in store.names()
 
 
@@ -340,7 +356,7 @@ def test_the_last_publish_is_tried_although_the_one_before_failed(
     failures = iter(["quota exceeded"])
 
     def change(name):
-        if name == mirror.MANIFEST:
+        if name == manifest.NAME:
             for failure in failures:
                 raise OSError(failure)
 
@@ -351,7 +367,7 @@ def test_the_last_publish_is_tried_although_the_one_before_failed(
         publisher.publish()
         if error:
             raise error("stopped")
-    assert objects.Store(URL).read(mirror.MANIFEST) is not None
+    assert objects.Store(URL).read(manifest.NAME) is not None
     assert not capsys.readouterr().err
 
 
@@ -383,29 +399,56 @@ def test_checkpoints_that_are_removed_meanwhile_are_left_out(
         here.publish()
 
 
-def test_readers_fetch_the_checkpoint_that_they_need():
-    with mirror.training(URL) as publisher:
-        put(publisher.workdir, **{"run.json": "{}"}, checkpoints__9__p="9")
-        put(publisher.workdir, checkpoints__10__p="10")
-    found = mirror.readable(URL)
-    assert contents(found).keys() == {"run.json", "checkpoints/10/p"}
-    chosen = mirror.readable(f"{URL}/checkpoints/9")
-    assert contents(chosen) == {"p": b"9"}
-    assert (chosen.parents[1] / "run.json").exists()
-    assert mirror.readable("runs/demo") == pathlib.Path("runs/demo")
-    with pytest.raises(errors.ConfigError, match="holds no run"):
-        mirror.readable("memory://bucket/other")
+def test_no_checkpoint_is_published_before_the_metrics_that_lead_to_it(
+    tmp_path, monkeypatch
+):
+    here = opened(tmp_path / "a")
+    put(here.local, metrics="1\n", checkpoints__1__params="a")
+
+    def change(name):
+        if name.startswith("metrics"):  # training goes on meanwhile
+            append(here.local / "metrics", "2\n")
+            put(here.local, checkpoints__2__params="b")
+
+    with monkeypatch.context() as patched:
+        before_writing(patched, change)
+        here.publish()
+    found = contents(opened(tmp_path / "b").local)
+    assert found["checkpoints/1/params"] == b"a"
+    assert "checkpoints/2/params" not in found
+    assert found["metrics"].startswith(b"1\n")
+    here.publish()
+    assert contents(opened(tmp_path / "c").local) == contents(here.local)
 
 
-@pytest.mark.parametrize(
-    "url", [f"{URL}/checkpoints{more}" for more in ("", "/7", "/demo", "-2/demo")]
-)
-def test_addresses_of_runs_may_name_checkpoints(url):
-    with mirror.training(url) as publisher:
-        put(publisher.workdir, **{"run.json": "{}"}, checkpoints__9__p="9")
-    assert (mirror.readable(url) / "run.json").exists()
-    assert contents(mirror.readable(f"{url}/checkpoints/9/")) == {"p": b"9"}
-    assert (mirror.readable(f"{url}/checkpoints") / "run.json").exists()
+@pytest.mark.parametrize("replaced", [1, 100], ids=["once", "again and again"])
+def test_published_checkpoints_are_whole_although_newer_ones_replace_them(
+    tmp_path, monkeypatch, replaced
+):
+    here = opened(tmp_path / "a")
+    folder = here.local / "checkpoints"
+    put(here.local, run="{}", checkpoints__100__params="a", checkpoints__100__state="a")
+    here.publish()
+    shutil.rmtree(folder / "100")
+    put(here.local, checkpoints__101__params="a1", checkpoints__101__state="a1")
+    steps = iter(range(102, 102 + replaced))
+
+    def change(name):  # the first file is on its way, the second one is removed
+        step = int(name.split("/")[1]) if "params" in name else None
+        if step is not None and (new := next(steps, None)) is not None:
+            for item in ("params", "state"):
+                put(here.local, **{f"checkpoints__{new}__{item}": f"a{new}"})
+            shutil.rmtree(folder / str(step))
+
+    before_writing(monkeypatch, change)
+    here.publish()
+    (newest,) = folder.iterdir()
+    kept = newest.name if replaced == 1 else "100"
+    assert contents(opened(tmp_path / "b").local).keys() == {
+        "run",
+        f"checkpoints/{kept}/params",
+        f"checkpoints/{kept}/state",
+    }
 
 
 def test_opening_starts_no_device():

@@ -176,3 +176,17 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     fake_run.write_run(tmp_path / "run")
     with pytest.raises(errors.CheckpointError, match="holds no checkpoint yet"):
         checkpoint.find_checkpoint(tmp_path / "run")
+
+
+def test_what_the_file_system_cannot_do_is_explained(tmp_path, monkeypatch):
+    def unable(*_args, **_options):  # so Orbax says it of some mounted buckets
+        raise NotImplementedError("folders cannot be renamed")
+
+    with (
+        pytest.raises(
+            errors.CheckpointError, match=r"1 could not be written.*be renamed"
+        ),
+        checkpoint.Checkpoints(tmp_path) as checkpoints,
+    ):
+        monkeypatch.setattr(checkpoints._manager, "save", unable)
+        checkpoints.save(states.make_state(1), types.Progress())
