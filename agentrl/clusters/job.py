@@ -33,8 +33,8 @@ class Job:
         if self.in_store and self.hosts > 1:
             raise errors.ConfigError(
                 f"--workdir={self.workdir}: a run of {self.hosts} hosts needs a working "
-                "directory that all of them share; mount the bucket (gcsfuse, s3fs) or a "
-                "network disk on every host and give its path."
+                "directory that all of them share: mount a network disk on every host and "
+                "give its path (docs/howto_bucket.md says which can hold a run)."
             )
         for flag in ("--coordinator", "--host_index", "--num_hosts"):
             if any(word.startswith(flag) for word in self.arguments):
