@@ -448,6 +448,7 @@ def _name_changes(config: base.EnvConfig) -> str:
 
 def _check_registered(env: str) -> None:
     if env not in registry.names():
+        registry.refuse_malformed()  # it may be meant by an entry that cannot be read
         raise TaskSelectionError(
             f"unknown environment {env!r}.{_suggest(env, registry.names())} Registered: "
             f"{list(registry.names())}; others are named in {registry.VARIABLE}."
