@@ -4,10 +4,9 @@ import difflib
 import functools
 import importlib
 import os
-import traceback
 import types
 
-from agentrl.envs import base
+from agentrl.envs import base, faults
 
 _MODULES = {
     "textcraft": "agentrl.envs.textcraft",
@@ -95,13 +94,9 @@ def _import(name: str, module: str) -> types.ModuleType:
                 f"{prefix}there is no module {absent!r}, which {VARIABLE} names; correct "
                 "it, or add the module's folder to PYTHONPATH."
             ) from error
-        where = ""
-        if not isinstance(error, SyntaxError):  # which says it itself
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            where = f" ({frame.filename}, line {frame.lineno})"
         raise base.EnvConfigError(
             f"{prefix}the module {module!r}, which {VARIABLE} names, cannot be imported: "
-            f"{type(error).__name__}: {error}{where}."
+            f"{faults.brief(error)}."
         ) from error
 
 
