@@ -8,15 +8,14 @@ environment is checked before anything is trained on it:
     python -m agentrl.envs.checks NAME ...
 """
 
+import contextlib
 import dataclasses
 import itertools
-import os
 import pickle
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from agentrl.envs import base, episodes, hostile, parsing, registry, tasks
+from agentrl.envs import base, episodes, faults, hostile, parsing, registry, tasks
 
 MAX_INSTANCE_BYTES = 1 << 20  # what one more instance may cost in a process
 MAX_FINGERPRINTS = 100  # tasks of each split that the suite compares
@@ -31,10 +30,24 @@ def check_environment(name: str, config: base.EnvConfig) -> None:
     """Runs every check of this module.
 
     Raises:
-      ConformanceError: on the first promise that is broken.
+      ConformanceError: on the first promise that is broken, whatever was raised for it.
     """
     for check in CHECKS:
-        check(name, config)
+        with _explained(f"{name}, {check.__name__}"):
+            check(name, config)
+
+
+@contextlib.contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Makes one `ConformanceError` of whatever the code of an environment raises."""
+    try:
+        yield
+    except (ConformanceError, base.MissingDataError):
+        raise
+    except (base.EnvConfigError, base.InvalidResultError) as error:
+        raise ConformanceError(f"{where}: {error}") from error
+    except Exception as error:  # a border: authors' mistakes can raise anything
+        raise ConformanceError(f"{where}: {faults.brief(error)}") from error
 
 
 # A pure function of (item id, config).
@@ -218,21 +231,39 @@ def check_panels(name: str, config: base.EnvConfig) -> None:
         where = f"{name}, split '{split}'"
         _require(bool(panel.item_ids) and bool(panel.version), f"{where}: empty")
         _require_equal((panel.env, panel.split), (name, split), f"{where}: mislabelled")
-        _require(
-            len(set(panel.item_ids)) == len(panel.item_ids), f"{where}: repeated tasks"
-        )
+        ids = panel.item_ids
+        _require(len(set(ids)) == len(ids), f"{where}: repeated tasks")
         again = spec.panel(split, config)
         _require_equal(again.digest, panel.digest, f"{where}: unstable")
         for item_id in panel.item_ids:
-            base.parse_item_id(name, item_id)
+            try:
+                base.parse_item_id(name, item_id)
+            except base.UnknownItemError as error:
+                raise ConformanceError(f"{where}: {error}") from error
         for item_id in panel.item_ids[:20]:
             labels = spec.tier(item_id, config), spec.subset(item_id, config)
             _require(
                 labels[0] in ("easy", "hard") and bool(labels[1]),
                 f"{where}: {item_id} has (tier, subset) {labels}",
             )
+        _check_subsets(spec, config, panel)
     train, test = (set(spec.panel(s, config).item_ids) for s in ("train", "test"))
     _require_equal(sorted(train & test), [], f"{name}: tasks in both train and test")
+
+
+def _check_subsets(
+    spec: base.EnvSpec, config: base.EnvConfig, panel: base.TaskPanel
+) -> None:
+    """The subsets of a fixed sample of tasks are among those that the spec publishes."""
+    if (published := spec.subsets(config)) is None:
+        return
+    for item_id in sorted(panel.item_ids, key=base.stable_hash)[:MAX_FINGERPRINTS]:
+        subset = spec.subset(item_id, config)
+        _require(
+            subset in published,
+            f"{spec.name}, split '{panel.split}': {item_id} is of subset {subset!r}, "
+            f"which spec.subsets does not name: {published}",
+        )
 
 
 def check_fingerprints(name: str, config: base.EnvConfig) -> None:
@@ -374,8 +405,8 @@ def check_memory(name: str, config: base.EnvConfig) -> None:
 
 
 CHECKS: tuple[Callable[[str, base.EnvConfig], None], ...] = (
+    check_panels,  # first: the others play tasks of the panels
     check_config,
-    check_panels,
     check_fingerprints,
     check_purity,
     check_interleaving,
@@ -400,17 +431,7 @@ def _run_elsewhere(
     function: str, name: str, config: base.EnvConfig, *, hash_seed: str = "random"
 ) -> str:
     """What a function of `agentrl.envs.episodes` returns in a new process, as text."""
-    code = (
-        "import pickle, sys; from agentrl.envs import episodes; "
-        f"print(episodes.{function}(*pickle.load(sys.stdin.buffer)))"
-    )
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        input=pickle.dumps((name, config)),
-        capture_output=True,
-        env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": path},
-    )
+    done = episodes.start_elsewhere(function, (name, config), hash_seed=hash_seed)
     _require(
         done.returncode == 0, f"{name}: {function} failed:\n{done.stderr.decode()}"
     )
@@ -457,18 +478,23 @@ def _require_accepted(name: str, action: str, result: base.StepResult) -> None:
     )
 
 
-def main(names: Sequence[str]) -> None:
-    """Checks the named environments, or all, under each profile and list policy."""
+def main(names: Sequence[str]) -> int:
+    """Checks environments, by default all; returns 1 if one breaks a promise, else 0."""
+    status = 0
     for name in names or registry.names():
         try:
-            registry.make(name).close()
+            with _explained(name):
+                registry.make(name).close()
+            for profile, policy in itertools.product(base.PROFILES, base.LIST_ACTIONS):
+                check_environment(name, base.EnvConfig(profile, policy))
+                print(f"{name} {profile} {policy}: ok", flush=True)
         except base.MissingDataError as error:
             print(f"{name}: left out, {error}", flush=True)
-            continue
-        for profile, policy in itertools.product(base.PROFILES, base.LIST_ACTIONS):
-            check_environment(name, base.EnvConfig(profile, policy))
-            print(f"{name} {profile} {policy}: ok", flush=True)
+        except ConformanceError as error:
+            print(error, file=sys.stderr, flush=True)
+            status = 1
+    return status
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

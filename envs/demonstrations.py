@@ -51,7 +51,8 @@ def collect(
       max_error_fraction: share of the tasks that the environment may lose.
 
     Raises:
-      EnvConfigError: if the environment has no observational oracle.
+      EnvConfigError: if the environment has no observational oracle, or it solves none of
+        the tasks: whoever learns from them has nothing to learn from.
       EnvFaultsError: if the environment loses more tasks.
     """
     episodes.require_oracle(env_name, "observational")
@@ -69,6 +70,8 @@ def collect(
                 "environment, or allow more."
             )
         _LOGGER.warning(text)
+    if item_ids and not played.solved:
+        raise base.EnvConfigError(_explain_none(envs, env_name, item_ids, played))
     return [played.solved[place] for place in sorted(played.solved)]
 
 
@@ -79,6 +82,8 @@ class _Players:
         # By place in the list; of lost tasks, kind and text of the error.
         self.solved: dict[int, Demonstration] = {}
         self.lost: dict[int, tuple[str, str]] = {}
+        self.refused: list[int] = []
+        self.unsolved: list[int] = []
         self._envs, self._thoughts = envs, thoughts
         self._live: dict[int, tuple[int, Demonstration]] = {}  # by slot, with its place
 
@@ -108,13 +113,34 @@ class _Players:
             del self._live[slot]
             if reply.result is None:
                 self.lost[place] = str(reply.fault), reply.error or ""
-            elif reply.result.done and reply.result.info.success:
+            elif not reply.result.done:
+                self.refused.append(place)
+            elif reply.result.info.success:
                 self.solved[place] = demonstration
+            else:
+                self.unsolved.append(place)
             return None
         if not self._thoughts and "Action:" in answer:
             answer = answer[answer.index("Action:") :]
         demonstration.exchanges.append((reply.result.observation, answer))
         return answer
+
+
+def _explain_none(
+    envs: pool.EnvPool, env_name: str, item_ids: Sequence[str], played: _Players
+) -> str:
+    """Says what became of tasks of which none was solved, and how to see one."""
+    counts = [f"{len(played.refused)} refused, {len(played.unsolved)} ended unsolved"]
+    if played.lost:
+        counts.append(f"{len(played.lost)} lost to the environment")
+    # An episode that ended shows more than one that never began.
+    shown = min(played.unsolved or played.refused or played.lost)
+    command = faults.replay_command(item_ids[shown], envs.configs[env_name])
+    return (
+        f"the observational oracle of '{env_name}' solved 0 of {len(item_ids)} tasks "
+        f"({', '.join(counts)}); a solved task ends with info.success, and an answer "
+        f"needs an `Action:` line. `{command} --oracle=observational` shows one."
+    )
 
 
 def choose_examples(
@@ -130,6 +156,9 @@ def choose_examples(
 
     Returns:
       `count` examples; fewer if the oracle solves fewer of the 4 x `count` tasks drawn.
+
+    Raises:
+      EnvConfigError, EnvFaultsError: as `collect`.
     """
     panel = registry.get_spec(env_name).panel("train", envs.configs[env_name])
     drawn = sorted(panel.item_ids, key=base.stable_hash)[: 4 * count]

@@ -6,13 +6,17 @@ The conformance checks, `launch.play` and the benchmarks play with these.
 import dataclasses
 import gc
 import hashlib
+import os
+import pickle
 import random
 import re
+import subprocess
+import sys
 import tracemalloc
 import typing
 from collections.abc import Callable, Iterable, Sequence
 
-from agentrl.envs import base, parsing, registry, tasks
+from agentrl.envs import base, border, parsing, registry, tasks
 
 Script = Sequence[str]  # answers of an agent, in order
 Transcript = list[str | base.StepResult]  # the first observation, then the results
@@ -41,26 +45,48 @@ def record_script(name: str, config: base.EnvConfig, item_id: str) -> Script:
     The second answer is nonsense, so that refused answers are part of every script.
     """
     env = registry.make(name, config)
-    observation = env.reset(item_id)
+    observation = _start(env, item_id)
     act = _make_actor(env, item_id)
     script: list[str] = []
     while True:
-        answer = "nonsense" if len(script) == 1 else act(observation)
+        answer = "nonsense" if len(script) == 1 else check_answer(act(observation))
         script.append(answer)
-        result = env.step(answer)
+        result = _step(env, answer)
         if result.done or len(script) == _MAX_WALK:
             return script
         if answer != "nonsense":
             observation = result.observation
 
 
+def check_answer(answer: object) -> str:
+    """Returns an oracle's answer as a worker passes it on.
+
+    Raises:
+      InvalidResultError: if it is no text, or too long.
+    """
+    return border.check_text("the oracle's answer", answer, base.MAX_ACTION_CHARS)
+
+
+def _start(env: base.Environment, item_id: str) -> str:
+    first = env.reset(item_id)
+    border.check_text("the first observation", first, border.MAX_OBSERVATION_BYTES)
+    return first
+
+
+def _step(env: base.Environment, answer: str) -> base.StepResult:
+    """The result as it is, for comparisons to see all of it, if workers would take it."""
+    result = env.step(answer)
+    border.check_result(result, border.MAX_OBSERVATION_BYTES)
+    return result
+
+
 def play_script(
     env: base.Environment, item_id: str, script: Iterable[str]
 ) -> Transcript:
     """Plays answers until they or the episode end."""
-    transcript: Transcript = [env.reset(item_id)]
+    transcript: Transcript = [_start(env, item_id)]
     for answer in script:
-        result = env.step(answer)
+        result = _step(env, answer)
         transcript.append(result)
         if result.done:
             break
@@ -163,14 +189,15 @@ def play_oracle(
 
     Raises:
       OracleRefusalError: if the oracle does not know this kind of task.
+      InvalidResultError: if environment or oracle return something invalid.
     """
     env = registry.make(name, config)
-    observation = env.reset(item_id)
+    observation = _start(env, item_id)
     oracle = make_oracle(env, kind)
     turns = []
     while True:
-        answer = oracle.act(observation)
-        result = env.step(answer)
+        answer = check_answer(oracle.act(observation))
+        result = _step(env, answer)
         turns.append((answer, result))
         if result.done:
             return turns
@@ -205,6 +232,23 @@ def instance_bytes(name: str, config: base.EnvConfig, count: int = 200) -> int:
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return used // count
+
+
+def start_elsewhere(
+    function: str, arguments: tuple[str, base.EnvConfig], *, hash_seed: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs a function of this module in a new process, which prints what it returns."""
+    code = (
+        "import pickle, sys; from agentrl.envs import episodes; "
+        f"print(episodes.{function}(*pickle.load(sys.stdin.buffer)))"
+    )
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps(arguments),
+        capture_output=True,
+        env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": path},
+    )
 
 
 def _make_actor(env: base.Environment, item_id: str) -> Callable[[str], str]:

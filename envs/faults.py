@@ -3,6 +3,7 @@
 import collections
 import enum
 import shlex
+import traceback
 from collections.abc import Iterable
 
 from agentrl.envs import base
@@ -39,12 +40,33 @@ def describe(
       text: the agent's answer in that step.
       problem: what went wrong.
     """
-    env = item_id.rpartition("_")[0]
-    place = f"turn {turn}, on the answer {text[:200]!r}" if turn else "its reset"
     return (
-        f"environment '{env}', task {item_id}, {place}: {problem}\n"
+        f"{locate(item_id, turn=turn, text=text)}: {problem}\n"
         f"  replay the task alone: {replay_command(item_id, config)}"
     )
+
+
+def locate(item_id: str, *, turn: int, text: str) -> str:
+    """Returns environment, task and call of a fault, as messages of it begin.
+
+    Args:
+      item_id: the task.
+      turn: number of the step that failed, from 1; 0 for the reset.
+      text: the agent's answer in that step.
+    """
+    env = item_id.rpartition("_")[0]
+    place = f"turn {turn}, on the answer {text[:200]!r}" if turn else "its reset"
+    return f"environment '{env}', task {item_id}, {place}"
+
+
+def brief(error: Exception) -> str:
+    """Returns type, text and place of an error, in one line."""
+    text = " ".join(str(error).split())
+    told = f"{type(error).__name__}: {text}"
+    if isinstance(error, SyntaxError):  # whose text names the place in question
+        return told
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{told} ({frame.filename}, line {frame.lineno})"
 
 
 def replay_command(item_id: str, config: base.EnvConfig) -> str:

@@ -34,7 +34,7 @@ import subprocess
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypeAlias
 
-from agentrl.envs import base, border, faults, memory, supervisor, worker
+from agentrl.envs import base, border, faults, memory, registry, supervisor, worker
 
 _MAX_FAILED_STARTS = 3  # in a row; more is not bad luck
 _MAX_KILLED_ALONE = 2  # times that something may kill a worker with one episode
@@ -164,15 +164,21 @@ class EnvPool:
         for slot, env in names.items():
             self._check_free(slot)
             if env not in self.configs:
-                raise base.UnknownItemError(
-                    f"item id {tasks[slot]!r}: the pool plays {sorted(self.configs)}; "
-                    "pass the environment's configuration to EnvPool."
-                )
+                raise base.UnknownItemError(self._explain_unknown(tasks[slot], env))
         for slot, env in names.items():
             call = worker.Call(slot, env, tasks[slot], "", oracle)
             self._episodes[slot] = _Episode(slot, env, tasks[slot], [call])
         self.counters.resets += len(names)
         self._send(self._episodes[slot] for slot in names)
+
+    def _explain_unknown(self, item_id: str, env: str) -> str:
+        played = f"item id {item_id!r}: the pool plays {sorted(self.configs)}"
+        if env in registry.names():
+            return f"{played}; pass the environment's configuration to EnvPool."
+        return (
+            f"{played}, and no environment is named {env!r}; the ids of an environment's "
+            "panel are its name, '_' and a number. Correct the panel."
+        )
 
     def send_step(self, actions: Mapping[int, str]) -> None:
         """Sends the agent's answer in each slot to the environment there.

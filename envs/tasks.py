@@ -86,8 +86,9 @@ def select_tasks(
       The tasks in the order of the split or file, at least one.
 
     Raises:
-      TaskSelectionError: for an unknown split, tier or subset, an unreadable file, or
-        if no task is left.
+      TaskSelectionError: for an unknown split, tier or subset, an unreadable file, if no
+        task is left, or if the environment's own panel is empty, repeats an id, or has
+        one that is not of the form `<env>_<k>`.
     """
     kept = _split_subsets(subsets, registry.names()).get(env, ())
     spec = registry.get_spec(env)
@@ -95,6 +96,7 @@ def select_tasks(
     _check_choice("tier", tier, ("all", *_TIERS), env)
     if item_file is None:
         panel = spec.panel(split, config)
+        _check_own_panel(panel, env, split)
     else:
         panel = base.TaskPanel(env, split, *read_items(env, item_file))
         _check_tasks(panel, spec, config)
@@ -111,6 +113,25 @@ def select_tasks(
             "loosen tier, tier_file, subsets or item_file."
         )
     return panel
+
+
+def _check_own_panel(panel: base.TaskPanel, env: str, split: str) -> None:
+    """Refuses what the environment's author has to correct, not who selects tasks."""
+    where = f"environment '{env}', split '{split}': its own panel ({panel.version})"
+    if not panel.item_ids:
+        raise TaskSelectionError(f"{where} is empty; add tasks to it.")
+    for item_id in panel.item_ids:
+        try:
+            base.parse_item_id(env, item_id)
+        except base.UnknownItemError as error:
+            raise TaskSelectionError(f"{where}: {error}") from error
+    if repeats := len(panel.item_ids) - len(set(panel.item_ids)):
+        counts = collections.Counter(panel.item_ids)
+        first = next(i for i in panel.item_ids if counts[i] > 1)
+        raise TaskSelectionError(
+            f"{where} lists {first!r} more than once; {repeats} of its "
+            f"{len(panel.item_ids)} entries are repetitions. List each task once."
+        )
 
 
 def check_selection(
@@ -427,6 +448,7 @@ def _name_changes(config: base.EnvConfig) -> str:
 
 def _check_registered(env: str) -> None:
     if env not in registry.names():
+        registry.refuse_malformed()  # it may be meant by an entry that cannot be read
         raise TaskSelectionError(
             f"unknown environment {env!r}.{_suggest(env, registry.names())} Registered: "
             f"{list(registry.names())}; others are named in {registry.VARIABLE}."

@@ -107,7 +107,7 @@ class _Instance:
         except base.OracleRefusalError:
             self.oracle = None
             return None
-        return border.check_text("the oracle's answer", advice, base.MAX_ACTION_CHARS)
+        return episodes.check_answer(advice)
 
 
 class Instances:

@@ -7,6 +7,7 @@ text: an environment that prints a marker cannot end the policy's turn.
 import dataclasses
 import io
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -125,6 +126,22 @@ _TRAINING_OPTIONS: Mapping[str, Any] = {
 }
 
 
+_TOO_SMALL = re.compile(r"required_chars\. -?\d+ vs (\d+)")
+_TOO_LARGE = re.compile(r"a value <= (\d+)")
+
+
+def _explain_size(error: str) -> str:
+    """What SentencePiece says against a size, in terms of the field that gives it."""
+    if least := _TOO_SMALL.search(error):
+        return (
+            "their characters, the 256 bytes and the markers alone need "
+            f"tokenizer.vocab_size of at least {least[1]}."
+        )
+    if most := _TOO_LARGE.search(error):
+        return f"their words give no more; tokenizer.vocab_size is at most {most[1]}."
+    return error.rpartition("]")[2].strip() or error  # behind a place in C++ code
+
+
 class SentencePieceTokenizer:
     """A SentencePiece model whose control symbols include the two markers."""
 
@@ -155,6 +172,11 @@ class SentencePieceTokenizer:
         """
         # The limit is on a line's bytes; longer ones would be skipped in silence.
         lines = [line for text in texts for line in text.split("\n") if line]
+        if not lines:
+            raise errors.ConfigError(
+                f"tokenizer.vocab_size = {vocab_size} cannot be had: the environments' "
+                "demonstrations hold no text to learn a vocabulary from."
+            )
         output = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
@@ -165,10 +187,9 @@ class SentencePieceTokenizer:
                 **_TRAINING_OPTIONS,
             )
         except RuntimeError as error:
-            reason = str(error).rpartition("]")[2].strip()  # behind a place in C++ code
             raise errors.ConfigError(
                 f"tokenizer.vocab_size = {vocab_size} cannot be had of the environments' "
-                f"demonstrations ({len(lines)} lines): {reason or error}"
+                f"demonstrations ({len(lines)} lines): {_explain_size(str(error))}"
             ) from error
         return cls(output.getvalue())
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from rich import console as rich_console
 from rich import rule
 
-from agentrl.envs import base, border, episodes, parsing, registry, tasks
+from agentrl.envs import base, border, episodes, faults, parsing, registry, tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +34,15 @@ Actor = Callable[[str], str | Stop | None]
 
 REFUSALS = (
     base.EnvConfigError,
+    base.InvalidResultError,
     base.UnknownItemError,
     base.MissingDataError,
     base.OracleRefusalError,
     tasks.TaskSelectionError,
 )
 
+# Workers bound what they send; here a run's own limit is not known, and nothing is sent.
+_MAX_BYTES = sys.maxsize
 
 # What is typed and begins so is a whole answer, not an action alone.
 WHOLE_ANSWERS = ("Thought:", "Action:", "<")
@@ -185,7 +189,8 @@ def make_hand(env: base.Environment, out: rich_console.Console) -> Actor:
 
 def show_actions(env: base.Environment, out: rich_console.Console) -> None:
     """Prints the actions that are available now."""
-    actions = env.available_actions()
+    actions = env.available_actions() or ()
+    actions = [check("an available action", action) for action in actions]
     known = "\n".join(actions) if actions else "They cannot be listed."
     out.print(known, style="dim", markup=False)
 
@@ -209,19 +214,31 @@ def play(
 
     Returns:
       The last observation, and whether the task was solved.
+
+    Raises:
+      InvalidResultError: if environment or oracle return something invalid, as workers
+        tell it.
     """
-    observation = env.reset(item_id)
-    show_start(env, item_id, observation, out)
-    act = make_actor()
+    with _located(item_id, 0, ""):
+        observation = check("the first observation", env.reset(item_id))
+        show_start(env, item_id, observation, out)
+        act = make_actor()
     total = 0.0
     turn = 0
-    while isinstance(answer := act(observation), str):
+    answer = ""
+    while True:
+        with _located(item_id, turn, answer):
+            given = act(observation)
+        if not isinstance(given, str):
+            break
+        answer = given
         turn += 1
         out.print(rule.Rule(f"turn {turn} of {env.max_turns}", style="dim"))
         if echo:
             out.print(answer.strip(), style="cyan", markup=False)
             out.print()
-        result = env.step(answer)
+        with _located(item_id, turn, answer):
+            result = border.check_result(env.step(answer), _MAX_BYTES)
         observation = result.observation
         total += result.reward
         out.print(observation, markup=False)
@@ -229,11 +246,30 @@ def play(
         if result.done:
             show_end(result, turn, total, out)
             return observation, result.info.success
-    if answer is not None:
-        turn += answer.unsent is not None
-        show_stop(answer, turn, env.max_turns, out)
+    if given is not None:
+        turn += given.unsent is not None
+        show_stop(given, turn, env.max_turns, out)
     out.print(rule.Rule(f"stopped after turn {turn}"))
     return observation, False
+
+
+@contextlib.contextmanager
+def _located(item_id: str, turn: int, answer: str) -> Iterator[None]:
+    """Begins what is told of an invalid value with the call that returned it."""
+    try:
+        yield
+    except base.InvalidResultError as error:
+        place = faults.locate(item_id, turn=turn, text=answer)
+        raise base.InvalidResultError(f"{place}: {error}") from error
+
+
+def check(field: str, value: object) -> str:
+    """Returns a text of an environment as workers pass it on.
+
+    Raises:
+      InvalidResultError: if it is no text; the message begins with `field`.
+    """
+    return border.check_text(field, value, _MAX_BYTES)
 
 
 def show_start(
@@ -243,7 +279,8 @@ def show_start(
     subset = registry.get_spec(env.name).subset(item_id, env.config)
     title = f"{item_id} ({subset}), profile {env.config.profile}"
     out.print(rule.Rule(title, style="bold"))
-    out.print(env.instruction.strip(), style="dim", markup=False)
+    instruction = check("instruction", env.instruction)
+    out.print(instruction.strip(), style="dim", markup=False)
     out.print(rule.Rule("first observation", style="dim"))
     out.print(observation, markup=False)
 
@@ -325,11 +362,20 @@ def watch_oracle(
         _, solved = play(
             env,
             item_id or first_task(name, config),
-            lambda: episodes.make_oracle(env, oracle).act,
+            lambda: _checked(episodes.make_oracle(env, oracle)),
             out,
             echo=True,
         )
     return solved
+
+
+def _checked(oracle: base.Oracle) -> Actor:
+    """An oracle whose answers are checked as in a worker."""
+
+    def act(observation: str) -> str:
+        return episodes.check_answer(oracle.act(observation))
+
+    return act
 
 
 def play_by_hand(

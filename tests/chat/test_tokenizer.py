@@ -59,3 +59,21 @@ def test_saved_model_loads(trained, tmp_path):
 def test_missing_model_is_named(tmp_path):
     with pytest.raises(errors.ConfigError, match="no SentencePiece model at"):
         tokenizer.load("sentencepiece", tmp_path)
+
+
+def test_texts_without_a_line_are_told():
+    with pytest.raises(errors.ConfigError, match="hold no text") as refused:
+        tokenizer.SentencePieceTokenizer.train(["", "\n"], 340)
+    assert ".cc" not in str(refused.value)
+
+
+@pytest.mark.parametrize("size, bound", [(100, "at least"), (5000, "at most")])
+def test_a_size_that_cannot_be_had_is_told_with_one_that_can(size, bound):
+    with pytest.raises(errors.ConfigError, match=f"vocab_size.*{bound}") as refused:
+        tokenizer.SentencePieceTokenizer.train(TEXTS, size)
+    told = str(refused.value)
+    assert "coverage" not in told and ".cc" not in told
+    possible = int(told.rpartition(f"{bound} ")[2].rstrip("."))
+    assert (
+        tokenizer.SentencePieceTokenizer.train(TEXTS, possible).vocab_size == possible
+    )

@@ -138,6 +138,7 @@ MUTANTS = [
     ),
     (checks.check_panels, "_split(split))", '_split("test"))'),
     (checks.check_panels, 'else "hard"', 'else "medium"'),
+    (checks.check_panels, '("all",)', '("none",)'),
     (checks.check_fingerprints, "(_secret(index) % 5 == 0)", "(index % 5 == 0)"),
     (
         checks.check_purity,
@@ -207,3 +208,35 @@ def test_an_observational_oracle_cannot_peek(mutate):
 def test_the_checks_leave_no_promise_untried():
     tried = {check for check, *_ in MUTANTS}
     assert tried == set(checks.CHECKS)
+
+
+STEP = "hint = "
+ADVICE = "return parsing.render_react(thought"
+MISTAKES = [
+    ('f"guess_number_{index}"', '"guess_number_3"', "'train': repeated tasks"),
+    ('(split == "test")', '(split == "test") and split == "train"', "'test': empty"),
+    ('f"guess_number_{index}"', 'f"guess_{index}"', "ids look like 'guess_number_0'"),
+    ('("all",)', '("none",)', "of subset 'all', which spec.subsets does not name"),
+    (FIRST, "None", "the first observation is None (NoneType); it must be a str."),
+    (STEP, "return None; hint = ", "_apply() returned None"),
+    ('"Correct.", 1.0', '"Correct.", "1"', "reward is '1' (str); it must be a finite"),
+    (ADVICE, "return None and (thought", "the oracle's answer is None"),
+    (ADVICE, "return {}['x'](thought", "check_oracles: KeyError: 'x' ("),
+    ("if index >=", "if 1 / 0 >=", "ZeroDivisionError: division by zero ("),
+    ("name=", "make=None, name=", "SyntaxError"),
+    ('base.TaskPanel("guess_number",', "None and (0,", "AttributeError: 'NoneType'"),
+    ("class TellingOracle:", "SPEC = 1 / 0\\nclass T:", "ZeroDivisionError"),
+]
+
+
+@pytest.mark.parametrize("part, other, message", MISTAKES)
+def test_an_authors_mistake_is_told_in_one_line(
+    mutate, monkeypatch, capsys, part, other, message
+):
+    for check in IN_NEW_PROCESSES:  # takes long, and comes after others that can tell
+        kept = tuple(c for c in checks.CHECKS if c != check)
+        monkeypatch.setattr(checks, "CHECKS", kept)
+    mutate(part, other.replace("\\n", "\n"))
+    assert checks.main(["guess_number"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "guess_number" in line and message in line

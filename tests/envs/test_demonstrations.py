@@ -1,5 +1,6 @@
 """Demonstrations: as the pool plays them, and under other names."""
 
+import dataclasses
 import pathlib
 import re
 
@@ -138,6 +139,36 @@ def test_too_many_lost_tasks_are_refused(frail):
         faults.EnvFaultsError, match="2 of 10 demonstrations of 'frail'"
     ):
         collect(frail, *range(10, 18), 3, 4, limit=0.1)
+
+
+@pytest.mark.parametrize(
+    "numbers, counts, shown",
+    [
+        ((0, 1, 2, 0), "2 refused, 2 ended unsolved", "frail_0"),
+        ((1,), "1 refused, 0 ended unsolved", "frail_1"),
+        ((3, 2), "1 refused, 0 ended unsolved, 1 lost to the environment", "frail_2"),
+        ((6,), "0 refused, 0 ended unsolved, 1 lost to the environment", "frail_6"),
+    ],
+)
+def test_an_oracle_that_solves_nothing_is_refused(frail, numbers, counts, shown):
+    with pytest.raises(base.EnvConfigError) as refused:
+        collect(frail, *numbers)
+    told = str(refused.value)
+    assert "\n" not in told and f"({counts})" in told
+    assert f"oracle of 'frail' solved 0 of {len(numbers)} tasks" in told
+    assert f"--task={shown} " in told and "--oracle=observational` shows one" in told
+
+
+def test_examples_of_an_oracle_that_solves_nothing_are_refused(frail, monkeypatch):
+    unsolved = base.TaskPanel("frail", "train", "frail-1", ("frail_0",))
+    spec = dataclasses.replace(registry.get_spec("frail"), panel=lambda *_: unsolved)
+    monkeypatch.setattr(registry, "get_spec", lambda name: spec)
+    with pytest.raises(base.EnvConfigError, match="solved 0 of 1 tasks"):
+        demonstrations.choose_examples(frail, "frail", 2)
+
+
+def test_no_tasks_have_no_demonstrations(frail):
+    assert collect(frail) == []
 
 
 def test_an_environment_without_oracle_is_refused(frail, monkeypatch):

@@ -170,6 +170,10 @@ def test_misuse_is_told_at_once(shared):
     shared.receive([0])
     with pytest.raises(base.UnknownItemError, match=r"'babyai_1': the pool plays"):
         shared.send_reset({0: "scripted_9", 2: "babyai_1"})
+    with pytest.raises(
+        base.UnknownItemError, match=r"'scripted7'.*'_' and a number. Correct the panel"
+    ):
+        shared.send_reset({0: "scripted7"})
     assert say(shared, 0, "add 1") == "total 2"  # what was refused left no trace
 
 

@@ -282,3 +282,26 @@ def test_a_whole_selection_is_refused_in_one_line(monkeypatch, options, message)
 def test_an_unknown_environment_is_refused():
     with pytest.raises(tasks.TaskSelectionError, match=r"'tyo'.*mean 'toy'\?"):
         tasks.check_selection({"tyo": CONFIG}, split="test")
+
+
+@pytest.mark.parametrize(
+    "ids, message",
+    [
+        ((), "is empty; add tasks to it"),
+        (
+            ("toy_3", "toy_1", "toy_2", "toy_2", "toy_1"),
+            "lists 'toy_1' more than once; 2 of its 5 entries are repetitions",
+        ),
+        (("toy_3", "tyo_4"), "'tyo_4' is not a task of environment 'toy'; ids look"),
+        ((3,), "'3' is not a task of environment 'toy'"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"limit": 3}, {"tier": "easy"}])
+def test_a_panel_that_its_author_has_to_correct_is_refused(
+    monkeypatch, ids, message, options
+):
+    monkeypatch.setitem(IDS, "test", ids)
+    expected = rf"environment 'toy', split 'test': its own panel \(toy-1\).*{message}"
+    with pytest.raises(tasks.TaskSelectionError, match=expected) as refused:
+        select(**options)
+    assert "loosen" not in str(refused.value)

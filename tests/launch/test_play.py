@@ -192,3 +192,75 @@ def test_what_cannot_be_played_is_told(play, flags, message):
 def test_a_replay_takes_no_other_task(play, recording):
     done = play(f"--replay={recording()}", "--env=guess_number")
     assert done.returncode == 1 and "leave out --env" in done.stderr
+
+
+@pytest.fixture
+def broken(play):
+    """Plays the example with one part replaced, in a folder of its own."""
+    source = (play.folder / "guess_number.py").read_text()
+
+    def run(part, other, *flags, typed=""):
+        assert source.count(part) == 1, part
+        (play.folder / "guess_number.py").write_text(source.replace(part, other))
+        return play("--env=guess_number", *flags, typed=typed)
+
+    yield run
+    (play.folder / "guess_number.py").write_text(source)
+
+
+ORACLE = "--oracle=observational"
+FIRST = 'return "What is your first guess?"'
+CORRECT = '"Correct.", 1.0'
+ADVICE = 'return parsing.render_react(thought, f"guess'
+RULES = 'return (\n            f"I picked'
+
+
+@pytest.mark.parametrize(
+    "part, other, flags, place, problem",
+    [
+        (
+            CORRECT,
+            '"Correct.", "1"',
+            ["--oracle=privileged"],
+            "turn 1, on the answer 'Thought:",
+            "reward is '1' (str); it must be a finite number.",
+        ),
+        (
+            "hint = ",
+            "return None; hint = ",
+            [],
+            "turn 1, on the answer '",
+            "_apply() returned None (NoneType); it must return a StepResult.",
+        ),
+        (FIRST, "return None", [], "its reset", "the first observation is None"),
+        (FIRST, "return None", [ORACLE], "its reset", "the first observation is None"),
+        (RULES, 'return 3 and (3,\n f"I', [], "its reset", "instruction is ("),
+        (
+            ADVICE,
+            'return f"{thought}" and None, (f"',
+            [ORACLE],
+            "its reset",
+            "answer is",
+        ),
+        (
+            "return parsing.render_react(thought",
+            'return "It is" not in observation and parsing.render_react(thought',
+            [ORACLE],
+            "turn 1, on the answer 'Thought:",
+            "the oracle's answer is False (bool); it must be a str.",
+        ),
+    ],
+)
+def test_what_a_worker_would_refuse_is_told_in_its_words(
+    broken, part, other, flags, place, problem
+):
+    done = broken(part, other, "--task=guess_number_3", *flags, typed="guess 1\n" * 9)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    told = f"launch.play: environment 'guess_number', task guess_number_3, {place}"
+    assert told in done.stderr and problem in done.stderr
+
+
+def test_an_available_action_that_is_no_text_is_told(broken):
+    done = broken('[f"guess {number}" for', "[number for", typed="?\n")
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "an available action is 1 (int); it must be a str." in done.stderr
