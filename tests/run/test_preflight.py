@@ -271,6 +271,23 @@ def test_an_environment_that_cannot_start_is_refused(settings, tmp_path, monkeyp
     )
 
 
+def test_a_dry_run_checks_what_a_run_checks(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    described = []
+    monkeypatch.setattr(session, "check", described.append)  # of the numbers alone
+    monkeypatch.setattr(session.preview, "describe", lambda *_, **__: "the run")
+    monkeypatch.setattr(session.preview, "describe_compiled", lambda *_: ["memory"])
+    assert session.describe(settings) == "the run\n\nmemory"
+    short = dataclasses.replace(settings.stages[-1].rollout, max_action_tokens=9)
+    with pytest.raises(errors.ConfigError, match="stage 'both': 16 of 16 demonstr"):
+        session.describe(change_last_stage(settings, rollout=short))
+
+    noted = preflight.Findings(None, ["a note"], {})
+    monkeypatch.setattr(preflight, "check", lambda *_: noted)
+    assert session.describe(settings) == "the run\n\nmemory\n\na note"
+    assert len(described) == 3 and not list(tmp_path.iterdir())
+
+
 def test_a_vocabulary_that_cannot_be_had_is_refused(settings, tmp_path):
     tokenizer = config.TokenizerConfig(vocab_size=5)
     settings = dataclasses.replace(settings, tokenizer=tokenizer)
