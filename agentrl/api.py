@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 load_policy = policy.load
+
+_PATH = (str, os.PathLike)
 
 
 class Results(list[EvaluationResult]):
@@ -108,11 +111,17 @@ def train(
       The results of all evaluations.
 
     Raises:
-      ConfigError: if the configuration cannot work, or the directory is another run's.
+      ConfigError: if an argument is of another type, the configuration cannot work, or
+        the directory is another run's.
       CheckpointError: if the run there cannot be resumed.
       EnvWorkerError: if environments failed more often than the run allows.
       TrainingError: if training produced numbers that must not be trained on.
     """
+    kinds = (config.RunConfig, str, os.PathLike)
+    _require("experiment", experiment, kinds, "a RunConfig, a file, or a packaged name")
+    _require("workdir", workdir, _PATH, "a path")
+    _require("model", model, str, "a string")
+    _require_all("overrides", overrides, str, '["seed=1"]')
     model = session.model_of(model, pathlib.Path(workdir))
     if isinstance(experiment, config.RunConfig):
         settings = files.complete(experiment, overrides, model=model)
@@ -146,10 +155,13 @@ def evaluate(
 
     Raises:
       CheckpointError: if there is no such checkpoint.
-      ConfigError: if a change cannot work, `out` is not empty, or policies cannot be
-        compared.
+      ConfigError: if an argument is of another type, a change cannot work, `out` is not
+        empty, or policies cannot be compared.
       EnvWorkerError: if an environment lost too many episodes.
     """
+    _require("checkpoint", checkpoint, _PATH, "a path")
+    _require("out", out, _PATH, "a path")
+    _require_all("compare_with", compare_with, _PATH, '["initial"]')
     out = pathlib.Path(out)
     errors.refuse_files(out)
     checked = _check_changes(changes)
@@ -181,8 +193,18 @@ def make_env(
       **changes: fields of it to replace, such as `max_turns=5`.
 
     Raises:
-      EnvConfigError: if there is no such environment, or a field cannot work.
+      EnvConfigError: if there is no such environment, a field cannot work, or an argument
+        is of another type.
     """
+    if not isinstance(name, str):
+        raise base.EnvConfigError(
+            f"name = {name!r}; give the name of an environment, such as 'textcraft'."
+        )
+    if not isinstance(config, base.EnvConfig | None):
+        raise base.EnvConfigError(
+            f"config = {config!r} is no EnvConfig; give one, or fields by their names, "
+            "such as max_turns=3."
+        )
     known = [field.name for field in dataclasses.fields(base.EnvConfig)]
     for field in changes:
         if field not in known:
@@ -199,8 +221,9 @@ def load_results(workdir: str | pathlib.Path) -> Results:
 
     Raises:
       DamagedFileError: if a file there is no result.
-      ConfigError: if there is no such directory.
+      ConfigError: if there is no such directory, or it holds no such thing.
     """
+    _require("workdir", workdir, _PATH, "a path")
     workdir = mirror.readable(str(workdir))
     if not workdir.is_dir():
         raise errors.ConfigError(
@@ -208,8 +231,32 @@ def load_results(workdir: str | pathlib.Path) -> Results:
             "of an evaluation."
         )
     is_run = (workdir / files.RUN_FILE).is_file()
+    if not is_run and not (workdir / results.FOLDER).is_dir():
+        raise errors.ConfigError(
+            f"{workdir} holds neither {files.RUN_FILE} nor {results.FOLDER}/; give the "
+            "workdir of a run, or the `out` of an evaluation."
+        )
     environments = files.read_run(workdir).environments if is_run else ()
     return Results(results.load_all(workdir, environments))
+
+
+def _require(
+    name: str, value: Any, kinds: type | tuple[type, ...], wanted: str
+) -> None:
+    """Raises `ConfigError` if an argument is of another type."""
+    if not isinstance(value, kinds):
+        raise errors.ConfigError(f"{name} = {value!r:.80}; give {wanted}.")
+
+
+def _require_all(
+    name: str, value: Any, kinds: type | tuple[type, ...], example: str
+) -> None:
+    """Raises `ConfigError` if an argument is no sequence of these; text alone is none."""
+    _require(name, value, Sequence, f"a list, such as {example}")
+    if isinstance(value, str | bytes):
+        raise errors.ConfigError(f"{name} = {value!r}; give a list, such as {example}.")
+    for member in value:
+        _require(f"a member of {name}", member, kinds, f"text, as in {example}")
 
 
 def _readable(policy: str | pathlib.Path) -> str:

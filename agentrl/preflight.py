@@ -6,16 +6,17 @@ before it to be trained.
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from agentrl import config, errors, types
 from agentrl.chat import renderer
-from agentrl.envs import base, pool, registry, tasks
+from agentrl.envs import base, demonstrations, pool, registry, tasks
 from agentrl.run import assemble
 from agentrl.supervised import warmstart
 
 MAX_TASKS = 32  # of each panel whose first observations are looked at
+MAX_ANSWERED = 16  # of each panel that an oracle plays, to count what answers take
 
 
 @dataclasses.dataclass
@@ -30,7 +31,7 @@ class Findings:
 def check(
     settings: config.RunConfig, workdir: pathlib.Path, *, first_stage: int = 0
 ) -> Findings:
-    """Checks panels, tokens of first observations, demonstrations and servers.
+    """Checks panels, tokens of observations and answers, demonstrations and servers.
 
     Args:
       settings: the run; `RunConfig.validate` has been called.
@@ -43,16 +44,23 @@ def check(
       TaskSelectionError: if tasks do not exist, or a file of them cannot be read.
       PoolError: if an environment cannot be made.
     """
-    left = dataclasses.replace(settings, stages=settings.stages[first_stage:])
-    rollouts = [*_stage_panels(left), *_evaluation_panels(left)]
+    rollouts = [
+        *_stage_panels(settings, first_stage),
+        *_evaluation_panels(settings, first_stage),
+    ]
     with assemble.open_pool(settings) as environments:
         chat = assemble.make_chat(settings, workdir, environments)
         found = Findings(chat, [], {})
-        for where, rollout, panel in rollouts:
+        oracles = _Oracles(chat, environments)
+        for where, rollout, panel, learned in rollouts:
             found.notes += check_first_observations(
                 where, rollout, panel, chat=chat, environments=environments
             )
-        for stage in left.stages:
+            thoughts = _thinks(learned, panel.env)
+            found.notes += check_answers(
+                where, rollout, panel.env, oracles.play(panel, thoughts=thoughts)
+            )
+        for stage in settings.stages[first_stage:]:
             if isinstance(stage.algorithm, config.Supervised):
                 found.demonstrations[stage.name], notes = check_demonstrations(
                     settings, stage, stage.algorithm, chat, environments
@@ -143,7 +151,7 @@ def check_first_observations(
     Raises:
       ConfigError: if none of the tasks leaves room, or none can be reset.
     """
-    ids = panel.item_ids[:: max(1, len(panel.item_ids) // MAX_TASKS)][:MAX_TASKS]
+    ids = _spread(panel.item_ids, MAX_TASKS)
     environments.send_reset(dict(enumerate(ids)))
     replies = environments.receive(range(len(ids)))
     needed, failed = {}, ""
@@ -171,6 +179,54 @@ def check_first_observations(
     if len(too_long) == len(needed):
         raise errors.ConfigError(f"{message}. Raise rollout.max_tokens.")
     return [f"{message}. Such episodes end before their first turn, as failures."]
+
+
+def check_answers(
+    where: str,
+    rollout: config.RolloutConfig,
+    env: str,
+    played: Sequence[types.Trajectory],
+) -> list[str]:
+    """Checks that what an oracle writes could be written within a stage's limits.
+
+    Args:
+      where: name of the stage, for messages.
+      rollout: gives the room.
+      env: name of the environment.
+      played: demonstrations of its tasks, in the form that the policy is to write; none
+        where no oracle is.
+
+    Returns:
+      A sentence for each limit that some demonstrations do not keep.
+
+    Raises:
+      ConfigError: if none of them keeps one.
+    """
+    # An action that fills its limit is played without a stop token, if it is.
+    stop = 0 if rollout.cut_actions == "end" else 1
+    needed = {
+        "max_action_tokens": [
+            max(len(turn.action_tokens) for turn in episode.turns) - stop
+            for episode in played
+        ],
+        "max_tokens": [episode.max_context for episode in played],
+    }
+    notes = []
+    for field, counts in needed.items():
+        limit = getattr(rollout, field)
+        num_long = sum(count > limit for count in counts)
+        if not num_long:
+            continue
+        message = (
+            f"{where}: {num_long} of {len(counts)} demonstrations of '{env}' that were "
+            f"tried do not fit into rollout.{field} = {limit}; they need"
+        )
+        if num_long == len(counts):
+            raise errors.ConfigError(
+                f"{message} at least {min(counts)} tokens. Raise rollout.{field}."
+            )
+        notes.append(f"{message} up to {max(counts)} tokens. Some may be out of reach.")
+    return notes
 
 
 def check_demonstrations(
@@ -208,14 +264,72 @@ def check_demonstrations(
     return kept, notes
 
 
+class _Oracles:
+    """Demonstrations of panels, each played once."""
+
+    def __init__(self, chat: renderer.Chat, environments: pool.EnvPool):
+        self._chat, self._environments = chat, environments
+        self._played: dict[Any, list[types.Trajectory]] = {}
+
+    def play(self, panel: base.TaskPanel, *, thoughts: bool) -> list[types.Trajectory]:
+        """Up to `MAX_ANSWERED` tasks, spread over a panel; none without an oracle.
+
+        What an oracle fails is left out: the run does not learn from these.
+        """
+        if "observational" not in registry.get_spec(panel.env).oracles:
+            return []
+        ids = _spread(panel.item_ids, MAX_ANSWERED)
+        key = panel.env, ids, thoughts
+        if key not in self._played:
+            solved = demonstrations.collect(
+                self._environments,
+                panel.env,
+                ids,
+                thoughts=thoughts,
+                max_error_fraction=1.0,
+            )
+            self._played[key] = [
+                warmstart.to_trajectory(
+                    panel.env,
+                    item_id,
+                    self._chat.episode(instruction, exchanges, item_id),
+                    self._chat,
+                )
+                for item_id, instruction, exchanges in solved
+            ]
+        return self._played[key]
+
+
+def _thinks(learned: Sequence[config.StageConfig], env: str) -> bool:
+    """Whether all that a policy has learned of an environment's answers has thoughts.
+
+    Of a policy that has learned nothing here, actions alone are the least it may write.
+    """
+    forms = [
+        stage.algorithm.thoughts
+        for stage in learned
+        if isinstance(stage.algorithm, config.Supervised)
+        and not stage.algorithm.conversations
+        and env in dict(stage.mixture.environments)
+    ]
+    return bool(forms) and all(forms)
+
+
+def _spread(ids: Sequence[str], limit: int) -> tuple[str, ...]:
+    """At most `limit` of the tasks, from all parts of a panel."""
+    return tuple(ids[:: max(1, len(ids) // limit)][:limit])
+
+
 _Panel = tuple[str, config.RolloutConfig, base.TaskPanel]  # where, room, tasks
+# A panel, and the stages before its episodes, which say what answers look like.
+_Played = tuple[*_Panel, Sequence[config.StageConfig]]
 
 
-def _stage_panels(settings: config.RunConfig) -> Iterator[_Panel]:
-    for stage in settings.stages:
+def _stage_panels(settings: config.RunConfig, first_stage: int) -> Iterator[_Played]:
+    for index, stage in enumerate(settings.stages[first_stage:], first_stage):
         panels = list(_panels_of(settings, stage))
         if not stage.supervised:
-            yield from panels
+            yield from ((*panel, settings.stages[:index]) for panel in panels)
 
 
 def _panels_of(
@@ -229,12 +343,14 @@ def _panels_of(
         yield f"stage '{stage.name}'", stage.rollout, panel
 
 
-def _evaluation_panels(settings: config.RunConfig) -> Iterator[_Panel]:
+def _evaluation_panels(
+    settings: config.RunConfig, first_stage: int
+) -> Iterator[_Played]:
     rule = settings.evaluation
-    if not any(stage.evaluate_after for stage in settings.stages):
+    if not any(stage.evaluate_after for stage in settings.stages[first_stage:]):
         return
     for env in rule.environments or settings.environments:
         panel = tasks.select_tasks(
             env, config=settings.environments[env], **rule.selection
         )
-        yield "evaluation", rule.rollout_of(env), panel
+        yield "evaluation", rule.rollout_of(env), panel, settings.stages

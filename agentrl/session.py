@@ -7,6 +7,7 @@ before anything is written.
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -17,6 +18,7 @@ from agentrl import config, errors, loop, preflight, storage, types
 from agentrl.checkpoints import checkpoint
 from agentrl.experiment import changes, files, rules
 from agentrl.hardware import roofline, timing, topology
+from agentrl.learner import algorithms
 from agentrl.loggers import outlets
 from agentrl.models import choices
 from agentrl.parallel import interruption, processes, startup, watch
@@ -28,6 +30,7 @@ from agentrl.supervised import datasets
 from agentrl.webpage import report
 
 LOCK_FILE = ".lock"
+_NOWHERE = pathlib.Path(os.devnull, "run")  # a directory that cannot exist
 
 
 def train(
@@ -188,6 +191,8 @@ def check(settings: config.RunConfig) -> None:
     rules.check_extra_groups(settings, num_hosts=jax.process_count())
     preflight.check_selections(settings)
     preflight.check_oracles(settings)
+    for stage in settings.stages:
+        algorithms.resolve(stage)
     outlets.check(settings.log_to)
     parameters.check(settings)
     if settings.weights:
@@ -197,19 +202,25 @@ def check(settings: config.RunConfig) -> None:
 
 
 def describe(settings: config.RunConfig) -> str:
-    """Checks a run and says what it will do; nothing is written.
+    """Checks a run as a new one is, and says what it will do; nothing is written.
 
     Raises:
-      ConfigError: if it cannot work.
+      ConfigError: if it cannot work; `preflight.check` says what else.
     """
+    settings = pin_conversations(settings, _NOWHERE)
     check(settings)
+    notes: list[str] = []
+    with processes.process_zero_first():
+        if processes.is_process_zero():
+            notes = preflight.check(settings, _NOWHERE).notes
     target = topology.attached()
     described = preview.describe(
         settings,
         num_devices=len(target.devices),
         num_local=len(target.local_devices),
     )
-    return "\n".join([described, "", *preview.describe_compiled(settings, target)])
+    compiled = preview.describe_compiled(settings, target)
+    return "\n".join([described, "", *compiled, *(["", *notes] if notes else [])])
 
 
 @contextlib.contextmanager

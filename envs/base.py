@@ -81,14 +81,21 @@ class EnvConfig:
                 raise EnvConfigError(
                     f"environment '{env}': {field} = {value!r}; choose one of {choices}."
                 )
-        if self.max_turns is not None and self.max_turns < 1:
+        turns = self.max_turns
+        if turns is not None and (type(turns) is not int or turns < 1):
             raise EnvConfigError(
-                f"environment '{env}': max_turns = {self.max_turns}; it must be at least 1."
+                f"environment '{env}': max_turns = {turns!r}; it must be None, or a whole "
+                "number of at least 1."
+            )
+        if not isinstance(self.options, Mapping):
+            raise EnvConfigError(
+                f"environment '{env}': options = {self.options!r}; give a mapping from "
+                "names to values, {} for none."
             )
         known = (*known_options, *prompts.OPTIONS, *perturbations.OPTIONS)
         for key in self.options:
             if key not in known:
-                close = difflib.get_close_matches(key, known, n=3)
+                close = difflib.get_close_matches(str(key), known, n=3)
                 hint = f" Did you mean {close}?" if close else ""
                 raise EnvConfigError(
                     f"environment '{env}' has no option {key!r};{hint} "

@@ -44,6 +44,68 @@ def test_make_env_takes_fields_of_its_configuration():
         agentrl.make_env("textcrft")
 
 
+@pytest.mark.parametrize(
+    ("given", "fields", "message"),
+    [
+        (
+            (),
+            {"max_turns": "5"},
+            r"max_turns = '5'; it must be None, or a whole number",
+        ),
+        (
+            (),
+            {"max_turns": 2.5},
+            r"max_turns = 2\.5; it must be None, or a whole number",
+        ),
+        (
+            (),
+            {"max_turns": True},
+            "max_turns = True; it must be None, or a whole number",
+        ),
+        ((), {"options": None}, "options = None; give a mapping"),
+        ((), {"options": {3: 4}}, "has no option 3"),
+        (
+            ({"max_turns": 3},),
+            {},
+            "is no EnvConfig; give one, or fields by their names",
+        ),
+    ],
+)
+def test_make_env_refuses_values_of_other_types(given, fields, message):
+    with pytest.raises(base.EnvConfigError, match=message):
+        agentrl.make_env("textcraft", *given, **fields)
+    with pytest.raises(base.EnvConfigError, match="name = 3; give the name"):
+        agentrl.make_env(3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda path: agentrl.train("demo", path, overrides="seed=1"),
+            r"overrides = 'seed=1'; give a list, such as \[\"seed=1\"\]",
+        ),
+        (
+            lambda path: agentrl.train("demo", path, overrides=[1]),
+            "a member of overrides = 1; give text",
+        ),
+        (lambda path: agentrl.train("demo", path, overrides=None), "overrides = None"),
+        (lambda path: agentrl.train("demo", None), "workdir = None; give a path"),
+        (lambda path: agentrl.train({}, path), "experiment = {}; give a RunConfig"),
+        (lambda path: agentrl.train("demo", path, model=None), "model = None"),
+        (
+            lambda path: agentrl.evaluate(path, path, compare_with="initial"),
+            "compare_with = 'initial'; give a list",
+        ),
+        (lambda path: agentrl.load_results(None), "workdir = None; give a path"),
+    ],
+)
+def test_arguments_of_other_types_are_refused(tmp_path, call, message):
+    with pytest.raises(errors.ConfigError, match=message):
+        call(tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_results_are_a_list_and_records(tmp_path):
     settings = fake_run.write_run(tmp_path)
     found = agentrl.load_results(tmp_path)
@@ -78,6 +140,14 @@ def test_lost_samples_have_no_record(tmp_path):
 def test_results_of_nowhere_are_refused(tmp_path):
     with pytest.raises(errors.ConfigError, match="there is no directory"):
         agentrl.load_results(tmp_path / "nowhere")
+    fake_run.write_run(tmp_path / "run")
+    inner = tmp_path / "run" / "checkpoints" / "11"
+    inner.mkdir(parents=True, exist_ok=True)
+    for folder in (tmp_path, inner):
+        with pytest.raises(
+            errors.ConfigError, match=r"holds neither run\.json nor eval"
+        ):
+            agentrl.load_results(folder)
 
 
 @pytest.mark.parametrize(

@@ -359,8 +359,15 @@ def register(algorithm: _C) -> _C:
     """
     name = algorithm.NAME
     known = _CLASSES.get(name)
-    if not name or (known and known.__qualname__ != algorithm.__qualname__):
-        raise ValueError(f"{algorithm.__name__}.NAME = {name!r} is missing or taken.")
+    # A module may be imported twice, also as the script that is run; ours never is.
+    is_same = known and known.__qualname__ == algorithm.__qualname__
+    if known and known.__module__ == __name__ != algorithm.__module__:
+        is_same = False
+    if not name or (known and not is_same):
+        raise ValueError(
+            f"{algorithm.__name__}.NAME = {name!r} is missing or taken; give the class a "
+            "NAME of its own."
+        )
     _CLASSES[name] = algorithm
     return algorithm
 
@@ -376,15 +383,23 @@ def names() -> tuple[str, ...]:
     """Names of all algorithms, those of the variable `AGENTRL_ALGORITHMS` among them.
 
     Raises:
-      ConfigError: if the variable names a module that cannot be imported.
+      ConfigError: if the variable names a module that cannot be imported, or that fails
+        when it is.
     """
-    for module in filter(None, os.environ.get("AGENTRL_ALGORITHMS", "").split(",")):
+    named = os.environ.get("AGENTRL_ALGORITHMS", "").split(",")
+    for module in filter(None, map(str.strip, named)):
         try:
             importlib.import_module(module)  # which registers what it defines
         except ImportError as error:
             raise errors.ConfigError(
                 f"AGENTRL_ALGORITHMS names the module {module!r}, which cannot be imported "
                 f"({error}); put its folder on PYTHONPATH, or mend the name."
+            ) from error
+        except Exception as error:  # whatever a person has written into the file
+            reason = " ".join(str(error).split())
+            raise errors.ConfigError(
+                f"AGENTRL_ALGORITHMS names the module {module!r}, which fails when it is "
+                f"imported ({type(error).__name__}: {reason}); mend it."
             ) from error
     return tuple(_CLASSES)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from agentrl import config, types
+from agentrl import config, errors, types
 from agentrl.learner import credit
 from agentrl.ops import kl, losses
 
@@ -90,7 +90,8 @@ def resolve(settings: config.StageConfig) -> Algorithm:
     """Returns the algorithm of a stage, its rehearsal included.
 
     Raises:
-      TypeError: if no function resolves the class of `settings.algorithm`.
+      ConfigError: if no function resolves the class of `settings.algorithm`, or one
+        returns something else.
     """
     chosen = settings.algorithm
     for known in type(chosen).__mro__:
@@ -98,9 +99,16 @@ def resolve(settings: config.StageConfig) -> Algorithm:
             algorithm = _RESOLVERS[known](chosen, settings.rollout.max_tokens)
             break
     else:
-        raise TypeError(
-            f"no function is registered that resolves {type(chosen).__name__}; see "
-            "docs/howto_algorithm.md."
+        raise errors.ConfigError(
+            f"stage '{settings.name}': no function is registered that resolves the "
+            f"algorithm {chosen.NAME!r}; decorate one with "
+            f"@algorithms.resolves({type(chosen).__name__}), as docs/howto_algorithm.md "
+            "does."
+        )
+    if not isinstance(algorithm, Algorithm):
+        raise errors.ConfigError(
+            f"stage '{settings.name}': the function that resolves the algorithm "
+            f"{chosen.NAME!r} returned {type(algorithm).__name__}, not an Algorithm."
         )
     if settings.rehearsal is not None:
         streams = (*algorithm.streams, "ce_weights")

@@ -11,7 +11,7 @@ import fake_run
 import numpy as np
 import pytest
 
-from agentrl import config, errors
+from agentrl import config, errors, session
 from agentrl.config import algorithm_configs
 from agentrl.envs import base
 from agentrl.experiment import fields, files
@@ -85,6 +85,83 @@ def test_a_module_that_cannot_be_imported_is_named(monkeypatch):
         errors.ConfigError, match=r"the module 'no_such_module', which cannot be import"
     ):
         algorithm_configs.find("late_grpo")
+
+
+@pytest.fixture
+def write_module(tmp_path, monkeypatch):
+    """Writes a module `mine` of algorithms, which a space before its name does not hide."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("AGENTRL_ALGORITHMS", "agentrl.config, mine")
+    monkeypatch.setattr(algorithm_configs, "_CLASSES", dict(algorithm_configs._CLASSES))
+
+    def write(text):
+        (tmp_path / "mine.py").write_text(text)
+        importlib.invalidate_caches()
+
+    yield write
+    sys.modules.pop("mine", None)
+
+
+OWN = """
+import dataclasses
+from agentrl import config
+from agentrl.config import algorithm_configs
+
+
+@algorithm_configs.register
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class {name}(config.{base}):
+    {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def f(:\n", r"'mine', which fails .*SyntaxError: .*mine.py, line 1"),
+        ("1 / 0\n", r"fails when it is imported \(ZeroDivisionError"),
+        (
+            OWN.format(name="Mine", base="Grpo", body="pass"),
+            r"Mine.NAME = 'grpo' is missing or taken; give the class a NAME",
+        ),
+        (
+            OWN.format(name="Grpo", base="Grpo", body="pass"),
+            r"Grpo.NAME = 'grpo' is missing or taken; give the class a NAME",
+        ),
+    ],
+)
+def test_a_module_that_fails_is_told_in_one_line(write_module, text, message):
+    write_module(text)
+    with pytest.raises(errors.ConfigError, match=message) as told:
+        algorithm_configs.names()
+    assert "\n" not in str(told.value)
+    assert algorithm_configs._CLASSES["grpo"] is config.Grpo
+
+
+def test_a_class_that_nothing_resolves_is_refused_before_a_run(
+    write_module, monkeypatch
+):
+    write_module(OWN.format(name="Mine", base="PolicyGradient", body="NAME = 'mine'"))
+    stage = bigram_run.make_stage("only", algorithm_configs.find("mine")())
+    settings = dataclasses.replace(fake_run.make_settings(), stages=(stage,))
+    for checked in (
+        "rules.check_numbers",
+        "rules.check_shape",
+        "rules.check_evaluation",
+    ):
+        monkeypatch.setattr(f"agentrl.experiment.{checked}", lambda *_, **__: None)
+    monkeypatch.setattr(config.RunConfig, "validate", lambda *_, **__: None)
+    for checked in ("check_selections", "check_oracles"):
+        monkeypatch.setattr(session.preflight, checked, lambda _: None)
+    message = (
+        r"'only': no function .* 'mine'; decorate one with @algorithms.resolves\(Mi"
+    )
+    with pytest.raises(errors.ConfigError, match=message):
+        session.check(settings)
+
+    monkeypatch.setitem(algorithms._RESOLVERS, type(stage.algorithm), lambda *_: None)
+    with pytest.raises(errors.ConfigError, match="returned NoneType, not an Algorithm"):
+        session.check(settings)
 
 
 def test_a_class_that_nobody_registered_is_refused_before_it_trains():

@@ -151,10 +151,68 @@ def test_tasks_without_room_for_an_action_are_refused(settings, tmp_path):
         tmp_path / "run",
         r"stage 'both': 16 of 16 tasks of 'recall' .* = 10; recall_0 needs 11 tokens",
     )
-    room = dataclasses.replace(room, max_tokens=11)
+    # With two actions of 10 tokens and "which?" with its marker, 37 tokens.
+    room = dataclasses.replace(room, max_tokens=36)
+    refuse(
+        change_last_stage(settings, rollout=room),
+        tmp_path / "run",
+        r"stage 'both': 16 of 16 demonstrations of 'recall' .*max_tokens = 36; they "
+        r"need at least 37 tokens. Raise rollout.max_tokens",
+    )
+    room = dataclasses.replace(room, max_tokens=37)
     assert (
         preflight.check(change_last_stage(settings, rollout=room), tmp_path).notes == []
     )
+
+
+def test_actions_that_no_answer_fits_into_are_refused(settings, tmp_path):
+    short = dataclasses.replace(settings.stages[-1].rollout, max_action_tokens=9)
+    refuse(
+        change_last_stage(settings, rollout=short),
+        tmp_path / "run",
+        r"stage 'both': 16 of 16 demonstrations of 'recall' .*max_action_tokens = 9; they "
+        r"need at least 10 tokens. Raise rollout.max_action_tokens",
+    )
+
+
+def make_played(lengths):
+    return [
+        fake_run.make_trajectory(actions=("Action:\n" + "x" * (length - 8),))
+        for length in lengths
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "cut", "notes"), [(19, "end", 1), (20, "end", 0), (19, "play", 0)]
+)
+def test_some_answers_that_do_not_fit_are_noted(limit, cut, notes):
+    rollout = config.RolloutConfig(max_action_tokens=limit, cut_actions=cut)
+    found = preflight.check_answers(
+        "stage 'a'", rollout, "craft", make_played([20, 10])
+    )
+    assert len(found) == notes
+    for note in found:
+        assert "stage 'a': 1 of 2 demonstrations of 'craft'" in note
+        assert "they need up to 20 tokens" in note
+
+
+def test_without_demonstrations_nothing_is_said_of_answers():
+    rollout = config.RolloutConfig(max_action_tokens=1)
+    assert preflight.check_answers("stage 'a'", rollout, "craft", []) == []
+
+
+def test_thoughts_count_where_all_that_was_learned_has_them(settings):
+    warm = settings.stages[0]
+
+    def changed(**fields):
+        algorithm = dataclasses.replace(config.Supervised(), **fields)
+        return dataclasses.replace(warm, algorithm=algorithm)
+
+    terse, stored = changed(thoughts=False), changed(conversations="file.jsonl")
+    assert preflight._thinks([warm], "recall")
+    for learned in ([], [stored], [warm, terse], settings.stages[1:]):
+        assert not preflight._thinks(learned, "recall")
+    assert not preflight._thinks([warm], "craft")
 
 
 class LongPool:
@@ -194,7 +252,8 @@ def test_demonstrations_that_do_not_fit_are_counted(settings, tmp_path, monkeypa
     algorithm = dataclasses.replace(first.algorithm, thoughts=True)
     first = dataclasses.replace(first, algorithm=algorithm)
     settings = dataclasses.replace(settings, stages=(first, *settings.stages[1:]))
-    (note,) = preflight.check(settings, tmp_path).notes
+    *later, note = preflight.check(settings, tmp_path).notes
+    assert "stage 'both': 2 of 16 demonstrations of 'recall'" in later[-3]
     assert "stage 'warm': kept 14 of 16 demonstrations of 'recall'" in note
 
 
@@ -210,6 +269,23 @@ def test_an_environment_that_cannot_start_is_refused(settings, tmp_path, monkeyp
     refuse(
         settings, tmp_path / "run", r"none of 16 tasks .* The last: the server is down"
     )
+
+
+def test_a_dry_run_checks_what_a_run_checks(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    described = []
+    monkeypatch.setattr(session, "check", described.append)  # of the numbers alone
+    monkeypatch.setattr(session.preview, "describe", lambda *_, **__: "the run")
+    monkeypatch.setattr(session.preview, "describe_compiled", lambda *_: ["memory"])
+    assert session.describe(settings) == "the run\n\nmemory"
+    short = dataclasses.replace(settings.stages[-1].rollout, max_action_tokens=9)
+    with pytest.raises(errors.ConfigError, match="stage 'both': 16 of 16 demonstr"):
+        session.describe(change_last_stage(settings, rollout=short))
+
+    noted = preflight.Findings(None, ["a note"], {})
+    monkeypatch.setattr(preflight, "check", lambda *_: noted)
+    assert session.describe(settings) == "the run\n\nmemory\n\na note"
+    assert len(described) == 3 and not list(tmp_path.iterdir())
 
 
 def test_a_vocabulary_that_cannot_be_had_is_refused(settings, tmp_path):
