@@ -287,6 +287,7 @@ class _Oracles:
                 ids,
                 thoughts=thoughts,
                 max_error_fraction=1.0,
+                allow_none=True,
             )
             self._played[key] = [
                 warmstart.to_trajectory(

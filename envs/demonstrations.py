@@ -37,6 +37,7 @@ def collect(
     *,
     thoughts: bool = True,
     max_error_fraction: float = 0.1,
+    allow_none: bool = False,
 ) -> list[Demonstration]:
     """Returns demonstrations by the observational oracle, in the order of the tasks.
 
@@ -49,10 +50,11 @@ def collect(
       item_ids: the tasks.
       thoughts: False cuts answers down to the action.
       max_error_fraction: share of the tasks that the environment may lose.
+      allow_none: whether the oracle may solve none of them.
 
     Raises:
       EnvConfigError: if the environment has no observational oracle, or it solves none of
-        the tasks: whoever learns from them has nothing to learn from.
+        the tasks, unless it may: whoever learns from them has nothing to learn from.
       EnvFaultsError: if the environment loses more tasks.
     """
     episodes.require_oracle(env_name, "observational")
@@ -70,7 +72,7 @@ def collect(
                 "environment, or allow more."
             )
         _LOGGER.warning(text)
-    if item_ids and not played.solved:
+    if item_ids and not played.solved and not allow_none:
         raise base.EnvConfigError(_explain_none(envs, env_name, item_ids, played))
     return [played.solved[place] for place in sorted(played.solved)]
 

@@ -11,21 +11,25 @@ from agentrl.models import choices, model_config
 from agentrl.planning import memory
 from agentrl.pretrained import presets
 
-ADVICE = {  # by largest component
-    "trained parameters": "raise --fsdp, or train adapters with --lora_rank",
-    "frozen parameters": "raise --fsdp, or hold them in 8 bits with --int8_base",
+ADVICE = {  # by largest component: flags, and fields of an experiment
+    "trained parameters": "raise --fsdp, or train adapters (--lora_rank; lora.rank)",
+    "frozen parameters": "raise --fsdp, or hold them in 8 bits (--int8_base; "
+    "lora.int8_base)",
     "optimizer": "raise --fsdp, take --set=model.precision.moments=bfloat16, or train "
-    "adapters with --lora_rank",
-    "references": "train adapters with --lora_rank, or leave out the KL term",
-    "shared prefixes": "use a shorter --context",
-    "gradients": "raise --fsdp, or train adapters with --lora_rank",
-    "loop over layers": "raise --fsdp, or train adapters with --lora_rank",
-    "activations": "use shorter --row_tokens or fewer --rows_per_device, or raise --tensor",
-    "logits": "lower --logprob_chunk, or raise --tensor",
+    "adapters (--lora_rank; lora.rank)",
+    "references": "train adapters (--lora_rank; lora.rank), or leave out the KL term",
+    "shared prefixes": "use a shorter context (--context; rollout.cache_buckets)",
+    "gradients": "raise --fsdp, or train adapters (--lora_rank; lora.rank)",
+    "loop over layers": "raise --fsdp, or train adapters (--lora_rank; lora.rank)",
+    "activations": "use shorter or fewer rows (--row_tokens, --rows_per_device; "
+    "learner.row_tokens, learner.rows_per_microbatch), or raise --tensor",
+    "logits": "lower --logprob_chunk (learner.logprob_chunk), or raise --tensor",
     "gathered layers": "raise --tensor",
     "rollout parameters": "raise --tensor",
-    "cache": "use fewer --slots_per_device or a shorter --context",
-    "sampling": "use a narrower --append or fewer --slots_per_device",
+    "cache": "use fewer slots (--slots_per_device; rollout.num_slots) or a shorter context "
+    "(--context; rollout.cache_buckets)",
+    "sampling": "use a narrower --append (rollout.append_buckets) or fewer slots "
+    "(--slots_per_device; rollout.num_slots)",
 }
 
 
