@@ -90,6 +90,7 @@ def fetch_run(store: objects.Store, folder: pathlib.Path, step: str) -> None:
       OSError: if the store cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    failed: OSError | None = None
     with filelock.FileLock(folder / ".lock"):
         for _ in range(_TRIES):
             content = store.read(manifest.NAME)

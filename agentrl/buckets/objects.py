@@ -54,6 +54,7 @@ class Store:
         """
         self.url = url.rstrip("/")
         scheme = url.partition("://")[0]
+        self._system: Any
         try:
             self._system, self._root = fsspec.core.url_to_fs(self.url)
         except ImportError as error:
