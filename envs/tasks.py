@@ -94,12 +94,7 @@ def select_tasks(
     spec = registry.get_spec(env)
     _check_choice("split", split, spec.splits, env)
     _check_choice("tier", tier, ("all", *_TIERS), env)
-    if item_file is None:
-        panel = spec.panel(split, config)
-        _check_own_panel(panel, env, split)
-    else:
-        panel = base.TaskPanel(env, split, *read_items(env, item_file))
-        _check_tasks(panel, spec, config)
+    panel = _find_panel(env, split, config, item_file)
     if tier != "all":
         panel = _keep_tier(panel, spec, config, tier, tier_file)
     if kept:
@@ -112,6 +107,19 @@ def select_tasks(
             f"environment '{env}', split '{split}': no task is left ({panel.version}); "
             "loosen tier, tier_file, subsets or item_file."
         )
+    return panel
+
+
+def _find_panel(
+    env: str, split: str, config: base.EnvConfig, item_file: Files | None
+) -> base.TaskPanel:
+    spec = registry.get_spec(env)
+    if item_file is None:
+        panel = spec.panel(split, config)
+        _check_own_panel(panel, env, split)
+    else:
+        panel = base.TaskPanel(env, split, *read_items(env, item_file))
+        _check_tasks(panel, spec, config)
     return panel
 
 
