@@ -212,7 +212,8 @@ def test_means_over_tokens_are_of_the_updates_that_had_some(updates):
 
     values = train((1.0, 0.0, 2.0, 2.0), updates)  # one of two groups has a signal
     alone = train((1.0, 0.0, 2.0, 2.0), 1)
-    assert values["policy/entropy"] == pytest.approx(alone["policy/entropy"], rel=0.1)
+    # Parameters move between updates; with zeros half of the mean would be missing.
+    assert values["policy/entropy"] == pytest.approx(alone["policy/entropy"], rel=0.3)
     assert values["policy/ratio_max"] >= 1
     without = train((1.0, 1.0, 2.0, 2.0), updates)
     assert without["learner/policy_tokens"] == 0 == without["policy/loss"]

@@ -301,6 +301,7 @@ def run_loops(case, table, reference_table, batch):
         "policy/loss": loss,
         "policy/ratio_max": max(row["ratio"] for row in seen),
         "learner/action_tokens": num_tokens,
+        "learner/policy_tokens": np.count_nonzero(batch.rl_weights),
         "optimizer/grad_norm": math.sqrt(np.sum(gradient**2)),
     }
 

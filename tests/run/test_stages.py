@@ -167,7 +167,7 @@ def test_a_class_that_nothing_resolves_is_named():
         NAME = "unknown"
 
     stage = bigram_run.make_stage("only", Unknown())
-    with pytest.raises(TypeError, match=r"resolves Unknown; see docs/howto_algorithm"):
+    with pytest.raises(errors.ConfigError, match="resolves the algorithm 'unknown'"):
         algorithms.resolve(stage)
 
 
