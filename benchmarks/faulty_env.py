@@ -176,9 +176,10 @@ class Executioner(threading.Thread):
         """Looks for files that hanging workers leave."""
         while not self._stop_asked.wait(0.005):
             for path in self._folder.iterdir():
+                # Also of a worker that was killed: a later one may get its number.
+                path.unlink()
                 for worker in list(self._envs._workers):
                     if worker.process.pid == int(path.name):
-                        path.unlink()
                         worker.overdue = True
                         worker.kill()
 
