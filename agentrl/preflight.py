@@ -200,32 +200,45 @@ def check_answers(
       A sentence for each limit that some demonstrations do not keep.
 
     Raises:
-      ConfigError: if none of them keeps one.
+      ConfigError: if none of their answers keeps one.
     """
     # An action that fills its limit is played without a stop token, if it is.
     stop = 0 if rollout.cut_actions == "end" else 1
+    # By limit, of each demonstration: what all of it needs, and the least that a policy
+    # which plays otherwise could do with: its shortest action, its first turn.
     needed = {
         "max_action_tokens": [
-            max(len(turn.action_tokens) for turn in episode.turns) - stop
-            for episode in played
+            (max(actions) - stop, min(actions) - stop)
+            for actions in ([len(t.action_tokens) for t in e.turns] for e in played)
         ],
-        "max_tokens": [episode.max_context for episode in played],
+        "max_tokens": [
+            (
+                e.max_context,
+                len(first.observation_tokens) + len(first.action_tokens) - stop,
+            )
+            for e in played
+            for first in e.turns[:1]
+        ],
     }
     notes = []
     for field, counts in needed.items():
         limit = getattr(rollout, field)
-        num_long = sum(count > limit for count in counts)
+        num_long = sum(whole > limit for whole, _ in counts)
         if not num_long:
             continue
         message = (
             f"{where}: {num_long} of {len(counts)} demonstrations of '{env}' that were "
-            f"tried do not fit into rollout.{field} = {limit}; they need"
+            f"tried do not fit into rollout.{field} = {limit}"
         )
-        if num_long == len(counts):
+        if all(least > limit for _, least in counts):
             raise errors.ConfigError(
-                f"{message} at least {min(counts)} tokens. Raise rollout.{field}."
+                f"{message}, and no answer of any; the shortest needs "
+                f"{min(least for _, least in counts)} tokens. Raise rollout.{field}."
             )
-        notes.append(f"{message} up to {max(counts)} tokens. Some may be out of reach.")
+        longest = max(whole for whole, _ in counts)
+        notes.append(
+            f"{message}; they need up to {longest} tokens. Some tasks may be out of reach."
+        )
     return notes
 
 

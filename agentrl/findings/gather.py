@@ -97,9 +97,10 @@ def gather(study: spec.Study, place: folder.Folder, wanted: graph.Graph) -> Find
     found = []
     for cell in study.cells:
         chains = {
-            seed: _find_trained([wanted.nodes[n] for n in names], states)
+            seed: _find_trained(
+                [wanted.nodes[name] for name in wanted.chains[cell.key, seed]], states
+            )
             for seed in study.seeds
-            for names in [wanted.chains[cell.key, seed]]
         }
         chains = {seed: chain for seed, chain in chains.items() if chain}
         # The working directory of a node has the results of the whole chain.

@@ -57,7 +57,8 @@ def from_groups(
     episodes = estimator(returns, valid, scale=settings.advantage_scale)
     if settings.normalize_per_environment:
         envs = np.array([t.task.env for t in trajectories]).reshape(shape)
-        episodes = _normalize_per_environment(episodes, valid, envs)
+        has_signal = np.any((episodes != 0) & valid, axis=1, keepdims=True)
+        episodes = _normalize_per_environment(episodes, valid & has_signal, envs)
     turns = [
         np.full(len(trajectory.turns), advantage)
         for trajectory, advantage in zip(
@@ -230,19 +231,21 @@ def _shuffle(
 
 
 def _normalize_per_environment(
-    episodes: np.ndarray, valid: np.ndarray, envs: np.ndarray
+    found: np.ndarray, counts: np.ndarray, envs: np.ndarray
 ) -> np.ndarray:
-    """Scales each environment's advantages [P, G] to unit root mean square.
+    """Scales each environment's advantages to unit root mean square.
 
-    Groups without signal do not count: their number must not decide how much the others
-    of their environment weigh.
+    Args:
+      found: of episodes or turns, of any shape.
+      counts: whether each has a signal. How many have none must not decide how much the
+        others of their environment weigh.
+      envs: of each.
     """
-    scaled = episodes.copy()
-    has_signal = np.any((episodes != 0) & valid, axis=1, keepdims=True)
+    scaled = found.copy()
     for env in np.unique(envs):
-        chosen = (envs == env) & valid & has_signal
+        chosen = (envs == env) & counts
         if chosen.any():
-            scaled[chosen] /= np.sqrt(np.mean(episodes[chosen] ** 2))
+            scaled[chosen] /= np.sqrt(np.mean(found[chosen] ** 2))
     return scaled
 
 
@@ -275,10 +278,7 @@ def _add_step_advantages(
         envs = np.array(
             [trajectories[i].task.env for i in counted for _ in trajectories[i].turns]
         )
-        for env in np.unique(envs):
-            chosen = (envs == env) & (steps != 0)
-            if chosen.any():
-                steps[chosen] /= np.sqrt(np.mean(steps[chosen] ** 2))
+        steps = _normalize_per_environment(steps, steps != 0, envs)
     ends = np.cumsum([len(part) for part in returns])
     for i, part in zip(counted, np.split(steps, ends[:-1]), strict=True):
         turns[i] = turns[i] + settings.step_advantage_weight * part

@@ -151,18 +151,21 @@ def test_tasks_without_room_for_an_action_are_refused(settings, tmp_path):
         tmp_path / "run",
         r"stage 'both': 16 of 16 tasks of 'recall' .* = 10; recall_0 needs 11 tokens",
     )
-    # With two actions of 10 tokens and "which?" with its marker, 37 tokens.
-    room = dataclasses.replace(room, max_tokens=36)
+    # With the first action, of 10 tokens.
+    room = dataclasses.replace(room, max_tokens=19)
     refuse(
         change_last_stage(settings, rollout=room),
         tmp_path / "run",
-        r"stage 'both': 16 of 16 demonstrations of 'recall' .*max_tokens = 36; they "
-        r"need at least 37 tokens. Raise rollout.max_tokens",
+        r"stage 'both': 16 of 16 demonstrations of 'recall' .*max_tokens = 19, and no "
+        r"answer of any; the shortest needs 20 tokens. Raise rollout.max_tokens",
     )
-    room = dataclasses.replace(room, max_tokens=37)
-    assert (
-        preflight.check(change_last_stage(settings, rollout=room), tmp_path).notes == []
-    )
+    # With both actions and "which?" with its marker, 37 tokens: one action may score, too.
+    for limit, num_notes in ((36, 1), (37, 0)):
+        room = dataclasses.replace(room, max_tokens=limit)
+        changed = change_last_stage(settings, rollout=room)
+        notes = preflight.check(changed, tmp_path).notes
+        assert len(notes) == num_notes
+        assert all("16 of 16 demonstrations" in n and "37 tokens" in n for n in notes)
 
 
 def test_actions_that_no_answer_fits_into_are_refused(settings, tmp_path):
@@ -170,8 +173,8 @@ def test_actions_that_no_answer_fits_into_are_refused(settings, tmp_path):
     refuse(
         change_last_stage(settings, rollout=short),
         tmp_path / "run",
-        r"stage 'both': 16 of 16 demonstrations of 'recall' .*max_action_tokens = 9; they "
-        r"need at least 10 tokens. Raise rollout.max_action_tokens",
+        r"stage 'both': 16 of 16 demonstrations of 'recall' .*max_action_tokens = 9, and "
+        r"no answer of any; the shortest needs 10 tokens. Raise rollout.max_action_tokens",
     )
 
 
